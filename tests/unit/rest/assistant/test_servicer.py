@@ -1,4 +1,4 @@
-"""The assistant dialect, called without a socket, on a store in memory."""
+"""Tests of the assistant dialect, called without a socket, with a store in memory."""
 
 import json
 from typing import Any
@@ -33,14 +33,14 @@ MAYA = domain.Message(domain.Role.SYSTEM, (domain.Text(assistant.MAYA.system),))
 
 
 class Context:
-    """What a servicer needs of a call."""
+    """The part of a gRPC context that the servicer uses."""
 
     def time_remaining(self) -> None:
         return None
 
 
 class Dialect:
-    """A servicer, what it asks, and what it keeps."""
+    """A servicer with its provider and store."""
 
     def __init__(self, *batches: domain.Batch | Exception | None, guards: Guards | None = None, **personas: PersonaConfig) -> None:
         self.provider = ScriptedProvider(*batches)
@@ -51,7 +51,7 @@ class Dialect:
         self.content_type = ""
 
     async def call(self, method: str, request: Any) -> Any:
-        """The JSON of an answer, or the text of a stream."""
+        """Call a method. Return its JSON, or the text of a stream."""
         call = as_caller(Principal("me", owner="me"))
         pieces = [piece async for piece in getattr(self.servicer, method)(request, Context())]
         self.status = call.headers.get("x-http-status", "200")
@@ -69,7 +69,7 @@ def sent(**body: Any) -> httpbody_pb2.HttpBody:
 
 
 async def test_of_what_comes_before_a_chat_only_the_personas_words_are_trusted() -> None:
-    """Context that the caller sends is guarded and not kept; the persona's words go as they are, kept or not."""
+    """Context from the caller is guarded and not stored. The persona's system prompt is sent unchanged."""
     guards = build_guards([GuardConfig(name="words", kind="blocklist", patterns=["bad"], action="mask", replacement="#")])  # type: ignore[call-arg]
     dialect = Dialect(guards=guards, stern=PersonaConfig(system="Be bad"))
     made = await dialect.generate(persona="stern", fastContext=["It is bad", {"bad": 1}])
@@ -85,7 +85,7 @@ async def test_of_what_comes_before_a_chat_only_the_personas_words_are_trusted()
 
 
 async def test_tokens_that_were_estimated_are_marked() -> None:
-    """Whole and streamed, where the provider did not tell them."""
+    """Estimated usage is marked as `estimated`, whole and streamed."""
     dialect = Dialect([START, domain.TextDelta(0, "Hello")], [STOP])
     assert (await dialect.generate())["metadata"]["usage"]["estimated"] is True
     events = (await dialect.generate(stream=True)).strip().split("\n\n")
@@ -93,7 +93,7 @@ async def test_tokens_that_were_estimated_are_marked() -> None:
 
 
 async def test_fields_of_a_message_are_kept_but_for_those_that_a_fetch_added() -> None:
-    """Also unknown ones, which the provider is not sent."""
+    """Fields of a message are stored, unknown ones too, but not those that a fetch has added. Hosts do not get unknown ones."""
     dialect = Dialect()
     before = {"role": "assistant", "content": None, "refusal": "No", "audio": {"id": "a"}, "weight": 0, "reasoning_content": "Hm"}
     ours = {"messageId": "x", "createdAt": "x", "status": "complete", "model": "x"}
@@ -111,7 +111,7 @@ async def test_fields_of_a_message_are_kept_but_for_those_that_a_fetch_added() -
 
 
 async def test_a_chat_is_made_and_goes_on() -> None:
-    """The persona's words come first each time, and are not kept."""
+    """A chat is created and continued. The persona's system prompt is sent each time and not stored."""
     dialect = Dialect()
     made = await dialect.generate()
     assert (dialect.status, made["title"], made["result"]["message"]) == ("201", "Hi", "Hello")
@@ -127,7 +127,7 @@ async def test_a_chat_is_made_and_goes_on() -> None:
 
 
 async def test_a_persona_has_model_and_sampling() -> None:
-    """Maya too can be configured; without words of her own she has none."""
+    """A persona sets model and sampling. The built-in persona `maya` can be configured; without `system` it has no prompt."""
     maya = PersonaConfig(model="two", temperature=0, top_p=0.5, max_tokens=9)
     dialect = Dialect(maya=maya)
     await dialect.generate()
@@ -151,7 +151,7 @@ async def test_a_persona_has_model_and_sampling() -> None:
     ],
 )
 async def test_tools(tools: Any, names: list[str]) -> None:
-    """A list, one tool, or functions by name with options that are no tools."""
+    """`tools` may be a list, one tool, or functions by name; other entries are options and no tools."""
     dialect = Dialect()
     await dialect.generate(tools=tools)
     found = dialect.provider.requests[0].tools
@@ -159,7 +159,7 @@ async def test_tools(tools: Any, names: list[str]) -> None:
 
 
 async def test_a_stream_tells_thought_reply_tools_and_metadata() -> None:
-    """In this order; line ends of any kind stay within their event."""
+    """A stream has thoughts, text, tool calls and metadata in this order. Line ends within text do not split an event."""
     call = [domain.BlockStarted(2, 0, domain.ToolCall("c1", "f", "")), domain.InputDelta(2, "{}")]
     dialect = Dialect([START], [domain.ThinkingDelta(0, "Hm"), domain.TextDelta(1, "a\u2028b\n")], [*call, USAGE, STOP])
     text = await dialect.generate(stream=True)
@@ -199,7 +199,7 @@ CUSTOM = {"id": "c2", "type": "custom", "custom": {"name": "sql", "input": "SELE
     ],
 )
 async def test_every_kind_of_call_is_told(call: domain.ToolCall, response: dict[str, Any], content: dict[str, Any]) -> None:
-    """Of a tool that takes plain text, of the one function of 2023, of a kind to come: whole and as an event."""
+    """Every kind of tool call is in the whole reply and in an event: custom, function call of 2023, unknown."""
     begun = domain.BlockStarted(0, 0, replace(call, arguments=""))
     dialect = Dialect([START], [begun, *([domain.InputDelta(0, call.arguments)] if call.arguments else []), USAGE, STOP])
     whole = await dialect.generate()
@@ -210,7 +210,7 @@ async def test_every_kind_of_call_is_told(call: domain.ToolCall, response: dict[
 
 
 async def test_a_failure_before_the_first_byte_is_raised() -> None:
-    """So that it can be a status; not even the planning has been said."""
+    """A failure before the first byte is raised. A later one is an error event."""
     dialect = Dialect(ProviderRateLimited("Busy.", provider="scripted"))
     with pytest.raises(ProviderRateLimited):
         await dialect.generate(stream=True)
@@ -224,7 +224,7 @@ async def test_a_failure_before_the_first_byte_is_raised() -> None:
 
 
 async def test_a_direct_chat_asks_the_store_nothing() -> None:
-    """It is forgotten."""
+    """A direct chat does not use the store."""
     dialect = Dialect()
     answer = await dialect.call("Chat", assistant_pb2.ChatRequest(body=sent(chat_history=HI)))
     assert answer["result"] == {"message": "Hello", "persona": "maya"}
@@ -233,7 +233,7 @@ async def test_a_direct_chat_asks_the_store_nothing() -> None:
 
 
 async def test_messages_by_their_place() -> None:
-    """A fork up to it; a place that is none is refused, and so are a place and an id together."""
+    """A chat can be forked at a message index. A wrong index, and an index together with an id, are refused."""
     dialect = Dialect()
     chat = (await dialect.generate())["chatId"]
     fork = await dialect.call("ForkChat", assistant_pb2.ForkChatRequest(body=sent(chatId=chat, messageIndex=0, title="F")))
@@ -244,7 +244,7 @@ async def test_messages_by_their_place() -> None:
 
 
 async def test_a_message_cannot_name_itself() -> None:
-    """Unknown fields that it came with do not stand for the gateway's own."""
+    """Unknown fields of a message do not replace the gateway's own, such as `messageId`."""
     dialect = Dialect()
     extra = {"messageId": "x", "createdAt": "x", "status": "x", "model": "x", "mine": "y"}
     chat = await dialect.store.create(
@@ -259,7 +259,7 @@ async def test_a_message_cannot_name_itself() -> None:
     "body", [{"stream": "true"}, {"stream": 1}, {"voice": 0}, {"scope": 1}, {"tools": 5}, {"fast_context": {}}]
 )
 async def test_a_wrong_type_is_told_with_the_callers_name_of_the_field(body: dict[str, Any]) -> None:
-    """No number is a truth, nor is a text; and no class of the server's is named."""
+    """Types are strict, and an error has the field name that the caller used."""
     with pytest.raises(InvalidRequest) as caught:
         await Dialect().generate(**body)
     assert {violation.path for violation in caught.value.violations} == {tuple(body)}
@@ -274,7 +274,7 @@ async def test_a_wrong_type_is_told_with_the_callers_name_of_the_field(body: dic
     ],
 )
 async def test_a_message_at_fault_is_told_by_its_place_in_the_body(method: str, asking: Any) -> None:
-    """The persona's words before it do not count."""
+    """A wrong message is named by its index in the body, without the persona's prompt before it."""
     history = [*HI, {"role": "user", "content": "a\0"}]
     with pytest.raises(InvalidRequest) as caught:
         await Dialect().call(method, asking(body=sent(chat_history=history)))
@@ -283,7 +283,7 @@ async def test_a_message_at_fault_is_told_by_its_place_in_the_body(method: str, 
 
 @pytest.mark.parametrize("title", [None, " "])
 async def test_a_title_that_nobody_sent_is_not_at_fault(title: str | None) -> None:
-    """A NUL in the message that it is made from is not in it: the store is to refuse the message."""
+    """A NUL is left out of a derived title, so that the error names the message and not the title."""
     body = sent(messages=[{"role": "user", "content": "a\0b"}], title=title)
     made = await Dialect().call("CreateChat", assistant_pb2.CreateChatRequest(body=body))
     assert made["title"] == "ab"
@@ -291,14 +291,14 @@ async def test_a_title_that_nobody_sent_is_not_at_fault(title: str | None) -> No
 
 @pytest.mark.parametrize(("body", "field"), [({"chatId": 1}, "chatId"), ({"chatId": "c", "messageIndex": True}, "messageIndex")])
 async def test_a_forks_types_are_strict(body: dict[str, Any], field: str) -> None:
-    """True is not the second message."""
+    """Types in a fork's body are strict: `true` is not the index 1."""
     with pytest.raises(InvalidRequest) as caught:
         await Dialect().call("ForkChat", assistant_pb2.ForkChatRequest(body=sent(**body)))
     assert [violation.path for violation in caught.value.violations] == [(field,)]
 
 
 async def test_pins() -> None:
-    """No body and an empty one pin."""
+    """No body and an empty object pin a chat; `pinned: false` unpins it."""
     dialect = Dialect()
     chat = (await dialect.generate())["chatId"]
     bodies = ((b"", True), (b'{"pinned": false}', False), (b"{}", True))

@@ -1,4 +1,4 @@
-"""A reply on its way to a caller."""
+"""Tests of writing a reply to a caller."""
 
 from collections.abc import AsyncGenerator
 from types import SimpleNamespace
@@ -16,7 +16,7 @@ CUT = ProviderProtocolError("Cut.", provider="p")
 
 
 class Writer:
-    """Writes texts as they are; a batch without one adds nothing."""
+    """A writer that sends texts as they are; a batch without text adds nothing."""
 
     content_type = "text/odd"
     comment = b"..."
@@ -45,7 +45,7 @@ def late(error: AntiphonError) -> bytes:
 
 
 def answered(batches: AsyncGenerator[domain.Batch, None], end: bytes | Exception) -> AsyncGenerator[HttpBody, None]:
-    """What is written of a chat service that says `batches`."""
+    """Return the pieces that are written for a chat service which sends `batches`."""
     chat: Any = SimpleNamespace(stream=lambda *_: batches)
 
     async def prepare() -> PreparedCall:
@@ -59,7 +59,7 @@ async def pieces(*texts: str | Exception, end: bytes | Exception = b"end") -> li
 
 
 async def test_the_first_piece_has_the_type() -> None:
-    """Empty ones are left out, but for one that is all there is."""
+    """The first piece has the content type. Empty pieces are left out, unless there is no other."""
     assert await pieces("", "a", "", "b") == [("text/odd", b"a"), ("", b"b"), ("", b"end")]
     assert await pieces("a", end=b"") == [("text/odd", b"a")]
     assert await pieces() == [("text/odd", b"end")]
@@ -69,7 +69,10 @@ async def test_the_first_piece_has_the_type() -> None:
 @pytest.mark.parametrize("at_end", [False, True])
 @pytest.mark.parametrize(("failure", "message"), [(CUT, "Cut."), (ValueError("secret"), Internal().message)])
 async def test_a_failure_is_told_in_band_once_a_piece_has_left(failure: Exception, message: str, *, at_end: bool) -> None:
-    """Whatever it is, also that of the last piece; in our words, and without what ends a stream well."""
+    """After the first piece any failure, also in the last one, is sent in the stream without the end mark.
+
+    An internal error's text is not sent.
+    """
     got: list[HttpBody] = []
     batches = said("a") if at_end else said("a", failure)
     with pytest.raises(type(failure)):
@@ -81,7 +84,7 @@ async def test_a_failure_is_told_in_band_once_a_piece_has_left(failure: Exceptio
 
 
 async def test_a_fault_that_is_found_late_is_told_of_the_callers_fields() -> None:
-    """As one that is found at once: the domain's names are nobody's business."""
+    """A violation that is found late has the field's path in the caller's body and not the domain's name."""
     chat: Any = SimpleNamespace(stream=lambda *_: said("a", InvalidRequest("No.", (Violation(("messages", 3), "is no good"),))))
 
     async def prepare() -> PreparedCall:

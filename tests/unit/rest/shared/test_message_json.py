@@ -1,4 +1,4 @@
-"""A reply that goes to a client of the chat API, and comes back with its next request."""
+"""Property test of a reply that goes to a client of the chat API and comes back in its next request."""
 
 from typing import Final
 
@@ -14,7 +14,7 @@ from tests.unit.blocks import texts
 
 ORIGIN: Final = domain.Origin("openai-chat", "up.eu", "m", "up.eu")
 BACK: Final = domain.Origin(provider="up.eu", deployment="up.eu")
-"""What a wrapped value tells of it."""
+"""The origin that a wrapped value names."""
 
 words: Final = st.text("aé ", min_size=1, max_size=4)
 signed: Final = st.none() | words.map(domain.State)
@@ -25,7 +25,7 @@ sounds: Final = st.builds(domain.Audio, st.just(domain.Media()), words, words.ma
 
 @st.composite
 def replies(draw: st.DrawFn) -> domain.Message:
-    """In the order that the API has, in which one text, one thought and one refusal are."""
+    """Draw a reply in the order that the API keeps, with at most one text, one thought and one refusal."""
     blocks: list[domain.Block] = []
     if draw(st.booleans()):
         blocks.append(domain.Thinking(draw(words), draw(st.sampled_from(["", "reasoning"])), state=draw(signed)))
@@ -42,18 +42,18 @@ def replies(draw: st.DrawFn) -> domain.Message:
 
 
 def with_origin(block: domain.Block) -> domain.Block:
-    """As it comes back: what is opaque of it tells where it is from."""
+    """Return the block as it comes back, with the origin in its state."""
     return block if block.state is None else replace(block, state=replace(block.state, origin=BACK))
 
 
 def without_entry(block: domain.Block) -> domain.Block:
-    """Without what the entry that the API has of a thought holds beside it."""
+    """Return the block without the fields that the API's entry of a thought adds."""
     return block if block.state is None else replace(block, state=replace(block.state, fields={}))
 
 
 @given(replies())
 def test_a_reply_comes_back(reply: domain.Message) -> None:
-    """Every block is the same, and what is opaque of it goes to its origin alone."""
+    """Every block comes back unchanged, and its opaque values have their origin."""
     body = MessageBody.model_validate(message_json(reply))
     back = message_of(body, ())
     assert tuple(map(without_entry, back.blocks)) == tuple(map(with_origin, reply.blocks))
