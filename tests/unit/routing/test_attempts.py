@@ -1,4 +1,4 @@
-"""One try at a provider."""
+"""Tests of one attempt at a provider."""
 
 import asyncio
 
@@ -22,7 +22,7 @@ from tests.unit.listener import Listener
     ],
 )
 async def test_it_is_closed_and_told_whichever_way_it_ends(error: BaseException | None, left: bool) -> None:
-    """The time to close it counts where it is the caller who is gone."""
+    """An attempt is closed and reported however it ends. The time to close it is reported if the call was cancelled."""
     listener = Listener()
     closed: list[bool] = []
 
