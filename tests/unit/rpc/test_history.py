@@ -1,4 +1,4 @@
-"""HistoryService over a real socket, on a store in memory."""
+"""Tests of HistoryService over a real socket, with a store in memory."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -58,7 +58,7 @@ async def texts(stub: Any, conversation: str) -> list[str]:
 
 
 async def test_a_conversation_from_its_creation_to_its_deletion(unused_tcp_port: int) -> None:
-    """Created, read, changed by a mask, gone: and gone again is NOT_FOUND."""
+    """A conversation is created, read, updated by a mask and deleted. Deleting it again is NOT_FOUND."""
     async with serving(unused_tcp_port) as stub:
         made = await create(stub, "a", "b", title="T", source="app", pinned=True, id="not mine to choose")
         assert (made.title, made.source, made.pinned, made.message_count) == ("T", "app", True, 2)
@@ -84,7 +84,7 @@ async def test_a_conversation_from_its_creation_to_its_deletion(unused_tcp_port:
 
 
 async def test_lists_are_paged_and_filtered(unused_tcp_port: int) -> None:
-    """Pinned ones first, then the newest; "only those that are not pinned" is another thing than "no matter"."""
+    """Pinned conversations come first, then the newest. `pinned: false` is a filter and differs from unset."""
     async with serving(unused_tcp_port) as stub:
         for number in range(5):
             await create(stub, title=f"T{number}", pinned=number == 1)
@@ -102,7 +102,10 @@ async def test_lists_are_paged_and_filtered(unused_tcp_port: int) -> None:
 
 
 async def test_append_and_fork(unused_tcp_port: int) -> None:
-    """Behind the head, if it is still the one that the caller knows; a fork shares its past."""
+    """Messages are appended after the head, unless it has changed since the caller read it.
+
+    A fork shares the messages up to its point.
+    """
     async with serving(unused_tcp_port) as stub:
         made = await create(stub, "a", "b", title="T")
         request = history_pb2.AppendMessagesRequest(
@@ -124,7 +127,7 @@ async def test_append_and_fork(unused_tcp_port: int) -> None:
 
 
 async def test_a_page_of_large_messages_ends_early(unused_tcp_port: int) -> None:
-    """None is left out, none comes twice, and one that is larger than a page should be comes alone."""
+    """A page of large messages ends early, without gaps or repetitions. A message larger than a page comes alone."""
     async with serving(unused_tcp_port) as stub:
         made = await create(stub)
         lengths = [1, 2, 2, 2, 20, 2, 1, 1]
@@ -145,7 +148,7 @@ async def test_a_page_of_large_messages_ends_early(unused_tcp_port: int) -> None
 
 
 async def test_what_a_large_append_answers_is_without_content(unused_tcp_port: int) -> None:
-    """Its caller has it; the ids and the conversation are what it does not know."""
+    """The answer to a large append has ids and the conversation, but no content, which the caller has."""
     async with serving(unused_tcp_port) as stub:
         made = await create(stub)
         small = history_pb2.AppendMessagesRequest(conversation_id=made.id, messages=said("a", "b"))
@@ -162,7 +165,7 @@ async def test_what_a_large_append_answers_is_without_content(unused_tcp_port: i
 
 
 async def test_what_is_anothers_does_not_exist(unused_tcp_port: int) -> None:
-    """To another key every method says NOT_FOUND."""
+    """Every method is NOT_FOUND for another owner's conversation."""
     async with serving(unused_tcp_port) as stub:
         made = await create(stub, "a")
         mask = field_mask_pb2.FieldMask(paths=["title"])
@@ -213,7 +216,7 @@ async def test_what_is_anothers_does_not_exist(unused_tcp_port: int) -> None:
     ],
 )
 async def test_requests_at_fault_name_every_field(method: str, request_: Any, fields: list[str], unused_tcp_port: int) -> None:
-    """INVALID_ARGUMENT with a BadRequest."""
+    """A wrong request is INVALID_ARGUMENT with a BadRequest that lists every wrong field."""
     async with serving(unused_tcp_port) as stub:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await getattr(stub, method)(request_, metadata=KEY)

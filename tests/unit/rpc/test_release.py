@@ -1,4 +1,4 @@
-"""What a call held is let go of when it has failed, without the garbage collector, over a real socket."""
+"""Tests over a real socket that a failed call releases its memory without the garbage collector."""
 
 import asyncio
 import gc
@@ -40,13 +40,15 @@ OF_METADATA = {
     "hamt_bitmap_node",
     "HeartbeatWriter",
 }
-"""Types of what is left of every call, good or bad: by gRPC its metadata, until the next young collection; by asyncio up to 100
-timers that were cancelled, with the context of their call and the pulse in it. None of it knows the request."""
+"""Types of objects that every call leaves, failed or not, and that do not refer to the request.
+
+gRPC keeps the metadata until the next collection of young objects. asyncio keeps up to 100 cancelled timers with their contexts.
+"""
 
 
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
-    """Without the test run's own log, which keeps what it has printed."""
+    """Drop all log lines, because the test run's own log would keep them."""
 
     def drop(_logger: object, _method: str, _event: structlog.types.EventDict) -> structlog.types.EventDict:
         raise structlog.DropEvent
@@ -57,7 +59,7 @@ def _quiet() -> Iterator[None]:
 
 
 def caused() -> AntiphonError:
-    """An error that came from another, with their tracebacks."""
+    """Return an error with a cause, both with tracebacks."""
     try:
         try:
             int(TEXT)
@@ -68,7 +70,7 @@ def caused() -> AntiphonError:
 
 
 async def whole(call: Any) -> None:
-    """Reads all answers."""
+    """Read all answers."""
     with suppress(grpc.aio.AioRpcError):
         if hasattr(call, "read"):
             while await call.read() is not grpc.aio.EOF:
@@ -78,7 +80,7 @@ async def whole(call: Any) -> None:
 
 
 async def cancelled(call: Any) -> None:
-    """Reads the first answer of a stream, and cancels."""
+    """Read the first answer of a stream, and cancel."""
     await call.read()
     call.cancel()
     with suppress(asyncio.CancelledError):
@@ -86,7 +88,7 @@ async def cancelled(call: Any) -> None:
 
 
 def broken(gateway: Running) -> Any:
-    """A request that is no protobuf message."""
+    """Start a call with a request that is not a protobuf message."""
     raw = gateway.channel.unary_unary("/antiphon.v1.ChatService/Generate", request_serializer=bytes)
     return raw(b"\x0a\x03\xff\xff\xff", metadata=KEY)
 
@@ -111,7 +113,7 @@ KINDS: dict[str, tuple[list[Any], Callable[[Running], Any], Callable[[Any], Awai
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_call_that_failed_leaves_nothing(kind: str, unused_tcp_port: int) -> None:
-    """No frame, request, reply or exception: of no type are there as many more objects as there were calls."""
+    """After failed calls no frame, request, reply or exception is left: no type has grown by about one object per call."""
     batches, call, end = KINDS[kind]
     provider = ScriptedProvider(*batches)
     async with running(provider, unused_tcp_port) as gateway:
@@ -138,7 +140,7 @@ async def test_a_call_that_failed_leaves_nothing(kind: str, unused_tcp_port: int
 
 
 def test_tracebacks_of_all_that_an_error_came_from_go() -> None:
-    """Its cause, its context, and the errors of a group; also where they go round."""
+    """Tracebacks are dropped from an error, its cause, its context and the errors of a group, even if they form a cycle."""
     error = caused()
     inner = caused()
     group = ExceptionGroup("several", [inner])
