@@ -1,4 +1,4 @@
-"""Counters and histograms, held against those of prometheus-client."""
+"""Tests of counters and histograms against those of prometheus-client."""
 
 import prometheus_client
 from hypothesis import given
@@ -20,7 +20,7 @@ def shown(registry: CollectorRegistry) -> Families:
 
 @given(st.lists(st.tuples(st.text(max_size=3), VALUES)))
 def test_they_show_what_those_of_prometheus_show(told: list[tuple[str, float]]) -> None:
-    """To the letter, whatever is counted, and under whatever labels; a value on a bound lies in its bucket."""
+    """The output equals that of prometheus-client, for any labels and values. A value on a bound is in that bucket."""
     ours, theirs = CollectorRegistry(), CollectorRegistry()
     took = Children(Metric("took_seconds", Kind.HISTOGRAM, "Time", ("a",), BUCKETS), lambda: Histogram(BUCKETS))
     calls = Children(Metric("calls_total", Kind.COUNTER, "Calls"), Counter)
@@ -37,7 +37,7 @@ def test_they_show_what_those_of_prometheus_show(told: list[tuple[str, float]]) 
 
 
 def test_a_child_is_one_for_its_labels() -> None:
-    """So it may be kept by who counts often."""
+    """The same labels give the same object, which callers may keep."""
     calls = Children(Metric("calls_total", Kind.COUNTER, "Calls", ("a", "b")), Counter)
     assert calls.labels("x", "y") is calls.labels("x", "y")
     assert calls.labels("x", "y") is not calls.labels("y", "x")

@@ -1,4 +1,4 @@
-"""The lag of the event loop."""
+"""Tests of measuring the lag of the event loop."""
 
 import asyncio
 import time
@@ -7,7 +7,7 @@ from antiphon.telemetry.lag import watch_lag
 
 
 async def test_a_loop_that_is_held_up_is_late() -> None:
-    """By as long as it was held up beyond the next look."""
+    """The lag is the time for which the loop was blocked."""
     lags: asyncio.Queue[float] = asyncio.Queue()
     watching = asyncio.create_task(watch_lag(lags.put_nowait, interval=0.01))
     await lags.get()

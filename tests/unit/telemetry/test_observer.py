@@ -1,4 +1,4 @@
-"""Listeners to calls."""
+"""Tests of the observers of calls."""
 
 import inspect
 
@@ -20,7 +20,7 @@ Failing = type("Failing", (Observer,), dict.fromkeys(EVENTS, fail))
 
 
 def test_each_listener_is_told_everything_though_another_fails() -> None:
-    """And the failure is logged."""
+    """Every observer gets every event even if another one fails, and the failure is logged."""
     last = Listener()
     observers = Observers([Failing(), last])
     call, attempt = Call(first_token=0.1), Attempt("p", "m", 0.0)
