@@ -1,4 +1,4 @@
-"""Envoy's admin interface; what the real Envoy does when it is told to drain, `tests/unit/edge/test_files.py` holds."""
+"""Tests of Envoy's admin interface. What a real Envoy does when it drains is tested in `tests/unit/edge/test_files.py`."""
 
 import socket
 import subprocess
@@ -12,13 +12,13 @@ from antiphon.up import admin
 
 
 def test_an_envoy_that_is_not_there_is_told_nothing(tmp_path: Path) -> None:
-    """A stop goes on without it."""
+    """`turn_unready` does nothing if there is no Envoy, so that a stop goes on."""
     admin.turn_unready(tmp_path / "none")
 
 
 @contextmanager
 def envoy(folder: Path) -> Iterator[Future[bytes]]:
-    """Answer once, as the Envoy in a folder; yields what was asked."""
+    """Answer one request as the Envoy in a folder. Yield a future of the request."""
 
     def answer() -> bytes:
         connection, _ = listener.accept()
@@ -35,7 +35,7 @@ def envoy(folder: Path) -> Iterator[Future[bytes]]:
 
 
 def test_a_hook_of_a_container_tells_it(tmp_path: Path) -> None:
-    """By the folder's name: the file says 1, and the admin interface is told."""
+    """The command of a container's stop hook writes 1 to the drain file and posts to the admin interface."""
     with envoy(tmp_path) as asked:
         subprocess.run([sys.executable, "-m", "antiphon.up.admin", str(tmp_path)], check=True)
         assert asked.result().startswith(b"POST /healthcheck/fail ")
@@ -43,7 +43,7 @@ def test_a_hook_of_a_container_tells_it(tmp_path: Path) -> None:
 
 
 def test_a_stop_can_be_taken_back(tmp_path: Path) -> None:
-    """For an Envoy that outlives the server it was told of."""
+    """`turn_ready` takes a drain back, for an Envoy that outlives its server."""
     with envoy(tmp_path) as asked:
         admin.turn_ready(tmp_path)
         assert asked.result().startswith(b"POST /healthcheck/ok ")

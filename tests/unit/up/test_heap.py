@@ -1,4 +1,4 @@
-"""Memory goes back to the system."""
+"""Tests of returning freed memory to the system."""
 
 import subprocess
 import sys
@@ -24,6 +24,6 @@ print(resident() - before)
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the others have another allocator")
 def test_large_blocks_go_back_when_they_are_freed() -> None:
-    """Though larger ones were freed before them."""
+    """Large freed blocks are returned to the system, even after larger ones were freed before."""
     run = subprocess.run([sys.executable, "-c", PROGRAM], check=True, capture_output=True, text=True)
     assert int(run.stdout) < 10 << 20

@@ -1,4 +1,4 @@
-"""When a reload begins; how it goes, with real workers and a real Envoy, `tests/e2e/test_rolling.py` holds."""
+"""Tests of when a reload begins. A whole reload with workers and Envoy is tested in `tests/e2e/test_rolling.py`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.waiting import block_until
 
 
 class Stage:
-    """A gateway's folder, without workers; `check` is the code of the program that checks."""
+    """A gateway's folder and its `Reload`, without workers. `check` is the Python code of the checking program."""
 
     def __init__(self, folder: Path, check: str) -> None:
         self.said: list[str] = []
@@ -33,7 +33,7 @@ class Stage:
         raise AssertionError(program)
 
     def said_after_looks(self, count: int) -> list[str]:
-        """Look until so many lines were said."""
+        """Look until `count` lines were printed. Return all lines."""
 
         def found() -> bool:
             self.reload.look()
@@ -50,7 +50,7 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_changed_file_is_checked_and_taken_up(tmp_path: Path) -> None:
-    """Once, when it has stopped changing; the one before it is kept."""
+    """A changed file is checked and used once it has stopped changing; the previous configuration is kept."""
     stage = Stage(tmp_path, "")
     stage.reload.look()
     assert not stage.said
@@ -64,7 +64,7 @@ def test_a_changed_file_is_checked_and_taken_up(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_replaced_has_changed(tmp_path: Path) -> None:
-    """As Kubernetes does it, whatever its time and size."""
+    """A replaced file counts as changed, whatever its time and size, as Kubernetes replaces files."""
     stage = Stage(tmp_path, "")
     other = tmp_path / "other"
     other.write_text("two")
@@ -73,7 +73,7 @@ def test_a_file_that_is_replaced_has_changed(tmp_path: Path) -> None:
 
 
 def test_what_is_refused_is_not_taken_up(tmp_path: Path) -> None:
-    """Nor tried again before something changes."""
+    """A refused configuration is not used, and not tried again before another change."""
     stage = Stage(tmp_path, "import sys; sys.exit(2)")
     stage.reload.request("SIGHUP")
     assert stage.said_after_looks(2) == [
@@ -88,7 +88,7 @@ def test_what_is_refused_is_not_taken_up(tmp_path: Path) -> None:
 
 
 def test_a_stop_breaks_off_a_check(tmp_path: Path) -> None:
-    """Which would take ten minutes; and nothing is begun any more."""
+    """A stop ends a running check, and no other reload begins."""
     stage = Stage(tmp_path, "import time; time.sleep(600)")
     stage.reload.request("SIGHUP")
     stage.said_after_looks(1)
@@ -99,7 +99,7 @@ def test_a_stop_breaks_off_a_check(tmp_path: Path) -> None:
 
 
 def test_a_change_during_the_check_is_another_reload(tmp_path: Path) -> None:
-    """Whatever the check has read of it."""
+    """A change during the check starts another reload."""
     stage = Stage(tmp_path, f"open({str(tmp_path / 'watched.txt')!r}, 'a').close()")
     stage.file.write_text("another")
     stage.reload.request("SIGHUP")
@@ -110,7 +110,7 @@ def test_a_change_during_the_check_is_another_reload(tmp_path: Path) -> None:
 
 
 def test_a_check_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And refuses the configuration, so that the next reload can begin."""
+    """A check that hangs is ended and refuses the configuration, so that the next reload can begin."""
     monkeypatch.setattr(reload, "CHECK_TIMEOUT", 0.0)
     stage = Stage(tmp_path, "import time; time.sleep(600)")
     stage.reload.request("SIGHUP")
@@ -121,7 +121,7 @@ def test_a_check_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_folder_that_is_gone_refuses_the_reload(tmp_path: Path) -> None:
-    """And ends nothing: the gateway goes on as it was."""
+    """If the check cannot be started, the reload is refused and the gateway goes on."""
     stage = Stage(tmp_path, "")
     stage.reload._check = replace(stage.reload._check, folder=tmp_path / "none")
     stage.reload.request("SIGHUP")

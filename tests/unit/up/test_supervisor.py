@@ -1,4 +1,4 @@
-"""The supervisor, with children that are small programs."""
+"""Tests of the supervisor, with small programs as its children."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ while True:
 
 
 class Stage:
-    """A set of child programs, what they wrote, and what the supervisor said."""
+    """A set of child programs, the lines that they wrote, and the lines of the supervisor."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -90,7 +90,7 @@ class Stage:
         self.readied += 1
 
     def run(self, *workers: Program, envoy: Program | None = None, meanwhile: Callable[[], None] = lambda: None) -> int:
-        """Runs the supervisor here, as signals come to the main thread, and `meanwhile` beside it; returns the exit code."""
+        """Run the supervisor in this thread, which gets the signals, and `meanwhile` in another one. Return the exit code."""
         programs = [*workers, envoy or self.program("envoy")]
         *others, last = [Child(program, os.environ, 2, self.said.append) for program in programs]
 
@@ -115,7 +115,7 @@ def stage(tmp_path: Path) -> Stage:
 
 @pytest.fixture
 def hangup(request: pytest.FixtureRequest) -> Iterator[None]:
-    """SIGHUP is heard or ignored as the test wants it, however the tests were started: nohup has it ignored."""
+    """Set the handler of SIGHUP to the test's parameter, because nohup starts the tests with SIGHUP ignored."""
     before = signal.signal(signal.SIGHUP, request.param)
     yield
     signal.signal(signal.SIGHUP, before)
@@ -128,12 +128,12 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def told(number: signal.Signals = signal.SIGTERM) -> None:
-    """Tells the supervisor, which is this process."""
+    """Send a signal to the supervisor, which is this process."""
     os.kill(os.getpid(), number)
 
 
 def alive(pid: int) -> bool:
-    """Whether the process runs; one that has ended, and that nobody has asked for yet, does not."""
+    """Return whether the process runs. A zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
@@ -141,7 +141,7 @@ def alive(pid: int) -> bool:
 
 
 def test_ready_is_told_once_when_nothing_is_missing(stage: Stage) -> None:
-    """The gateway is ready when nothing is missing, which is told once."""
+    """`ready` is called once, when nothing is missing any more."""
     stage.blocked = ["worker 0"]
 
     def script() -> None:
@@ -159,7 +159,7 @@ def test_ready_is_told_once_when_nothing_is_missing(stage: Stage) -> None:
 @pytest.mark.usefixtures("hangup")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_the_workers_then_envoy(stage: Stage, number: signal.Signals) -> None:
-    """One signal ends everything in order, with code 0."""
+    """One signal ends the workers and then Envoy, with exit code 0."""
 
     def script() -> None:
         until(lambda: len(stage.lines) == 3)
@@ -174,7 +174,7 @@ def test_a_signal_ends_the_workers_then_envoy(stage: Stage, number: signal.Signa
 @pytest.mark.parametrize("hangup", [signal.SIG_IGN], indirect=True, ids=["ignored"])
 @pytest.mark.usefixtures("hangup")
 def test_a_hangup_that_is_ignored_stays_so(stage: Stage) -> None:
-    """Whoever started the gateway with nohup wants it to go on when the terminal is closed."""
+    """SIGHUP stays ignored if it was ignored at the start, as nohup does."""
 
     def script() -> None:
         until(lambda: len(stage.lines) == 2)
@@ -185,7 +185,7 @@ def test_a_hangup_that_is_ignored_stays_so(stage: Stage) -> None:
 
 
 def test_a_dead_child_is_started_again_and_told(stage: Stage) -> None:
-    """A killed child comes back, and a line says what happened."""
+    """A killed child is started again, and a line reports it."""
 
     def script() -> None:
         until(lambda: stage.pids("w0"))
@@ -199,7 +199,7 @@ def test_a_dead_child_is_started_again_and_told(stage: Stage) -> None:
 
 @pytest.mark.usefixtures("soon")
 def test_a_child_that_cannot_start_ends_the_whole(stage: Stage) -> None:
-    """Before the gateway has been ready, a child that keeps dying is given up: code 1, and the others are ended."""
+    """Before the gateway was ready, a child that keeps dying is given up: all children are ended, with exit code 1."""
     stage.blocked = ["w0"]
     assert stage.run(stage.program("w0", "3"), stage.program("w1")) == 1
     assert len(stage.pids("w0")) == child.MAX_FAILED_STARTS
@@ -209,7 +209,7 @@ def test_a_child_that_cannot_start_ends_the_whole(stage: Stage) -> None:
 
 
 def test_an_unusable_configuration_is_not_tried_again(stage: Stage) -> None:
-    """A child that says that its configuration is not usable is started once."""
+    """A child that reports an unusable configuration is started once only."""
     stage.blocked = ["w0"]
     assert stage.run(stage.program("w0", str(child.EXIT_UNUSABLE_CONFIG))) == 1
     assert len(stage.pids("w0")) == 1
@@ -217,7 +217,7 @@ def test_an_unusable_configuration_is_not_tried_again(stage: Stage) -> None:
 
 @pytest.mark.usefixtures("soon")
 def test_once_ready_a_child_is_never_given_up(stage: Stage) -> None:
-    """After the gateway has been ready, a child is started again however often it dies."""
+    """After the gateway was ready, a child is started again however often it dies."""
 
     def script() -> None:
         until(lambda: stage.readied)
@@ -231,7 +231,7 @@ def test_once_ready_a_child_is_never_given_up(stage: Stage) -> None:
 
 
 def test_once_ready_a_kill_costs_no_delay(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However often a signal ends a child, it is started again at once, if it had lived a moment."""
+    """A child that a signal has killed is started again at once, if it had lived a moment."""
     monkeypatch.setattr(child, "FIRST_DELAY", 60.0)
     monkeypatch.setattr(child, "MIN_LIFE_IF_KILLED", 0.0)
 
@@ -249,7 +249,7 @@ def test_once_ready_a_kill_costs_no_delay(stage: Stage, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("ready", [True, False])
 def test_a_child_that_dies_by_itself_is_started_again_later(stage: Stage, monkeypatch: pytest.MonkeyPatch, ready: bool) -> None:
-    """With an exit code, or before the gateway has been ready, however long it took: what it died of is still there."""
+    """A child that exits by itself, or that is killed before the gateway was ready, is started again after a delay."""
     monkeypatch.setattr(child, "MIN_LIFE_IF_KILLED", 0.0)
     monkeypatch.setattr(child, "FIRST_DELAY", 60.0)
     monkeypatch.setattr(child, "MAX_DELAY", 60.0)
@@ -266,7 +266,7 @@ def test_a_child_that_dies_by_itself_is_started_again_later(stage: Stage, monkey
 
 
 def test_a_program_that_is_not_there_is_given_up(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A program that cannot be run at all is an early death like any other."""
+    """A program that cannot be run counts as an early death."""
     monkeypatch.setattr(child, "FIRST_DELAY", 0.0)
     monkeypatch.setattr(child, "_wrapped_command", lambda program: program.command)
     stage.blocked = ["w0"]
@@ -277,7 +277,7 @@ def test_a_program_that_is_not_there_is_given_up(stage: Stage, monkeypatch: pyte
 
 
 def test_a_deaf_child_is_killed_after_its_grace(stage: Stage) -> None:
-    """SIGKILL follows when the grace is over, and is told."""
+    """A child that ignores SIGTERM is killed after its grace period, and a line reports it."""
 
     def script() -> None:
         until(lambda: len(stage.lines) == 2)
@@ -289,7 +289,7 @@ def test_a_deaf_child_is_killed_after_its_grace(stage: Stage) -> None:
 
 
 def test_a_second_signal_ends_at_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second signal kills what is left; the code tells the signal."""
+    """A second signal kills all children at once; the exit code names the signal."""
     monkeypatch.setattr(supervisor, "SIGNAL_WINDOW", 0.0)
 
     def script() -> None:
@@ -302,7 +302,7 @@ def test_a_second_signal_ends_at_once(stage: Stage, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_signal_that_comes_twice_at_once_is_one(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As `timeout` sends it: to its child, and to the group that both are in. Nothing is cut short."""
+    """A signal that comes twice at once, as `timeout` sends it, counts as one."""
     monkeypatch.setattr(supervisor, "SIGNAL_WINDOW", 60.0)
 
     def script() -> None:
@@ -318,7 +318,7 @@ def test_a_signal_that_comes_twice_at_once_is_one(stage: Stage, monkeypatch: pyt
 def test_children_that_are_told_to_end_before_the_supervisor_are_not_started_again(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever tells every process at once tells one of them first: nothing is said of those that have ended by then."""
+    """If all processes get a signal at once, children that end before the supervisor are neither started again nor reported."""
     monkeypatch.setattr(child, "SIGNAL_WINDOW", 60.0)
 
     def script() -> None:
@@ -336,7 +336,7 @@ def test_children_that_are_told_to_end_before_the_supervisor_are_not_started_aga
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux can do it")
 def test_a_child_that_ends_by_another_signal_does_not_hear_sigterm(stage: Stage) -> None:
-    """So Envoy outlives the workers, whoever else is told to end."""
+    """A child with another stop signal ignores SIGTERM, so that Envoy outlives the workers."""
 
     def script() -> None:
         until(lambda: len(stage.lines) == 2)
@@ -349,7 +349,7 @@ def test_a_child_that_ends_by_another_signal_does_not_hear_sigterm(stage: Stage)
 
 
 def test_a_child_that_hangs_is_started_again(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that gave signs of life, and gives none any more, is killed; a line says so."""
+    """A child without further heartbeats is killed and started again, and a line reports it."""
     monkeypatch.setattr(liveness, "INTERVAL", 0.05)
 
     def script() -> None:
@@ -363,7 +363,7 @@ def test_a_child_that_hangs_is_started_again(stage: Stage, monkeypatch: pytest.M
 
 
 def test_a_stop_does_not_wait_for_a_restart(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A child that waits to be started again is simply not."""
+    """A child that waits for its restart is not started again during a stop."""
     monkeypatch.setattr(child, "FIRST_DELAY", 60.0)
     monkeypatch.setattr(child, "MAX_DELAY", 60.0)
 
@@ -375,7 +375,7 @@ def test_a_stop_does_not_wait_for_a_restart(stage: Stage, monkeypatch: pytest.Mo
 
 
 def test_a_failing_ready_callback_ends_the_children(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `ready` raises comes out, and no child is left."""
+    """An exception of `ready` is raised after all children are ended."""
 
     def fail() -> None:
         raise RuntimeError("no terminal")
@@ -387,7 +387,7 @@ def test_a_failing_ready_callback_ends_the_children(stage: Stage, monkeypatch: p
 
 
 def test_children_have_sessions_of_their_own(stage: Stage) -> None:
-    """Ctrl-C in a terminal reaches the foreground process group, so the children must not be in it."""
+    """Each child has its own session, so that Ctrl-C in a terminal does not reach it."""
 
     def script() -> None:
         until(lambda: len(stage.lines) == 2)
@@ -401,7 +401,7 @@ def test_children_have_sessions_of_their_own(stage: Stage) -> None:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux can do it")
 def test_children_die_with_a_killed_supervisor(tmp_path: Path) -> None:
-    """SIGKILL of the supervisor leaves no child behind."""
+    """Children end if the supervisor is killed by SIGKILL."""
     stage = Stage(tmp_path)
     driver = f"""
 import os, sys
@@ -420,7 +420,7 @@ sys.stdin.read()
 
 
 def test_a_child_gets_the_variables_of_its_program(tmp_path: Path) -> None:
-    """A program that names its variables gets those that there are, and nothing else."""
+    """A program with a list of variables gets only those that are set."""
     file = tmp_path / "environment"
     show = [sys.executable, "-c", f"import json, os; open({str(file)!r}, 'w').write(json.dumps(dict(os.environ)))"]
     envoy = Program("Envoy", show, folder=tmp_path, grace=1, variables=["LANG", "TZ"])
@@ -439,7 +439,7 @@ def test_a_child_gets_the_variables_of_its_program(tmp_path: Path) -> None:
 
 
 def test_the_supervisor_answers_prometheus_and_probes(tmp_path: Path) -> None:
-    """What workers report, and what the edge is missing; the port goes with the gateway, and so does the workers' socket."""
+    """The supervisor serves the workers' metrics and the probes. The port and the socket are gone after the end."""
     folder = Path(tempfile.mkdtemp())
     address = f"127.0.0.1:{free_port()}"
     pause = f"import pathlib, signal; pathlib.Path({str(tmp_path / 'there')!r}).touch(); signal.pause()"
@@ -481,7 +481,7 @@ while True:
 
 
 def test_probes_see_what_hangs_and_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before what hangs is killed; and for as long as the stop takes. Here somebody else runs Envoy."""
+    """Probes report a hanging worker before it is killed, and a stop for as long as it takes. This supervisor runs no Envoy."""
     monkeypatch.setattr(liveness, "INTERVAL", 0.2)
     monkeypatch.setattr(liveness, "FIRST_INTERVAL", 0.01)
     folder = Path(tempfile.mkdtemp(prefix="antiphon-test-"))
@@ -508,7 +508,7 @@ def test_probes_see_what_hangs_and_a_stop(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def answers(address: str, path: str) -> tuple[int, str] | None:
-    """What is answered; None while nobody is there."""
+    """Return the status and body of an answer, or None while the port is closed."""
     try:
         return get(address, path)
     except ConnectionRefusedError:
@@ -524,7 +524,10 @@ def get(address: str, path: str) -> tuple[int, str]:
 
 
 def test_the_supervisor_is_of_the_standard_library_alone() -> None:
-    """And not of asyncio: it stays for as long as the gateway runs, and what it imports stays in memory with it."""
+    """The supervisor imports only the standard library, and neither asyncio nor ssl.
+
+    It runs as long as the gateway, and its imports stay in memory.
+    """
     show = "import sys, antiphon.up.supervisor; print(*(name.split('.')[0] for name in sys.modules))"
     run = subprocess.run([sys.executable, "-S", "-c", show], capture_output=True, text=True, check=False, env=_source_path())
     assert run.returncode == 0, run.stderr
