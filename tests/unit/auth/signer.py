@@ -15,7 +15,7 @@ from antiphon.config import IssuerConfig
 
 ISSUER = "https://id.test"
 AUDIENCE = "antiphon"
-SECRET = "a-secret-of-thirty-two-bytes-or-more"  # noqa: S105 - of no server but the tests'
+SECRET = "a-secret-of-thirty-two-bytes-or-more"  # noqa: S105 - used by tests only
 
 
 @cache
@@ -25,7 +25,7 @@ def key(name: str) -> Key:
         case "rsa":
             return RSAKey.generate_key(2048, {"kid": name})
         case "short":
-            raw = rsa.generate_private_key(public_exponent=65537, key_size=1024)  # noqa: S505 - it is to be refused
+            raw = rsa.generate_private_key(public_exponent=65537, key_size=1024)  # noqa: S505 - it must be refused
             return RSAKey(raw, raw, {"kid": name})
         case "ec":
             return ECKey.generate_key("P-256", {"kid": name})
@@ -69,7 +69,7 @@ def claims(**more: Any) -> dict[str, Any]:
     return {claim: value(now) if callable(value) else value for claim, value in found.items() if value is not None}
 
 
-def sign(said: dict[str, Any] | bytes, by: str = "rsa-1", alg: str = "RS256", /, header: Any = None, **more: Any) -> str:
+def sign(payload: dict[str, Any] | bytes, by: str = "rsa-1", alg: str = "RS256", /, header: Any = None, **more: Any) -> str:
     """Return a token with these claims, signed with the key `by`.
 
     `header` replaces the whole header, `more` replaces members of it, and None removes one.
@@ -77,7 +77,7 @@ def sign(said: dict[str, Any] | bytes, by: str = "rsa-1", alg: str = "RS256", /,
     usual = {"alg": alg, "typ": "JWT", "kid": by} | more
     head = {name: value for name, value in usual.items() if value is not None} if header is None else header
     first = head if isinstance(head, bytes) else json.dumps(head).encode()
-    body = said if isinstance(said, bytes) else json.dumps(said).encode()
+    body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
     signed = f"{b64(first)}.{b64(body)}"
     return f"{signed}.{b64(JWSRegistry.algorithms[alg].sign(signed.encode(), key(by)))}"
 

@@ -19,7 +19,7 @@ RING = KeyRing([(DEV, SecretStr("sk-dev")), (OPS, SecretStr("sk-ops"))])
 
 
 @pytest.mark.parametrize("header", ["Bearer sk-ops", "bearer sk-ops", "BEARER  sk-ops "])
-async def test_a_good_key_tells_who_is_calling(header: str) -> None:
+async def test_a_valid_key_identifies_its_principal(header: str) -> None:
     """A valid bearer key identifies its principal, whatever the case of the word Bearer."""
     assert await identify(RING, header) == OPS
 
@@ -49,7 +49,7 @@ async def test_keys_come_from_where_the_configuration_says() -> None:
             load_keys(auth, {})
 
 
-async def test_there_may_be_no_key_where_tokens_are_good() -> None:
+async def test_no_key_is_needed_with_a_token_issuer() -> None:
     """A configuration with a token issuer needs no API key; ANTIPHON_KEY is still accepted if it is set."""
     auth = AuthConfig(tokens=(config(),))
     assert await load_keys(auth, {}).authenticate("") is None
@@ -73,7 +73,7 @@ async def test_the_first_kind_that_knows_a_credential_decides() -> None:
 @pytest.mark.parametrize(
     ("names", "values"), [(("a", "b"), ("same", "same")), (("a", "a"), ("one", "other"))], ids=["one key", "one name"]
 )
-def test_twins_are_refused(names: tuple[str, str], values: tuple[str, str]) -> None:
+def test_keys_with_the_same_name_or_value_are_refused(names: tuple[str, str], values: tuple[str, str]) -> None:
     """Two keys with the same name or the same value are a `ConfigError`, because their conversations could not be told apart."""
     keys = tuple(KeyConfig(name=name, key_env=variable) for name, variable in zip(names, ("K1", "K2"), strict=True))
     with pytest.raises(ConfigError):
@@ -87,7 +87,7 @@ def test_a_key_of_two_lines_is_refused() -> None:
     assert "sk-a" not in str(caught.value)
 
 
-async def test_a_key_of_the_configuration_may_what_it_says() -> None:
+async def test_a_configured_key_has_the_rights_of_its_entry() -> None:
     """A configured key has the owner, scopes, models and limits of its entry.
 
     An entry without scopes has all scopes but `admin`.
@@ -118,7 +118,7 @@ async def test_a_key_of_the_configuration_may_what_it_says() -> None:
     ("written", "all_of_it"),
     [({}, True), ({"scopes": None, "models": None}, True), ({"scopes": [], "models": []}, False)],
 )
-async def test_an_empty_list_opens_nothing(written: dict[str, Any], all_of_it: bool) -> None:
+async def test_an_empty_list_allows_nothing(written: dict[str, Any], all_of_it: bool) -> None:
     """An empty list of scopes or models allows none of them; the default holds only if the list is unset or null."""
     ring = load_keys(AuthConfig(keys=(KeyConfig.model_validate({"name": "a", "key_env": "A", **written}),)), {"A": "k"})
     found = await ring.authenticate("k")
@@ -135,7 +135,7 @@ async def test_an_admin_with_an_empty_list_of_scopes_is_an_admin_alone() -> None
     assert found.scopes == {Scope.ADMIN}
 
 
-async def test_a_key_ends_when_it_is_said_to_end() -> None:
+async def test_a_key_is_refused_from_its_expiry_on() -> None:
     """A key is refused from its expiry time on, without a restart. A time without a zone is UTC."""
     end = datetime(2027, 1, 1, tzinfo=UTC)
     now = end - timedelta(microseconds=1)
@@ -170,13 +170,13 @@ async def test_a_key_ends_when_it_is_said_to_end() -> None:
         {"quota": {}},
     ],
 )
-def test_what_no_stored_key_could_be_is_refused(wrong: dict[str, Any]) -> None:
+def test_a_configured_key_has_the_bounds_of_a_stored_one(wrong: dict[str, Any]) -> None:
     """A configured key is validated with the same bounds as a key made by `AdminService`."""
     with pytest.raises(ValidationError):
         KeyConfig.model_validate({"name": "a", "key_env": "A", **wrong})
 
 
-def test_an_owner_of_an_issuers_is_not_named_by_chance() -> None:
+def test_a_keys_name_may_not_look_like_an_issuers_owner() -> None:
     """A key's name may not look like an owner of a token issuer (`corp:ann`), but its `owner` may name one explicitly."""
     with pytest.raises(ValidationError, match="corp:"):
         AuthConfig(keys=(KeyConfig(name="corp:ann", key_env="A"),), tokens=(config(),))
@@ -185,7 +185,7 @@ def test_an_owner_of_an_issuers_is_not_named_by_chance() -> None:
     )
 
 
-def test_the_credentials_of_each_owner_are_told() -> None:
+def test_credential_ids_by_owner() -> None:
     """`credentials_of` maps each owner to the audit-log ids of its keys; without configured keys it has the one of ANTIPHON_KEY."""
     keys = (
         KeyConfig(name="laptop", key_env="A", owner="ann"),

@@ -63,9 +63,9 @@ async def refused(kinds: Tokens, token: str) -> Unauthenticated:
     """Return the 401 of a call with this token. Assert that neither the error nor the log repeats any part of the token."""
     with capture_logs() as logs, pytest.raises(Unauthenticated) as caught:
         await identify(Authenticators(KeyRing(()), kinds), f"Bearer {token}")
-    told = f"{caught.value} {caught.value.__cause__} {logs}"
-    assert not any(len(part) > 8 and part in told for part in token.split("."))
-    assert "ann" not in told
+    output = f"{caught.value} {caught.value.__cause__} {logs}"
+    assert not any(len(part) > 8 and part in output for part in token.split("."))
+    assert "ann" not in output
     return caught.value
 
 
@@ -84,7 +84,7 @@ async def refused(kinds: Tokens, token: str) -> Unauthenticated:
         ("ed448-1", "EdDSA"),
     ],
 )
-async def test_a_token_of_the_issuer_tells_who_is_calling(name: str, alg: str) -> None:
+async def test_a_valid_token_identifies_its_principal(name: str, alg: str) -> None:
     """A token is accepted with every public-key algorithm. A plain OpenID Connect token gets the default scopes."""
     assert await tokens(published("rsa-2", name)).authenticate(sign(claims(), name, alg)) == ANN
 
@@ -93,7 +93,7 @@ async def test_a_token_of_the_issuer_tells_who_is_calling(name: str, alg: str) -
 async def test_a_token_signed_with_the_shared_secret(alg: str) -> None:
     """A shared secret checks HS256 by default, and HS384 and HS512 only if the configuration names them."""
     secret = "s" * 64
-    auth = AuthConfig(tokens=(config(secret_env="S", algorithms=() if alg == "HS256" else (alg,)),))  # noqa: S106 - a variable's name
+    auth = AuthConfig(tokens=(config(secret_env="S", algorithms=() if alg == "HS256" else (alg,)),))  # noqa: S106 - the name of a variable
     made = load_tokens(auth, {"S": secret})
     signed = f"{b64(json.dumps({'alg': alg}).encode())}.{b64(json.dumps(claims()).encode())}"
     signature = JWSRegistry.algorithms[alg].sign(signed.encode(), OctKey.import_key(secret.encode()))
@@ -221,10 +221,10 @@ async def test_a_token_without_an_audience_is_good_by_its_client() -> None:
         {"token_use": None},
         {"token_use": ["access"]},
         {"token_use": "refresh"},
-        # An ID token as Cognito signs it; and one that tries to be both.
+        # A Cognito ID token, and a token that is both ID and access token.
         {"client_id": None, "token_use": "id", "aud": "app-1"},
         {"token_use": "id", "aud": "app-1"},
-        # For somebody else: an audience is never passed over.
+        # Tokens for another audience, which is never ignored.
         {"aud": "https://other.test"},
         {"aud": "app-1"},
         {"aud": ["app-1"]},
@@ -274,7 +274,7 @@ async def test_a_token_that_is_not_signed_is_refused(spelling: Any, signature: s
     assert keys.reads == 0
 
 
-async def test_a_public_key_is_no_secret() -> None:
+async def test_a_public_key_is_not_accepted_as_a_secret() -> None:
     """A token signed by HS256 with the public RSA key as the secret is refused: as PEM, DER, JWK or modulus."""
     kinds = tokens(published())
     rsa = key("rsa-1")
@@ -292,14 +292,14 @@ async def test_a_public_key_is_no_secret() -> None:
 @pytest.mark.parametrize(
     ("by", "alg", "header"),
     [
-        ("rsa-9", "RS256", {"kid": "rsa-1"}),  # another's key under a good name
+        ("rsa-9", "RS256", {"kid": "rsa-1"}),  # another key with a valid key id
         ("rsa-9", "RS256", {"kid": "rsa-1", "jwk": {}}),
         ("rsa-9", "RS256", {"kid": "rsa-1", "jku": "https://id.test.evil.test/jwks"}),
         ("rsa-9", "RS256", {"kid": "rsa-1", "x5u": "https://evil.test/cert"}),
         ("rsa-9", "RS256", {"kid": "rsa-1", "x5c": ["AAAA"]}),
         ("rsa-9", "RS256", {"kid": "rsa-9"}),
         ("rsa-1", "RS256", {"kid": "RSA-1"}),
-        ("rsa-1", "RS256", {"kid": None}),  # there are several
+        ("rsa-1", "RS256", {"kid": None}),  # there are several keys
         ("rsa-1", "RS256", {"kid": ""}),
         ("rsa-1", "RS256", {"kid": 1}),
         ("rsa-1", "RS256", {"kid": ["rsa-1"]}),
@@ -308,7 +308,7 @@ async def test_a_public_key_is_no_secret() -> None:
         ("rsa-1", "RS256", {"kid": "rsa-1' OR '1'='1"}),
         ("rsa-1", "RS256", {"kid": "ec-1"}),  # a key of another kind
         ("ec-1", "ES256", {"kid": "rsa-1"}),
-        ("rsa-1", "RS256", {"alg": "RS384"}),  # signed with another than it says
+        ("rsa-1", "RS256", {"alg": "RS384"}),  # signed with another algorithm than the header's
         ("rsa-1", "RS256", {"alg": "PS256"}),
         ("rsa-1", "RS256", {"alg": "rs256"}),
         ("rsa-1", "RS256", {"alg": "RS256 "}),
@@ -355,12 +355,12 @@ async def test_keys_and_headers_that_do_not_fit_are_refused(by: str, alg: str, h
         (entry("ec-1", kty="RSA"), "ec-1", "ES256"),
         (entry("ec-1", crv="P-384"), "ec-1", "ES256"),
         (entry("ed-1", crv="X25519"), "ed-1", "EdDSA"),
-        (key("rsa-1").as_dict(private=True), "rsa-1", "RS256"),  # known to everybody
+        (key("rsa-1").as_dict(private=True), "rsa-1", "RS256"),  # a published private key
         (entry("rsa-1", kid=5), "rsa-1", "RS256"),
         (entry("rsa-1", kid=None), "rsa-1", "RS256"),
     ],
 )
-async def test_a_key_that_is_not_meant_for_it_checks_nothing(published_entry: dict[str, Any], by: str, alg: str) -> None:
+async def test_an_unsuitable_key_verifies_no_token(published_entry: dict[str, Any], by: str, alg: str) -> None:
     """A published key that is weak, symmetric, private, or of another use, algorithm or type verifies no token."""
     await refused(tokens(Published(published_entry, entry("rsa-2"))), sign(claims(), by, alg))
 
@@ -418,7 +418,7 @@ def mangled() -> list[str]:
 
 
 @pytest.mark.parametrize("number", range(len(mangled())))
-async def test_what_is_no_whole_token_is_refused(number: int) -> None:
+async def test_a_malformed_token_is_refused(number: int) -> None:
     """A malformed token is refused: wrong number of segments, bad base64, bad JSON, or a member that occurs twice."""
     await refused(tokens(published()), mangled()[number])
 
@@ -462,7 +462,7 @@ async def test_a_huge_token_is_not_looked_at() -> None:
         sign(claims(aud="api")),
     ],
 )
-async def test_another_credential_is_none_of_this_kind(credential: str) -> None:
+async def test_other_credentials_are_left_to_other_authenticators(credential: str) -> None:
     """A credential that no configured issuer can have signed gives None, because it may be a provider's key.
 
     No key set is read for it.
@@ -500,7 +500,7 @@ async def test_a_token_in_its_leeway_is_not_remembered() -> None:
     await refused(kinds, token)
 
 
-async def test_what_is_remembered_is_bounded_and_is_no_token() -> None:
+async def test_the_cache_is_bounded_and_holds_digests() -> None:
     """The cache holds at most MAX_VERIFIED tokens, as digests, and drops the oldest first."""
     kinds = tokens(published("ed-1"))
     first = sign(claims(n=0), "ed-1", "EdDSA")
@@ -525,7 +525,7 @@ async def test_two_issuers_may_call_two_people_the_same() -> None:
     await refused(kinds, sign(claims(), "rsa-2", kid="rsa-1"))
 
 
-async def test_many_at_once_make_one_reading() -> None:
+async def test_concurrent_calls_read_the_key_set_once() -> None:
     """Fifty concurrent calls with different tokens read the key set once."""
     keys = published("ed-1")
     kinds = tokens(keys)
@@ -551,14 +551,14 @@ async def test_many_at_once_make_one_reading() -> None:
         ({"issuer": "https://id.test#x"}, {}, "issuer"),
     ],
 )
-def test_what_cannot_be_is_told_at_start(settings: dict[str, Any], environment: dict[str, str], where: str) -> None:
+def test_impossible_settings_are_refused_at_start(settings: dict[str, Any], environment: dict[str, str], where: str) -> None:
     """A missing or short secret, a missing file and an unsafe URL are a `ConfigError` at the start, which names the setting."""
     with pytest.raises(ConfigError, match=where) as caught:
         load_tokens(AuthConfig(tokens=(config(**settings),)), environment)
     assert "xxx" not in str(caught.value)
 
 
-def test_an_issuer_is_a_good_one() -> None:
+def test_an_issuers_configuration_is_validated() -> None:
     """The configuration of an issuer is validated.
 
     It needs one source of keys, matching algorithms, an audience and a unique name, and may not give `admin` by default.

@@ -44,7 +44,7 @@ def test_an_owner_is_a_name_in_one_line(wrong: Any) -> None:
     assert principal({"name_claim": "email"}, email=wrong).name == "corp:ann"
 
 
-def test_a_caller_is_spoken_of_by_a_name() -> None:
+def test_the_name_comes_from_a_claim() -> None:
     """The principal's name comes from `name_claim` if that is configured; the owner stays the same."""
     found = principal({"name_claim": "preferred_username"}, preferred_username="Ann Onymous")
     assert (found.name, found.owner) == ("Ann Onymous", "corp:ann")
@@ -58,7 +58,7 @@ MAPPING = {"llm.chat": ["chat"], "llm.all": ["chat", "history", "proxy", "engine
     [
         ({}, {}, DEFAULT_SCOPES),
         ({}, {"scope": "openid email profile"}, DEFAULT_SCOPES),
-        ({}, {"scope": "admin chat"}, DEFAULT_SCOPES),  # what the token calls a scope is none of ours
+        ({}, {"scope": "admin chat"}, DEFAULT_SCOPES),  # without a mapping a token's scope is not one of ours
         ({"default_scopes": ["chat"]}, {"scope": "openid"}, {Scope.CHAT}),
         ({"default_scopes": []}, {"scope": "openid"}, set()),
         ({"scopes": {}}, {"scope": "llm.chat"}, set()),
@@ -97,7 +97,7 @@ def test_scopes_are_what_the_mapping_says(settings: dict[str, Any], claims: dict
 
 
 @pytest.mark.parametrize(
-    ("value", "said", "admin"),
+    ("value", "claim", "admin"),
     [
         ("boss", "boss", True),
         ("boss", ["user", "boss"], True),
@@ -116,9 +116,9 @@ def test_scopes_are_what_the_mapping_says(settings: dict[str, Any], claims: dict
         (True, False, False),
     ],
 )
-def test_an_admin_is_who_the_claim_says(value: str | bool, said: Any, admin: bool) -> None:
+def test_a_claim_makes_an_admin(value: str | bool, claim: Any, admin: bool) -> None:
     """A caller is an admin only if the configured claim has exactly the configured value and type."""
-    found = principal({"admin": {"claim": "groups", "value": value}}, groups=said)
+    found = principal({"admin": {"claim": "groups", "value": value}}, groups=claim)
     assert (Scope.ADMIN in found.scopes) is admin
     assert found.scopes >= DEFAULT_SCOPES
-    assert Scope.ADMIN not in principal({}, groups=said, admin=True, is_admin=True, scopes=["admin"]).scopes
+    assert Scope.ADMIN not in principal({}, groups=claim, admin=True, is_admin=True, scopes=["admin"]).scopes

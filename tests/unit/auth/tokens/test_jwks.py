@@ -92,7 +92,7 @@ async def test_an_unknown_key_makes_it_read_again_once_within_the_cooldown() -> 
     assert issuer.reads == 3
 
 
-async def test_all_who_wait_wait_for_one_reading_and_who_leaves_takes_it_from_nobody() -> None:
+async def test_concurrent_callers_share_one_read() -> None:
     """Concurrent callers share one read of the key set, and a caller that is cancelled does not end it for the others."""
     issuer = Issuer("ed-1")
     issuer.gate.clear()
@@ -109,7 +109,7 @@ async def test_all_who_wait_wait_for_one_reading_and_who_leaves_takes_it_from_no
 
 
 @pytest.mark.parametrize("failure", [OSError("no"), KeysUnusable("status 500"), TimeoutError()])
-async def test_an_issuer_that_fails_is_told_and_left_in_peace(failure: Exception) -> None:
+async def test_a_failing_issuer_is_not_asked_again_within_the_cooldown(failure: Exception) -> None:
     """If no keys are known and the read fails, calls get `IdentityUnavailable` with the time to retry.
 
     The issuer is not asked again within the cooldown.
@@ -152,7 +152,7 @@ async def test_known_keys_go_on_while_the_issuer_fails_for_a_bounded_time() -> N
     assert await found(keys, "ed-1") == ["ed-1"]
 
 
-async def test_an_issuer_that_hangs_holds_up_the_first_who_finds_out_and_no_other() -> None:
+async def test_a_hanging_issuer_delays_only_the_first_call() -> None:
     """If the issuer hangs, the first call waits for the timeout at most. Later reads run in the background if the key is known."""
     issuer = Issuer("ed-1")
     keys = issuer.keys(timeout=0.05)
@@ -294,16 +294,16 @@ async def provider(**document: Any) -> AsyncGenerator[tuple[str, list[str]], Non
 
     Yield its URL and the list of requested paths.
     """
-    asked: list[str] = []
+    paths: list[str] = []
 
     async def discovery(request: web.Request) -> web.Response:
-        asked.append(request.path)
+        paths.append(request.path)
         usual = {"issuer": url, "jwks_uri": f"{url}/keys"}
         fields = {name: value.format(url=url) if isinstance(value, str) else value for name, value in (usual | document).items()}
         return web.json_response(fields)
 
     async def keys(request: web.Request) -> web.Response:
-        asked.append(request.path)
+        paths.append(request.path)
         return web.Response(body=GOOD)
 
     app = web.Application()
@@ -315,7 +315,7 @@ async def provider(**document: Any) -> AsyncGenerator[tuple[str, list[str]], Non
     await site.start()
     url = f"http://127.0.0.1:{runner.addresses[0][1]}/tenant"
     try:
-        yield url, asked
+        yield url, paths
     finally:
         await runner.cleanup()
 
@@ -323,10 +323,10 @@ async def provider(**document: Any) -> AsyncGenerator[tuple[str, list[str]], Non
 @pytest.mark.parametrize("slash", ["", "/"])
 async def test_discovery_leads_to_the_keys(slash: str) -> None:
     """The discovery document is read below the issuer's path. A slash at the end of the issuer is not doubled in the URL."""
-    async with provider(issuer="{url}" + slash) as (url, asked), fetcher() as client:
+    async with provider(issuer="{url}" + slash) as (url, paths), fetcher() as client:
         keys = from_discovery(config(issuer=url + slash), client)
         assert await found(keys, "ed-1") == ["ed-1"]
-        assert asked == ["/tenant/.well-known/openid-configuration", "/tenant/keys"]
+        assert paths == ["/tenant/.well-known/openid-configuration", "/tenant/keys"]
 
 
 @pytest.mark.parametrize(
@@ -348,9 +348,9 @@ async def test_discovery_leads_to_the_keys(slash: str) -> None:
 )
 async def test_a_document_that_is_not_the_issuers_leads_nowhere(document: dict[str, Any]) -> None:
     """A discovery document is refused unless its `issuer` is exactly the configured one and its `jwks_uri` is a safe URL."""
-    async with provider(**document) as (url, asked), fetcher() as client:
+    async with provider(**document) as (url, paths), fetcher() as client:
         keys = from_discovery(config(issuer=url), client)
         with capture_logs() as logs:
             await unavailable(keys)
-        assert asked == ["/tenant/.well-known/openid-configuration"]
+        assert paths == ["/tenant/.well-known/openid-configuration"]
     assert "test" not in json.dumps(logs)

@@ -59,7 +59,7 @@ def test_public_keys_for_signatures_are_kept(name: str) -> None:
         entry("ed-1", crv="Ed25519\0"),
     ],
 )
-def test_what_is_no_such_key_is_passed_over(odd: Any) -> None:
+def test_an_unusable_key_is_ignored(odd: Any) -> None:
     """An entry that is not a usable public signature key is ignored and counted; the other keys stay."""
     found = parse(jwks(odd, entry("ec-2")))
     assert [key.kid for key in found.keys] == ["ec-2"]
@@ -70,7 +70,7 @@ def test_what_is_no_such_key_is_passed_over(odd: Any) -> None:
 @pytest.mark.parametrize(
     "data", [b"", b"<html>", b"[]", b"5", b"{}", b'{"keys": {}}', b'{"keys": null}', b'{"keys": "x"}', b"\xff"]
 )
-def test_what_is_no_key_set_is_told(data: bytes) -> None:
+def test_data_that_is_not_a_key_set_raises(data: bytes) -> None:
     """Data that is not a key set raises `KeysUnusable`."""
     with pytest.raises(KeysUnusable):
         parse(data)
@@ -88,7 +88,7 @@ def test_a_key_is_found_by_its_name() -> None:
     assert len(parse(jwks(entry("ec-2", kid=None), {})).find(None)) == 1
 
 
-def test_as_many_entries_are_looked_at() -> None:
+def test_the_number_of_entries_is_limited() -> None:
     """At most MAX_KEYS entries of a key set are read, so that a huge set costs no more."""
     found = parse(jwks(*[entry("ed-1")] * (MAX_KEYS + 5)))
     assert (len(found.keys), found.ignored) == (MAX_KEYS, 5)
