@@ -58,7 +58,7 @@ async def test_a_file_is_read_again_after_its_time(tmp_path: Path) -> None:
         assert await fresh.of(CLIENT) == "caps"
 
 
-async def test_a_url_is_asked_once_for_all_who_wait_and_for_all_who_come_in_time() -> None:
+async def test_a_url_is_requested_once_within_its_ttl() -> None:
     """A URL is requested once, with the configured headers and token, for concurrent calls and for calls within the TTL."""
     async with source(text("hats")) as (server, url), contexts(url=url, headers={"X-Team": "a"}, api_key_env="TOKEN") as made:
         assert await asyncio.gather(*(made.of(CLIENT) for _ in range(20))) == ["hats"] * 20
@@ -69,7 +69,7 @@ async def test_a_url_is_asked_once_for_all_who_wait_and_for_all_who_come_in_time
     assert request.headers["x-team"] == "a"
 
 
-async def test_who_leaves_takes_the_reading_from_nobody() -> None:
+async def test_a_cancelled_caller_does_not_end_the_read_for_others() -> None:
     """If the first of two waiting callers is cancelled, the second still gets the text from the same request."""
     gate = asyncio.Event()
     async with source(gate, text("hats")) as (server, url), contexts(url=url) as made:
@@ -96,7 +96,7 @@ async def test_who_leaves_takes_the_reading_from_nobody() -> None:
         (HANG,),
     ],
 )
-async def test_a_source_that_fails_is_told_or_what_it_said_before_is_used(failure: Any) -> None:
+async def test_the_previous_text_of_a_failing_source_is_used(failure: Any) -> None:
     """If a source fails, its previous text is used and a line is logged.
 
     Without a previous text the call raises a retryable `ContextUnavailable`.
@@ -112,9 +112,9 @@ async def test_a_source_that_fails_is_told_or_what_it_said_before_is_used(failur
             server.default = failure
             with capture_logs() as logs:
                 assert await made.of(CLIENT) == "hats"
-                asked = len(server.requests)
+                requests_before = len(server.requests)
                 assert await made.of(CLIENT) == "hats"
-            assert len(server.requests) == asked, "it is left in peace for a moment"
+            assert len(server.requests) == requests_before, "it is left in peace for a moment"
     (entry,) = logs
     assert (entry["client"], entry["older_one_used"]) == (CLIENT, True)
     assert "127.0.0.1" not in str(entry), "an address may hold a secret"
@@ -129,7 +129,7 @@ async def test_an_older_text_is_not_used_for_ever() -> None:
             await made.of(CLIENT)
 
 
-async def test_an_older_text_is_not_used_longer_because_its_source_is_left_in_peace() -> None:
+async def test_stale_holds_even_if_the_source_is_not_asked_again_yet() -> None:
     """A text is not used longer than `stale` allows, even if its source would not be asked again yet."""
     now = 0.0
     async with source(text("hats")) as (server, url):
@@ -172,7 +172,7 @@ async def test_closing_ends_a_reading() -> None:
         {"url": "https://x.test/", "api_key_env": "NO_SUCH"},
     ],
 )
-def test_what_cannot_be_is_told_at_start(config: dict[str, Any]) -> None:
+def test_impossible_settings_are_refused_at_start(config: dict[str, Any]) -> None:
     """A missing file, an invalid URL and an unset token variable are a `ConfigError` at the start."""
     with pytest.raises(ConfigError):
         Contexts({CLIENT: ClientConfig(**config)}, {})

@@ -9,7 +9,7 @@ from tests.unit.listener import Listener
 from tests.unit.scripted import START
 
 
-def test_the_first_token_is_told_once_and_whenever_it_comes() -> None:
+def test_the_first_token_is_reported_once() -> None:
     """The observer gets `first_token` once, with the first delta, even if earlier events without a delta were already released."""
     for first in ([START, ExtraFields(0, {"content": ["odd"]})], [START, *[ExtraFields(0, {})] * MAX_HELD]):
         listener = Listener()

@@ -35,7 +35,7 @@ USAGES = (
     ],
 )
 @pytest.mark.parametrize("usage", USAGES)
-def test_they_are_those_of_the_library(name: str, provider: str, model: str, usage: Usage) -> None:
+def test_prices_are_those_of_the_library(name: str, provider: str, model: str, usage: Usage) -> None:
     """A cost equals that of the library genai-prices, also for cached, cache-writing and audio tokens and price tiers."""
     counted = genai_prices.Usage(
         input_tokens=usage.input_tokens,
@@ -52,7 +52,7 @@ def test_they_are_those_of_the_library(name: str, provider: str, model: str, usa
 @pytest.mark.parametrize(
     ("provider", "model"), [("openai", "no-such-model"), ("echo", "gpt-4o"), ("ollama", "gpt-4o"), ("nobody", "gpt-4o")]
 )
-def test_what_is_not_known_costs_none(provider: str, model: str) -> None:
+def test_an_unknown_model_has_no_cost(provider: str, model: str) -> None:
     """An unknown model has no cost, also if another provider has a model of the same name."""
     assert PRICES.cost(provider, model, USAGES[0]) is None
 

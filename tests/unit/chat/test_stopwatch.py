@@ -37,7 +37,7 @@ from antiphon.domain.request import ChatRequest
 from tests.unit.scripted import START, STOP, USAGE
 
 CALL = BlockStarted(0, 0, ToolCall("c", "f", ""))
-ASKED = ChatRequest("m", (Message(Role.USER, (Text("x" * 8),)),), stream=True)
+REQUEST = ChatRequest("m", (Message(Role.USER, (Text("x" * 8),)),), stream=True)
 
 
 class Clock:
@@ -62,7 +62,7 @@ def test_the_times_of_a_stream(clock: Clock) -> None:
 
     Chunks of one batch have no time between them.
     """
-    watch = Stopwatch(ASKED)
+    watch = Stopwatch(REQUEST)
     clock.now = 100.5
     watch.see([START])
     clock.now = 101.0
@@ -77,15 +77,15 @@ def test_the_times_of_a_stream(clock: Clock) -> None:
 
 def test_a_call_and_its_first_arguments_are_one_chunk(clock: Clock) -> None:
     """The start of a tool call and its first arguments count as one chunk; every other delta is one."""
-    watch = Stopwatch(ASKED)
+    watch = Stopwatch(REQUEST)
     watch.see([START, CALL, InputDelta(0, "{"), InputDelta(0, "}"), BlockFinished(0)])
     watch.see([BlockStarted(1, 0, ToolCall("d", "g", "")), BlockStarted(2, 0, Text("")), TextDelta(2, "x"), TextDelta(2, "")])
     assert watch.metrics(None).chunks == 4
 
 
-def test_times_that_there_are_none_of(clock: Clock) -> None:
+def test_times_without_deltas_are_none(clock: Clock) -> None:
     """Without a delta there is no time to the first token, and with one chunk no time between chunks."""
-    watch = Stopwatch(ASKED)
+    watch = Stopwatch(REQUEST)
     clock.now = 101.0
     watch.see([START])
     assert watch.metrics(None) == Metrics(1.0, None, None, 0, None)
@@ -95,7 +95,7 @@ def test_times_that_there_are_none_of(clock: Clock) -> None:
 
 def test_the_providers_count_is_the_count() -> None:
     """The provider's usage is returned as it is, even if all its counts are 0."""
-    watch = Stopwatch(ASKED)
+    watch = Stopwatch(REQUEST)
     assert watch.usage([USAGE, STOP]) is USAGE
     nothing = Usage(0, 0, 0)
     assert watch.usage([nothing, STOP]) is nothing
@@ -126,22 +126,22 @@ def test_an_estimate_says_that_it_is_one() -> None:
 )
 def test_all_that_a_model_says_counts(events: list[Event], tokens: int) -> None:
     """The estimate counts every kind of delta, unknown fields included, but neither signatures nor fields of a content filter."""
-    watch = Stopwatch(ASKED)
+    watch = Stopwatch(REQUEST)
     watch.see([START, *events])
     assert watch.usage([STOP]).output_tokens == tokens
 
 
 def test_a_recording_counts_once() -> None:
     """Sound counts once for each block, however many pieces it comes in."""
-    watch = Stopwatch(ASKED)
+    watch = Stopwatch(REQUEST)
     for block in (0, 1, 0):
         watch.see([MediaDelta(block, "AAAA")])
     assert watch.usage([STOP]).output_tokens == 2 * 960
 
 
-def test_a_call_that_is_broken_off_has_what_had_come() -> None:
+def test_the_estimate_of_a_cut_call_counts_the_text_so_far() -> None:
     """The estimate of a call that was cut counts what came until then."""
-    watch = Stopwatch(ASKED)
+    watch = Stopwatch(REQUEST)
     watch.see([START, CALL, InputDelta(0, "x" * 39)])
     assert watch.usage([]) == Usage(6, 10, 16, estimated=True)
 
