@@ -73,7 +73,7 @@ def test_names_are_texts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("workers: 1\nlog: {level: info}\nworkers: 2", "antiphon.yaml: line 3: not YAML: workers is set twice, first in line 1"),
         ("log:\n  level: info\n  level: debug", "antiphon.yaml: line 3: not YAML: level is set twice, first in line 2"),
@@ -108,25 +108,25 @@ def test_names_are_texts(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_mistake_is_told_by_place_and_wish(tmp_path: Path, text: str, told: str) -> None:
+def test_a_mistake_is_reported_by_place_and_expected_value(tmp_path: Path, text: str, expected: str) -> None:
     """A mistake is reported by file, line or setting and what is expected, without Python's terms."""
-    assert refusal(tmp_path, text) == told
+    assert refusal(tmp_path, text) == expected
 
 
-def test_every_mistake_is_told(tmp_path: Path) -> None:
+def test_every_mistake_is_reported(tmp_path: Path) -> None:
     """All mistakes are reported at once, in a line each."""
     lines = refusal(tmp_path, "workers: 0\nrest: 3\nlog: {levle: info}").splitlines()
     assert [line.split(": ")[1] for line in lines] == ["rest", "workers", "log.levle"]
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     """A missing file is a `ConfigError` that names it."""
     with pytest.raises(ConfigError, match="nothing.yaml: No such file or directory"):
         load(tmp_path / "nothing.yaml", {})
 
 
 @pytest.mark.parametrize(
-    ("variable", "value", "told"),
+    ("variable", "value", "expected"),
     [
         ("ANTIPHON_WROKERS", "2", "ANTIPHON_WROKERS: there is no such setting; is ANTIPHON_WORKERS meant?"),
         ("ANTIPHON_LIMITS_DRAIN", "2", "ANTIPHON_LIMITS_DRAIN: there is no such setting; is ANTIPHON_LIMITS__DRAIN meant?"),
@@ -138,12 +138,12 @@ def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
         ("ANTIPHON_PROXY__ALLOW", '["https://a", 3]', "ANTIPHON_PROXY__ALLOW: proxy.allow.1: must be a text: put it in quotes"),
     ],
 )
-def test_a_mistake_in_the_environment_is_told_by_its_variable(tmp_path: Path, variable: str, value: str, told: str) -> None:
+def test_a_mistake_in_the_environment_is_reported_by_its_variable(tmp_path: Path, variable: str, value: str, expected: str) -> None:
     """A mistake in the environment, a misspelt variable too, is reported by the variable's name."""
-    assert refusal(tmp_path, "workers: 1", {variable: value}) == told
+    assert refusal(tmp_path, "workers: 1", {variable: value}) == expected
 
 
-def test_variables_that_are_for_others_are_let_be(tmp_path: Path) -> None:
+def test_variables_of_others_are_ignored(tmp_path: Path) -> None:
     """Variables of commands and tests, those that the configuration names and those of Kubernetes services are not mistakes."""
     environment = {
         "ANTIPHON_KEY": "k",

@@ -35,7 +35,7 @@ def test_the_documented_example_is_good(tmp_path: Path) -> None:
     assert config.auth.keys[0].admin
 
 
-def test_none_is_needed() -> None:
+def test_no_configuration_is_needed() -> None:
     """Without a configuration the defaults hold, and the server listens on loopback only."""
     config = load(None, {})
     assert (config.grpc.listen, config.rest.listen, config.workers) == ("127.0.0.1:50051", "127.0.0.1:8080", 1)
@@ -57,7 +57,7 @@ def test_none_is_needed() -> None:
         ("a: [", "not YAML"),
     ],
 )
-def test_a_mistake_is_told_with_its_place(tmp_path: Path, text: str, where: str) -> None:
+def test_a_mistake_is_reported_with_its_place(tmp_path: Path, text: str, where: str) -> None:
     """A wrong value or a misspelt setting is a `ConfigError` that names the setting."""
     with pytest.raises(ConfigError, match=where):
         written(tmp_path, text)
@@ -117,7 +117,7 @@ def test_addresses_are_split() -> None:
 
 
 @pytest.mark.parametrize("odd", ["a\\nb", "a\\e[2Jb", "a\\0b", "a\\u202Eb", "a\\u2066b", "\\u200B", "\\x7F"])
-def test_a_name_that_does_not_show_is_told(tmp_path: Path, odd: str) -> None:
+def test_a_name_with_non_printable_characters_is_refused(tmp_path: Path, odd: str) -> None:
     """Non-printable characters in names, owners and models of keys are refused: line breaks, escapes, NUL, direction marks."""
     for field, fields in (
         ("name", f'name: "{odd}"'),
@@ -168,7 +168,7 @@ limits: {per_owner: {daily_usd: 1.5}, owners: {acme: {daily_usd: null}}, redis_u
         "{redis_url: 'redis://h', redis_url_env: X}",
     ],
 )
-def test_limits_that_make_no_sense_are_told(wrong: str, tmp_path: Path) -> None:
+def test_wrong_limits_are_refused(wrong: str, tmp_path: Path) -> None:
     """Wrong limits are a `ConfigError` that names the setting."""
     with pytest.raises(ConfigError, match="limits"):
         written(tmp_path, f"limits: {wrong}")
