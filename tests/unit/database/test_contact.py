@@ -45,8 +45,8 @@ async def test_a_database_without_tables_is_waited_for(tmp_path: Path) -> None:
             assert not task.done()
             await migrate(url)
             await until(task.done)
-    (told,) = [entry for entry in logs if entry["event"].startswith("not ready")]
-    assert "antiphon migrate" in told["reason"]
+    (line,) = [entry for entry in logs if entry["event"].startswith("not ready")]
+    assert "antiphon migrate" in line["reason"]
 
 
 async def test_an_older_schema_is_waited_for_and_a_newer_one_is_taken_that_only_adds(tmp_path: Path) -> None:
