@@ -110,7 +110,7 @@ async def test_a_task_that_is_stuck_elsewhere_is_cancelled(monkeypatch: pytest.M
         with pytest.raises(DeadlineExceeded):
             await within(deadline, forever())
         later = asyncio.Event()
-        asyncio.get_running_loop().call_later(0, later.set)  # behind whatever would still come of the deadline
+        asyncio.get_running_loop().call_later(0, later.set)  # after anything that the deadline has scheduled
         await later.wait()
 
     await asyncio.create_task(comes_back())
@@ -137,8 +137,8 @@ async def test_calls_in_flight_are_counted_and_can_all_be_ended() -> None:
     assert len(deadlines) == 0
 
 
-@pytest.mark.parametrize(("longest", "asked"), [(0.01, None), (0.01, 60), (60, 0.01)])
-async def test_no_call_lasts_longer_than_any_may(longest: float, asked: float | None) -> None:
+@pytest.mark.parametrize(("longest", "timeout"), [(0.01, None), (0.01, 60), (60, 0.01)])
+async def test_a_call_ends_at_the_shorter_of_two_timeouts(longest: float, timeout: float | None) -> None:
     """A call ends at the configured or the caller's timeout, whichever is shorter."""
     with pytest.raises(DeadlineExceeded):
-        await within(Deadlines(longest).begin(asked), forever())
+        await within(Deadlines(longest).begin(timeout), forever())

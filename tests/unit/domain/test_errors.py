@@ -93,18 +93,18 @@ RENDERERS = {
     "gemini proxy": proxy.render_gemini_error,
 }
 
-# What a dialect's own document has otherwise.
+# Statuses that a dialect's own document defines otherwise.
 OTHERWISE = {
     ("openai", "InvalidRequest"): 422,
     ("engine", "InvalidRequest"): 422,
     ("engine", "ModelNotFound"): 400,
-    ("openai", "ProviderRejected"): 400,  # a dialect of an SDK, whose clients are to do as without a gateway
+    ("openai", "ProviderRejected"): 400,  # clients of the SDK behave as without a gateway
 }
 
 
 @pytest.mark.parametrize("error", leaves(), ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("dialect", RENDERERS)
-def test_every_dialect_tells_the_same(dialect: str, error: AntiphonError) -> None:
+def test_every_dialect_answers_an_error_with_the_same_status(dialect: str, error: AntiphonError) -> None:
     """Every dialect answers an error with the status of TABLE.
 
     A 429 has `retry-after`, a 401 `www-authenticate`, and an error that should not be retried `x-should-retry: false`.
@@ -124,7 +124,7 @@ def test_every_dialect_tells_the_same(dialect: str, error: AntiphonError) -> Non
 
 
 @pytest.mark.parametrize("error", leaves(), ids=lambda error: type(error).__name__)
-def test_clients_of_grpc_try_again_only_what_is_worth_it(error: AntiphonError) -> None:
+def test_grpc_clients_retry_only_retryable_errors(error: AntiphonError) -> None:
     """An error that is not retryable has neither the code UNAVAILABLE nor a RetryInfo, which gRPC clients retry by themselves."""
     error.retry_after = 3
     error.retryable = False
@@ -132,21 +132,21 @@ def test_clients_of_grpc_try_again_only_what_is_worth_it(error: AntiphonError) -
     assert not [detail for detail in status.status_of(error).details if detail.type_url.endswith("RetryInfo")]
 
 
-def test_a_failure_that_would_be_the_same_again_is_none_of_availability() -> None:
+def test_a_permanent_failure_is_not_unavailable() -> None:
     """A `ProviderUnavailable` that is not retryable, such as a redirect, is FAILED_PRECONDITION in gRPC and not retried in REST."""
     error = ProviderUnavailable("x", provider="p", status=302, retryable=False)
     assert status.code_of(error) is grpc.StatusCode.FAILED_PRECONDITION
     assert http.headers_of(error) == {"x-should-retry": "false"}
 
 
-def test_a_rate_limit_tells_when_to_try_again() -> None:
+def test_a_rate_limit_has_retry_after() -> None:
     """`retry-after` is in whole seconds, rounded up, and at least 1."""
     for seconds, header in ((0.2, "1"), (2.1, "3"), (None, "1")):
         error = ProviderRateLimited("x", provider="p", status=429, retry_after=seconds)
         assert http.headers_of(error)["retry-after"] == header
 
 
-def test_a_fault_of_ours_tells_nothing() -> None:
+def test_an_internal_error_hides_its_text() -> None:
     """An unexpected exception becomes `Internal`, and its text is not in the message."""
     error = to_public_error(ValueError("secret"))
     assert isinstance(error, Internal)

@@ -57,7 +57,7 @@ def test_deltas_add_up() -> None:
     assert reply.message() == first.message(ORIGIN)
 
 
-def test_what_only_tells_how_deltas_came_adds_nothing() -> None:
+def test_groups_and_repeated_fields_add_nothing() -> None:
     """Delta groups and repeated fields add nothing to a reply."""
     reply = folded(START, domain.DeltaGroup(0, 2), domain.ExtraFields(None, {"fp": "x"}, domain.Place.REPLY, repeats=True))
     assert (reply.started, reply.choices) == (START, [])
@@ -71,7 +71,7 @@ def test_blocks_have_the_order_of_their_numbers() -> None:
     assert reply.message().blocks == (domain.Text("a"), call, domain.Text("b"))
 
 
-def test_a_reply_of_an_empty_text_is_none() -> None:
+def test_an_empty_text_alone_is_left_out() -> None:
     """An empty text alone is left out of the message. It is kept beside a call or unknown fields, or if it has a signature."""
     text, call = domain.TextDelta(0, ""), domain.BlockStarted(1, 0, domain.ToolCall("c", "f", ""))
     assert folded(START, text, STOP).message() == domain.Message(domain.Role.ASSISTANT, ())
@@ -82,7 +82,7 @@ def test_a_reply_of_an_empty_text_is_none() -> None:
     assert signed.message().blocks == (domain.Text("", state=domain.State("s")),)
 
 
-def test_what_is_told_of_a_choice_is_no_output() -> None:
+def test_unknown_fields_of_a_choice_are_no_output() -> None:
     """Unknown fields of a choice are no output; unknown fields of the message are."""
     reply = Reply()
     reply.add(domain.ExtraFields(0, {"nothing": None}))

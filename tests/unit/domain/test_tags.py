@@ -37,7 +37,7 @@ def test_a_header_is_read(written: str, found: dict[str, str]) -> None:
         ",".join(f"t{number}=v" for number in range(9)),
     ],
 )
-def test_what_is_none_is_refused(written: str) -> None:
+def test_a_malformed_tag_is_refused(written: str) -> None:
     """A malformed tag raises `InvalidRequest`, which names the header and does not repeat its value."""
     with pytest.raises(InvalidRequest, match=r"^x-antiphon-tags: ") as raised:
         tags.parse(written, "x-antiphon-tags")

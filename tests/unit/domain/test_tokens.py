@@ -33,7 +33,7 @@ from antiphon.domain.tokens import _long_base64, prompt_tokens
 
 DATA = "A" * 100_000
 
-ASKED = ChatRequest("m", (Message(Role.USER, (Text("x" * 8),)),), stream=True)
+REQUEST = ChatRequest("m", (Message(Role.USER, (Text("x" * 8),)),), stream=True)
 
 
 @pytest.mark.parametrize(
@@ -90,10 +90,10 @@ def test_all_that_a_message_holds_counts(part: Block, tokens: int) -> None:
 )
 def test_all_that_a_request_holds_counts(fields: dict[str, Any], tokens: int) -> None:
     """Tools, schemas and unknown fields count as JSON, with four more tokens for each tool."""
-    assert prompt_tokens(replace(ASKED, **fields)) == 6 + tokens
+    assert prompt_tokens(replace(REQUEST, **fields)) == 6 + tokens
 
 
-def test_what_is_beside_the_parts_counts() -> None:
+def test_names_and_function_calls_count() -> None:
     """The name of a message and the unknown field `function_call` count."""
     message = Message(Role.ASSISTANT, (), "anna", {"function_call": {"name": "f"}})
     assert prompt_tokens(ChatRequest("m", (message,), stream=True)) == 4 + 1 + 8

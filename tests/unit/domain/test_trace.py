@@ -31,7 +31,7 @@ def test_what_is_written_is_read_as_it_was(trace: int, span: int, flags: int, st
         f"01-{TRACE}-{SPAN}-01more",
     ],
 )
-def test_what_is_none_is_no_context(traceparent: str) -> None:
+def test_a_malformed_traceparent_is_no_context(traceparent: str) -> None:
     """A malformed `traceparent` gives None, so that the call begins a new trace, as the recommendation has it."""
     assert trace_of(traceparent) is None
 
@@ -47,7 +47,7 @@ def test_a_state_that_no_header_may_have_is_left_behind(state: str) -> None:
     assert trace_of(f"00-{TRACE}-{SPAN}-01", state) == TraceContext(TRACE, SPAN)
 
 
-def test_what_a_task_passes_on_is_told_once_it_is_said() -> None:
+def test_the_outgoing_trace_is_the_one_that_the_task_has_set() -> None:
     """`outgoing_trace` is the trace that the task has set, and None before and after."""
     context = TraceContext(TRACE, SPAN)
     assert outgoing_trace() is None

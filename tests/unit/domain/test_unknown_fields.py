@@ -44,7 +44,7 @@ def test_fields_of_a_message_add_up() -> None:
     ]
 
 
-def test_what_is_told_of_a_choice_takes_the_place_of_what_was() -> None:
+def test_the_latest_field_of_a_choice_wins() -> None:
     """In fields of a choice the latest value wins, but lists are extended and objects are merged."""
-    told = ({"reason": "a", "found": {"x": {"is": "safe"}}, "ids": [1]}, {"reason": "b", "found": {"x": {"n": 1}}, "ids": [2]})
-    assert merged(*told, joins=False) == {"reason": "b", "found": {"x": {"is": "safe", "n": 1}}, "ids": [1, 2]}
+    deltas = ({"reason": "a", "found": {"x": {"is": "safe"}}, "ids": [1]}, {"reason": "b", "found": {"x": {"n": 1}}, "ids": [2]})
+    assert merged(*deltas, joins=False) == {"reason": "b", "found": {"x": {"is": "safe", "n": 1}}, "ids": [1, 2]}
