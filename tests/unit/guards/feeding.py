@@ -7,14 +7,14 @@ from antiphon.guards.base import Blocked, Filter
 
 def fed(reader: Filter, pieces: list[str]) -> str:
     """Return all text that the filter passes on. A blocked text ends with "!"."""
-    passed = []
+    output = []
     try:
         for piece in pieces:
-            passed += [reader.feed(piece, final=False)]
-        passed.append(reader.feed("", final=True))
+            output += [reader.feed(piece, final=False)]
+        output.append(reader.feed("", final=True))
     except Blocked as blocked:
-        passed += [blocked.before, "!"]
-    return "".join(passed)
+        output += [blocked.before, "!"]
+    return "".join(output)
 
 
 @st.composite

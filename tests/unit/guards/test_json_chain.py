@@ -43,7 +43,7 @@ async def test_it_stays_json_however_it_is_split(value: list[Any], ascii_only: b
 
 @settings(max_examples=200, deadline=None)
 @given(st.text(alphabet='bad4 {}[]",:\\u-tru', max_size=30), st.data())
-async def test_what_is_no_json_is_read_as_well(text: str, data: st.DataObject) -> None:
+async def test_text_that_is_not_json_does_not_depend_on_the_split(text: str, data: st.DataObject) -> None:
     """Text that is not JSON gives the same result wherever it is split, with nothing held back at its end."""
     cut = data.draw(st.integers(0, len(text)))
     assert await masked(text[:cut], text[cut:]) == await masked(text)
@@ -89,7 +89,7 @@ DIGITS = st.sampled_from(["0", "1.10", "1e999", "-123456789012345678901"])
 
 @settings(max_examples=200, deadline=None)
 @given(texts(PLAIN, DIGITS | st.just("9" * 5000)), st.sampled_from(["", ",", "x", "/*", "}"]), st.integers(0, 40), st.data())
-async def test_what_holds_no_match_is_told_as_it_was_written(text: str, sloppy: str, at: int, data: st.DataObject) -> None:
+async def test_text_without_a_match_is_unchanged(text: str, sloppy: str, at: int, data: st.DataObject) -> None:
     """A text without a match is passed on unchanged, valid JSON or not, wherever it is split."""
     text = text[:at] + sloppy + text[at:]
     cut = data.draw(st.integers(0, len(text)))
@@ -101,15 +101,15 @@ async def test_what_holds_no_match_is_told_as_it_was_written(text: str, sloppy: 
 async def test_a_match_is_found_however_it_is_written(text: str, data: st.DataObject) -> None:
     """A match is found in names, strings and numbers, escaped or not, and JSON stays JSON."""
     cut = data.draw(st.integers(0, len(text)))
-    told = await masked(text[:cut], text[cut:])
-    assert told == await filter_json([GUARD], text)
-    assert "bad" not in told
-    assert "4444" not in told
+    masked_text = await masked(text[:cut], text[cut:])
+    assert masked_text == await filter_json([GUARD], text)
+    assert "bad" not in masked_text
+    assert "4444" not in masked_text
     try:
         json.loads(text, strict=False, parse_int=str)
     except ValueError:
         return
-    read = repr(json.loads(told, strict=False, parse_int=str, object_pairs_hook=list))
+    read = repr(json.loads(masked_text, strict=False, parse_int=str, object_pairs_hook=list))
     assert "bad" not in read
     assert "4444" not in read
 
@@ -129,7 +129,7 @@ async def test_a_match_is_found_however_it_is_written(text: str, data: st.DataOb
     ],
 )
 @pytest.mark.parametrize("secret", SECRETS)
-async def test_what_a_strict_reader_refuses_hides_nothing(before: str, secret: str) -> None:
+async def test_a_match_is_found_behind_invalid_json(before: str, secret: str) -> None:
     """A match is also found behind what a strict JSON parser refuses, because a lenient parser or a model may accept it."""
     assert await filter_json([GUARD], f'{{{before}"a":"{secret}"}}') == f'{{{before}"a":"\\"#"}}'
     assert await filter_json([GUARD], f'"{secret}"') == await masked(*f'"{secret}"') == '"\\"#"'
@@ -153,19 +153,19 @@ async def test_fields_that_are_masked_alike_stay_as_many() -> None:
 
 
 @pytest.mark.parametrize("text", ['{"a":"bad","b":"badd"}', '{"a":[{}],"b":["bad","badd"]}', '{a:"bad",b:"badd"}'])
-async def test_only_names_are_told_apart(text: str) -> None:
+async def test_only_names_get_suffixes(text: str) -> None:
     """Values that become equal by masking get no suffix, in lenient JSON too."""
     assert await masked(text) == text.replace("badd", r"\"#").replace("bad", r"\"#")
 
 
 @pytest.mark.parametrize("text", ["[-44444]", "[true,44444]", "[NaN,-Infinity,44444]"])
-async def test_a_value_is_waited_for(text: str) -> None:
+async def test_a_number_is_held_back_until_it_is_complete(text: str) -> None:
     """A number is held back until it is complete, so that its mask is a JSON string wherever the text is split."""
     assert await masked(*text) == await masked(text)
     assert json.loads(await masked(*text))[-1] == text.strip("[]").split(",")[-1].replace("4444", '"#')
 
 
-async def test_a_string_without_an_end_is_told_to_its_end() -> None:
+async def test_a_string_without_an_end_is_passed_on() -> None:
     """A string without its closing quote is passed on to the end, though a match might have begun there."""
     assert await masked('["so ba') == '["so ba'
 
@@ -177,14 +177,14 @@ async def test_words_for_numbers_are_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "text", "told"),
+    ("pattern", "text", "expected"),
     [("\U0001f600", r'"so \ud83d\ude00"', '"so #"'), ("\tbad", '"\t\tbad"', '"\t#"')],
     ids=["a character of two escapes", "raw control characters"],
 )
-async def test_how_a_character_is_written_does_not_matter(pattern: str, text: str, told: str) -> None:
+async def test_how_a_character_is_written_does_not_matter(pattern: str, text: str, expected: str) -> None:
     """A match is found whether its characters are escaped or not, with the same result wherever the text is split."""
     guard = build(GuardConfig(name="words", kind="blocklist", patterns=[pattern], action="mask", replacement="#"))  # type: ignore[call-arg]
-    assert await masked(text, guard=guard) == await masked(*text, guard=guard) == told
+    assert await masked(text, guard=guard) == await masked(*text, guard=guard) == expected
 
 
 async def test_what_was_json_is_not_read_again_as_text() -> None:
@@ -226,7 +226,7 @@ async def test_a_string_is_written_anew_only_from_where_it_was_changed() -> None
     ],
     ids=["a string with escapes", "a plain string", "text after JSON", "text before a string"],
 )
-async def test_what_came_before_a_match_is_told(text: str, before: str) -> None:
+async def test_the_text_before_a_match_is_kept(text: str, before: str) -> None:
     """`Blocked` has the text before the match in valid JSON form."""
     guard = build(GuardConfig(name="words", kind="blocklist", patterns=["bad"], action="block"))  # type: ignore[call-arg]
     with pytest.raises(Blocked) as caught:

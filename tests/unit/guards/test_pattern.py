@@ -9,7 +9,7 @@ from antiphon.guards.pattern import Pattern, shortest
     "expression",
     ["a(", r"(?=a)", r"(a)\1", "a*", "^", r"a\C", "(?:a{1000}){1000}"],
 )
-def test_what_cannot_be_read_in_linear_time_or_matches_nothing_is_refused(expression: str) -> None:
+def test_expressions_that_are_not_linear_or_match_the_empty_text_are_refused(expression: str) -> None:
     """An expression that RE2 cannot run, or that matches the empty text, is a `ValueError` with the reason."""
     with pytest.raises(ValueError, match=r"\w"):
         Pattern(expression)

@@ -23,7 +23,7 @@ def masked(text: str, **options: object) -> str:
         ("(212) 555-0187; 212.555.0187", "[PHONE]; [PHONE]"),
         ("+49 30 901820 and +44 20 7946 0958, 20 times", "[PHONE] and [PHONE], 20 times"),
         ("call 212-555-0187 24 hours", "call [PHONE] 24 hours"),
-        ("020 7946 0958", "020 7946 0958"),  # of no region that is configured
+        ("020 7946 0958", "020 7946 0958"),  # not of a configured region
         ("order 1234567, 2024-11-25, 10:30:45, 3.14159265", "order 1234567, 2024-11-25, 10:30:45, 3.14159265"),
         ("card 4111 1111 1111 1111 12/29", "card [CREDIT_CARD] 12/29"),
         ("3782-822463-10005 5555555555554444", "[CREDIT_CARD] [CREDIT_CARD]"),
@@ -36,7 +36,7 @@ def masked(text: str, **options: object) -> str:
         ("999.1.1.1 a::b f32::consts 00:1a:2b:3c:4d:5e", "999.1.1.1 a::b f32::consts 00:1a:2b:3c:4d:5e"),
     ],
 )
-def test_what_is_of_the_form_and_checks_is_masked(text: str, expected: str) -> None:
+def test_data_with_valid_form_and_check_digits_is_masked(text: str, expected: str) -> None:
     """Data with the right form and check digits is masked; similar text, and digits after a number, are not."""
     assert masked(text) == expected
 
@@ -62,7 +62,7 @@ def test_it_can_block() -> None:
         ({"patterns": ["a"]}, "guards.pii.patterns"),
     ],
 )
-def test_a_mistake_is_told_with_its_place(options: dict[str, object], where: str) -> None:
+def test_a_wrong_option_is_reported_with_its_place(options: dict[str, object], where: str) -> None:
     """A wrong option, or one of another guard, is a `ConfigError` that names it."""
     with pytest.raises(ConfigError, match=where):
         masked("", **options)

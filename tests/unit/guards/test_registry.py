@@ -17,7 +17,7 @@ def guard(**options: Any) -> GuardConfig:
     return GuardConfig(**{"name": "words", "kind": "blocklist", "patterns": ["a+"], **options})
 
 
-def test_none_is_none() -> None:
+def test_without_configured_guards_there_are_none() -> None:
     """Without configured guards `build_guards` returns None."""
     assert build_guards(()) is None
     assert Config().guards == ()
@@ -35,7 +35,7 @@ def test_none_is_none() -> None:
         ({"entities": ["email"]}, "guards.words.entities"),
     ],
 )
-def test_a_mistake_is_told_with_its_place(options: dict[str, Any], where: str) -> None:
+def test_a_wrong_option_is_reported_with_its_place(options: dict[str, Any], where: str) -> None:
     """A wrong or misspelt option is a `ConfigError` that names it."""
     with pytest.raises(ConfigError, match=re.escape(where)):
         build_guards([guard(**options)])
@@ -58,8 +58,8 @@ async def test_a_new_kind_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(registry.KINDS, "calm", build)  # type: ignore[arg-type]
     made = build_guards([GuardConfig(name="calm", kind="calm"), guard(action="mask")])
     assert made is not None
-    asked = ChatRequest("one", (Message(Role.USER, (Text("BAAD Dog"),)),), stream=True)
-    assert (await made.request(asked)).messages[0].blocks == (Text("b[REMOVED]d dog"),)
+    request = ChatRequest("one", (Message(Role.USER, (Text("BAAD Dog"),)),), stream=True)
+    assert (await made.request(request)).messages[0].blocks == (Text("b[REMOVED]d dog"),)
 
 
 def test_each_guard_has_a_name_of_its_own() -> None:

@@ -53,7 +53,7 @@ def guards(action: str = "mask", on: tuple[str, ...] = ("request",)) -> Guards:
     return made
 
 
-def asked(*parts: Block) -> ChatRequest:
+def request_with(*parts: Block) -> ChatRequest:
     return ChatRequest("one", (Message(Role.USER, parts),), stream=True)
 
 
@@ -96,7 +96,7 @@ async def test_every_block_that_is_text_is_masked(part: Block, expected: Block) 
 
     JSON stays JSON, unchanged text stays as it was written, and a changed block loses its state.
     """
-    assert await guards().request(asked(part)) == asked(expected)
+    assert await guards().request(request_with(part)) == request_with(expected)
 
 
 async def test_what_goes_with_the_messages_is_masked_too() -> None:
@@ -179,28 +179,28 @@ async def test_settings_in_words_are_masked() -> None:
     assert await guards().request(tokens) == tokens
 
 
-async def test_what_is_blocked_is_told_by_the_guards_name_alone() -> None:
+async def test_a_blocked_request_names_the_guard_only() -> None:
     """`ContentBlocked` has the guard's name and not the text that was found."""
     with pytest.raises(ContentBlocked) as caught:
-        await guards("block").request(asked(Text("a bad one")))
+        await guards("block").request(request_with(Text("a bad one")))
     assert caught.value.metadata == {"guard": "words"}
     assert "bad" not in caught.value.message
 
 
 async def test_a_guard_of_replies_alone_leaves_requests() -> None:
     """A guard for replies only returns the same request object."""
-    request = asked(Text("bad"))
+    request = request_with(Text("bad"))
     assert await guards(on=("reply",)).request(request) is request
 
 
 async def test_a_long_text_does_not_keep_other_calls_waiting() -> None:
     """A long text is read in pieces that yield to other calls, and a match across two pieces is found."""
-    task = asyncio.create_task(guards().request(asked(Text("-" * 5_110 + "bad" + "-" * 100_000))))
+    task = asyncio.create_task(guards().request(request_with(Text("-" * 5_110 + "bad" + "-" * 100_000))))
     turns = 0
     while not task.done():
         turns += 1
         await asyncio.sleep(0)
-    assert (await task) == asked(Text("-" * 5_110 + "#" + "-" * 100_000))
+    assert (await task) == request_with(Text("-" * 5_110 + "#" + "-" * 100_000))
     assert turns > 100
 
 
@@ -214,9 +214,9 @@ async def test_guards_read_in_order() -> None:
         ]
     )
     assert made is not None
-    assert await made.request(asked(Text("a bad one"))) == asked(Text("a [REMOVED] one"))
+    assert await made.request(request_with(Text("a bad one"))) == request_with(Text("a [REMOVED] one"))
     with pytest.raises(ContentBlocked, match="two"):
-        await made.request(asked(Text("the worst")))
+        await made.request(request_with(Text("the worst")))
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ async def test_guards_read_in_order() -> None:
     ],
     ids=["messages", "parts", "parts in parts", "texts", "objects", "names", "tools"],
 )
-async def test_others_have_their_turn_however_short_the_texts_are(request_: ChatRequest) -> None:
+async def test_many_short_texts_yield_to_other_calls(request_: ChatRequest) -> None:
     """Masking many short texts yields to other calls: after 16 messages, parts or tools, and after 100 texts in JSON."""
     async with other_call() as other:
         await guards().request(request_)

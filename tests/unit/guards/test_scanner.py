@@ -33,12 +33,12 @@ def scanner(*expressions: str, block: bool = False) -> Scanner:
 
 def simple(expressions: tuple[str, ...], text: str) -> str:
     """Mask a whole text by the definition: at each place the longest match that begins there."""
-    pattern, at, passed = Pattern(*expressions), 0, ""
+    pattern, at, output = Pattern(*expressions), 0, ""
     while at < len(text):
         end = pattern.end(text, at, min(at + LONGEST, len(text)))
-        passed += text[at] if end is None else "#"
+        output += text[at] if end is None else "#"
         at = at + 1 if end is None else end
-    return passed
+    return output
 
 
 @settings(max_examples=400, deadline=None)
@@ -99,20 +99,20 @@ def test_text_is_passed_on_as_soon_as_no_match_can_begin_in_it() -> None:
 
 def test_no_more_is_held_back_than_the_longest_match() -> None:
     """At most LONGEST characters are held back, whatever the expression."""
-    reader, passed = scanner("a.*b"), 0
+    reader, released = scanner("a.*b"), 0
     for count in range(1, 1000):
-        passed += len(reader.feed("a", final=False))
-        assert count - passed <= LONGEST
+        released += len(reader.feed("a", final=False))
+        assert count - released <= LONGEST
 
 
 @pytest.mark.parametrize("pieces", [list("my password=hunter, then"), ["my password=hunter, then"]])
 def test_a_match_that_is_blocked_ends_the_text(pieces: list[str]) -> None:
     """Text before a blocked match is passed on, and `Blocked` has the guard's name."""
-    reader, passed = scanner("password=[a-z]+", block=True), []
+    reader, output = scanner("password=[a-z]+", block=True), []
     with pytest.raises(Blocked) as caught:
         for piece in pieces:
-            passed += [reader.feed(piece, final=False)]
-    assert "".join(passed) + caught.value.before == "my "
+            output += [reader.feed(piece, final=False)]
+    assert "".join(output) + caught.value.before == "my "
     assert caught.value.guard == "test"
 
 
