@@ -29,7 +29,7 @@ def shallow(value: object, levels: int) -> object:
 
 
 @given(JSON, st.integers(0, 4))
-def test_what_is_deeper_is_null_and_all_else_is_as_it_was(value: object, levels: int) -> None:
+def test_deeper_values_become_null(value: object, levels: int) -> None:
     """Values nested deeper than the limit become null. Brackets in texts and names are not counted."""
     assert json.loads(pruned(json.dumps(value), levels)) == shallow(value, levels)
 
@@ -61,6 +61,6 @@ def test_brackets_in_a_text_are_text(text: str) -> None:
         ("", Role.ASSISTANT),
     ],
 )
-def test_what_is_no_message_is_shown_as_one_that_cannot_be_read(body: str, role: Role) -> None:
+def test_an_unreadable_body_is_shown_as_such(body: str, role: Role) -> None:
     """A body that cannot be decoded, such as one of a newer version, is shown as a message with the text UNREADABLE."""
     assert read(body, "m") == Message(role, (Text(UNREADABLE),))

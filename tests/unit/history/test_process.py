@@ -25,7 +25,7 @@ def test_a_process_is_there_until_it_ends() -> None:
     child.stdin.close()
 
 
-def test_what_cannot_be_looked_at_is_not_gone() -> None:
+def test_a_process_that_cannot_be_checked_is_not_gone() -> None:
     """A process of another machine or container, and a malformed name, are not reported as gone."""
     assert not is_gone(this_process())
     where, number, started = this_process().rsplit(" ", 2)

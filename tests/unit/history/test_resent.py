@@ -40,12 +40,12 @@ def say(text: str) -> Message:
 
     "u:Hi" is the user's "Hi", "a" an empty reply, "c:1" a tool call and "t:1" its result.
     """
-    role, _, said = text.partition(":")
+    role, _, content = text.partition(":")
     if role == "c":
-        return Message(Role.ASSISTANT, (ToolCall(said, "f", "{}"),))
+        return Message(Role.ASSISTANT, (ToolCall(content, "f", "{}"),))
     if role == "t":
-        return Message(Role.TOOL, (ToolResult(said, (Text(said),)),))
-    return Message(ROLES[role[0]], (Text(said),) if said else ())
+        return Message(Role.TOOL, (ToolResult(content, (Text(content),)),))
+    return Message(ROLES[role[0]], (Text(content),) if content else ())
 
 
 def talk(line: str) -> tuple[Message, ...]:
@@ -70,7 +70,7 @@ def stored(line: str) -> list[StoredMessage]:
 @pytest.mark.parametrize(
     ("path", "sent", "new", "parent"),
     [
-        # What equals the path from its first message on is a repetition, and the rest is new.
+        # Messages that equal the path from its first message on are repetitions; the rest is new.
         pytest.param("", "u:1", "u:1", None, id="an empty conversation"),
         pytest.param("u:1 a:2", "u:1 a:2 u:3", "u:3", "1", id="all of it and a new message"),
         pytest.param("u:1 a:2 u:3 a:4", "u:1 a:2 u:9", "u:9", "1", id="another question: a branch"),
@@ -117,7 +117,7 @@ def stored(line: str) -> list[StoredMessage]:
         pytest.param("u:1 a:2 u:3 a?", "u:1 a:2 u:3", "", "2", id="a reply that is going on is wanted again"),
         pytest.param("u:1 c:2 t:3 a!", "u:1 c:2 t:3", "", "2", id="a reply behind a tool that broke off"),
         pytest.param("u:1 a:2 u:3 a:x a!", "u:1 a:2 u:3 a:x", "", "3", id="the beginning of a reply, tried again"),
-        # The end of the path: of a client that sends a window of the chat.
+        # The end of the path, from a client that sends a window of the conversation.
         pytest.param("u:1 a:2 u:3 a:4", "u:3 a:4 u:5", "u:5", "3", id="the end of it and a new message"),
         pytest.param("u:1 a:2 u:3 a:4", "a:4 u:5", "u:5", "3", id="the same, from a reply on"),
         pytest.param("u:1 a:2 u:1 a:4", "u:1 a:4 u:5", "u:5", "3", id="the same, where the question was put twice"),
@@ -193,7 +193,7 @@ def test_when_two_messages_are_the_same(kept: tuple[Block, ...], sent: tuple[Blo
 
 
 @pytest.mark.parametrize(
-    ("said", "other"),
+    ("stored_block", "other"),
     [
         (ToolCall("1", "", "{}", "odd"), ToolCall("2", "", "{}", "odd")),
         (ToolCall("1", "f", "a", "custom"), ToolCall("2", "f", "a", "custom")),
@@ -201,15 +201,15 @@ def test_when_two_messages_are_the_same(kept: tuple[Block, ...], sent: tuple[Blo
         (Refusal("No."), Refusal("Never.")),
     ],
 )
-def test_all_that_is_said_counts(said: Block, other: Block) -> None:
+def test_calls_and_refusals_are_compared(stored_block: Block, other: Block) -> None:
     """Calls are compared by id and name, whatever their type, and refusals by their text."""
-    path = [*stored("u:0"), reply(said)]
-    for value, same in ((said, True), (other, False)):
+    path = [*stored("u:0"), reply(stored_block)]
+    for value, same in ((stored_block, True), (other, False)):
         sent = (say("u:0"), Message(Role.ASSISTANT, (value,)), say("u:1"))
         assert (continuation(path, sent).new == talk("u:1")) is same
 
 
-def test_what_only_a_provider_knows_is_told_as_it_is_stored() -> None:
+def test_a_repeated_reply_is_sent_as_it_is_stored() -> None:
     """A repeated reply is sent to the provider as it is stored, plus new `extra` fields of the request.
 
     It keeps the order of its blocks, its signatures and its unknown fields, which a client may not have.
@@ -225,12 +225,12 @@ def test_what_only_a_provider_knows_is_told_as_it_is_stored() -> None:
     )
     kept = reply(*blocks, origin=origin, fields={"x": 1})
     sent = Message(Role.ASSISTANT, (Thinking("onetwo"), Text("ab")), extra={"x": 1, "cache_control": {}})
-    told = told_of([*stored("u:1"), kept], (say("u:1"), sent, say("u:2")))
-    assert told[1] == replace(kept.message, extra={"cache_control": {}})
+    sent_to_model = messages_for_model([*stored("u:1"), kept], (say("u:1"), sent, say("u:2")))
+    assert sent_to_model[1] == replace(kept.message, extra={"cache_control": {}})
 
 
 @pytest.mark.parametrize(
-    ("path", "sent", "told"),
+    ("path", "sent", "expected"),
     [
         pytest.param("s:0 u:1 a:2", "u:3", "s:0 u:1 a:2 u:3", id="instructions that were sent once"),
         pytest.param("s:0 u:1 a:2", "s:0 u:3", "s:0 u:1 a:2 u:3", id="the same with every message"),
@@ -259,12 +259,12 @@ def test_what_only_a_provider_knows_is_told_as_it_is_stored() -> None:
         pytest.param("u:1 a:2 u:3 a:4", "u:1 a:x u:3", "u:1 a:x u:3", id="another reply, behind a changed one"),
     ],
 )
-def test_what_the_model_is_told(path: str, sent: str, told: str) -> None:
+def test_the_messages_that_the_model_gets(path: str, sent: str, expected: str) -> None:
     """The provider gets the messages of the request, and the stored messages that the request leaves out."""
-    assert told_of(stored(path), talk(sent)) == talk(told)
+    assert messages_for_model(stored(path), talk(sent)) == talk(expected)
 
 
-def told_of(path: Sequence[StoredMessage], sent: Sequence[Message], *between: StoredMessage) -> tuple[Message, ...]:
+def messages_for_model(path: Sequence[StoredMessage], sent: Sequence[Message], *between: StoredMessage) -> tuple[Message, ...]:
     """Return the messages for the model. `between` are stored messages that were added before the turn began."""
     found = continuation(path, sent)
     return messages_of(found, [*up_to(path, found.parent_id), *between])
@@ -287,12 +287,12 @@ def test_a_repeated_reply_keeps_its_thoughts() -> None:
     """
     path = [*stored("u:1"), reply(Thinking("Hm", state=State("sig")), Text("Hi"), ToolCall("c", "f", "{}"))]
     sent = Message(Role.ASSISTANT, (Thinking("made up"), Text("Hi "), ToolCall("c", "f", "{}")))
-    told = told_of(path, (say("u:1"), sent, *talk("t:c")))
-    assert told[1].blocks == (Thinking("Hm", state=State("sig")), Text("Hi"), ToolCall("c", "f", "{}"))
+    sent_to_model = messages_for_model(path, (say("u:1"), sent, *talk("t:c")))
+    assert sent_to_model[1].blocks == (Thinking("Hm", state=State("sig")), Text("Hi"), ToolCall("c", "f", "{}"))
 
 
 @pytest.mark.parametrize("thoughts", [(), (Thinking("Hm"),)])
-def test_a_reply_that_said_nothing_is_told_as_it_is_stored(thoughts: tuple[Block, ...]) -> None:
+def test_a_repeated_empty_reply_is_taken_from_the_store(thoughts: tuple[Block, ...]) -> None:
     """An empty reply that the client repeats as an empty text is taken from the store, because providers refuse an empty text."""
     path = [*stored("u:1"), reply(*thoughts)]
     found = continuation(path, (say("u:1"), Message(Role.ASSISTANT, (Text(""),)), say("u:2")))
@@ -307,14 +307,14 @@ def test_a_reply_of_thoughts_alone_need_not_be_repeated() -> None:
     assert tail_of(continuation(path, talk("u:1"))) == ((), "0", ())
 
 
-def test_a_call_that_its_caller_has_changed_is_told_as_it_is_now() -> None:
+def test_a_call_that_the_client_changed_is_sent_as_changed() -> None:
     """A tool call whose arguments the client has changed is sent as the client has it."""
     path = [*stored("u:1"), reply(ToolCall("c", "f", '{"a":1}'))]
     changed = Message(Role.ASSISTANT, (ToolCall("c", "f", '{"a":2}'),))
-    assert told_of(path, (say("u:1"), changed, say("t:c")))[1] == changed
+    assert messages_for_model(path, (say("u:1"), changed, say("t:c")))[1] == changed
 
 
-def test_fields_beside_the_text_are_told_as_they_are_now() -> None:
+def test_fields_beside_the_text_are_those_of_the_request() -> None:
     """Names and `extra` fields of repeated messages are those of the request, such as a moving cache marker.
 
     Unknown fields of a stored reply are kept.
@@ -322,29 +322,29 @@ def test_fields_beside_the_text_are_told_as_they_are_now() -> None:
     marked = Message(Role.USER, (Text("1", extra={"cache_control": {"type": "ephemeral"}}),), name="ann")
     path = [StoredMessage("0", None, marked, MessageState.COMPLETE, NOW), reply(Text("2"), extra={"annotations": [1], "x": 1})]
     plain, again = Message(Role.USER, (Text("1"),), name="bob"), Message(Role.ASSISTANT, (Text("2"),), extra={"x": 2})
-    told = told_of(path, (plain, again, say("u:3")))
-    assert told == (plain, Message(Role.ASSISTANT, (Text("2"),), extra={"annotations": [1], "x": 2}), say("u:3"))
+    sent_to_model = messages_for_model(path, (plain, again, say("u:3")))
+    assert sent_to_model == (plain, Message(Role.ASSISTANT, (Text("2"),), extra={"annotations": [1], "x": 2}), say("u:3"))
 
 
-def test_a_turn_that_came_between_is_told_to_who_sends_new_messages_only() -> None:
+def test_new_messages_alone_go_on_after_a_turn_in_between() -> None:
     """If another turn was stored meanwhile, a request with new messages alone goes on after it.
 
     A request with the whole chat makes a branch.
     """
     path = stored("u:1 a:2")
     other = stored("u:1 a:2 u:3 a:4")[2:]
-    assert told_of(path, talk("s:0 u:5"), *other) == talk("s:0 u:1 a:2 u:3 a:4 u:5")
+    assert messages_for_model(path, talk("s:0 u:5"), *other) == talk("s:0 u:1 a:2 u:3 a:4 u:5")
     assert continuation(path, talk("u:1 a:2 u:5")).parent_id == "1"
 
 
-def test_messages_that_are_not_compared_are_told_behind_the_path() -> None:
+def test_typed_messages_come_after_the_path() -> None:
     """Messages of a typed request are not compared: all are new, and come after the stored path."""
     typed = Continuation(talk("s:9 u:3"), (0, 1))
     assert typed.new == talk("s:9 u:3")
     assert messages_of(typed, stored("s:0 u:1 a:2")) == talk("s:0 u:1 a:2 s:9 u:3")
 
 
-# Whatever is stored, and however it is sent again.
+# Properties that hold for any stored path and any request.
 
 WORDS = st.sampled_from(["yes", "no", "Hi", " go on", "go on", "", "🎼 ", "two words"])
 NEW = "never said before"
@@ -357,27 +357,27 @@ def message(role: Role, text: str) -> Message:
 @st.composite
 def turns(draw: st.DrawFn, number: int) -> list[tuple[Message, MessageState]]:
     """Draw one turn: a question, perhaps a reply that broke off, perhaps tool calls, and a reply with or without a thought."""
-    said = [(message(Role.USER, f"{draw(WORDS)} {number}"), MessageState.COMPLETE)]
+    entries = [(message(Role.USER, f"{draw(WORDS)} {number}"), MessageState.COMPLETE)]
     if draw(st.booleans()):
-        said.append((message(Role.ASSISTANT, draw(st.sampled_from(["", f"cut {number}"]))), MessageState.INCOMPLETE))
-        said.append((message(Role.USER, f"again {number}"), MessageState.COMPLETE))
+        entries.append((message(Role.ASSISTANT, draw(st.sampled_from(["", f"cut {number}"]))), MessageState.INCOMPLETE))
+        entries.append((message(Role.USER, f"again {number}"), MessageState.COMPLETE))
     for call in range(draw(st.integers(0, 2))):
-        asked = Message(Role.ASSISTANT, (Text(draw(WORDS)), ToolCall(f"{number}-{call}", "f", "{}")))
-        said.append((asked, MessageState.COMPLETE))
+        call_message = Message(Role.ASSISTANT, (Text(draw(WORDS)), ToolCall(f"{number}-{call}", "f", "{}")))
+        entries.append((call_message, MessageState.COMPLETE))
         result = Message(Role.TOOL, (ToolResult(f"{number}-{call}", (Text(draw(WORDS)),)),))
-        said.append((result, MessageState.COMPLETE))
+        entries.append((result, MessageState.COMPLETE))
     thought = draw(st.sampled_from([(), (Thinking("Hm", state=State("sig")),)]))
-    return [*said, (Message(Role.ASSISTANT, (*thought, Text(f"{draw(WORDS)}!"))), MessageState.COMPLETE)]
+    return [*entries, (Message(Role.ASSISTANT, (*thought, Text(f"{draw(WORDS)}!"))), MessageState.COMPLETE)]
 
 
 @st.composite
 def paths(draw: st.DrawFn) -> list[StoredMessage]:
     """Draw a stored path: perhaps instructions, perhaps a greeting, then turns."""
-    said = [(message(Role.SYSTEM, "Be brief."), MessageState.COMPLETE)] if draw(st.booleans()) else []
+    entries = [(message(Role.SYSTEM, "Be brief."), MessageState.COMPLETE)] if draw(st.booleans()) else []
     if draw(st.booleans()):
-        said.append((message(Role.ASSISTANT, "Welcome."), MessageState.COMPLETE))
-    said += (each for number in range(draw(st.integers(1, 5))) for each in draw(turns(number)))
-    return [StoredMessage(str(at), str(at - 1) if at else None, *each, NOW) for at, each in enumerate(said)]
+        entries.append((message(Role.ASSISTANT, "Welcome."), MessageState.COMPLETE))
+    entries += (each for number in range(draw(st.integers(1, 5))) for each in draw(turns(number)))
+    return [StoredMessage(str(at), str(at - 1) if at else None, *each, NOW) for at, each in enumerate(entries)]
 
 
 @st.composite
@@ -405,7 +405,7 @@ def requests(draw: st.DrawFn, sent: Sequence[Message]) -> tuple[list[Message], l
 
 @given(st.data())
 @settings(max_examples=200, deadline=None)
-def test_a_prefix_that_is_sent_again_is_gone_on_with(data: st.DataObject) -> None:
+def test_a_repeated_prefix_is_continued(data: st.DataObject) -> None:
     """A request that repeats a prefix of the path continues after it, stores nothing twice, and the provider gets what was sent."""
     path = data.draw(paths())
     prefix = path[: data.draw(st.integers(1, len(path)))]
@@ -418,15 +418,15 @@ def test_a_prefix_that_is_sent_again_is_gone_on_with(data: st.DataObject) -> Non
     assert {row.state for row in before[len(prefix) :]} <= {MessageState.INCOMPLETE}
     stored_before = [row.message for row in path if row.message.role is Role.SYSTEM]
     assert list(found.new) == [*(each for each in sent if each.role is Role.SYSTEM and each not in stored_before), *new]
-    told = [entry for entry in found.for_model(before) if entry.row is None or entry.row.id in found.repeated]
-    assert [trimmed(without_thoughts(entry.message)) for entry in told] == list(map(trimmed, sent))
+    sent_to_model = [entry for entry in found.for_model(before) if entry.row is None or entry.row.id in found.repeated]
+    assert [trimmed(without_thoughts(entry.message)) for entry in sent_to_model] == list(map(trimmed, sent))
     thoughts = [part for row in before for part in row.message.blocks if isinstance(part, Thinking)]
-    assert [part for entry in told for part in entry.message.blocks if isinstance(part, Thinking)] == thoughts
+    assert [part for entry in sent_to_model for part in entry.message.blocks if isinstance(part, Thinking)] == thoughts
 
 
 @given(st.data())
 @settings(max_examples=200, deadline=None)
-def test_an_end_that_is_sent_again_is_gone_on_with(data: st.DataObject) -> None:
+def test_a_repeated_end_is_continued(data: st.DataObject) -> None:
     """A request that repeats the end of the path continues after it and stores nothing twice.
 
     The provider gets the whole conversation.
@@ -437,8 +437,8 @@ def test_an_end_that_is_sent_again_is_gone_on_with(data: st.DataObject) -> None:
     found = continuation(path, sent)
     assert (found.new[-len(new) :], found.parent_id) == (tuple(new), path[-1].id)
     assert not {each.role for each in found.new[: -len(new)]} - {Role.SYSTEM}
-    told = [each for each in messages_of(found, path) if each.role is not Role.SYSTEM]
-    assert len(told) == len([row for row in path if row.message.role is not Role.SYSTEM]) + len(new)
+    sent_to_model = [each for each in messages_of(found, path) if each.role is not Role.SYSTEM]
+    assert len(sent_to_model) == len([row for row in path if row.message.role is not Role.SYSTEM]) + len(new)
 
 
 def trimmed(each: Message) -> Message:
@@ -462,7 +462,7 @@ TALK = ["u:1", "u:2", "a:1", "a:2", "a", "c:1", "t:1", "s:1", "s:2"]
 )
 @example(["a:1", "s:1", "u:1"], ["a:1", "u:1"])
 @settings(max_examples=500, deadline=None)
-def test_nothing_is_lost_and_nothing_told_twice_whatever_is_sent(path: list[str], sent: list[str]) -> None:
+def test_nothing_is_lost_and_nothing_sent_twice(path: list[str], sent: list[str]) -> None:
     """For any request the provider gets each sent message once and in order.
 
     All it gets besides is stored before it, and the same is stored.
@@ -470,17 +470,19 @@ def test_nothing_is_lost_and_nothing_told_twice_whatever_is_sent(path: list[str]
     rows, messages = stored(" ".join(path)), talk(" ".join(sent))
     found = continuation(rows, messages)
     before = up_to(rows, found.parent_id)
-    told = found.for_model(before)
-    assert tuple(entry.message for entry in told if entry.row is None or entry.row.id in found.repeated) == messages
-    assert said(entry.message for entry in told) == said([*(row.message for row in before), *found.new])
-    if any(each.role is Role.ASSISTANT for each in said(messages)[:-1]):
-        between = dropwhile(lambda entry: entry.row is None or entry.row.id not in found.repeated, told)
+    sent_to_model = found.for_model(before)
+    assert tuple(entry.message for entry in sent_to_model if entry.row is None or entry.row.id in found.repeated) == messages
+    assert without_instructions(entry.message for entry in sent_to_model) == without_instructions(
+        [*(row.message for row in before), *found.new]
+    )
+    if any(each.role is Role.ASSISTANT for each in without_instructions(messages)[:-1]):
+        between = dropwhile(lambda entry: entry.row is None or entry.row.id not in found.repeated, sent_to_model)
         rows = [entry.row for entry in between if entry.row is not None and entry.row.id not in found.repeated]
         talk_rows = [row for row in rows if row.message.role is not Role.SYSTEM]  # stored instructions stay, unless others are sent
         assert all(row.state is not MessageState.COMPLETE or not row.message.blocks for row in talk_rows)
 
 
-def said(messages: Iterable[Message]) -> list[Message]:
+def without_instructions(messages: Iterable[Message]) -> list[Message]:
     return [each for each in messages if each.role is not Role.SYSTEM]
 
 

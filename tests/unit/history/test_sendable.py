@@ -51,10 +51,10 @@ def result(*ids: str) -> Message:
     return Message(Role.TOOL, tuple(ToolResult(id_, (Text("20"),)) for id_ in ids))
 
 
-def stored(*said: Message | tuple[Message, MessageState] | tuple[Message, FinishReason], turn: int = 0) -> list[Entry]:
+def stored(*items: Message | tuple[Message, MessageState] | tuple[Message, FinishReason], turn: int = 0) -> list[Entry]:
     """Return entries of stored messages, one second apart. A message alone is complete."""
     entries = []
-    for at, each in enumerate(said):
+    for at, each in enumerate(items):
         message, end = each if isinstance(each, tuple) else (each, MessageState.COMPLETE)
         state = end if isinstance(end, MessageState) else MessageState.COMPLETE
         finish = end if isinstance(end, FinishReason) else None
@@ -64,10 +64,10 @@ def stored(*said: Message | tuple[Message, MessageState] | tuple[Message, Finish
     return entries
 
 
-def failed(*said: Message, reason: Reason | None = None, finish: FinishReason | None = None, turn: int = 9) -> list[Entry]:
+def failed(*messages: Message, reason: Reason | None = None, finish: FinishReason | None = None, turn: int = 9) -> list[Entry]:
     """Return entries of a turn without output: its messages and an empty reply, all stored at the same time."""
     created = NOW + timedelta(seconds=turn * 100)
-    rows = [StoredMessage(f"{turn}-{at}", None, each, MessageState.COMPLETE, created) for at, each in enumerate(said)]
+    rows = [StoredMessage(f"{turn}-{at}", None, each, MessageState.COMPLETE, created) for at, each in enumerate(messages)]
     state = MessageState.FAILED if reason else MessageState.COMPLETE
     rows.append(StoredMessage(f"{turn}-reply", None, reply(), state, created, error_reason=reason or "", finish_reason=finish))
     return [Entry(row.message, row) for row in rows]
@@ -86,7 +86,7 @@ INCOMPLETE, CANCELLED, IN_PROGRESS = MessageState.INCOMPLETE, MessageState.CANCE
 
 
 @pytest.mark.parametrize(
-    ("said", "kept"),
+    ("stored_reply", "kept"),
     [
         pytest.param(reply(Thinking("Hm")), None, id="a thought alone"),
         pytest.param((reply(Thinking("Hm")), FinishReason.LENGTH), None, id="a thought until the tokens ended"),
@@ -118,9 +118,9 @@ INCOMPLETE, CANCELLED, IN_PROGRESS = MessageState.INCOMPLETE, MessageState.CANCE
         pytest.param((reply(Thinking("Hm"), Text("So")), INCOMPLETE), reply(Thinking("Hm"), Text("So")), id="half a text"),
     ],
 )
-def test_a_stored_reply_is_sent_as_far_as_it_can_be(said: Any, kept: Message | None) -> None:
+def test_a_stored_reply_is_sent_as_far_as_it_can_be(stored_reply: Any, kept: Message | None) -> None:
     """Before a new message, a stored reply is sent without broken or unanswered calls, and not at all if only thoughts are left."""
-    messages, _ = sendable([*stored(user(), said), *brought(user("and now?"))])
+    messages, _ = sendable([*stored(user(), stored_reply), *brought(user("and now?"))])
     assert messages == (user(), *([kept] if kept else []), user("and now?"))
 
 
@@ -130,8 +130,8 @@ def test_what_was_refused_is_left_out_behind_a_retry_too() -> None:
     Its messages are those after the last reply.
     """
     before, instructions = stored(user("a"), reply(Text("A"))), Message(Role.SYSTEM, (Text("s"),))
-    asked, retry = stored(instructions, user("bad"), turn=1), failed(reason=Reason.PROVIDER_REJECTED)
-    messages, left_out = sendable([*before, *asked, *retry, *brought(user("and now?"))])
+    rejected, retry = stored(instructions, user("bad"), turn=1), failed(reason=Reason.PROVIDER_REJECTED)
+    messages, left_out = sendable([*before, *rejected, *retry, *brought(user("and now?"))])
     assert messages == (user("a"), reply(Text("A")), instructions, user("and now?"))
     assert why(left_out) == [LeftOutReason.REFUSED]
 
@@ -157,9 +157,9 @@ def test_a_tool_of_the_providers_without_a_result(finish: FinishReason | None, i
     """A server tool call without a result is sent only if its reply did not end with `stop`, because the result may follow."""
     ran = ServerToolCall("w", "web_search", input="{}")
     done = (ServerToolCall("x", "web_search"), ServerToolResult("x", "web_search"))
-    said = reply(Text("So."), *done, ran)
-    entries = stored(user(), (said, finish) if finish else said)
-    kept = said if is_sent else reply(Text("So."), *done)
+    message = reply(Text("So."), *done, ran)
+    entries = stored(user(), (message, finish) if finish else message)
+    kept = message if is_sent else reply(Text("So."), *done)
     assert sendable([*entries, *brought(user("2"))]) == ((user(), kept, user("2")), ())
 
 
@@ -185,8 +185,8 @@ def test_the_result_of_a_call_that_broke_off_goes_with_it() -> None:
 def test_results_that_are_stored_without_their_call_are_not_sent() -> None:
     """Stored results without a call, late ones and repeated ones are left out; other content of their message is sent."""
     late = Message(Role.USER, (ToolResult("x", ()), Text("So?")))
-    said = (result("x"), user(), reply(call("c")), result("c"), result("c", "c"), reply(Text("1")), result("c"), late)
-    messages, left_out = sendable(stored(*said))
+    path = (result("x"), user(), reply(call("c")), result("c"), result("c", "c"), reply(Text("1")), result("c"), late)
+    messages, left_out = sendable(stored(*path))
     assert messages == (user(), reply(call("c")), result("c"), reply(Text("1")), user("So?"))
     assert why(left_out) == [LeftOutReason.RESULT_WITHOUT_CALL] * 5
 
@@ -247,7 +247,7 @@ def test_a_result_that_was_refused_takes_its_call_along() -> None:
     assert why(left_out) == [LeftOutReason.REFUSED, LeftOutReason.UNANSWERED_CALL]
 
 
-# Whatever is stored.
+# Properties that hold for any stored path.
 
 
 def complaint(messages: tuple[Message, ...]) -> str:
@@ -289,15 +289,15 @@ def rows(draw: st.DrawFn, at: int) -> StoredMessage:
     role = draw(st.sampled_from([Role.USER, Role.ASSISTANT, Role.ASSISTANT, Role.TOOL, Role.TOOL]))
     if role is not Role.ASSISTANT:
         results = draw(st.lists(RESULTS, min_size=role is Role.TOOL, max_size=2))
-        said = [Text("Hi")] if role is Role.USER else []
-        return StoredMessage(str(at), None, Message(role, (*results, *said)), MessageState.COMPLETE, created)
+        texts = [Text("Hi")] if role is Role.USER else []
+        return StoredMessage(str(at), None, Message(role, (*results, *texts)), MessageState.COMPLETE, created)
     state = draw(st.sampled_from(MessageState))
     finish = draw(st.sampled_from([None, FinishReason.LENGTH, FinishReason.TOOL_CALLS, FinishReason.CONTENT_FILTER]))
     broke_off = state is not MessageState.COMPLETE or finish in (FinishReason.LENGTH, FinishReason.CONTENT_FILTER)
     calls = draw(st.lists(HALF_CALLS if broke_off else CALLS, max_size=2, unique_by=lambda made: made.id))
-    said = draw(st.lists(SAID, max_size=2))
+    texts = draw(st.lists(SAID, max_size=2))
     reason = draw(st.sampled_from(["", Reason.PROVIDER_REJECTED, Reason.PROVIDER_TIMEOUT]))
-    message = Message(role, (*said, *calls))
+    message = Message(role, (*texts, *calls))
     return StoredMessage(str(at), None, message, state, created, finish_reason=finish, error_reason=reason)
 
 
@@ -317,18 +317,18 @@ def test_a_strict_host_takes_what_is_sent(data: st.DataObject) -> None:
 @st.composite
 def turns(draw: st.DrawFn, number: int) -> list[Message]:
     """Draw a turn that ended well, with or without tool calls."""
-    said = [user(str(number))]
+    messages = [user(str(number))]
     for step in range(draw(st.integers(0, 2))):
         ids = [f"{number}-{step}-{made}" for made in range(draw(st.integers(1, 3)))]
-        said.append(reply(Thinking("Hm"), *map(call, ids)))
-        said += [result(*ids)] if draw(st.booleans()) else map(result, ids)
-    return [*said, reply(draw(SAID.filter(lambda part: not isinstance(part, Thinking))))]
+        messages.append(reply(Thinking("Hm"), *map(call, ids)))
+        messages += [result(*ids)] if draw(st.booleans()) else map(result, ids)
+    return [*messages, reply(draw(SAID.filter(lambda part: not isinstance(part, Thinking))))]
 
 
 @given(st.data())
 def test_what_a_strict_host_takes_is_sent_unchanged(data: st.DataObject) -> None:
     """Turns that a strict host accepts are sent unchanged, stored or not."""
-    said = [each for number in range(data.draw(st.integers(0, 4))) for each in data.draw(turns(number))]
-    assert complaint(tuple(said)) == ""
-    split = data.draw(st.integers(0, len(said)))
-    assert sendable([*stored(*said[:split]), *brought(*said[split:])]) == (tuple(said), ())
+    messages = [each for number in range(data.draw(st.integers(0, 4))) for each in data.draw(turns(number))]
+    assert complaint(tuple(messages)) == ""
+    split = data.draw(st.integers(0, len(messages)))
+    assert sendable([*stored(*messages[:split]), *brought(*messages[split:])]) == (tuple(messages), ())

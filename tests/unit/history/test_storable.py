@@ -20,7 +20,7 @@ from antiphon.history.storable import storable
 
 
 @pytest.mark.parametrize(
-    ("event", "told"),
+    ("event", "expected"),
     [
         (TextDelta(0, "a\0b"), TextDelta(0, "a\ufffdb")),
         (RefusalDelta(1, "\0"), RefusalDelta(1, "\ufffd")),
@@ -35,9 +35,9 @@ from antiphon.history.storable import storable
         (ExtraFields(0, {"a\0": ["\0", {"b": 1}]}), ExtraFields(0, {"a\ufffd": ["\ufffd", {"b": 1}]})),
     ],
 )
-def test_a_nul_is_replaced(event: Event, told: Event) -> None:
+def test_a_nul_is_replaced(event: Event, expected: Event) -> None:
     """A NUL in any text or field of an event is replaced by U+FFFD."""
-    assert storable(event) == told
+    assert storable(event) == expected
 
 
 @pytest.mark.parametrize(

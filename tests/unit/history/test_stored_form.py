@@ -14,7 +14,7 @@ from antiphon.domain.content import CUSTOM, FUNCTION_CALL
 from antiphon.history import stored_form
 from tests.unit.blocks import messages
 
-# The version before, as it read rows: `antiphon/domain/content.py` of it.
+# The types with which the version before read rows, from its `antiphon/domain/content.py`.
 
 Before: TypeAlias = Mapping[str, Any]
 NOTHING: Final[Before] = {}
@@ -172,7 +172,7 @@ def test_what_is_stored(message: Message, stored: str) -> None:
     assert stored_form.decode(stored) == message
 
 
-def test_a_kind_from_the_future_is_opaque() -> None:
+def test_an_unknown_kind_of_block_is_opaque() -> None:
     """A block of an unknown kind, within a tool result too, is read as `Opaque` with its fields."""
     future = '{"kind":"dream","type":"thinking","text":"","of":"sheep"}'
     result = f'{{"kind":"tool_result","type":"tool_result","tool_call_id":"c","parts":[{future}]}}'
