@@ -15,7 +15,7 @@ def test_times_are_written_as_the_openai_api_does(seconds: float, written: str) 
     assert headers.duration(seconds) == written
 
 
-def test_the_tightest_limit_of_each_kind_is_told() -> None:
+def test_the_tightest_limit_of_each_kind_has_headers() -> None:
     """Headers have the limit with the least left for requests and for tokens. Other limits have none, and nothing is negative."""
     ticket = Ticket(
         "",

@@ -10,7 +10,7 @@ def found(quotas: Quotas, principal: Principal) -> set[tuple[str, str, int]]:
     return {(bound.subject, bound.limit.value, bound.maximum) for bound in quotas.bounds_of(principal)}
 
 
-def test_nobody_is_limited_unless_somebody_says_so() -> None:
+def test_nobody_is_limited_by_default() -> None:
     """Without configuration a caller has no limits."""
     assert Quotas().bounds_of(Principal("a", owner="a")) == ()
 
@@ -48,7 +48,7 @@ def test_an_owner_may_have_more_less_or_no_limit() -> None:
     assert {most for _, _, most in found(quotas, Principal("a", owner="else"))} == {1000, 10}
 
 
-def test_overall_is_one_for_everybody() -> None:
+def test_the_overall_limit_counts_all_callers() -> None:
     """The overall limit counts all callers. Callers without a key count as one key."""
     quotas = Quotas(LimitsConfig.model_validate({"overall": {"monthly_usd": 100}, "per_key": {"requests_per_minute": 1}}))
     assert quotas.bounds_of(Principal("", owner="")) == (
