@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 
-def test_half_of_what_a_gateway_is_to_be_shown_is_told(tmp_path: Path) -> None:
+def test_half_a_client_certificate_is_reported_by_its_variable(tmp_path: Path) -> None:
     """A certificate without its key, a key without its certificate, and a missing file are an error that names the variable."""
     file = tmp_path / "me.crt"
     file.touch()

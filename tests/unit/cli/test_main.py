@@ -62,7 +62,7 @@ def test_a_server_that_reloads_is_given_a_socket() -> None:
     assert "--reload: needs --socket" in done.stderr
 
 
-def test_a_refusal_is_told_in_json_where_the_log_is(tmp_path: Path) -> None:
+def test_a_refusal_is_printed_as_json_on_standard_output(tmp_path: Path) -> None:
     """`check-reload --json` prints a refusal as JSON on standard output and nothing else."""
     (tmp_path / "antiphon.yaml").write_text("providers: {")
     command = [

@@ -59,7 +59,7 @@ def test_a_usable_configuration_is_copied(path: Path, tmp_path: Path) -> None:
         ({"limits": {"drain_delay": 1}}, "limits.drain_delay"),
     ],
 )
-def test_what_cannot_change_is_told_by_its_setting(path: Path, tmp_path: Path, change: dict[str, Any], setting: str) -> None:
+def test_a_setting_that_cannot_change_is_reported_by_name(path: Path, tmp_path: Path, change: dict[str, Any], setting: str) -> None:
     """A change of a setting that needs a restart is refused by the setting's name, and nothing of the file is used."""
     path.write_text(json.dumps(config(tmp_path, **change)))
     with pytest.raises(ConfigError, match=f"^{setting}: cannot change while the gateway runs"):
