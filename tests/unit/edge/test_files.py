@@ -385,7 +385,7 @@ async def test_a_plus_in_a_query_is_a_space(gateway: Edge) -> None:
         assert await answer.json() == "My first chat 1+1"
 
 
-# What Envoy itself refuses
+# Errors of Envoy itself
 
 
 @pytest.mark.parametrize(
@@ -516,7 +516,7 @@ async def test_grpc_passes_untouched(gateway: Edge) -> None:
         assert [entry.name async for found in names for entry in found.list_services_response.service] == [health.SERVICE_NAME]
 
 
-# What is missing
+# Readiness
 
 
 async def test_without_envoy_envoy_is_missing(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def _fits(condition: dict[str, Any], path: str, status: int) -> bool:
             return status >= wanted if comparison.get("op") == "GE" else status == wanted
         case _:
             if value["header"]["name"] != ":path":
-                return False  # of gRPC callers
+                return False  # for gRPC callers
             ((how, wanted),) = value["header"]["string_match"].items()
             if how == "safe_regex":
                 return re.fullmatch(wanted["regex"], path) is not None
@@ -117,7 +117,7 @@ def test_a_refusal_has_the_shape_of_the_dialect(path: str, dialect: Dialect, sha
     names = [method.name for method in dialect.service.methods if dialect.errors_of(method.name) == shape]
     for called in (path, *(f"/{dialect.service.full_name}/{name}" for name in names)):
         if (called.rpartition("/")[2], status) == ("ListChats", 400):
-            continue  # told by the field
+            continue  # its message names the field
         body = _mapper(called, status)["body_format_override"]["json_format"]
         assert _body(body, status) == shape.refusal(status, refusals.MESSAGE)
 

@@ -81,7 +81,7 @@ def test_the_host_of_the_keys(
         assert {name["matcher"]["exact"] for name in validation["match_typed_subject_alt_names"]} == {host}
 
 
-def test_a_system_that_trusts_nobody_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_system_without_authorities_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A system without a file of certificate authorities raises an error that names SSL_CERT_FILE."""
     monkeypatch.setattr(edge_tokens, "_AUTHORITIES", ())
     paths = ssl.get_default_verify_paths()._replace(cafile=None)
@@ -98,7 +98,7 @@ def test_a_system_that_trusts_nobody_is_told(monkeypatch: pytest.MonkeyPatch, tm
         ((issuer(jwks_url=None, secret_env="S"),), "only from a jwks_url"),  # noqa: S106  # the name of a variable
     ],
 )
-def test_issuers_that_envoy_could_not_check_are_told(tokens: tuple[IssuerConfig, ...], words: str) -> None:
+def test_issuers_that_envoy_cannot_check_are_refused(tokens: tuple[IssuerConfig, ...], words: str) -> None:
     """`jwt_authn` is refused without issuers, or with one that has no `jwks_url`, because Envoy would refuse its tokens."""
     raw = [token.model_dump(exclude_unset=True) for token in tokens]
     with pytest.raises(ValueError, match=words):
@@ -106,7 +106,7 @@ def test_issuers_that_envoy_could_not_check_are_told(tokens: tuple[IssuerConfig,
     assert Config(auth={"tokens": raw})
 
 
-def test_half_a_pair_is_told(tmp_path: Path) -> None:
+def test_a_key_without_a_certificate_is_refused(tmp_path: Path) -> None:
     """A client key for the upstream without a certificate is a `ConfigError`."""
     path = tmp_path / "antiphon.yaml"
     path.write_text("rest: {upstream: {address: 'a:1', tls: {ca: ca.crt, server_name: a, key: tls.key}}}")
