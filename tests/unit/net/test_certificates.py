@@ -69,7 +69,7 @@ async def serving(certificates: Certificates) -> AsyncIterator[int]:
         await server.stop(0, lambda: None)
 
 
-def shown(port: int, name: str = "localhost") -> int:
+def served_serial(port: int, name: str = "localhost") -> int:
     """Return the serial number of the certificate that a new connection gets."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -93,7 +93,7 @@ async def healthy(channel: grpc.aio.Channel) -> bool:
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
-# What is not usable
+# Unusable files
 
 
 def _encrypted(pair: Pair) -> bytes:
@@ -119,7 +119,7 @@ def _encrypted(pair: Pair) -> bytes:
         ("client_ca", "ca.crt", lambda _: b"none", "holds no certificate in PEM"),
     ],
 )
-def test_a_file_that_is_not_usable_is_told(
+def test_an_unusable_file_is_refused_by_name(
     tmp_path: Path, setting: str, file: str, damage: Callable[[Pair], bytes] | None, words: str
 ) -> None:
     """An unusable file is a `ConfigError` of one line with the setting and the file, and without its content."""
@@ -150,7 +150,7 @@ def test_all_that_is_named_is_checked(files: Files) -> None:
         tls.check(Config(rest={"tls": pair, "upstream": upstream}))
 
 
-# A port
+# Certificates of a port
 
 
 async def test_a_new_certificate_is_shown_to_new_connections(files: Files) -> None:
@@ -159,9 +159,9 @@ async def test_a_new_certificate_is_shown_to_new_connections(files: Files) -> No
     async with serving(Certificates("grpc.tls", files.config)) as port, files.channel(port) as channel:
         watch = health_pb2_grpc.HealthStub(channel).Watch(CHECK)
         assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
-        assert await asyncio.to_thread(shown, port) == first.serial
+        assert await asyncio.to_thread(served_serial, port) == first.serial
         second = files.write(files.pair())
-        assert await asyncio.to_thread(shown, port) == second.serial
+        assert await asyncio.to_thread(served_serial, port) == second.serial
         assert await healthy(files.channel(port))
         assert not watch.done()
         assert await health_pb2_grpc.HealthStub(channel).Check(CHECK)
@@ -181,10 +181,10 @@ async def test_a_mounted_secret_is_replaced_as_kubernetes_does(tmp_path: Path) -
         (tmp_path / name).symlink_to(f"..data/{name}")
     config = TlsConfig(certificate=tmp_path / "tls.crt", key=tmp_path / "tls.key")
     async with serving(Certificates("grpc.tls", config)) as port:
-        assert await asyncio.to_thread(shown, port) == pairs[0].serial
+        assert await asyncio.to_thread(served_serial, port) == pairs[0].serial
         (tmp_path / "..new").symlink_to("..2")
         (tmp_path / "..new").replace(tmp_path / "..data")
-        assert await asyncio.to_thread(shown, port) == pairs[1].serial
+        assert await asyncio.to_thread(served_serial, port) == pairs[1].serial
 
 
 async def test_a_broken_pair_keeps_the_one_before(files: Files) -> None:
@@ -205,9 +205,9 @@ async def test_a_broken_pair_keeps_the_one_before(files: Files) -> None:
                 else:
                     replace(path, data)
                 for _ in range(2):
-                    assert await asyncio.to_thread(shown, port) == first.serial
+                    assert await asyncio.to_thread(served_serial, port) == first.serial
             last = files.write(files.pair())
-            assert await asyncio.to_thread(shown, port) == last.serial
+            assert await asyncio.to_thread(served_serial, port) == last.serial
     assert [line["event"] for line in lines][:3] == ["certificate_not_read"] * 3
     assert lines[-1]["event"] == "certificate_read"
     assert all(line["older_one_used"] for line in lines[:3])
@@ -264,10 +264,10 @@ async def test_a_unix_socket_is_only_this_users(tmp_path: Path) -> None:
     await server.stop(0, lambda: None)
 
 
-# Time
+# Expiry
 
 
-def test_the_end_of_a_certificate_is_told_in_advance(files: Files) -> None:
+def test_the_expiry_of_a_certificate_is_logged_in_advance(files: Files) -> None:
     """A warning is logged once a day from thirty days before a certificate expires, and an error afterwards.
 
     A new certificate ends that.
@@ -277,20 +277,20 @@ def test_the_end_of_a_certificate_is_told_in_advance(files: Files) -> None:
     ends = tls.read("grpc.tls", files.config).ends
     day = DAY.total_seconds()
 
-    def told(at: float) -> list[str]:
+    def events_at(at: float) -> list[str]:
         nonlocal now
         now = at
         with capture_logs() as lines:
             certificates.refresh()
         return [f"{line['log_level']} {line['event']}" for line in lines if line["event"] != "certificate_read"]
 
-    assert told(ends - 31 * day) == []
-    assert told(ends - 29 * day) == ["warning certificate_ends_soon"]
-    assert told(ends - 28.5 * day) == []
-    assert told(ends - 27.9 * day) == ["warning certificate_ends_soon"]
-    assert told(ends + 1) == ["error certificate_has_ended"]
+    assert events_at(ends - 31 * day) == []
+    assert events_at(ends - 29 * day) == ["warning certificate_ends_soon"]
+    assert events_at(ends - 28.5 * day) == []
+    assert events_at(ends - 27.9 * day) == ["warning certificate_ends_soon"]
+    assert events_at(ends + 1) == ["error certificate_has_ended"]
     files.write(files.pair(days=4000))
-    assert told(ends + 2) == []
+    assert events_at(ends + 2) == []
 
 
 def test_a_certificate_of_a_day_is_not_always_about_to_end(files: Files) -> None:
@@ -306,7 +306,7 @@ def test_a_certificate_of_a_day_is_not_always_about_to_end(files: Files) -> None
     assert [line["event"] for line in lines] == ["certificate_read", "certificate_ends_soon"]
 
 
-def test_files_that_are_not_there_are_told_once(files: Files) -> None:
+def test_missing_files_are_logged_once(files: Files) -> None:
     """Missing files are logged once by a process that only watches them, and are read when they appear."""
     files.config.key.unlink()
     certificates = Certificates("rest.tls", files.config)

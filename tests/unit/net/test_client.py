@@ -78,9 +78,9 @@ async def test_what_comes_back(client: Client) -> None:
 
 async def test_a_resolver_decides_where_to_connect_to() -> None:
     """An error of the resolver is passed on, but `OSError` becomes `ProviderUnavailable`."""
-    for error, told in ((PermissionDenied("no"), PermissionDenied), (OSError("none"), ProviderUnavailable)):
+    for error, expected in ((PermissionDenied("no"), PermissionDenied), (OSError("none"), ProviderUnavailable)):
         client = Client(connect_timeout=5, read_timeout=5, keep_alive=1, resolver=Resolver(error))
-        with pytest.raises(told):
+        with pytest.raises(expected):
             await client.post("acme", URL("http://models.test/"), {}, b"")
         await client.close()
 
@@ -116,7 +116,7 @@ async def test_a_request_belongs_to_the_trace_that_is_passed_on(client: Client) 
     assert not untraced.keys() & {"traceparent", "tracestate"}
 
 
-async def test_what_has_come_and_was_not_read_is_told(client: Client) -> None:
+async def test_received_bytes_that_are_not_read_are_counted(client: Client) -> None:
     """`buffered` counts received bytes that are not read yet. It is bounded, and 0 after the answer is closed."""
     assert client.buffered == 0
     async with OddUpstream() as upstream:

@@ -54,7 +54,7 @@ async def test_a_request_that_crosses_a_close_is_sent_again(
     assert (upstream.connections, upstream.open_connections) == (idle, idle)
     upstream.requests.clear()
     for connection in list(upstream._open):
-        connection.drop()  # nothing is awaited until the request is on its way
+        connection.drop()  # there is no await before the request is sent
     assert await ask(transport, upstream, b"x" * size) == b"ok"
     assert [len(request.body) for request in upstream.requests] == [size]
     assert upstream.connections == idle + 1
@@ -137,7 +137,7 @@ async def test_the_read_timeout_of_a_large_reply_does_not_outlive_it(upstream: O
     upstream.script("large", [answer(b"x" * 3_000_000)])
     async with transport.post(URL(upstream.base_url), {}, b'{"model": "large"}') as reply:
         async for _ in reply:
-            await until_later(0.005)  # more has arrived by then than is taken at once
+            await until_later(0.005)  # by then more has arrived than one read takes
     await until_later(0.6)
     assert await ask(transport, upstream) == b"ok"
     assert upstream.connections == 1

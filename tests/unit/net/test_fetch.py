@@ -55,7 +55,7 @@ async def test_what_is_sent(upstream: OddUpstream, fetcher: Fetcher) -> None:
         ([RESET], "cut off"),
     ],
 )
-async def test_what_cannot_be_had_is_told(upstream: OddUpstream, fetcher: Fetcher, steps: list[Step], why: str) -> None:
+async def test_a_failed_fetch_has_its_reason(upstream: OddUpstream, fetcher: Fetcher, steps: list[Step], why: str) -> None:
     """An error status, a redirect, a large, cut or invalid answer raises `FetchFailed` with the reason and without the address.
 
     The request is sent once.

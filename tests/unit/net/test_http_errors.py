@@ -11,9 +11,9 @@ from antiphon.domain.errors import ProviderError, ProviderProtocolError, Provide
 from antiphon.net.http_errors import UpstreamErrors, error_for
 
 NEVER = {
-    # a root, of which only others are raised
+    # a base class; only its subclasses are raised
     aiohttp.ClientError,
-    # of what is not done here: WebSockets
+    # for WebSockets, which are not used
     aiohttp.WSMessageTypeError,
 }
 
@@ -26,7 +26,7 @@ def exceptions(module: object) -> set[type[Exception]]:
     }
 
 
-def test_no_exception_of_the_client_is_without_a_meaning() -> None:
+def test_every_exception_of_the_client_is_mapped() -> None:
     """Every exception class of aiohttp is mapped, by itself or by a base class, or is listed as never raised."""
     known = exceptions(client_exceptions) | exceptions(http_exceptions)
     assert len(known) > 30

@@ -32,7 +32,7 @@ def decoded(encoding: str, *pieces: bytes) -> bytes:
         ("deflate", zlib.compress(DATA)),
         ("deflate", bare(DATA)),
     ],
-    ids=["gzip", "two members", "padded", "deflate", "bare"],  # the bytes have the time in them
+    ids=["gzip", "two members", "padded", "deflate", "bare"],  # gzip has the time in its bytes, which would change the ids
 )
 def test_a_body_is_decoded_wherever_it_is_split(encoding: str, packed: bytes) -> None:
     """A body is decoded in one piece, in two pieces and byte by byte."""

@@ -21,7 +21,7 @@ def filled(entry: bytes, count: int) -> bytes:
 
 
 @pytest.mark.parametrize("entry", [b"0", b'""', b'"a,[{"', rb'"\"[,"', b"null", b"{}", b'{"a":0}', b"[0]", b'{"a":"b","c":[0]}'])
-def test_so_many_values_are_taken_and_no_more(entry: bytes) -> None:
+def test_the_number_of_values_is_limited(entry: bytes) -> None:
     """At most MAX_VALUES values are accepted. Commas and brackets in texts do not count; an empty list or object counts twice."""
     each = {b"{}": 2, b'{"a":0}': 2, b"[0]": 2, b'{"a":"b","c":[0]}': 4}.get(entry, 1)
     most = (MAX_VALUES - 2) // each
@@ -87,7 +87,7 @@ def test_pieces_may_end_anywhere(value: Any, indented: bool) -> None:
         assert count._values == count_of(value), size
 
 
-async def test_others_have_their_turn_while_a_large_text_is_looked_at() -> None:
+async def test_checking_a_large_text_yields_to_other_calls() -> None:
     """Checking a large text yields to other calls between its pieces. A small text is not checked."""
     async with other_call() as other:
         await check_in_turns(b"x" * SMALL)

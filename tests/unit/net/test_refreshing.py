@@ -49,7 +49,7 @@ TIMES = Times(ttl=10, stale=20, retry=3)
     times=st.builds(Times, ttl=st.integers(0, 3), stale=st.integers(0, 6), retry=st.integers(0, 4)),
     steps=st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.booleans()), max_size=30),
 )
-def test_it_does_what_is_documented(times: Times, steps: list[tuple[int, bool, bool]]) -> None:
+def test_a_value_is_fresh_or_read_again_or_older_or_an_error(times: Times, steps: list[tuple[int, bool, bool]]) -> None:
     """For any times and failures `get` returns the fresh value, a new one, an older one that may still be used, or the error."""
 
     async def run() -> None:
@@ -83,7 +83,7 @@ def test_it_does_what_is_documented(times: Times, steps: list[tuple[int, bool, b
     asyncio.run(run())
 
 
-async def test_all_wait_for_one_reading_and_who_leaves_takes_it_from_nobody() -> None:
+async def test_concurrent_callers_share_one_read() -> None:
     """Concurrent callers share one read, and a caller that is cancelled does not end it for the others."""
     source = Source()
     source.gate.clear()
@@ -97,7 +97,7 @@ async def test_all_wait_for_one_reading_and_who_leaves_takes_it_from_nobody() ->
     assert source.reads == 1
 
 
-async def test_all_who_wait_are_told_of_a_failure() -> None:
+async def test_all_waiting_callers_get_the_error() -> None:
     """All waiting callers get the error of the read. Without an older value the next caller reads again at once."""
     source = Source()
     source.fails = Broken("no")
@@ -127,7 +127,7 @@ async def test_a_value_that_is_read_is_given_to_those_who_waited(ttl: float) -> 
     assert await waiting == 1
 
 
-async def test_patience_ends_where_there_is_something_to_use() -> None:
+async def test_after_patience_the_older_value_is_used() -> None:
     """After `patience` a caller gets the older value, and later callers at once. The read goes on, and its value is used then."""
     source = Source()
     value = source.value(Times(ttl=10, stale=20, retry=3, patience=0.001))
@@ -150,7 +150,7 @@ async def test_patience_ends_where_there_is_something_to_use() -> None:
     assert source.reads == 2
 
 
-async def test_a_defect_goes_to_who_waits() -> None:
+async def test_an_unexpected_exception_reaches_the_caller() -> None:
     """An unexpected exception reaches the caller and is not hidden by an older value. A timeout of the read is one of those."""
     source = Source()
     value = source.value(Times(ttl=0, stale=20, retry=3, patience=5))

@@ -74,9 +74,9 @@ def test_end_gives_the_event_without_a_blank_line() -> None:
             reader = SseReader(100)
             events = [event for piece in pieces for event in reader.feed(piece)]
             assert events == [(b"", b"a")], pieces
-            left = reader.end()
-            assert left is not None
-            assert left[1] == b"last", pieces
+            rest = reader.end()
+            assert rest is not None
+            assert rest[1] == b"last", pieces
 
 
 @pytest.mark.parametrize(
