@@ -57,7 +57,7 @@ def test_statuses(status: int, kind: type[ProviderError]) -> None:
         *((status, True) for status in (408, 409, 425, 429, 500, 502, 503, 504, 529)),
     ],
 )
-def test_what_would_be_the_same_again_is_not_worth_a_retry(status: int, retryable: bool) -> None:
+def test_a_permanent_failure_is_not_retryable(status: int, retryable: bool) -> None:
     """A status that would be the same again, such as a redirect or a lack of credit, is not retryable."""
     assert error_of_status("acme", status, {}, b"").retryable is retryable
 
@@ -71,7 +71,7 @@ def test_a_quota_that_is_used_up_is_not_worth_a_retry(fields: dict[str, str | No
     assert error_of_status("acme", 429, {}, orjson.dumps({"error": {"code": "rate_limit_exceeded"}})).retryable
 
 
-def test_only_safe_codes_are_told() -> None:
+def test_only_safe_codes_are_given_to_callers() -> None:
     """A code is given to the caller only if it is on the allow-list."""
     body = b'{"error": {"message": "m", "code": "context_length_exceeded"}}'
     error = error_of_status("acme", 400, {}, body)
@@ -245,18 +245,18 @@ REFUSALS: dict[str, tuple[object, tuple[str | None, str | None, str | None]]] = 
 @pytest.mark.parametrize("status", [400, 413, 422])
 def test_what_a_provider_says_of_the_request(name: str, status: int) -> None:
     """Message, code and param are read from every known form of error, without private text."""
-    body, told = REFUSALS[name]
+    body, expected = REFUSALS[name]
     error = error_of_status("acme", status, {}, orjson.dumps(body))
     explain(error, orjson.dumps(body), ("open-sesame",))
     assert isinstance(error, ProviderRejected)
-    assert (error.explanation, error.code, error.param) == told
+    assert (error.explanation, error.code, error.param) == expected
     assert not error.retryable
 
 
 @pytest.mark.parametrize(
     "body", [b"", b"<html>No</html>", b"text", b"[]", b"7", b"\xff", b'{"error": {}}', b'{"error": ' + b"[" * 900]
 )
-def test_a_refusal_without_a_message_has_our_words_alone(body: bytes) -> None:
+def test_an_unknown_body_gives_no_explanation(body: bytes) -> None:
     """A body that is not the API's, such as a web page, gives no explanation, because it may come from a proxy on the way."""
     error = error_of_status("acme", 400, {}, body)
     explain(error, body, ())
@@ -276,7 +276,7 @@ def test_an_explanation_is_1000_characters_at_most() -> None:
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 503])
-def test_of_no_other_failure_is_anything_told(status: int) -> None:
+def test_other_failures_have_none_of_the_providers_text(status: int) -> None:
     """Other errors have none of the provider's text, code or param."""
     body = orjson.dumps({"error": {"message": "secret words", "code": "secret_code", "param": "secret"}})
     error = error_of_status("acme", status, {}, body)
@@ -352,7 +352,7 @@ def test_payloads(payload: object, kind: type[ProviderError], status: int | None
     assert (type(error), error.status) == (kind, status)
 
 
-def test_the_log_gets_what_the_provider_said_redacted_and_cut() -> None:
+def test_the_log_has_the_providers_text_redacted_and_cut() -> None:
     """The provider's text is logged at the level debug only, without keys and with at most 500 characters."""
     with structlog.testing.capture_logs() as logs:
         log_refusal("acme", 401, b"no: open-sesame, sk-123456789012 \xff" + b"." * 600, ("open-sesame",))
@@ -362,7 +362,7 @@ def test_the_log_gets_what_the_provider_said_redacted_and_cut() -> None:
     assert text["body"].startswith("no: [redacted], [redacted] \ufffd...")
 
 
-def test_the_log_gets_no_words_of_the_request() -> None:
+def test_the_log_has_no_text_of_the_request() -> None:
     """The log line has type, code and param if they are single words, and never the message, which may quote the request."""
     error = {"message": "my secret diary", "type": "invalid_request_error", "code": 17, "param": "messages[0].content"}
     with structlog.testing.capture_logs() as logs:

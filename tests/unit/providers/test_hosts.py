@@ -127,6 +127,6 @@ def test_no_base_url() -> None:
         ("openai", "http://127.0.0.1:8000/v1", Thoughts.NONE),
     ],
 )
-def test_what_a_provider_takes_back(name: str, base_url: str | None, takes: Thoughts) -> None:
+def test_capabilities_are_found_by_url_or_name(name: str, base_url: str | None, takes: Thoughts) -> None:
     """A host's capabilities are found by the base URL, whatever the provider is called, and else by name."""
     assert capabilities(name, base_url).thoughts is takes

@@ -92,7 +92,7 @@ def test_id_and_name_that_are_repeated() -> None:
 @pytest.mark.parametrize(
     "repeated", [call(0, "c1", "f", OSLO), call(0, "c1", None, OSLO), call(0, None, "f", OSLO), call(0, "c1", "f")]
 )
-def test_a_call_that_is_told_again_whole(repeated: Json) -> None:
+def test_a_complete_call_after_its_pieces_is_ignored(repeated: Json) -> None:
     """A complete call after its pieces is a repetition and is ignored."""
     assert joined(call(0, "c1", "f", OSLO[:5]), call(0, arguments=OSLO[5:]), repeated) == [("f", OSLO)]
 

@@ -48,7 +48,7 @@ def signed(block: int, call_id: str = "c1") -> Event:
     return BlockStarted(block, 0, ToolCall(call_id, "f", "", state=State(fields={"extra_content": {"x": 1}})))
 
 
-def test_what_came_in_one_delta_is_a_group() -> None:
+def test_several_things_in_one_delta_are_a_group() -> None:
     """Several things in one delta form a group, unknown fields included. One thing alone, or a whole reply, forms none."""
     token = {"token": "a", "logprob": -1.0}
     delta = {"content": "a", "reasoning": "hm", "tool_calls": [CALL, {**CALL, "index": 1, "id": "c2"}], "x": 1}

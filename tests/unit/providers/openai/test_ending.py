@@ -34,12 +34,12 @@ REFUSAL, PAUSE, CONTEXT = FinishReason.REFUSAL, FinishReason.PAUSE, FinishReason
         ("rate_limit RATE_LIMITED quota_exceeded throttled internal out_of_memory resource_exhausted", None),
     ],
 )
-def test_words_of_hosts(words: str, meaning: FinishReason | None) -> None:
+def test_finish_reasons_of_hosts(words: str, meaning: FinishReason | None) -> None:
     """Each finish reason of a host has its meaning, in upper or lower case; those of failures have None."""
     assert {word: meaning_of(word) for word in words.split()} == dict.fromkeys(words.split(), meaning)
 
 
-def test_words_with_what_they_are_about() -> None:
+def test_finish_reasons_with_a_prefix() -> None:
     """A finish reason with a prefix, as Google's hosts write it, is read; one without Latin letters is OTHER."""
     assert meaning_of("content_filter: SAFETY") is FILTER
     assert meaning_of("odd: MAX_TOKENS") is LENGTH
@@ -123,7 +123,7 @@ def test_one_reason_of_several(words: tuple[str, ...], expected: str) -> None:
     assert ending(*words).reasons == {0: expected}
 
 
-def test_words_for_nothing_end_nothing() -> None:
+def test_words_such_as_null_end_nothing() -> None:
     """Words such as `null` that some hosts send while a choice goes on are no finish reason."""
     for word in ("", "null", "None", "not_finished", "FINISH_REASON_UNSPECIFIED"):
         made = ending(word)
@@ -154,7 +154,7 @@ def test_a_failure_ends_nothing() -> None:
         (ending("stop", (2, "stop"), "[DONE]", choices=3), False),
     ],
 )
-def test_whole(made: Ending, whole: bool) -> None:
+def test_when_a_reply_is_complete(made: Ending, whole: bool) -> None:
     """A reply is complete if every choice has a reason. With [DONE] there may be fewer choices, or one reason for all."""
     assert made.is_complete(silent=False) is whole
 

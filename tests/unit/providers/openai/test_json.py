@@ -37,7 +37,7 @@ def text(*deltas: str, finish: str = "stop") -> str:
     return "".join(event.text for event in events if isinstance(event, TextDelta))
 
 
-def test_numbers_are_what_they_are() -> None:
+def test_numbers_are_read_exactly() -> None:
     """Integers of any length are read exactly, and Infinity is read too."""
     reader = JsonReader()
     assert reader.read(b'{"a": 123456789012345678901234567890, "b": 1.5}') == {"a": 123456789012345678901234567890, "b": 1.5}
@@ -46,19 +46,19 @@ def test_numbers_are_what_they_are() -> None:
 
 
 @pytest.mark.parametrize("bad", [b"", b"{", b"{]", b"nope", b'"\xff"', b"{'a': 1}", b"[1] [2]"])
-def test_what_is_no_json_is_none(bad: bytes) -> None:
+def test_invalid_json_raises(bad: bytes) -> None:
     """Invalid JSON raises `ValueError`."""
-    with pytest.raises(ValueError):  # noqa: PT011  # each of those that read it has its own
+    with pytest.raises(ValueError):  # noqa: PT011  # each parser raises its own subclass
         JsonReader().read(bad)
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), st.lists(st.integers(0, 16), max_size=3))
-def test_a_text_may_be_cut_within_a_character(said: str, cuts: list[int]) -> None:
+def test_a_text_may_be_cut_within_a_character(original: str, cuts: list[int]) -> None:
     """A text whose UTF-16 is cut between deltas at any place comes out unchanged."""
-    halves = said.encode("utf-16-be", "surrogatepass")
+    halves = original.encode("utf-16-be", "surrogatepass")
     places = [0, *sorted(min(cut * 2, len(halves)) for cut in cuts), len(halves)]
     pieces = [halves[a:b].decode("utf-16-be", "surrogatepass") for a, b in itertools.pairwise(places)]
-    assert text(*pieces) == said
+    assert text(*pieces) == original
 
 
 def test_half_a_character_without_the_other_is_replaced() -> None:
@@ -90,8 +90,8 @@ def test_each_text_waits_for_its_own_half() -> None:
     names = {
         event.block: event.value.name for event in events if isinstance(event, BlockStarted) and isinstance(event.value, ToolCall)
     }
-    said = [(names[event.block], event.text) for event in events if isinstance(event, InputDelta)]
-    assert sorted(said) == [("f", "\U0001f600"), ("g", "\U0001f3b5")]
+    inputs = [(names[event.block], event.text) for event in events if isinstance(event, InputDelta)]
+    assert sorted(inputs) == [("f", "\U0001f600"), ("g", "\U0001f3b5")]
     assert [event.text for event in events if isinstance(event, TextDelta)] == ["\U0001f600"]
     cut = streamed(delta(tool_calls=[call(0, "x\ud83d", name="f")]), delta(finish="tool_calls"))
     assert "".join(event.text for event in cut if isinstance(event, InputDelta)) == "x\ufffd"
@@ -102,8 +102,8 @@ def test_log_probabilities_that_are_no_numbers() -> None:
     token = b'{"token":"a","logprob":-Infinity,"top_logprobs":[{"token":"b","logprob":NaN}]}'
     choice = b'{"delta":{"content":"a"},"logprobs":{"content":[%b]},"finish_reason":"stop"}' % token
     event = b'{"id":"x","choices":[%b]}' % choice
-    (said, _) = streamed(event)
-    assert said == TextDelta(0, "a", ({"token": "a", "logprob": -9999.0, "top_logprobs": [{"token": "b", "logprob": None}]},))
+    (first, _) = streamed(event)
+    assert first == TextDelta(0, "a", ({"token": "a", "logprob": -9999.0, "top_logprobs": [{"token": "b", "logprob": None}]},))
 
 
 def test_events_that_are_no_chunks() -> None:
@@ -116,7 +116,7 @@ def test_events_that_are_no_chunks() -> None:
     assert without_frames([*batch[1:], *reader.end()]) == [TextDelta(0, "a"), STOP]
 
 
-def test_what_holds_too_much_is_not_read() -> None:
+def test_too_many_values_are_refused() -> None:
     """A reply with more values than MAX_VALUES is handled as invalid JSON."""
     data = b'{"choices":[' + b"[]," * MAX_VALUES + b"0]}"
     with pytest.raises(TooMuch):

@@ -210,7 +210,7 @@ def test_a_picture(host: str, *, is_own: bool) -> None:
 
 
 @pytest.mark.parametrize("host", ["openai", "mistral", "unknown"])
-def test_a_call_of_a_kind_of_its_provider(host: str) -> None:
+def test_a_call_of_a_providers_own_type(host: str) -> None:
     """A call of a provider's own type goes back to that host only. Another host gets neither the call nor its result."""
     call = ToolCall("c1", "", '{"a":1}', "shell_call", state=State(fields={"x": 1}))
     later = (Message(Role.TOOL, (ToolResult("c1", (Text("ok"),)),)), Message(Role.USER, (Text("Go"),)))

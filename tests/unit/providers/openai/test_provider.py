@@ -179,7 +179,9 @@ def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("short_wait")
 @pytest.mark.parametrize("steps", ODD_BUT_GOOD.values(), ids=ODD_BUT_GOOD)
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
-async def test_odd_but_good(upstream: OddUpstream, provider: OpenAIProvider, steps: list[Step], stream: bool) -> None:
+async def test_oddities_that_do_not_change_the_reply(
+    upstream: OddUpstream, provider: OpenAIProvider, steps: list[Step], stream: bool
+) -> None:
     """None of these oddities changes the reply. A request for a whole reply gets one batch, even if the host streams."""
     batches = await ask(provider, upstream, *steps, stream=stream)
     assert flat(batches) == GOOD
@@ -265,7 +267,7 @@ async def test_a_host_that_goes_on_after_its_end_and_falls_silent(upstream: OddU
     await asyncio.wait_for(upstream.left.get(), 5)
 
 
-async def test_no_usage_is_waited_for_behind_the_end_of_the_body(
+async def test_usage_is_not_awaited_after_the_end_of_the_body(
     upstream: OddUpstream, provider: OpenAIProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Usage is not waited for after the end of the body, nor if it has come already."""
@@ -357,7 +359,7 @@ async def test_error_in_a_good_answer(upstream: OddUpstream, provider: OpenAIPro
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
-async def test_what_is_wrong_with_a_request_is_told(upstream: OddUpstream, provider: OpenAIProvider, stream: bool) -> None:
+async def test_the_explanation_of_a_rejection_is_kept(upstream: OddUpstream, provider: OpenAIProvider, stream: bool) -> None:
     """The provider's explanation of a rejected request is kept without the key and the host, wherever it comes."""
     host = upstream.base_url.split("/")[2]
     words = {

@@ -187,10 +187,10 @@ def test_assistant_messages() -> None:
     assert messages(Message(Role.ASSISTANT, (Thinking("hm"), Text("a")))) == [{"role": "assistant", "content": "a"}]
     assert messages(Message(Role.ASSISTANT, (call,)))[0]["content"] is None
     assert messages(Message(Role.ASSISTANT, (Refusal("no"),))) == [{"role": "assistant", "content": None, "refusal": "no"}]
-    said = (Text("a"), Refusal("no"))
-    assert messages(Message(Role.ASSISTANT, said)) == [{"role": "assistant", "content": "a", "refusal": "no"}]
+    blocks = (Text("a"), Refusal("no"))
+    assert messages(Message(Role.ASSISTANT, blocks)) == [{"role": "assistant", "content": "a", "refusal": "no"}]
     parts = [{"type": "text", "text": "a"}, {"type": "refusal", "refusal": "no"}]
-    assert messages(Message(Role.ASSISTANT, said, listed=True)) == [{"role": "assistant", "content": parts}]
+    assert messages(Message(Role.ASSISTANT, blocks, listed=True)) == [{"role": "assistant", "content": parts}]
 
 
 def test_tool_results() -> None:
@@ -292,13 +292,13 @@ def test_of_a_message_only_known_fields_are_sent_where_the_caller_speaks_another
     call = ToolCall("c", "f", "{}", extra={"extra_content": {"signature": "s"}, "index": 0, "function": {"strict": True}})
     text = Text("Hi", extra={"cache_control": {"type": "ephemeral"}, "id": "t1"})
     picture = Image(Media(url="https://x/y.png"), extra={"image_url": {"id": 5}, "id": "i1"})
-    said = (
+    conversation = (
         Message(Role.USER, (Text("Hi"),), name="ann", extra=ours),
         Message(Role.USER, (text, picture, Opaque({"type": "odd", "id": "o1"}))),
         Message(Role.ASSISTANT, (call,), extra=known | ours),
         Message(Role.TOOL, (ToolResult("c", (Text("42", extra={"id": "t2"}),)),), extra=ours),
     )
-    user, parts, assistant, tool = encoded(ChatRequest("m", said, stream=False, known_fields=True))["messages"]
+    user, parts, assistant, tool = encoded(ChatRequest("m", conversation, stream=False, known_fields=True))["messages"]
     assert user == {"role": "user", "name": "ann", "content": "Hi"}
     assert parts["content"] == [
         {"type": "text", "text": "Hi", "cache_control": {"type": "ephemeral"}},
@@ -308,4 +308,4 @@ def test_of_a_message_only_known_fields_are_sent_where_the_caller_speaks_another
     calls = [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}, "extra_content": {"signature": "s"}}]
     assert assistant == {"role": "assistant", "content": None, "tool_calls": calls, **known}
     assert tool == {"role": "tool", "tool_call_id": "c", "content": "42"}
-    assert messages(*said)[0] == {"role": "user", "name": "ann", "content": "Hi", **ours}
+    assert messages(*conversation)[0] == {"role": "user", "name": "ann", "content": "Hi", **ours}

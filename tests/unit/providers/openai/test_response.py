@@ -549,7 +549,7 @@ def test_thoughts_that_are_counted_beside_the_completion() -> None:
         assert whole(reply({"content": "a"}, usage=usage))[2] == found
 
 
-def test_fields_of_the_reply_keep_their_order_and_are_told_as_often_as_they_come() -> None:
+def test_unknown_fields_of_the_reply_keep_their_order_and_repetitions() -> None:
     """Unknown fields of the reply keep their order.
 
     New and changed ones are sent at once, and repeated ones are marked as repeated.
@@ -672,11 +672,11 @@ def test_a_call_begins_at_once_only_where_its_tool_was_offered() -> None:
     custom = NativeTool({"type": "custom", "custom": {"name": "run"}})
     tools = (Tool("f"), custom, NativeTool({"type": "web_search"}), NativeTool({"custom": {"name": 5}}))
     for name, begins in (("f", True), ("run", True), ("g", False)):
-        asked = ReplyReader(ChatRequest("m", (), stream=True, tools=tools), "p")
+        read = ReplyReader(ChatRequest("m", (), stream=True, tools=tools), "p")
         call = {"index": 0, "id": "c", "type": "function", "function": {"name": name, "arguments": "{"}}
-        events = asked.feed(sse(delta(tool_calls=[call])))
+        events = read.feed(sse(delta(tool_calls=[call])))
         assert any(isinstance(event, InputDelta) for event in events) is begins
         rest = sse(delta(tool_calls=[{"index": 0, "function": {"arguments": "}"}}]), delta(finish="tool_calls"))
-        events += [*asked.feed(rest), *asked.end()]
+        events += [*read.feed(rest), *read.end()]
         check(events)
         assert "".join(event.text for event in events if isinstance(event, InputDelta)) == "{}"
