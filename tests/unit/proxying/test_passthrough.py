@@ -41,10 +41,10 @@ class System:
 
     def __init__(self, *answers: Sequence[str]) -> None:
         self.answers = list(answers)
-        self.asked: list[str] = []
+        self.lookups: list[str] = []
 
     async def __call__(self, host: str, port: int) -> Sequence[str]:
-        self.asked.append(host)
+        self.lookups.append(host)
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
 
@@ -70,7 +70,7 @@ async def test_the_address_that_was_checked_is_the_one_connected_to(upstream: Od
     received = upstream.requests[-1]
     assert (received.path, received.body) == ("/x?a=%41+%2f", BODY)
     assert received.headers == {"host": f"models.test:{port_of(upstream)}", "accept": "a", "content-length": str(len(BODY))}
-    assert system.asked == ["models.test"]
+    assert system.lookups == ["models.test"]
     await through.close()
 
 
@@ -85,7 +85,7 @@ async def test_a_request_that_crosses_a_close_is_sent_again(upstream: OddUpstrea
     upstream.script("odd", [answer(b"ok")])
     await post(through, url)
     for connection in list(upstream._open):
-        connection.drop()  # nothing is awaited until the request is on its way
+        connection.drop()  # there is no await before the request is sent
     assert await post(through, url) == (200, b"ok")
     assert (len(upstream.requests), upstream.connections) == (2, 2)
     upstream.script("odd", [b"H", CUT])
@@ -102,11 +102,11 @@ async def test_a_name_that_is_bound_anew_is_refused(upstream: OddUpstream) -> No
     through = passing(upstream, system)
     url = f"http://models.test:{port_of(upstream)}"
     await post(through, url)
-    through._client._session().connector.clear_dns_cache()  # type: ignore[union-attr]  # as if its time had passed
+    through._client._session().connector.clear_dns_cache()  # type: ignore[union-attr]  # as if the cached address had expired
     with pytest.raises(PermissionDenied):
         await post(through, url)
     assert len(upstream.requests) == 1
-    assert len(system.asked) == 2
+    assert len(system.lookups) == 2
     await through.close()
 
 
@@ -155,7 +155,9 @@ async def test_cookies_are_not_kept(upstream: OddUpstream) -> None:
         ([b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nxx", CUT], ProviderProtocolError),
     ],
 )
-async def test_each_failure_is_one_of_the_tree(upstream: OddUpstream, steps: list[Step], expected: type[AntiphonError]) -> None:
+async def test_each_failure_is_an_error_of_the_domain(
+    upstream: OddUpstream, steps: list[Step], expected: type[AntiphonError]
+) -> None:
     """Each failure, before and after the first byte, is an error of the domain.
 
     Redirects are not followed, and invalid statuses not passed on.
