@@ -48,8 +48,8 @@ def test_every_method_has_a_scope_and_a_shape_of_errors(dialect: Dialect) -> Non
     declared = _rest_methods()[dialect.service.full_name]
     missing = sorted(declared - dialect.methods.keys())
     assert not missing, f"add to METHODS in rest/{dialect.name}/methods.py: {missing}"
-    gone = sorted(dialect.methods.keys() - declared)
-    assert not gone, f"remove from METHODS in rest/{dialect.name}/methods.py: {gone}"
+    extra = sorted(dialect.methods.keys() - declared)
+    assert not extra, f"remove from METHODS in rest/{dialect.name}/methods.py: {extra}"
     full = {f"{dialect.service.full_name}/{name}" for name in declared}
     assert full <= scopes().keys()
     assert full <= renderers().keys()

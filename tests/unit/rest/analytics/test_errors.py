@@ -63,7 +63,7 @@ def test_a_400_always_has_details() -> None:
     assert json.loads(render_error(broken)[2])["details"] == [{"field": "body", "message": "JSON decode error"}]
 
 
-def test_what_envoy_refuses_has_the_documented_shape() -> None:
+def test_envoys_own_errors_have_the_documented_shape() -> None:
     """Envoy's own errors have the same form, with fixed names of statuses."""
     assert refusal(413, "No.") == {"error": "Payload Too Large", "message": "No.", "code": 413}
     assert refusal(400, "No.") == {"error": "Bad Request", "message": "No.", "code": 400, "details": []}

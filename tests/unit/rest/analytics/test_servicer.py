@@ -29,10 +29,10 @@ CONTEXT = domain.Message(domain.Role.SYSTEM, (domain.Text("Acme sells hats."),))
 
 
 async def called(
-    provider: ScriptedProvider, body: dict[str, Any], said: list[httpbody_pb2.HttpBody] | None = None, caller: Principal = ADMIN
+    provider: ScriptedProvider, body: dict[str, Any], written: list[httpbody_pb2.HttpBody] | None = None, caller: Principal = ADMIN
 ) -> list[httpbody_pb2.HttpBody]:
-    """Return what the servicer writes for a body. `said` collects it, even if the call raises."""
-    said = [] if said is None else said
+    """Return what the servicer writes for a body. `written` collects it, even if the call raises."""
+    written = [] if written is None else written
     chat = ChatService(Router([(provider, ["one", "two"])]), Recorder(NO_STORE), NO_PRICES, timeout=60)
     servicer = analytics.AnalyticsServicer(chat, Contexts({"acme": ClientConfig(context="Acme sells hats.")}, {}))
     data = {"messages": [{"role": "user", "content": "Hello"}]} | body
@@ -40,8 +40,8 @@ async def called(
     as_caller(caller)
     context: Any = Context()
     async for piece in servicer.CreateAnalyticsChat(request, context):
-        said.append(piece)
-    return said
+        written.append(piece)
+    return written
 
 
 async def test_the_documented_answer() -> None:
@@ -89,7 +89,7 @@ async def test_a_clients_context_stands_before_the_conversation(client: str | No
     assert provider.requests[0].trusted == len(expected) - 1, "the operator's words are not guarded, and the caller's are"
 
 
-async def test_what_is_documented_elsewhere_counts_and_what_is_unknown_does_not() -> None:
+async def test_openai_parameters_are_used_and_unknown_ones_dropped() -> None:
     """Sampling and tools reach the provider, `n` is ignored, and unknown fields are dropped."""
     provider = ScriptedProvider()
     tool = {"type": "function", "function": {"name": "f"}}
@@ -122,7 +122,7 @@ async def test_a_tool_call_stands_beside_the_content() -> None:
     }
 
 
-async def test_what_came_in_one_delta_is_one_chunk() -> None:
+async def test_a_delta_group_is_one_chunk() -> None:
     """A group of deltas becomes one chunk, in which refusals and transcripts are content too."""
     group: domain.Batch = [
         domain.DeltaGroup(0, 6),
@@ -167,7 +167,7 @@ async def test_the_one_function_of_2023_stands_beside_the_content() -> None:
         ({"stream": 1, "seed": "7", "logprobs": 0}, ["stream", "seed", "logprobs"]),
     ],
 )
-async def test_every_field_at_fault_is_told(body: dict[str, Any], fields: list[str]) -> None:
+async def test_every_wrong_field_is_reported(body: dict[str, Any], fields: list[str]) -> None:
     """Every wrong field is listed by its path, and the provider is not asked."""
     provider = ScriptedProvider()
     with pytest.raises(InvalidRequest) as caught:
@@ -180,7 +180,7 @@ async def test_every_field_at_fault_is_told(body: dict[str, Any], fields: list[s
 
 
 @pytest.mark.parametrize("client", [None, "acme"])
-async def test_a_message_at_fault_is_told_by_its_place_in_the_body(client: str | None) -> None:
+async def test_a_wrong_message_is_reported_by_its_index(client: str | None) -> None:
     """A wrong message is named by its index in the body, with or without a client's context before it."""
     messages = [{"role": "user", "content": "x"}, {"role": "user", "content": "a\0"}]
     with pytest.raises(InvalidRequest) as caught:
@@ -190,19 +190,19 @@ async def test_a_message_at_fault_is_told_by_its_place_in_the_body(client: str |
 
 async def test_a_late_failure_is_an_event_and_no_done() -> None:
     """A failure during a stream is an event with the error, without [DONE]."""
-    said: list[httpbody_pb2.HttpBody] = []
+    written: list[httpbody_pb2.HttpBody] = []
     provider = ScriptedProvider([START, domain.TextDelta(0, "Hel")], ProviderProtocolError("Cut.", provider="scripted"))
     with pytest.raises(ProviderProtocolError):
-        await called(provider, {"stream": True}, said)
-    assert said[-1].data == b'data: {"error":"Error","message":"Cut.","code":502}\n\n'
+        await called(provider, {"stream": True}, written)
+    assert written[-1].data == b'data: {"error":"Error","message":"Cut.","code":502}\n\n'
 
 
 async def test_a_failure_before_the_first_byte_is_a_status() -> None:
     """A failure before the first byte is raised, so that it can become a status."""
-    said: list[httpbody_pb2.HttpBody] = []
+    written: list[httpbody_pb2.HttpBody] = []
     with pytest.raises(ProviderUnavailable):
-        await called(ScriptedProvider(ProviderUnavailable("x", provider="scripted")), {"stream": True}, said)
-    assert said == []
+        await called(ScriptedProvider(ProviderUnavailable("x", provider="scripted")), {"stream": True}, written)
+    assert written == []
 
 
 async def test_a_refusal_is_the_content() -> None:
@@ -214,7 +214,7 @@ async def test_a_refusal_is_the_content() -> None:
     assert await streamed(ScriptedProvider(*batches)) == expected
 
 
-async def test_sound_alone_is_shown_by_what_is_said_in_it() -> None:
+async def test_the_content_of_sound_alone_is_its_transcript() -> None:
     """The content of sound alone is its transcript; if there is text, that is the content."""
     begun = domain.BlockStarted(1, 0, domain.Audio(domain.Media(), "a"))
     sound = domain.MediaDelta(1, "AAAA", "Good day.", expires=7)

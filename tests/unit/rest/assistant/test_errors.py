@@ -38,6 +38,6 @@ def test_errors_are_a_message(error: Any, status: int, message: str) -> None:
     assert ("retry-after" in headers) == (status in (429, 503))
 
 
-def test_what_envoy_refuses_is_a_message() -> None:
+def test_envoys_own_errors_are_messages() -> None:
     """Envoy's own errors have the same form."""
     assert refusal(413, "No.") == {"message": "No."}

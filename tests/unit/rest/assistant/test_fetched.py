@@ -54,7 +54,7 @@ async def test_a_small_chat_is_one_piece() -> None:
     assert [message["content"] for message in json.loads(piece)["messages"]] == ["a", "b"]
 
 
-async def test_a_chat_that_is_deleted_while_it_is_read_is_no_whole_object() -> None:
+async def test_a_chat_that_is_deleted_while_it_is_read_gives_invalid_json() -> None:
     """If the chat is deleted while it is written, the call raises, and the pieces so far are not valid JSON."""
     store = MemoryStore()
     made = await store.create("ann", title="t", source="", pinned=False, messages=[user("x" * 3_000_000)] * 3)

@@ -68,7 +68,7 @@ def sent(**body: Any) -> httpbody_pb2.HttpBody:
     return httpbody_pb2.HttpBody(data=json.dumps(body).encode())
 
 
-async def test_of_what_comes_before_a_chat_only_the_personas_words_are_trusted() -> None:
+async def test_context_is_guarded_and_the_personas_prompt_is_not() -> None:
     """Context from the caller is guarded and not stored. The persona's system prompt is sent unchanged."""
     guards = build_guards([GuardConfig(name="words", kind="blocklist", patterns=["bad"], action="mask", replacement="#")])  # type: ignore[call-arg]
     dialect = Dialect(guards=guards, stern=PersonaConfig(system="Be bad"))
@@ -79,7 +79,7 @@ async def test_of_what_comes_before_a_chat_only_the_personas_words_are_trusted()
         domain.Message(domain.Role.USER, (domain.Text("Hi"),)),
     )
     context = domain.Message(domain.Role.SYSTEM, (domain.Text('Context for this chat:\n\nIt is #\n\n{"#":1}'),))
-    assert [asked.messages for asked in dialect.provider.requests] == [(system, context, user), (system, user)]
+    assert [request.messages for request in dialect.provider.requests] == [(system, context, user), (system, user)]
     kept = (await dialect.store.messages("me", made["chatId"])).messages
     assert [stored.message.role for stored in kept] == [domain.Role.USER, domain.Role.ASSISTANT]
 
@@ -104,10 +104,10 @@ async def test_fields_of_a_message_are_kept_but_for_those_that_a_fetch_added() -
     chat = await dialect.call("CreateChat", assistant_pb2.CreateChatRequest(body=sent(messages=history)))
     kept = await dialect.call("FetchChat", assistant_pb2.FetchChatRequest(chat_id=chat["chatId"]))
     assert {name: value for name, value in kept["messages"][1].items() if name not in ours} == before
-    (asked,) = dialect.provider.requests
-    assert asked.known_fields
+    (request,) = dialect.provider.requests
+    assert request.known_fields
     blocks = (domain.Thinking("Hm"), domain.Refusal("No"), domain.Audio(domain.Media(), "a"))
-    assert (asked.messages[2].blocks, asked.messages[2].extra) == (blocks, {"weight": 0})
+    assert (request.messages[2].blocks, request.messages[2].extra) == (blocks, {"weight": 0})
 
 
 async def test_a_chat_is_made_and_goes_on() -> None:
@@ -158,7 +158,7 @@ async def test_tools(tools: Any, names: list[str]) -> None:
     assert [tool.name for tool in found if isinstance(tool, domain.Tool)] == names
 
 
-async def test_a_stream_tells_thought_reply_tools_and_metadata() -> None:
+async def test_a_stream_has_thoughts_text_calls_and_metadata() -> None:
     """A stream has thoughts, text, tool calls and metadata in this order. Line ends within text do not split an event."""
     call = [domain.BlockStarted(2, 0, domain.ToolCall("c1", "f", "")), domain.InputDelta(2, "{}")]
     dialect = Dialect([START], [domain.ThinkingDelta(0, "Hm"), domain.TextDelta(1, "a\u2028b\n")], [*call, USAGE, STOP])
@@ -198,7 +198,7 @@ CUSTOM = {"id": "c2", "type": "custom", "custom": {"name": "sql", "input": "SELE
         ),
     ],
 )
-async def test_every_kind_of_call_is_told(call: domain.ToolCall, response: dict[str, Any], content: dict[str, Any]) -> None:
+async def test_every_kind_of_call_is_in_the_reply(call: domain.ToolCall, response: dict[str, Any], content: dict[str, Any]) -> None:
     """Every kind of tool call is in the whole reply and in an event: custom, function call of 2023, unknown."""
     begun = domain.BlockStarted(0, 0, replace(call, arguments=""))
     dialect = Dialect([START], [begun, *([domain.InputDelta(0, call.arguments)] if call.arguments else []), USAGE, STOP])
@@ -219,7 +219,7 @@ async def test_a_failure_before_the_first_byte_is_raised() -> None:
     pieces = []
     with pytest.raises(ProviderProtocolError):
         async for piece in dialect.servicer.GenerateStream(request, Context()):
-            pieces.append(piece.data)  # noqa: PERF401  # what came before the error counts
+            pieces.append(piece.data)  # noqa: PERF401  # the pieces before the error count
     assert json.loads(pieces[-1].removeprefix(b"data: ")) == {"type": "error", "content": None, "error": {"message": "Cut."}}
 
 
@@ -232,7 +232,7 @@ async def test_a_direct_chat_asks_the_store_nothing() -> None:
     assert dialect.store.calls == 0
 
 
-async def test_messages_by_their_place() -> None:
+async def test_a_chat_is_forked_at_a_message_index() -> None:
     """A chat can be forked at a message index. A wrong index, and an index together with an id, are refused."""
     dialect = Dialect()
     chat = (await dialect.generate())["chatId"]
@@ -258,7 +258,7 @@ async def test_a_message_cannot_name_itself() -> None:
 @pytest.mark.parametrize(
     "body", [{"stream": "true"}, {"stream": 1}, {"voice": 0}, {"scope": 1}, {"tools": 5}, {"fast_context": {}}]
 )
-async def test_a_wrong_type_is_told_with_the_callers_name_of_the_field(body: dict[str, Any]) -> None:
+async def test_a_wrong_type_is_reported_by_the_callers_field_name(body: dict[str, Any]) -> None:
     """Types are strict, and an error has the field name that the caller used."""
     with pytest.raises(InvalidRequest) as caught:
         await Dialect().generate(**body)
@@ -266,23 +266,23 @@ async def test_a_wrong_type_is_told_with_the_callers_name_of_the_field(body: dic
 
 
 @pytest.mark.parametrize(
-    ("method", "asking"),
+    ("method", "request_type"),
     [
         ("Generate", assistant_pb2.GenerateRequest),
         ("GenerateStream", assistant_pb2.GenerateStreamRequest),
         ("Chat", assistant_pb2.ChatRequest),
     ],
 )
-async def test_a_message_at_fault_is_told_by_its_place_in_the_body(method: str, asking: Any) -> None:
+async def test_a_wrong_message_is_reported_by_its_index(method: str, request_type: Any) -> None:
     """A wrong message is named by its index in the body, without the persona's prompt before it."""
     history = [*HI, {"role": "user", "content": "a\0"}]
     with pytest.raises(InvalidRequest) as caught:
-        await Dialect().call(method, asking(body=sent(chat_history=history)))
+        await Dialect().call(method, request_type(body=sent(chat_history=history)))
     assert message_of_error(caught.value) == "chat_history.1: text must not hold the character NUL"
 
 
 @pytest.mark.parametrize("title", [None, " "])
-async def test_a_title_that_nobody_sent_is_not_at_fault(title: str | None) -> None:
+async def test_a_derived_title_is_never_reported_as_wrong(title: str | None) -> None:
     """A NUL is left out of a derived title, so that the error names the message and not the title."""
     body = sent(messages=[{"role": "user", "content": "a\0b"}], title=title)
     made = await Dialect().call("CreateChat", assistant_pb2.CreateChatRequest(body=body))

@@ -30,6 +30,6 @@ def test_errors_are_details(error: AntiphonError, status: int) -> None:
     assert ("retry-after" in headers) is (status == 429)
 
 
-def test_what_envoy_refuses_is_a_detail() -> None:
+def test_envoys_own_errors_are_details() -> None:
     """Envoy's own errors have the same form."""
     assert refusal(413, "No.") == {"detail": "No."}

@@ -48,19 +48,19 @@ async def called(
     *own: str,
     at: str = "scripted",
     caller: Principal = USER,
-    said: list[httpbody_pb2.HttpBody] | None = None,
+    written: list[httpbody_pb2.HttpBody] | None = None,
     context: Context | None = None,
 ) -> list[httpbody_pb2.HttpBody]:
-    """Return what the servicer writes for a body. `said` collects it, even if the call raises."""
-    said = [] if said is None else said
+    """Return what the servicer writes for a body. `written` collects it, even if the call raises."""
+    written = [] if written is None else written
     if isinstance(body, dict):
         body = json.dumps({"model": "one", "chat_input": "Hello"} | body).encode()
     request = engine_pb2.CreateEngineChatRequest(provider=at, body=httpbody_pb2.HttpBody(data=body))
     as_caller(caller)
     given: Any = context or Context()
     async for piece in servicer(provider, *own).CreateEngineChat(request, given):
-        said.append(piece)
-    return said
+        written.append(piece)
+    return written
 
 
 async def answered(provider: ScriptedProvider, **body: Any) -> dict[str, Any]:
@@ -155,11 +155,11 @@ async def test_a_conversation_is_its_own_context() -> None:
     assert [message.role for message in provider.requests[0].messages] == [domain.Role.SYSTEM, domain.Role.USER]
 
 
-@pytest.mark.parametrize(("name", "told"), [("one-2024-08-06", "one"), ("two", "two"), ("", "one")])
-async def test_a_version_behind_the_models_name_is_not_told(name: str, told: str) -> None:
+@pytest.mark.parametrize(("name", "expected"), [("one-2024-08-06", "one"), ("two", "two"), ("", "one")])
+async def test_a_version_suffix_of_the_model_is_not_returned(name: str, expected: str) -> None:
     """A version suffix of the requested model is not returned; another model's name is."""
     started = domain.Started("x", name, ORIGIN, 1)
-    assert (await answered(ScriptedProvider([started, USAGE, STOP])))["model"] == told
+    assert (await answered(ScriptedProvider([started, USAGE, STOP])))["model"] == expected
 
 
 def call(
@@ -241,7 +241,7 @@ async def test_an_end_token_carries_the_measurements() -> None:
     """The end token has the figures in the form of LLMstudio 0.3."""
     pieces = await called(ScriptedProvider(), {"is_stream": "True", "has_end_token": True})
     token, *figures = pieces[-1].data.decode().split(",")
-    assert token == "<END_TOKEN>"  # noqa: S105 - of a text
+    assert token == "<END_TOKEN>"  # noqa: S105 - marks the end of a text
     found = dict(figure.split("=") for figure in figures)
     assert " ".join(found) == (
         "input_tokens output_tokens cost_usd latency_s time_to_first_token_s inter_token_latency_s tokens_per_second"
@@ -316,23 +316,25 @@ async def test_a_long_request_is_not_repeated_in_a_chunk(size: int) -> None:
 @pytest.mark.parametrize("is_1x", [False, True])
 async def test_a_late_failure_breaks_the_transfer(is_1x: bool) -> None:
     """A failure during a stream breaks the transfer off without an end token, because plain text has no place for an error."""
-    said: list[httpbody_pb2.HttpBody] = []
+    written: list[httpbody_pb2.HttpBody] = []
     context = Context()
     provider = ScriptedProvider([START, domain.TextDelta(0, "Hel")], ProviderProtocolError("Cut.", provider="scripted"))
     body = {"is_stream": True, "has_end_token": True} | ({"retries": 0} if is_1x else {})
     with pytest.raises(ProviderProtocolError):
-        await called(provider, body, said=said, context=context)
-    assert len(said) == 1
+        await called(provider, body, written=written, context=context)
+    assert len(written) == 1
     assert len(context.trailing) > 100
 
 
 async def test_a_failure_before_the_first_byte_is_a_status() -> None:
     """A failure before the first byte is raised, so that it can become a status."""
-    said: list[httpbody_pb2.HttpBody] = []
+    written: list[httpbody_pb2.HttpBody] = []
     context = Context()
     with pytest.raises(ProviderRateLimited):
-        await called(ScriptedProvider(ProviderRateLimited("x", provider="p")), {"is_stream": True}, said=said, context=context)
-    assert (said, context.trailing) == ([], ())
+        await called(
+            ScriptedProvider(ProviderRateLimited("x", provider="p")), {"is_stream": True}, written=written, context=context
+        )
+    assert (written, context.trailing) == ([], ())
 
 
 @pytest.mark.parametrize(
@@ -350,7 +352,7 @@ async def test_a_failure_before_the_first_byte_is_a_status() -> None:
         ({"tools": [{"type": "function"}]}, [("tools", 0, "function")]),
     ],
 )
-async def test_every_field_at_fault_is_told(body: Any, places: list[tuple[str | int, ...]]) -> None:
+async def test_every_wrong_field_is_reported(body: Any, places: list[tuple[str | int, ...]]) -> None:
     """Every wrong field is listed by its place in the body, without values. The provider is not asked."""
     provider = ScriptedProvider()
     with pytest.raises(InvalidRequest) as caught:
@@ -364,13 +366,13 @@ async def test_every_field_at_fault_is_told(body: Any, places: list[tuple[str | 
 
 
 @pytest.mark.parametrize(
-    ("said", "place"),
+    ("chat_input", "place"),
     [("a\0", ["chat_input"]), ([{"role": "user", "content": "x"}, {"role": "user", "content": "a\0"}], ["chat_input", 1])],
 )
-async def test_a_nul_is_told_where_it_stands(said: Any, place: list[str | int]) -> None:
+async def test_a_nul_is_reported_at_its_place(chat_input: Any, place: list[str | int]) -> None:
     """A NUL is reported at its place in the body, with an index only if `chat_input` is a list."""
     with pytest.raises(InvalidRequest) as caught:
-        await called(ScriptedProvider(), {"chat_input": said})
+        await called(ScriptedProvider(), {"chat_input": chat_input})
     assert json.loads(render_error(caught.value)[2])["detail"][0]["loc"] == place
 
 
@@ -467,7 +469,7 @@ async def test_a_long_body_has_its_key_in_the_header(monkeypatch: pytest.MonkeyP
 # Lists.
 
 
-async def said_by(method: Any, request: Any) -> Any:
+async def json_of(method: Any, request: Any) -> Any:
     context: Any = Context()
     (piece,) = [piece async for piece in method(request, context)]
     return json.loads(piece.data)
@@ -477,27 +479,27 @@ async def test_the_lists() -> None:
     """Providers, models by name, and parameters with the defaults that are used are listed, limited to the caller's models."""
     as_caller(USER)
     dialect = servicer(ScriptedProvider())
-    assert await said_by(dialect.ListEngineProviders, engine_pb2.ListEngineProvidersRequest()) == ["scripted"]
+    assert await json_of(dialect.ListEngineProviders, engine_pb2.ListEngineProvidersRequest()) == ["scripted"]
     models = {"name": "scripted", "models": ["one"]}
-    assert await said_by(dialect.ListEngineModels, engine_pb2.ListEngineModelsRequest()) == {"scripted": models}
-    assert await said_by(dialect.ListEngineModels, engine_pb2.ListEngineModelsRequest(provider="scripted")) == models
-    parameters = await said_by(dialect.ListEngineParameters, engine_pb2.ListEngineParametersRequest(provider="scripted"))
+    assert await json_of(dialect.ListEngineModels, engine_pb2.ListEngineModelsRequest()) == {"scripted": models}
+    assert await json_of(dialect.ListEngineModels, engine_pb2.ListEngineModelsRequest(provider="scripted")) == models
+    parameters = await json_of(dialect.ListEngineParameters, engine_pb2.ListEngineParametersRequest(provider="scripted"))
     assert {parameter["id"]: parameter["default"] for parameter in parameters} == DEFAULTS
     assert all(set(parameter) == {"id", "name", "type", "default", "min", "max", "step"} for parameter in parameters)
     as_caller(Principal("narrow", owner="narrow", models=("two", "other/*")))
     nothing = {"scripted": {**models, "models": []}}
-    assert await said_by(dialect.ListEngineModels, engine_pb2.ListEngineModelsRequest()) == nothing
-    health = await said_by(dialect.GetHealth, engine_pb2.GetHealthRequest())
+    assert await json_of(dialect.ListEngineModels, engine_pb2.ListEngineModelsRequest()) == nothing
+    health = await json_of(dialect.GetHealth, engine_pb2.GetHealthRequest())
     assert health["status"] == "healthy"
 
 
-async def test_lists_of_what_is_not_there() -> None:
+async def test_lists_of_an_unknown_provider_are_refused() -> None:
     """Lists of an unknown provider raise `ProviderNotFound`; a missing provider raises `InvalidRequest`."""
     dialect = servicer(ScriptedProvider())
     with pytest.raises(ProviderNotFound):
-        await said_by(dialect.ListEngineModels, engine_pb2.ListEngineModelsRequest(provider="x"))
+        await json_of(dialect.ListEngineModels, engine_pb2.ListEngineModelsRequest(provider="x"))
     with pytest.raises(ProviderNotFound):
-        await said_by(dialect.ListEngineParameters, engine_pb2.ListEngineParametersRequest(provider="x"))
+        await json_of(dialect.ListEngineParameters, engine_pb2.ListEngineParametersRequest(provider="x"))
     with pytest.raises(InvalidRequest) as caught:
-        await said_by(dialect.ListEngineParameters, engine_pb2.ListEngineParametersRequest())
+        await json_of(dialect.ListEngineParameters, engine_pb2.ListEngineParametersRequest())
     assert caught.value.violations[0].path == ("query", "provider")

@@ -70,7 +70,7 @@ def test_thoughts_have_the_name_that_their_provider_gives_them_too() -> None:
     ]
 
 
-def test_thoughts_with_a_state_are_told_in_details_too() -> None:
+def test_thoughts_with_a_state_are_in_details_too() -> None:
     """Thoughts with a state are in `reasoning_details` too, with the wrapped signature at the end.
 
     Encrypted ones have their own entry.
@@ -145,17 +145,17 @@ def test_every_kind_of_block_has_its_chunks() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "told"),
+    ("reason", "expected"),
     [
         (domain.FinishReason.REFUSAL, "content_filter"),
         (domain.FinishReason.PAUSE, "length"),
         (domain.FinishReason.CONTEXT_WINDOW, "length"),
     ],
 )
-def test_reasons_that_the_api_has_another_word_for(reason: domain.FinishReason, told: str) -> None:
+def test_reasons_that_the_api_has_another_word_for(reason: domain.FinishReason, expected: str) -> None:
     """Finish reasons that the API does not have are replaced by those that its clients read."""
     found = chunks([START, domain.TextDelta(0, "x"), domain.Finished(0, reason, "odd")])
-    assert found[-1]["choices"][0]["finish_reason"] == told
+    assert found[-1]["choices"][0]["finish_reason"] == expected
 
 
 def test_the_first_chunk_of_a_recorded_stream_has_its_session() -> None:
@@ -167,7 +167,7 @@ def test_the_first_chunk_of_a_recorded_stream_has_its_session() -> None:
     assert not any("session_id" in chunk for chunk in chunks([domain.Started("id", "model", ORIGIN, 1), *events]))
 
 
-def test_what_came_in_one_delta_is_one_chunk() -> None:
+def test_a_delta_group_is_one_chunk() -> None:
     """A group of deltas becomes one chunk with text, thoughts, calls and unknown fields. Every call has a function."""
     token = {"token": "x", "logprob": -1}
     google = {"extra_content": {"google": {"thought_signature": "ap1.scripted.s"}}}
@@ -262,7 +262,7 @@ def test_parts_that_are_not_known_stand_among_the_text() -> None:
     assert deltas(domain.DeltaGroup(0, 8), *events) == [{"content": content}]
 
 
-def test_what_is_told_of_a_reply_is_told_once() -> None:
+def test_unknown_fields_of_a_reply_are_sent_once() -> None:
     """Unknown fields of the reply are in the next chunk, or in the last one. Those that the provider repeats are in every chunk."""
     found = chunks(
         [
@@ -299,7 +299,7 @@ def test_what_is_told_of_a_reply_is_told_once() -> None:
     assert list(found[0])[4:6] == ["ids", "fp"]
 
 
-def test_tokens_written_to_a_cache_are_told() -> None:
+def test_tokens_written_to_a_cache_are_reported() -> None:
     """Tokens written to a cache are in the prompt's details if the provider counts them, 0 included."""
     for usage, expected in (
         (domain.Usage(7, 5, 12, cache_write_tokens=6), 6),

@@ -34,8 +34,8 @@ def test_a_whole_reply_is_a_completion_object() -> None:
             domain.Finished(0, domain.FinishReason.TOOL_CALLS, "tool_calls"),
         )
     )
-    said = {"role": "assistant", "content": None, "refusal": None, "tool_calls": [CALL], "annotations": []}
-    assert found["choices"] == [{"index": 0, "message": said, "logprobs": None, "finish_reason": "tool_calls"}]
+    expected = {"role": "assistant", "content": None, "refusal": None, "tool_calls": [CALL], "annotations": []}
+    assert found["choices"] == [{"index": 0, "message": expected, "logprobs": None, "finish_reason": "tool_calls"}]
     assert found["usage"]["prompt_tokens_details"] == {"cached_tokens": 3, "audio_tokens": 0}
     assert (found["object"], found["service_tier"], found["usage"]["cost"]) == ("chat.completion", "default", 1)
 
@@ -57,7 +57,7 @@ def test_texts_are_one_and_thoughts_are_one() -> None:
     assert "reasoning_details" not in found
 
 
-def test_what_is_opaque_goes_out_wrapped() -> None:
+def test_opaque_values_are_wrapped() -> None:
     """Signatures and encrypted thoughts are wrapped with their origin."""
     rest = {"reasoning_details": {"type": "reasoning.text", "format": "f"}}
     found = message(

@@ -179,7 +179,7 @@ def test_parts_that_a_provider_has_in_a_form_of_its_own(part: Any) -> None:
     assert message.blocks == (domain.Opaque(part),)
 
 
-def test_tools_keep_what_is_not_known() -> None:
+def test_tools_keep_unknown_fields() -> None:
     """Unknown fields of a function and tools of other types are kept."""
     tools = parsed(
         tools=[
@@ -219,7 +219,7 @@ def test_tools_keep_what_is_not_known() -> None:
         ({"audio": {"voice": "x"}}, [("audio.format", "missing")]),
     ],
 )
-def test_a_bad_body_is_told_field_by_field(fields: dict[str, Any], expected: list[tuple[str, str]]) -> None:
+def test_every_wrong_field_is_reported(fields: dict[str, Any], expected: list[tuple[str, str]]) -> None:
     """Every wrong field is reported by path and kind."""
     assert failing(**fields) == expected
 
@@ -231,7 +231,7 @@ def test_what_is_not_a_json_object_is_refused(data: bytes) -> None:
         parse(data, request.ChatCompletionBody)
 
 
-def test_more_messages_than_can_be_looked_at_are_refused_at_once() -> None:
+def test_too_many_messages_are_refused_before_they_are_checked() -> None:
     """More than 10,000 messages are refused before any of them is checked. At most 100 faults are reported."""
     assert failing(messages=[1] * 10_001) == [("messages", "too_long")]
     assert len(failing(messages=[1] * 1000)) == 100

@@ -18,7 +18,7 @@ from antiphon.rest.registry import DIALECTS
 from tests.unit.domain.test_errors import leaves
 
 GATEWAY = Path(__file__).parents[4] / "gateway"
-ASKING = {
+MODEL_METHODS = {
     name: (method.statuses, dialect.errors_of(name).render)
     for dialect in DIALECTS
     for name, method in dialect.methods.items()
@@ -67,7 +67,7 @@ def test_every_method_is_in_it() -> None:
         assert set(dialect.methods) == set(dialect.service.methods_by_name)
 
 
-def test_what_the_protos_say_is_told() -> None:
+def test_the_comments_of_the_protos_are_in_it() -> None:
     """The document has the comments of the protos and the parameters with their types."""
     assert "one JSON object, or server-sent events" in OPERATIONS["CreateChatCompletion"]["description"]
     assert all(operation["description"] for operation in OPERATIONS.values())
@@ -77,12 +77,12 @@ def test_what_the_protos_say_is_told() -> None:
     assert [parameter["required"] for parameter in OPERATIONS["ListEngineParameters"]["parameters"]] == [True, False]
 
 
-@pytest.mark.parametrize("method", ASKING)
+@pytest.mark.parametrize("method", MODEL_METHODS)
 def test_every_error_is_documented(method: str) -> None:
     """Every error that a method which asks a model can raise has a documented status and body."""
-    statuses, render = ASKING[method]
+    statuses, render = MODEL_METHODS[method]
     elsewhere = {"MessageNotFound", "KeyNotFound", "KeyRevoked"}
-    if 409 not in statuses:  # nothing is recorded
+    if 409 not in statuses:  # methods that record nothing
         elsewhere |= {"ConversationChanged", "TurnNotComplete", "TurnInProgress", "RequestIdReused"}
     for error in leaves():
         if type(error).__name__ not in elsewhere:

@@ -40,7 +40,7 @@ def test_errors_have_the_shape_of_each_api(error: errors.AntiphonError, status: 
     ("status", "word"),
     [(400, "INVALID_ARGUMENT"), (405, "NOT_FOUND"), (408, "DEADLINE_EXCEEDED"), (413, "INVALID_ARGUMENT"), (503, "UNAVAILABLE")],
 )
-def test_what_envoy_refuses_has_the_shape_of_each_api(status: int, word: str) -> None:
+def test_envoys_own_errors_have_the_shape_of_each_api(status: int, word: str) -> None:
     """Envoy's own errors have the same forms."""
     assert gemini_refusal(status, "No.") == {"error": {"code": status, "message": "No.", "status": word}}
     assert openai_refusal(status, "No.").keys() == {"error"}

@@ -25,12 +25,12 @@ def refused(check: Any, data: bytes, **options: Any) -> tuple[str, str]:
         b'{"model":"m","messages":[]}',
         b' \r\n\t{ "messages" : [ null , 1e999 ] , "model" : "" }\n',
         rb'{"model":"\ud83c","messages":["\udfbc\ud83c", "\\ud83c"],"x":"\uD83C"}',
-        b'{"model":1,"messages":{},"model":"m","messages":[]}',  # the last one counts, as nearly everywhere
+        b'{"model":1,"messages":{},"model":"m","messages":[]}',  # the last one counts, as in nearly every parser
         b'{"model":"m","messages":["\xff"]}',  # the provider's matter
         b'{"model":"m","messages":' + b"[" * 50 + b"]" * 50 + b"}",
     ],
 )
-def test_what_can_be_right_passes(data: bytes) -> None:
+def test_a_body_with_the_required_fields_passes(data: bytes) -> None:
     """The checks require what the API documents, and no more."""
     proxied.check_openai(data)
     proxied.check_gemini(data.replace(b"{", b'{"contents":[{"parts":[]}],', 1), count=False)
@@ -140,7 +140,7 @@ def test_a_full_body_passes() -> None:
         ({"generationConfig": {"thinkingConfig": {"thinking_budget": "many"}}}, "generationConfig.thinkingConfig.thinking_budget"),
     ],
 )
-def test_a_field_of_a_wrong_type_is_told(fields: dict[str, Any], field: str) -> None:
+def test_a_field_of_a_wrong_type_is_reported(fields: dict[str, Any], field: str) -> None:
     """A field of a wrong type is reported by its path in the caller's spelling, also within a request to count."""
     assert refused(proxied.check_gemini, gemini(**fields), count=False) == (field, "invalid_type")
     whole = json.loads(gemini(**fields))
@@ -170,12 +170,12 @@ def test_a_safety_setting_has_both_its_fields(missing: str) -> None:
         ({"generationConfig": {"stopSequences": [""] * (MAX_ENTRIES + 1)}}, "generationConfig.stopSequences"),
     ],
 )
-def test_there_is_an_end_to_what_is_looked_at(fields: dict[str, Any], field: str) -> None:
+def test_too_many_entries_are_refused(fields: dict[str, Any], field: str) -> None:
     """More than MAX_ENTRIES entries are refused, because checking each takes time from other calls."""
     assert refused(proxied.check_gemini, gemini(**fields), count=False) == (field, "too_long")
 
 
-async def test_what_holds_too_much_is_refused_before_it_is_read() -> None:
+async def test_too_many_values_are_refused_before_parsing() -> None:
     """A body with more than MAX_VALUES values is refused before it is parsed."""
     data = b'{"model":"m","messages":[],"x":[' + b"[]," * MAX_VALUES + b"0]}"
     with pytest.raises(InvalidRequest) as caught:

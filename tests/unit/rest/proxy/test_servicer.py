@@ -60,7 +60,7 @@ def test_429_always_says_when_to_come_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "told"),
+    ("written", "expected"),
     [
         ("application/json; charset=utf-8", "application/json; charset=utf-8"),
         ("", "application/octet-stream"),
@@ -69,9 +69,9 @@ def test_429_always_says_when_to_come_again() -> None:
         ("text/pl\u00e4in", "application/octet-stream"),
     ],
 )
-def test_content_types(written: str, told: str) -> None:
+def test_content_types(written: str, expected: str) -> None:
     """The content type is passed on, unless it is invalid or would be taken for gRPC's."""
-    assert proxy._content_type(answer(content_type=written)) == told
+    assert proxy._content_type(answer(content_type=written)) == expected
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_the_log_knows_a_providers_error_by_its_status(status: int, kind: type[e
     assert (error.provider, error.status) == ("host", status)
 
 
-class Judge:
+class FakeAuthenticator:
     """An authenticator that knows one valid and one revoked key."""
 
     async def authenticate(self, credential: str) -> Principal | None:
@@ -100,10 +100,10 @@ class Judge:
         return USER if credential == "ap-good" else None
 
 
-async def asked(key: str, where: str, *, in_query: bool = False) -> Violation:
+async def violation_of(key: str, where: str, *, in_query: bool = False) -> Violation:
     """Return the violation of a call with this key at this place. Nothing is sent, because there is no client."""
     policy = EgressPolicy(ProxyConfig(allow=("https://generativelanguage.googleapis.com",)))
-    servicer: Any = proxy.ProxyServicer(SimpleNamespace(policy=policy), Judge())  # type: ignore[arg-type]
+    servicer: Any = proxy.ProxyServicer(SimpleNamespace(policy=policy), FakeAuthenticator())  # type: ignore[arg-type]
     coded = key.replace("-", "%2D")
     queries = {
         "key": f"alt=sse&%6bey={coded}",
@@ -138,22 +138,22 @@ async def asked(key: str, where: str, *, in_query: bool = False) -> Violation:
 @pytest.mark.parametrize("key", ["ap-good", "ap-revoked"])
 async def test_a_key_of_the_gateway_does_not_leave_in_the_place_of_the_providers(key: str, where: str) -> None:
     """A gateway key in the path or in a header that is passed on is refused."""
-    assert (await asked(key, where)).path == (where,)
+    assert (await violation_of(key, where)).path == (where,)
     if where != "api_key":
-        assert (await asked(f"Bearer {key}", where)).path == (where,)
+        assert (await violation_of(f"Bearer {key}", where)).path == (where,)
 
 
 @pytest.mark.parametrize("where", ["key", "api_key", "access_token", "authorization", "query"])
 @pytest.mark.parametrize("key", ["ap-good", "ap-revoked"])
 async def test_a_key_of_the_gateway_does_not_leave_in_the_query(key: str, where: str) -> None:
     """A gateway key in the query is refused, under any name or none, and in any encoding."""
-    assert (await asked(key, where, in_query=True)).path == (where,)
+    assert (await violation_of(key, where, in_query=True)).path == (where,)
 
 
-async def test_a_target_at_fault_is_told_in_one_sentence() -> None:
+async def test_a_wrong_target_is_reported_in_one_sentence() -> None:
     """A wrong target is reported in one sentence that names the field."""
     policy = EgressPolicy(ProxyConfig())
-    servicer: Any = proxy.ProxyServicer(SimpleNamespace(policy=policy), Judge())  # type: ignore[arg-type]
+    servicer: Any = proxy.ProxyServicer(SimpleNamespace(policy=policy), FakeAuthenticator())  # type: ignore[arg-type]
     request = proxy_pb2.ProxyChatCompletionRequest(api_key="sk-theirs", proxy_url="https://a..b")
     context: Any = Context()
     with pytest.raises(InvalidRequest) as caught:
@@ -168,10 +168,10 @@ def test_the_contract_marks_the_key_as_one() -> None:
     assert field.GetOptions().debug_redact
 
 
-@pytest.mark.parametrize("told", [False, True])
-async def test_limits_are_those_of_one_side(told: bool) -> None:
+@pytest.mark.parametrize("provider_sends_limits", [False, True])
+async def test_rate_limit_headers_are_the_providers_or_the_gateways(provider_sends_limits: bool) -> None:
     """The rate-limit headers are the provider's if it sends any, and else the gateway's."""
-    given = ("x-ratelimit-limit-requests: 7",) if told else ("openai-version: 1",)
+    given = ("x-ratelimit-limit-requests: 7",) if provider_sends_limits else ("openai-version: 1",)
     async with OddUpstream() as upstream:
         upstream.script("odd", [scripted(b"{}", "200 OK", "application/json", *given)])
         url = upstream.base_url
@@ -185,7 +185,7 @@ async def test_limits_are_those_of_one_side(told: bool) -> None:
         await through.close()
     assert b"".join(pieces) == b"{}"
     limits = {name: value for name, value in added.items() if name.startswith("x-ratelimit-")}
-    if told:
+    if provider_sends_limits:
         assert limits == {"x-ratelimit-limit-requests": "7"}
     else:
         assert limits.keys() == {f"x-ratelimit-{word}-requests" for word in ("limit", "remaining", "reset")}

@@ -79,7 +79,7 @@ def test_a_whole_number_is_a_number() -> None:
         ),
     ],
 )
-def test_what_is_wrong_is_told_by_the_path_in_the_body(data: bytes, found: list[Any]) -> None:
+def test_a_violation_has_the_path_in_the_body(data: bytes, found: list[Any]) -> None:
     """A violation has the path in the body, without the names of classes or of a field's alternatives."""
     assert [(violation.path, violation.message) for violation in wrong(data)] == found
 
@@ -94,11 +94,11 @@ async def test_what_holds_too_much_is_not_parsed(entry: bytes, monkeypatch: pyte
     """A body with more than MAX_VALUES values is refused before it is parsed, by both functions."""
     monkeypatch.setattr(json_body, "_loads", None)
     data = b'{"x":[' + b",".join([entry] * 2 * MAX_VALUES) + b"]}"
-    told = (Violation((), "The body must not hold more than 65536 values.", "too_large"),)
-    assert wrong(data) == told
+    expected = (Violation((), "The body must not hold more than 65536 values.", "too_large"),)
+    assert wrong(data) == expected
     with pytest.raises(InvalidRequest) as caught:
         await in_turns(data, Thing)
-    assert caught.value.violations == told
+    assert caught.value.violations == expected
 
 
 async def test_a_large_body_is_as_a_small_one() -> None:
@@ -114,7 +114,7 @@ async def test_a_large_body_is_as_a_small_one() -> None:
 
 
 @pytest.mark.parametrize("data", [b'{"name":', b'{"name": "a"}}', b"{'name': 1}", b'{"x":' + b"[" * 5000, b'{"name": "\\ud800"}'])
-async def test_a_large_body_that_is_not_json_is_told_so(data: bytes) -> None:
+async def test_a_large_body_that_is_not_json_is_refused(data: bytes) -> None:
     """A large body that is not JSON is refused by one parser, because a second one would take as long again."""
     with pytest.raises(InvalidRequest) as caught:
         await in_turns(data, Thing)
@@ -123,7 +123,7 @@ async def test_a_large_body_that_is_not_json_is_told_so(data: bytes) -> None:
     assert violation.message.startswith("JSON decode error: ")
 
 
-def test_of_very_many_faults_the_first_are_told() -> None:
+def test_of_very_many_faults_the_first_are_reported() -> None:
     """Of very many faults, those in the first entries of each list are reported, because describing all takes long.
 
     If those are valid, the number of faults is reported.
@@ -133,5 +133,5 @@ def test_of_very_many_faults_the_first_are_told() -> None:
     assert found[0] == Violation(("inner", 0, "kind"), "Field required", "missing")
     assert [violation.path for violation in found[1:]] == [("inner", index) for index in range(10, 20)]
     good = [{"kind": "a"}] * 50
-    told = wrong(json.dumps({"inner": good + [5] * 9_000}).encode())
-    assert told == (Violation((), "The body has 9000 errors, too many to list.", "too_many_faults"),)
+    violations = wrong(json.dumps({"inner": good + [5] * 9_000}).encode())
+    assert violations == (Violation((), "The body has 9000 errors, too many to list.", "too_many_faults"),)

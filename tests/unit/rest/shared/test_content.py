@@ -43,7 +43,7 @@ def test_a_message_comes_back_as_it_was_sent(body: dict[str, Any]) -> None:
     assert message_json(message_of(MessageBody.model_validate(body), ())) == body
 
 
-def test_what_only_models_and_typed_callers_say() -> None:
+def test_content_without_a_form_in_the_api_is_written() -> None:
     """Thoughts, refusals, several results in one message, and media that the API has no form for are written in JSON."""
     reply = domain.Message(domain.Role.ASSISTANT, (domain.Thinking("Hm"), domain.Refusal("No"), domain.ToolCall("c1", "f", "{}")))
     assert message_json(reply) == {
@@ -122,7 +122,7 @@ def test_signatures_of_texts_and_calls_go_back_to_where_they_are_from() -> None:
     assert read(content=None, tool_calls=[call]).blocks == (domain.ToolCall("c1", "f", "{}", extra=extra, state=state),)
 
 
-def test_a_stored_reply_is_told_as_it_was_answered() -> None:
+def test_a_stored_reply_is_written_as_it_was_answered() -> None:
     """A stored reply is written as it was answered, with its signatures wrapped.
 
     Blocks that the API has no form for are left out.
@@ -159,9 +159,9 @@ def test_a_stored_reply_is_told_as_it_was_answered() -> None:
     }
 
 
-def test_a_stored_reply_in_sound_is_told_as_its_transcript() -> None:
+def test_a_stored_recording_is_written_as_its_transcript() -> None:
     """The content of a stored recording is its transcript, for clients that read text only. When it comes back, it adds no text."""
     sound = domain.Audio(domain.Media(), "x", "la", 7)
-    told = message_json(domain.Message(domain.Role.ASSISTANT, (sound,)))
-    assert told == {"role": "assistant", "content": "la", "audio": {"id": "x", "transcript": "la", "expires_at": 7}}
-    assert read(content=told["content"], audio=told["audio"]).blocks == (sound,)
+    body = message_json(domain.Message(domain.Role.ASSISTANT, (sound,)))
+    assert body == {"role": "assistant", "content": "la", "audio": {"id": "x", "transcript": "la", "expires_at": 7}}
+    assert read(content=body["content"], audio=body["audio"]).blocks == (sound,)

@@ -30,8 +30,8 @@ def replies(draw: st.DrawFn) -> domain.Message:
     if draw(st.booleans()):
         blocks.append(domain.Thinking(draw(words), draw(st.sampled_from(["", "reasoning"])), state=draw(signed)))
     blocks += draw(st.lists(st.builds(domain.RedactedThinking, state=words.map(domain.State)), max_size=2))
-    said = draw(st.none() | st.builds(domain.Text, words, state=signed))
-    blocks += [] if said is None else [said]
+    text = draw(st.none() | st.builds(domain.Text, words, state=signed))
+    blocks += [] if text is None else [text]
     blocks += draw(st.lists(st.builds(domain.Refusal, words), max_size=1))
     blocks += draw(st.lists(sounds, max_size=1))
     blocks += draw(st.lists(pictures, max_size=2))
