@@ -47,7 +47,7 @@ def test_a_model_that_nobody_has_is_not_found() -> None:
             router.resolve(model)
         assert caught.value.metadata == {"model": model}
     with pytest.raises(ModelNotFound):
-        ROUTER.resolve("a/two")  # which the pattern of another provider would fit
+        ROUTER.resolve("a/two")  # the pattern of another provider matches it
 
 
 def test_a_provider_that_is_named_answers_or_nobody_does() -> None:
@@ -78,7 +78,7 @@ def test_models_are_listed_by_name_without_patterns() -> None:
     assert entries == [("both", "a", False), ("one", "a", True), ("two", "b", False)]
 
 
-def test_a_default_that_nobody_has_is_told_at_start() -> None:
+def test_an_unknown_default_model_is_refused_at_start() -> None:
     """A default model that no provider has, or no model by name, is a `ConfigError`."""
     with pytest.raises(ConfigError, match="models.default"):
         Router([(A, ["one"])], "two")
@@ -99,7 +99,7 @@ def test_a_callers_key_pays_where_a_key_is_wanted() -> None:
 
 
 @pytest.mark.parametrize("odd", ["any ", " any", "any\n", "a\tb", "b/any ", "b/ any", "b/\u200bany", "c/any\x00"])
-def test_what_is_no_name_goes_nowhere(odd: str) -> None:
+def test_an_invalid_model_name_is_refused(odd: str) -> None:
     """An invalid model name is refused even if a pattern matches, because a provider might read it as another model."""
     with pytest.raises(InvalidRequest) as caught:
         ROUTER.resolve(odd)
