@@ -48,7 +48,7 @@ async def test_metadata_leave_with_the_first_message(kind: str, unused_tcp_port:
         metadata = asyncio.ensure_future(call.initial_metadata())
         while not provider.requests:
             await asyncio.sleep(0)
-        await gateway.chat.Generate(chat_pb2.GenerateRequest(), metadata=KEY).code()  # a round trip later
+        await gateway.chat.Generate(chat_pb2.GenerateRequest(), metadata=KEY).code()  # wait for one round trip
         assert not metadata.done()
         provider.may.set()
         assert dict(await metadata)["x-request-id"] == "abc-123"

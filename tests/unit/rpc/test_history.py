@@ -42,12 +42,12 @@ async def serving(port: int) -> AsyncGenerator[Any, None]:
     await server.stop(0, lambda: None)
 
 
-def said(*texts: str) -> list[message_pb2.Message]:
+def user_messages(*texts: str) -> list[message_pb2.Message]:
     return [message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text=text))]) for text in texts]
 
 
 async def create(stub: Any, *texts: str, **fields: Any) -> history_pb2.Conversation:
-    request = history_pb2.CreateConversationRequest(conversation=history_pb2.Conversation(**fields), messages=said(*texts))
+    request = history_pb2.CreateConversationRequest(conversation=history_pb2.Conversation(**fields), messages=user_messages(*texts))
     made: history_pb2.Conversation = (await stub.CreateConversation(request, metadata=KEY)).conversation
     return made
 
@@ -74,7 +74,7 @@ async def test_a_conversation_from_its_creation_to_its_deletion(unused_tcp_port:
         assert (changed.title, changed.pinned, changed.source) == ("", True, "app")
         change.update_mask.paths[:] = ["pinned"]
         change.conversation.pinned = False
-        change.conversation.title = "x" * 501  # not named, so not looked at
+        change.conversation.title = "x" * 501  # not in the mask, so not checked
         assert not (await stub.UpdateConversation(change, metadata=KEY)).conversation.pinned
         await stub.DeleteConversation(history_pb2.DeleteConversationRequest(id=made.id), metadata=KEY)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -109,7 +109,7 @@ async def test_append_and_fork(unused_tcp_port: int) -> None:
     async with serving(unused_tcp_port) as stub:
         made = await create(stub, "a", "b", title="T")
         request = history_pb2.AppendMessagesRequest(
-            conversation_id=made.id, messages=said("c", "d"), expected_head_message_id=made.head_message_id
+            conversation_id=made.id, messages=user_messages("c", "d"), expected_head_message_id=made.head_message_id
         )
         answer = await stub.AppendMessages(request, metadata=KEY)
         assert answer.messages[0].parent_message_id == made.head_message_id
@@ -133,7 +133,7 @@ async def test_a_page_of_large_messages_ends_early(unused_tcp_port: int) -> None
         lengths = [1, 2, 2, 2, 20, 2, 1, 1]
         for number, length in enumerate(lengths):
             append = history_pb2.AppendMessagesRequest(
-                conversation_id=made.id, messages=said(str(number) + "x" * (length * 1_000_000))
+                conversation_id=made.id, messages=user_messages(str(number) + "x" * (length * 1_000_000))
             )
             await stub.AppendMessages(append, metadata=KEY)
         pages, token = [], None
@@ -151,8 +151,8 @@ async def test_what_a_large_append_answers_is_without_content(unused_tcp_port: i
     """The answer to a large append has ids and the conversation, but no content, which the caller has."""
     async with serving(unused_tcp_port) as stub:
         made = await create(stub)
-        small = history_pb2.AppendMessagesRequest(conversation_id=made.id, messages=said("a", "b"))
-        large = history_pb2.AppendMessagesRequest(conversation_id=made.id, messages=said("x" * 2_500_000, "y" * 2_500_000))
+        small = history_pb2.AppendMessagesRequest(conversation_id=made.id, messages=user_messages("a", "b"))
+        large = history_pb2.AppendMessagesRequest(conversation_id=made.id, messages=user_messages("x" * 2_500_000, "y" * 2_500_000))
         assert [stored.message.blocks[0].text.text for stored in (await stub.AppendMessages(small, metadata=KEY)).messages] == [
             "a",
             "b",
@@ -164,7 +164,7 @@ async def test_what_a_large_append_answers_is_without_content(unused_tcp_port: i
         assert (answer.messages[0].state, answer.conversation.message_count) == (history_pb2.MESSAGE_STATE_COMPLETE, 4)
 
 
-async def test_what_is_anothers_does_not_exist(unused_tcp_port: int) -> None:
+async def test_another_owners_conversation_is_not_found(unused_tcp_port: int) -> None:
     """Every method is NOT_FOUND for another owner's conversation."""
     async with serving(unused_tcp_port) as stub:
         made = await create(stub, "a")
@@ -176,7 +176,9 @@ async def test_what_is_anothers_does_not_exist(unused_tcp_port: int) -> None:
             stub.DeleteConversation(history_pb2.DeleteConversationRequest(id=made.id), metadata=OTHER),
             stub.ForkConversation(history_pb2.ForkConversationRequest(id=made.id), metadata=OTHER),
             stub.ListMessages(history_pb2.ListMessagesRequest(conversation_id=made.id), metadata=OTHER),
-            stub.AppendMessages(history_pb2.AppendMessagesRequest(conversation_id=made.id, messages=said("x")), metadata=OTHER),
+            stub.AppendMessages(
+                history_pb2.AppendMessagesRequest(conversation_id=made.id, messages=user_messages("x")), metadata=OTHER
+            ),
         ):
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await call

@@ -56,7 +56,7 @@ def housekeeper(database: Database, store: MemoryStore, audit: AuditLog | None =
     return Housekeeper(store, StoredKeys(KeyStore(database)), audit or AuditLog(database), [])
 
 
-async def test_what_waits_is_written(database: Database) -> None:
+async def test_waiting_audit_events_are_written(database: Database) -> None:
     """A refused call is in the audit log after one round, and abandoned turns are settled and logged."""
     audit = AuditLog(database)
     audit.refused(Event(REFUSED, "key:1", "ChatService/Generate", "PERMISSION_DENIED"))
@@ -86,7 +86,7 @@ async def test_a_failure_ends_nothing(database: Database, failure: Exception, ev
     assert [entry["event"] for entry in logged] == events
 
 
-async def test_pruning_that_fails_keeps_nobody_from_living(database: Database) -> None:
+async def test_failed_pruning_does_not_stop_heartbeats(database: Database) -> None:
     """The heartbeat comes first in a round, and pruning that failed is not tried again at once."""
 
     class FailingAudit(AuditLog):

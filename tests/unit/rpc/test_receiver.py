@@ -36,11 +36,11 @@ async def refusal(call: Any) -> grpc.aio.AioRpcError:
 
 
 @asynccontextmanager
-async def slow_ones(gateway: Running, count: int, **more: Any) -> AsyncIterator[list[Any]]:
+async def unfinished_calls(gateway: Running, count: int, **more: Any) -> AsyncIterator[list[Any]]:
     """Run `count` calls without requests that have reached the server, and cancel them at the end."""
     calls = [unfinished(gateway, **more) for _ in range(count)]
     await asyncio.gather(*(call.wait_for_connection() for call in calls))
-    # The connection's streams are served in order: when this one is answered, the others are there.
+    # A connection's streams are served in order: when this call is answered, the others have arrived.
     await gateway.models.ListModels(models_pb2.ListModelsRequest(), metadata=KEY)
     yield calls
     for call in calls:
@@ -76,22 +76,22 @@ async def test_a_request_that_does_not_come_ends(unused_tcp_port: int, monkeypat
             assert "did not arrive" in str(error.details())
 
 
-async def test_few_requests_of_strangers_are_waited_for(unused_tcp_port: int) -> None:
+async def test_few_requests_without_a_key_are_waited_for(unused_tcp_port: int) -> None:
     """Of more than MAX_KEYLESS waiting health checks the oldest is refused; one whose request comes is answered."""
     async with (
         running(ScriptedProvider(), unused_tcp_port) as gateway,
-        slow_ones(gateway, receiver.MAX_KEYLESS, method=CHECK) as calls,
+        unfinished_calls(gateway, receiver.MAX_KEYLESS, method=CHECK) as calls,
     ):
         assert not any(call.done() for call in calls)
         found = await gateway.health.Check(health_pb2.HealthCheckRequest())
         assert found.status == health_pb2.HealthCheckResponse.SERVING
-        done, left = await asyncio.wait([asyncio.ensure_future(call.code()) for call in calls], return_when="FIRST_COMPLETED")
+        done, pending = await asyncio.wait([asyncio.ensure_future(call.code()) for call in calls], return_when="FIRST_COMPLETED")
         assert [ended.result() for ended in done] == [grpc.StatusCode.RESOURCE_EXHAUSTED]
-        for waiting in left:
+        for waiting in pending:
             waiting.cancel()
 
 
-async def test_large_requests_have_so_many_bytes_together(unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_large_requests_share_a_limit_of_bytes(unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests may take a limited number of bytes together.
 
     A slow one counts as the largest possible, a received one with its size until its call ends, and small ones always pass.
@@ -100,11 +100,11 @@ async def test_large_requests_have_so_many_bytes_together(unused_tcp_port: int, 
     monkeypatch.setattr(receiver, "CHECK_INTERVAL", 0.01)
     large = chat_pb2.GenerateRequest(model="x" * 5_000_000, messages=HELLO.messages)
     async with running(ScriptedProvider(), unused_tcp_port, max_request_bytes=40_000_000) as gateway:
-        async with slow_ones(gateway, 1) as (first,):
+        async with unfinished_calls(gateway, 1) as (first,):
             assert (await refusal(unfinished(gateway))).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
             monkeypatch.setattr(receiver, "SLOW_AFTER", 60.0)
             for _ in range(3):
-                # 33 of 40 million bytes are taken. One call of 5 is refused for its model alone, each time.
+                # 33 of 40 million bytes are in use. A call of 5 million fits: only its model is refused, each time.
                 assert (await refusal(gateway.chat.Generate(large, metadata=KEY))).code() is grpc.StatusCode.NOT_FOUND
             larger = chat_pb2.GenerateRequest(model="x" * 7_000_000, messages=HELLO.messages)
             error = await refusal(gateway.chat.Generate(larger, metadata=KEY))
@@ -128,13 +128,13 @@ async def test_only_the_edge_can_say_that_a_request_is_whole(
     whole = (*KEY, ("x-antiphon-whole", "1"))
     async with (
         running(ScriptedProvider(), unused_tcp_port, max_request_bytes=40_000_000) as gateway,
-        slow_ones(gateway, 2, method=method, metadata=whole) as calls,
+        unfinished_calls(gateway, 2, method=method, metadata=whole) as calls,
     ):
         codes = [asyncio.ensure_future(call.code()) for call in calls]
         async with asyncio.timeout(5):
-            (refused,), (left,) = await asyncio.wait(codes, return_when="FIRST_COMPLETED")
+            (refused,), (pending,) = await asyncio.wait(codes, return_when="FIRST_COMPLETED")
         assert refused.result() is grpc.StatusCode.RESOURCE_EXHAUSTED
-        left.cancel()
+        pending.cancel()
 
 
 async def test_a_stop_ends_what_has_no_request_and_no_key(unused_tcp_port: int) -> None:

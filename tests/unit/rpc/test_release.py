@@ -20,14 +20,14 @@ from tests.unit.scripted import START, ScriptedProvider
 
 TEXT = "x" * 10_000
 TALK = {"messages": [{"role": "user", "content": TEXT}]}
-ASKED = chat_pb2.GenerateRequest(
+REQUEST = chat_pb2.GenerateRequest(
     messages=[message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text=TEXT))])]
 )
 INVALID = chat_pb2.GenerateRequest(messages=[message_pb2.Message(role="ROLE_USER")] * 50)
 BUSY = ProviderRateLimited("Busy.", provider="scripted")
 CALLS = 20
 
-OF_METADATA = {
+LEFT_BY_EVERY_CALL = {
     "_Metadatum",
     "_HandlerCallDetails",
     "__pyx_scope_struct_35__find_method_handler",
@@ -69,7 +69,7 @@ def caused() -> AntiphonError:
         return error
 
 
-async def whole(call: Any) -> None:
+async def read_all(call: Any) -> None:
     """Read all answers."""
     with suppress(grpc.aio.AioRpcError):
         if hasattr(call, "read"):
@@ -79,7 +79,7 @@ async def whole(call: Any) -> None:
             await call
 
 
-async def cancelled(call: Any) -> None:
+async def read_and_cancel(call: Any) -> None:
     """Read the first answer of a stream, and cancel."""
     await call.read()
     call.cancel()
@@ -94,20 +94,20 @@ def broken(gateway: Running) -> Any:
 
 
 KINDS: dict[str, tuple[list[Any], Callable[[Running], Any], Callable[[Any], Awaitable[None]]]] = {
-    "no key": ([], lambda to: to.chat.Generate(ASKED), whole),
-    "no key, a stream": ([], lambda to: to.chat.StreamGenerate(ASKED), whole),
-    "no key, REST": ([], lambda to: to.post(TALK, metadata=()), whole),
-    "not readable": ([], broken, whole),
-    "invalid": ([], lambda to: to.chat.Generate(INVALID, metadata=KEY), whole),
-    "invalid, REST": ([], lambda to: to.post({"messages": TEXT}), whole),
-    "the provider fails": ([BUSY], lambda to: to.chat.Generate(ASKED, metadata=KEY), whole),
-    "the provider fails, REST": ([BUSY], lambda to: to.post(TALK), whole),
-    "the provider fails, a cause": ([caused()], lambda to: to.chat.StreamGenerate(ASKED, metadata=KEY), whole),
-    "late": ([[START, TextDelta(0, "Hi")], caused()], lambda to: to.chat.StreamGenerate(ASKED, metadata=KEY), whole),
-    "late, REST": ([[START, TextDelta(0, "Hi")], BUSY], lambda to: to.post({**TALK, "stream": True}), whole),
-    "a fault of ours": ([ZeroDivisionError()], lambda to: to.chat.Generate(ASKED, metadata=KEY), whole),
-    "the deadline": ([None], lambda to: to.chat.Generate(ASKED, metadata=KEY, timeout=0.1), whole),
-    "cancelled": ([[START, TextDelta(0, "Hi")], None], lambda to: to.chat.StreamGenerate(ASKED, metadata=KEY), cancelled),
+    "no key": ([], lambda to: to.chat.Generate(REQUEST), read_all),
+    "no key, a stream": ([], lambda to: to.chat.StreamGenerate(REQUEST), read_all),
+    "no key, REST": ([], lambda to: to.post(TALK, metadata=()), read_all),
+    "not readable": ([], broken, read_all),
+    "invalid": ([], lambda to: to.chat.Generate(INVALID, metadata=KEY), read_all),
+    "invalid, REST": ([], lambda to: to.post({"messages": TEXT}), read_all),
+    "the provider fails": ([BUSY], lambda to: to.chat.Generate(REQUEST, metadata=KEY), read_all),
+    "the provider fails, REST": ([BUSY], lambda to: to.post(TALK), read_all),
+    "the provider fails, a cause": ([caused()], lambda to: to.chat.StreamGenerate(REQUEST, metadata=KEY), read_all),
+    "late": ([[START, TextDelta(0, "Hi")], caused()], lambda to: to.chat.StreamGenerate(REQUEST, metadata=KEY), read_all),
+    "late, REST": ([[START, TextDelta(0, "Hi")], BUSY], lambda to: to.post({**TALK, "stream": True}), read_all),
+    "a fault of ours": ([ZeroDivisionError()], lambda to: to.chat.Generate(REQUEST, metadata=KEY), read_all),
+    "the deadline": ([None], lambda to: to.chat.Generate(REQUEST, metadata=KEY, timeout=0.1), read_all),
+    "cancelled": ([[START, TextDelta(0, "Hi")], None], lambda to: to.chat.StreamGenerate(REQUEST, metadata=KEY), read_and_cancel),
 }
 
 
@@ -127,7 +127,7 @@ async def test_a_call_that_failed_leaves_nothing(kind: str, unused_tcp_port: int
             provider.requests.clear()
             return Counter(type(one).__name__ for one in gc.get_objects())
 
-        await live(3)  # what is made once is made
+        await live(3)  # so that objects which are created once exist
         gc.collect()
         gc.disable()
         try:
@@ -136,7 +136,7 @@ async def test_a_call_that_failed_leaves_nothing(kind: str, unused_tcp_port: int
         finally:
             gc.enable()
     grown.subtract(before)
-    assert {name: count for name, count in grown.items() if count > CALLS / 2 and name not in OF_METADATA} == {}
+    assert {name: count for name, count in grown.items() if count > CALLS / 2 and name not in LEFT_BY_EVERY_CALL} == {}
 
 
 def test_tracebacks_of_all_that_an_error_came_from_go() -> None:

@@ -90,7 +90,7 @@ async def running(
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{unused_port}") as channel:
             yield Running(server, chat, channel)
-    finally:  # gRPC waits for ever, in whatever test comes next, for the calls of a server that was not stopped
+    finally:  # without a stop, gRPC would wait forever for the server's calls, in the next test
         await server.stop(0, chat.interrupt)
 
 
@@ -158,7 +158,7 @@ async def test_a_late_failure_is_an_event_and_a_status(failure: Exception, code:
         pieces = []
         with pytest.raises(grpc.aio.AioRpcError):
             async for piece in call:
-                pieces.append(piece.data)  # noqa: PERF401  # what came before the error counts
+                pieces.append(piece.data)  # noqa: PERF401  # the pieces before the error count
         text = b"".join(pieces)
         assert b"[DONE]" not in text
 
@@ -195,7 +195,7 @@ async def test_no_key_is_refused_before_the_request_is_looked_at(unused_tcp_port
 
 
 @pytest.mark.parametrize("name", ["authorization", "x-goog-api-key"])
-async def test_two_credentials_are_none(name: str, unused_tcp_port: int) -> None:
+async def test_two_credentials_are_refused(name: str, unused_tcp_port: int) -> None:
     """Two headers with a credential are refused, even if both are the same. Other headers may be repeated."""
     provider = ScriptedProvider()
     good, other = "Bearer sk-test", "Bearer sk-other"
@@ -215,7 +215,7 @@ async def test_two_credentials_are_none(name: str, unused_tcp_port: int) -> None
 
 
 @pytest.mark.parametrize(("sent", "kept"), [("abc-123", True), ("", False), ("a b", False), ("x" * 200, False)])
-async def test_a_request_id_comes_back(sent: str, kept: bool, unused_tcp_port: int) -> None:  # a parameter
+async def test_a_request_id_comes_back(sent: str, kept: bool, unused_tcp_port: int) -> None:
     """A valid request id is returned, and any other is replaced by a new one."""
     async with running(ScriptedProvider(), unused_tcp_port) as gateway:
         call = gateway.chat.Generate(HELLO, metadata=(*KEY, ("x-request-id", sent)))
@@ -236,7 +236,7 @@ async def test_a_caller_that_cancels_closes_the_providers_call(unused_tcp_port: 
         assert gateway.service.in_flight == 0
 
 
-async def test_a_deadline_is_told_by_the_server_itself(unused_tcp_port: int) -> None:
+async def test_the_server_itself_reports_a_deadline(unused_tcp_port: int) -> None:
     """The server ends a call a little before the caller's deadline, so that the reason arrives."""
     async with running(ScriptedProvider(None), unused_tcp_port) as gateway:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -245,7 +245,7 @@ async def test_a_deadline_is_told_by_the_server_itself(unused_tcp_port: int) -> 
     assert details(caught.value)["ErrorInfo"].reason == "DEADLINE_EXCEEDED"
 
 
-async def test_a_stop_lets_calls_finish_then_tells_those_that_are_left(unused_tcp_port: int) -> None:
+async def test_a_stop_lets_calls_finish_and_then_ends_the_rest_with_an_error(unused_tcp_port: int) -> None:
     """A stopping server is unhealthy at once. Calls that are left after the grace period get an error event."""
     async with running(ScriptedProvider([START, TextDelta(0, "Hel")], None), unused_tcp_port) as gateway:
         watch = gateway.health.Watch(health_pb2.HealthCheckRequest())
@@ -262,7 +262,7 @@ async def test_a_stop_lets_calls_finish_then_tells_those_that_are_left(unused_tc
         await stopping
 
 
-async def test_a_server_that_leaves_is_unready_and_serves(unused_tcp_port: int, tmp_path: Path) -> None:
+async def test_an_unready_server_still_serves(unused_tcp_port: int, tmp_path: Path) -> None:
     """An unready server still serves calls.
 
     Its own port reports NOT_SERVING, but the unix socket of the local edge does so only at the stop.
@@ -297,7 +297,7 @@ async def test_a_server_that_is_replaced_never_says_that_it_is_unhealthy(unused_
         assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
         stopping = asyncio.create_task(gateway.server.stop(5, gateway.service.interrupt, replaced=True))
         reading = asyncio.create_task(watch.read())
-        await gateway.channel.wait_for_state_change(grpc.ChannelConnectivity.READY)  # it has left the connection
+        await gateway.channel.wait_for_state_change(grpc.ChannelConnectivity.READY)  # the server has closed the connection
         assert not reading.done()
         reading.cancel()
         await stopping
@@ -361,7 +361,7 @@ async def test_models_are_paged(unused_tcp_port: int) -> None:
             assert caught.value.code().name == code
 
 
-async def test_an_address_that_is_taken_is_told(unused_tcp_port: int) -> None:
+async def test_an_unusable_address_is_reported(unused_tcp_port: int) -> None:
     """An address that cannot be used raises `OSError` with the address."""
     async with running(ScriptedProvider(), unused_tcp_port) as gateway:
         with pytest.raises(OSError, match="/nowhere"):
@@ -370,7 +370,7 @@ async def test_an_address_that_is_taken_is_told(unused_tcp_port: int) -> None:
 
 async def test_a_body_is_written_in_pieces_that_fit_a_message(unused_tcp_port: int) -> None:
     """A large delta is written in pieces of at most 1 MiB, without losing anything."""
-    text = "\u0085" * 8_000_000  # escaped, three times as long
+    text = "\u0085" * 8_000_000  # in JSON it is escaped and three times as long
     async with running(ScriptedProvider([START, TextDelta(0, text)], [STOP]), unused_tcp_port) as gateway:
         pieces = [piece.data async for piece in gateway.post({"messages": [{"role": "user", "content": "x"}], "stream": True})]
     assert max(map(len, pieces)) <= 1024 * 1024
@@ -379,7 +379,7 @@ async def test_a_body_is_written_in_pieces_that_fit_a_message(unused_tcp_port: i
     assert body.endswith(b"data: [DONE]\n\n")
 
 
-async def test_a_fault_in_the_last_chunk_is_told(unused_tcp_port: int) -> None:
+async def test_an_error_in_the_last_chunk_is_sent(unused_tcp_port: int) -> None:
     """An error while the last chunk is written is sent as an error event, without [DONE]."""
     usage = Usage(1, 1, 1, extra={"x": object()})
     async with running(ScriptedProvider([START, TextDelta(0, "Hi")], [usage, STOP]), unused_tcp_port) as gateway:
@@ -387,7 +387,7 @@ async def test_a_fault_in_the_last_chunk_is_told(unused_tcp_port: int) -> None:
         pieces = []
         with pytest.raises(grpc.aio.AioRpcError):
             async for piece in gateway.post(body):
-                pieces.append(piece.data)  # noqa: PERF401  # what came before the error counts
+                pieces.append(piece.data)  # noqa: PERF401  # the pieces before the error count
     assert b'{"error":' in pieces[-1]
     assert b"[DONE]" not in b"".join(pieces)
 

@@ -47,19 +47,19 @@ def test_the_layout_is_that_of_the_protos() -> None:
     [
         (chat_pb2.GenerateRequest, USER, 5),
         (struct_pb2.Struct, field(1, field(2, field(6, field(1, b"")))), 4),
-        (chat_pb2.GenerateRequest, field(2, b"\x13\x0a\x00\x14"), 4),  # a group has a beginning and an end
+        (chat_pb2.GenerateRequest, field(2, b"\x13\x0a\x00\x14"), 4),  # a group has a start and an end field
         (chat_pb2.GenerateRequest, b"\x99\x4e" + b"x" * 8 + b"\x9d\x4e" + b"x" * 4, 2),
-        (admin_pb2.Key, field(4, b"\x01" * 7), 8),  # numbers side by side
+        (admin_pb2.Key, field(4, b"\x01" * 7), 8),  # packed numbers
         (chat_pb2.GenerateRequest, field(1, b"\x0a\x00" * 99), 1),  # a text that looks like fields
     ],
 )
-def test_so_many_fields_are_taken_and_no_more(kind: Any, data: bytes, fields: int) -> None:
+def test_the_number_of_fields_is_limited(kind: Any, data: bytes, fields: int) -> None:
     """At most MAX_VALUES fields are accepted, in nested messages too. Bytes in texts do not count."""
     most = (MAX_VALUES - 1) // fields
     checked(kind, LARGE + data * most)
     with pytest.raises(TooMuch, match="more than 65536 values"):
         checked(kind, LARGE + data * (most + 1))
-    checked(kind, data * min(most + 1, SMALL // len(data)))  # what is small cannot hold too much
+    checked(kind, data * min(most + 1, SMALL // len(data)))  # a small message is never refused
 
 
 @pytest.mark.parametrize("data", [b"\x0a", b"\x80" * 9, b"\x0f\x00"])
@@ -73,7 +73,7 @@ def test_what_is_no_message_is_not_read(data: bytes) -> None:
             read(unreadable)
 
 
-def test_what_cannot_be_read_is_told_in_words_that_fit() -> None:
+def test_a_value_that_is_nested_too_deep_is_reported_as_such() -> None:
     """A value that is nested too deep for protobuf is reported as such."""
     value = b"\x20\x01"
     for _ in range(200):

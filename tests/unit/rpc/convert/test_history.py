@@ -60,7 +60,7 @@ def test_a_client_can_read_a_message_of_any_depth(levels: int, kind: str) -> Non
     assert (messages_from_proto([read]) == (message,)) is (levels <= 24)
 
 
-def test_a_reply_has_what_a_turn_tells() -> None:
+def test_a_reply_has_usage_and_reasons() -> None:
     """A stored reply has times in microseconds, usage, finish reason and error reason."""
     stored = StoredMessage(
         "m2",

@@ -72,7 +72,7 @@ def test_an_empty_text_is_a_delta_all_the_same() -> None:
     assert event.WhichOneof("event") == "text"
 
 
-def test_what_only_tells_how_deltas_came_has_no_typed_form() -> None:
+def test_groups_and_repeated_fields_have_no_typed_form() -> None:
     """Delta groups and repeated fields have no typed form and no sequence number."""
     group, again = domain.DeltaGroup(0, 2), domain.ExtraFields(None, {"fp": "x"}, domain.Place.REPLY, repeats=True)
     proto = batch_to_proto([START, again, group, domain.ThinkingDelta(0, "a"), domain.TextDelta(1, "b")], 1)

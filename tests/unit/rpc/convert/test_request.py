@@ -148,7 +148,7 @@ def test_an_empty_request_is_all_defaults() -> None:
     assert request_from_proto(chat_pb2.GenerateRequest(), stream=False) == domain.ChatRequest("", (), stream=False)
 
 
-def test_every_field_at_fault_is_told_at_once() -> None:
+def test_every_wrong_field_is_reported_at_once() -> None:
     """Every wrong field is reported by its path, all at once."""
     proto = json_format.ParseDict(
         {
@@ -210,8 +210,10 @@ def test_numbers_that_are_no_json_are_refused_and_large_ones_kept() -> None:
 def test_a_wrapped_value_goes_back_to_where_it_is_from() -> None:
     """A wrapped value is unwrapped with its origin; an explicit origin wins."""
     block = {"thinking": {}, "state": {"opaque": "ap1.up.sig"}}
-    told = {"thinking": {}, "state": {"opaque": "ap1.up.sig", "origin": {"provider": "p"}}}
-    proto = json_format.ParseDict({"messages": [{"role": "ROLE_ASSISTANT", "blocks": [block, told]}]}, chat_pb2.GenerateRequest())
+    explicit = {"thinking": {}, "state": {"opaque": "ap1.up.sig", "origin": {"provider": "p"}}}
+    proto = json_format.ParseDict(
+        {"messages": [{"role": "ROLE_ASSISTANT", "blocks": [block, explicit]}]}, chat_pb2.GenerateRequest()
+    )
     (message,) = request_from_proto(proto, stream=False).messages
     assert [block.state for block in message.blocks] == [
         domain.State("sig", origin=domain.Origin(provider="up", deployment="up")),
