@@ -40,7 +40,7 @@ def test_the_line_has_all_that_is_known_of_a_chat() -> None:
     }
 
 
-def test_the_line_of_a_refused_call_has_its_reason_and_nothing_that_is_not_known() -> None:
+def test_the_line_of_a_refused_call_has_its_reason_and_no_empty_fields() -> None:
     """The line of a refused call has its reason, and no fields without a value."""
     with capture_logs() as lines:
         CallLog().ended(Call(method="m"), "RESOURCE_EXHAUSTED", ProviderRateLimited("Busy.", provider="p"))

@@ -48,11 +48,11 @@ def lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lines]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     file = tmp_path / "log"
-    root.handlers[:] = []  # pytest's own would be closed
+    root.handlers[:] = []  # pytest's own handlers would be closed
     with file.open("ab", buffering=0) as opened:
         monkeypatch.setattr(log, "_open", lambda _file: opened)
         log.configure(LogConfig(level="debug", file=file), worker=3)
-        structlog.configure(cache_logger_on_first_use=False)  # the loggers of other tests are the same
+        structlog.configure(cache_logger_on_first_use=False)  # other tests use the same loggers
         yield lambda: [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     root.handlers[:] = handlers
     root.setLevel(level)
@@ -93,7 +93,7 @@ async def test_a_header_that_is_not_readable_is_not_logged(lines: Lines, unused_
 
 
 @pytest.mark.parametrize("name", ["grpc._cython.cygrpc", "asyncio", "aiohttp.client"])
-def test_what_a_library_says_is_redacted(name: str, lines: Lines) -> None:
+def test_a_librarys_log_line_is_redacted(name: str, lines: Lines) -> None:
     """Secrets are removed from a library's log line, its extra fields and its traceback; file names stay."""
     try:
         int(f"Bearer {KEY}")
@@ -113,7 +113,7 @@ def test_an_exception_on_a_line_of_ours_is_redacted(lines: Lines) -> None:
     assert line["exception"] == "ValueError: Illegal header value b'Bearer [redacted]'"
 
 
-def test_a_line_is_written_whatever_is_on_it(lines: Lines) -> None:
+def test_a_line_with_any_value_is_written(lines: Lines) -> None:
     """Values that JSON has no form for are written as text."""
     structlog.get_logger().info("odd", text="\ud800", number=2**70, path=Path("x"))
     (line,) = lines()
@@ -159,7 +159,7 @@ def test_a_line_of_a_closed_file_is_lost(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["nowhere/log", ".", "file/log"])
-def test_a_file_that_cannot_be_is_a_mistake_of_the_configuration(path: str, tmp_path: Path) -> None:
+def test_a_log_file_that_cannot_be_opened_is_refused(path: str, tmp_path: Path) -> None:
     """A log file that cannot be opened is a `ConfigError` that names the setting, both when checked and when opened."""
     (tmp_path / "file").touch()
     config = LogConfig(file=tmp_path / path)

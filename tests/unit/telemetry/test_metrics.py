@@ -157,7 +157,7 @@ def test_a_whole_reply_has_no_time_of_tokens() -> None:
     assert not any(value for name, value in series(counted).items() if "time_to_first_token" in name)
 
 
-def test_an_attempt_that_failed_tells_its_class_as_the_type_of_error() -> None:
+def test_a_failed_attempt_has_its_class_as_error_type() -> None:
     """A failed attempt has its class as `error_type`; a successful one has an empty label."""
     counted = metrics()
     play(counted, error=ProviderUnavailable("", provider="openai"))
@@ -184,10 +184,10 @@ def test_proxied_calls_are_attempts_alone() -> None:
 
 
 @given(st.lists(st.tuples(st.text(max_size=8), st.text(min_size=1, max_size=8))))
-def test_labels_are_bounded_whatever_models_callers_ask_for(asked: list[tuple[str, str]]) -> None:
+def test_labels_are_bounded_whatever_models_callers_ask_for(pairs: list[tuple[str, str]]) -> None:
     """Models and providers that are not configured are counted as `other`, and take no memory."""
     counted = metrics()
-    names = [*asked, ("openai", "gpt"), ("openai", "invented"), ("open", "gpt"), ("stranger", "gpt")]
+    names = [*pairs, ("openai", "gpt"), ("openai", "invented"), ("open", "gpt"), ("stranger", "gpt")]
     for provider, model in names:
         play(counted, provider=provider, model=model, usage=Usage(1, 1, 2))
     costs = {name for name in series(counted) if name.startswith("antiphon_cost_usd_total")}

@@ -21,7 +21,7 @@ def test_every_metric_is_in_the_table_once() -> None:
         assert list(metric.buckets) == sorted(metric.buckets)
 
 
-def test_no_label_is_of_a_caller() -> None:
+def test_no_label_names_a_caller() -> None:
     """No label has an owner, key or conversation: they are too many, and are private."""
     labels = {label for metric in TABLE for label in metric.labels}
     assert not labels & {"owner", "key", "caller", "conversation", "request_id", "peer"}
@@ -31,7 +31,7 @@ def test_no_label_is_of_a_caller() -> None:
     ("value", "wanted"),
     [("", False), ("http", False), ("gen_ai_latest_experimental", True), ("http/dup, gen_ai_latest_experimental", True)],
 )
-def test_the_latest_names_are_asked_for_by_opentelemetrys_variable(value: str, wanted: bool) -> None:
+def test_the_latest_names_are_enabled_by_opentelemetrys_variable(value: str, wanted: bool) -> None:
     """The newest names are enabled by OTEL_SEMCONV_STABILITY_OPT_IN, which may list more values."""
     assert wants_latest({"OTEL_SEMCONV_STABILITY_OPT_IN": value}) is wanted
     assert not wants_latest({})

@@ -19,7 +19,7 @@ def fail(*_: object) -> None:
 Failing = type("Failing", (Observer,), dict.fromkeys(EVENTS, fail))
 
 
-def test_each_listener_is_told_everything_though_another_fails() -> None:
+def test_every_observer_gets_every_event_if_another_fails() -> None:
     """Every observer gets every event even if another one fails, and the failure is logged."""
     last = Listener()
     observers = Observers([Failing(), last])

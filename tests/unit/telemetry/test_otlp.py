@@ -33,7 +33,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.3")
 
 
-def test_a_failure_is_told_once_with_its_reason(quick: None) -> None:
+def test_a_failing_export_is_logged_once_with_its_reason(quick: None) -> None:
     """A failing export is logged once with its reason, however many batches are lost, and once when it works again."""
     port = free_port()
     provider = make_provider(None, "1")
@@ -53,7 +53,7 @@ def test_a_failure_is_told_once_with_its_reason(quick: None) -> None:
     assert logged[0]["error"]
 
 
-def test_a_collector_that_takes_too_few_holds_nobody_up(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_collector_does_not_block_calls(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the collector is slow, the queue is bounded; lost spans are logged once."""
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "8")
     monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "4")

@@ -74,7 +74,7 @@ def test_known_secrets_go_however_they_are_encoded(secret: str) -> None:
         assert found.endswith(" after")
 
 
-def test_what_comes_back_can_be_written() -> None:
+def test_the_result_can_be_encoded() -> None:
     """The result can always be encoded, even with half a surrogate pair beside an encoded secret."""
     found = redact(r"\ud83d Wren%2FStatic \u0000", ["Wren/Static"])
     assert REDACTED in found
@@ -121,11 +121,11 @@ def test_what_comes_back_can_be_written() -> None:
         ("GET https://x/swordfish/backend failed", "backend"),
     ],
 )
-def test_what_no_caller_may_read(text: str, hidden: str) -> None:
+def test_private_text_is_removed(text: str, hidden: str) -> None:
     """Keys, hosts, addresses and accounts are removed from text that callers get."""
-    shown = publishable(text, ("swordfish", "gpu_no7"))
-    assert hidden not in shown
-    assert REDACTED in shown
+    result = publishable(text, ("swordfish", "gpu_no7"))
+    assert hidden not in result
+    assert REDACTED in result
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_what_no_caller_may_read(text: str, hidden: str) -> None:
         "wrong.Please retry; org-level and user_message stay",
     ],
 )
-def test_what_a_caller_has_to_read_stays(text: str) -> None:
+def test_ordinary_text_for_callers_stays(text: str) -> None:
     """Words, numbers, fields and model names are unchanged."""
     assert publishable(text) == text
 

@@ -43,23 +43,23 @@ def attempt(traced: Traced, call: Call, error: BaseException | None = None) -> T
     """Report one attempt. Return the trace context that its provider was sent."""
     tried = Attempt("openai", "gpt", call.started_at, streamed=True)
     traced.listener.attempt_started(call, tried)
-    told = outgoing_trace()
+    sent = outgoing_trace()
     traced.listener.attempt_ended(call, tried, error)
     assert outgoing_trace() is None
-    return told
+    return sent
 
 
-def test_each_try_is_a_span_of_its_own() -> None:
+def test_each_attempt_is_a_span_of_its_own() -> None:
     """Each attempt is a span of its own; the usage is on the last one."""
     traced, call = Traced(), Call(method="m", trace=CALLER)
     traced.listener.started(call)
-    told = [attempt(traced, call, ProviderUnavailable("", provider="openai")), attempt(traced, call)]
+    sent = [attempt(traced, call, ProviderUnavailable("", provider="openai")), attempt(traced, call)]
     call.usage = Usage(3, 0, 3, reasoning_tokens=2)
     traced.listener.settled(call)
     traced.listener.ended(call, "OK", None)
     first, second, server = traced.spans
-    assert [one and one.span_id for one in told] == [f"{span.context.span_id:016x}" for span in (first, second) if span.context]
-    assert [one and one.state for one in told] == ["a=b", "a=b"]
+    assert [one and one.span_id for one in sent] == [f"{span.context.span_id:016x}" for span in (first, second) if span.context]
+    assert [one and one.state for one in sent] == ["a=b", "a=b"]
     assert first.status.status_code is StatusCode.ERROR
     assert second.status.status_code is StatusCode.UNSET
     assert not [name for name in first.attributes or {} if "usage" in name]
@@ -73,7 +73,7 @@ def test_each_try_is_a_span_of_its_own() -> None:
     assert {span.parent and span.parent.span_id for span in (first, second)} == {server.context and server.context.span_id}
 
 
-def test_a_try_ends_when_it_was_over_and_not_when_its_call_is() -> None:
+def test_an_attempts_span_ends_with_the_attempt() -> None:
     """An attempt's span ends with the attempt, although its usage is known later."""
     traced, call = Traced(), Call(method="m")
     traced.listener.started(call)
@@ -87,7 +87,7 @@ def test_a_try_ends_when_it_was_over_and_not_when_its_call_is() -> None:
 
 
 @pytest.mark.parametrize(("sample", "trace"), [(0, None), (None, TraceContext(CALLER.trace_id, CALLER.span_id, 0))])
-def test_what_is_not_sampled_costs_no_span(sample: float | None, trace: TraceContext | None) -> None:
+def test_a_call_that_is_not_sampled_has_no_span(sample: float | None, trace: TraceContext | None) -> None:
     """A call that is not sampled, by our share or the caller's flag, makes no span. The caller's trace is passed on unchanged."""
     traced, call = Traced(sample), Call(method="m", trace=trace)
     traced.listener.started(call)
@@ -134,7 +134,7 @@ def test_a_call_without_a_good_key_leaves_no_span() -> None:
     ("error", "kind", "status"),
     [(asyncio.CancelledError(), "gone", StatusCode.UNSET), (DeadlineExceeded(), "deadline", StatusCode.ERROR)],
 )
-def test_a_try_that_its_caller_left_is_no_fault_of_the_provider(error: BaseException, kind: str, status: StatusCode) -> None:
+def test_a_cancelled_attempt_is_not_the_providers_error(error: BaseException, kind: str, status: StatusCode) -> None:
     """An attempt that its caller has cancelled is `gone` and no error; one that hit the deadline is an error."""
     traced, call = Traced(), Call(method="m")
     traced.listener.started(call)
