@@ -51,17 +51,17 @@ def test_with_tls_the_lines_to_paste_have_it() -> None:
 @pytest.mark.parametrize("names", [["echo"], ["echo", *(f"model-{number}" for number in range(500))]], ids=["one", "many"])
 def test_it_fits_a_terminal_of_80_columns(key: str | None, names: list[str]) -> None:
     """The banner fits 80 columns and fewer than 30 lines, however many models there are."""
-    shown = banner(Console(width=80), Config(), key, "echo", names)
-    assert [line for line in shown.splitlines() if len(line) > 80] == []
-    assert len(shown.splitlines()) < 30
+    output = banner(Console(width=80), Config(), key, "echo", names)
+    assert [line for line in output.splitlines() if len(line) > 80] == []
+    assert len(output.splitlines()) < 30
 
 
 def test_what_is_to_be_pasted_is_one_command_of_a_shell() -> None:
     """The printed curl command is one valid shell command with the generated key, whatever the model is called."""
     odd = 'it\'s $HOME \\ "x"'
-    shown = banner(Console(width=80), Config(), "sk-made", odd, [odd])
-    command = shown[shown.index("  curl ") : shown.index("\n\nOr")]
+    output = banner(Console(width=80), Config(), "sk-made", odd, [odd])
+    command = output[output.index("  curl ") : output.index("\n\nOr")]
     words = subprocess.run(["bash", "-c", command.replace("curl", "printf '%s\\0'", 1)], capture_output=True, text=True, check=True)
-    told = words.stdout.split("\0")
-    assert told[told.index("--oauth2-bearer") + 1] == "sk-made"
-    assert json.loads(told[told.index("-d") + 1])["model"] == odd
+    arguments = words.stdout.split("\0")
+    assert arguments[arguments.index("--oauth2-bearer") + 1] == "sk-made"
+    assert json.loads(arguments[arguments.index("-d") + 1])["model"] == odd

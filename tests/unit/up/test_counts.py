@@ -30,7 +30,7 @@ class Worker:
 
 @pytest.fixture
 def path() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory() as folder:  # the paths of pytest's are too long for sockets
+    with tempfile.TemporaryDirectory() as folder:  # pytest's paths are too long for sockets
         yield Path(folder, "metrics.sock")
 
 
@@ -49,7 +49,7 @@ def test_whether_the_newest_configuration_is_in_force(path: Path) -> None:
         assert parse(of.exposition().decode())[RELOADED.name].series == {RELOADED.name: 0}
 
 
-def test_all_workers_are_one(path: Path) -> None:
+def test_metrics_of_all_workers_are_added_up(path: Path) -> None:
     """The metrics of all workers are added up as of the moment of the request."""
     first, second = Worker(), Worker()
     with closing(Counts(path, interval=600)) as of, Reporter(path, first.exposition), Reporter(path, second.exposition):
@@ -75,7 +75,7 @@ def test_counters_of_a_worker_that_ended_stay_in_the_sum(path: Path) -> None:
             assert read(of) == {"calls_total": 4, "open": 0, EXITS.name: 1}
 
 
-def test_a_worker_in_whose_place_there_is_another_is_none_that_ended(path: Path) -> None:
+def test_a_replaced_worker_is_not_counted_as_an_exit(path: Path) -> None:
     """A replaced worker is not counted as an exit, but its counters stay in the sum."""
     worker = Worker()
     with closing(Counts(path, interval=600)) as of:
@@ -85,7 +85,7 @@ def test_a_worker_in_whose_place_there_is_another_is_none_that_ended(path: Path)
         block_until(lambda: read(of) == {"calls_total": 3, EXITS.name: 0} and not of._workers)
 
 
-def test_a_worker_that_does_not_answer_is_taken_by_what_it_said_last(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_does_not_answer_counts_with_its_last_report(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that does not answer within ANSWER_TIMEOUT is counted with its last report."""
     monkeypatch.setattr(counts, "ANSWER_TIMEOUT", 0.05)
     worker = Worker()
@@ -93,13 +93,13 @@ def test_a_worker_that_does_not_answer_is_taken_by_what_it_said_last(path: Path,
     with closing(Counts(path, interval=600)) as of, ExitStack() as stack:
         reporter = stack.enter_context(Reporter(path, worker.exposition))
         block_until(lambda: read(of).get("calls_total") == 1)
-        with reporter._sending:  # hangs
+        with reporter._send_lock:  # the reporter hangs
             worker.calls.inc()
             assert read(of)["calls_total"] == 1
         block_until(lambda: read(of)["calls_total"] == 2)
 
 
-def test_workers_are_asked_now_and_then(path: Path) -> None:
+def test_workers_are_asked_regularly(path: Path) -> None:
     """Workers are asked regularly, so that little is lost if one is killed."""
     worker = Worker()
     with closing(Counts(path, interval=0.01)), Reporter(path, worker.exposition):

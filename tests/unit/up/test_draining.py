@@ -51,7 +51,7 @@ def test_it_serves_and_asks_its_callers_to_leave(envoy: int, tmp_path: Path) -> 
     drain(tmp_path, 0, 0)
     assert _ready(tmp_path) == 503
     response = httpx2.get(f"http://127.0.0.1:{envoy}/health", trust_env=False)
-    assert response.status_code == 503  # of the server that is not there
+    assert response.status_code == 503  # because there is no server
     assert response.headers["connection"] == "close"
 
 
@@ -82,7 +82,7 @@ def _stats(folder: Path) -> str:
         return admin.get("/stats").text
 
 
-def test_an_envoy_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_missing_envoy_is_reported(tmp_path: Path) -> None:
     """Without an Envoy the drain raises an `OSError` that names the socket."""
     with pytest.raises(OSError, match=r"admin\.sock"):
         drain(tmp_path, 0, 0)

@@ -55,7 +55,7 @@ def test_gauges_end_with_their_process() -> None:
     }
 
 
-def test_what_is_none_is_refused() -> None:
+def test_a_value_that_is_not_a_number_is_refused() -> None:
     """A value that is not a number raises `ValueError`."""
     with pytest.raises(ValueError, match="could not convert"):
         parse("# TYPE a counter\na b\n")

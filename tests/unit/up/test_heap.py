@@ -13,10 +13,10 @@ def resident() -> int:
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * 4096
 
-bytearray(31 << 20)  # the largest block so far: by itself, glibc now keeps what is smaller
+bytearray(31 << 20)  # after this largest block, glibc would by default keep smaller ones
 before = resident()
 blocks = [bytearray(b"x") * (20 << 20) for _ in range(5)]
-pinned = [bytes(100_000) for _ in range(20)]  # small ones, which lie behind them
+pinned = [bytes(100_000) for _ in range(20)]  # small blocks behind the large ones
 del blocks
 print(resident() - before)
 """

@@ -18,7 +18,7 @@ def pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, int]]:
     os.close(reader)
 
 
-async def test_an_event_loop_that_goes_round_gives_signs(pipe: tuple[int, int]) -> None:
+async def test_a_running_event_loop_sends_heartbeats(pipe: tuple[int, int]) -> None:
     """A running event loop sends heartbeats until the end."""
     reader, writer = pipe
     read = bytearray()
@@ -47,7 +47,7 @@ async def test_a_supervisor_that_is_gone_harms_nobody(pipe: tuple[int, int]) -> 
     os.close(writer)
 
 
-async def test_without_a_supervisor_there_is_nobody_to_tell() -> None:
+async def test_without_a_supervisor_no_heartbeats_are_sent() -> None:
     """Without a supervisor, as with `antiphon serve`, no heartbeats are sent."""
     async with heartbeat.Heart().beating(None):
         pass
@@ -60,5 +60,5 @@ async def test_a_heart_is_silent_when_the_event_loop_hangs(monkeypatch: pytest.M
     assert not heart.is_silent
     async with heart.beating(None):
         await until(lambda: heart._last is not None)
-        block_until(lambda: heart.is_silent)  # the event loop waits with it
+        block_until(lambda: heart.is_silent)  # this blocks the event loop
     assert not heart.is_silent

@@ -60,7 +60,7 @@ def config(**settings: object) -> Config:
         ("metrics", "ANTIPHON_METRICS__LISTEN=127.0.0.1:"),
     ],
 )
-def test_a_taken_address_is_told_by_its_setting(taken: int, setting: str, variable: str) -> None:
+def test_a_taken_address_is_reported_by_its_setting(taken: int, setting: str, variable: str) -> None:
     """A taken address is reported with its setting, and with the variable and a free port to change it."""
     (line,) = launch.unusable_addresses(config(**{setting: {"listen": f"127.0.0.1:{taken}"}}))
     assert line.startswith(f"{setting}.listen: 127.0.0.1:{taken} is taken")
@@ -89,7 +89,7 @@ def test_what_is_proposed_is_free() -> None:
             second.bind(("127.0.0.1", port + 1))
             second.listen()
         except OSError:
-            pass  # another has it, which will do
+            pass  # another process has the port, which serves the test as well
         settings = config(grpc={"listen": f"127.0.0.1:{port}"}, rest={"listen": f"127.0.0.1:{port + 2}"})
         line = launch.unusable_addresses(settings)[0]
         assert int(line.rpartition(":")[2]) not in (port, port + 1, port + 2)
@@ -102,7 +102,7 @@ def test_both_settings_cannot_have_one_address() -> None:
     assert line.startswith("rest.listen")
 
 
-def test_an_address_of_another_machine_is_told() -> None:
+def test_an_address_of_another_machine_is_reported() -> None:
     """An address that this machine does not have is reported with the system's reason."""
     (line,) = launch.unusable_addresses(config(rest={"listen": "203.0.113.1:8080"}))
     assert line.startswith("rest.listen: 203.0.113.1:8080 cannot be listened on: ")
@@ -110,7 +110,7 @@ def test_an_address_of_another_machine_is_told() -> None:
 
 
 @pytest.mark.parametrize("error", [socket.gaierror(-2, "Name or service not known"), UnicodeError("label empty or too long")])
-def test_an_unknown_host_is_told(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def test_an_unknown_host_is_reported(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     """A host without an address, or with an invalid name, is reported."""
 
     def fail(*_: object, **__: object) -> None:
@@ -144,7 +144,7 @@ def test_a_whole_gateway_comes_up_and_goes_down(monkeypatch: pytest.MonkeyPatch,
     """A gateway with Envoy and two workers becomes ready and answers REST. After its end no process and no folder is left."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(launch, "worker_command", lambda _config, path, _number: [sys.executable, "-c", WORKER, str(path)])
-    said: list[str] = []
+    printed: list[str] = []
     answers: list[bytes] = []
     settings = config(workers=2, log={"file": str(tmp_path / "log")}, limits={"drain": 1})
     host, _, port = settings.rest.listen.partition(":")
@@ -155,7 +155,7 @@ def test_a_whole_gateway_comes_up_and_goes_down(monkeypatch: pytest.MonkeyPatch,
             answers.append(connection.makefile("rb").read())
         os.kill(os.getpid(), signal.SIGTERM)
 
-    assert supervise(launch.plan(settings, None, ""), os.environ, say=said.append, ready=ready) == 0, said
+    assert supervise(launch.plan(settings, None, ""), os.environ, say=printed.append, ready=ready) == 0, printed
     assert b'{"code":404,"error":"Not Found"' in answers[0]
     assert [entry.name for entry in os.scandir(tmp_path)] == ["log"]
     assert (tmp_path / "log").stat().st_mode & 0o777 == 0o600

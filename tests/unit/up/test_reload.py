@@ -20,27 +20,27 @@ class Stage:
     """A gateway's folder and its `Reload`, without workers. `check` is the Python code of the checking program."""
 
     def __init__(self, folder: Path, check: str) -> None:
-        self.said: list[str] = []
+        self.printed: list[str] = []
         self.file = folder / "watched"
         self.file.write_text("one")
         (folder / WATCHED).write_text(json.dumps([str(self.file), str(folder / "none")]))
         (folder / CONFIG).write_text("old")
         (folder / NEXT).write_text("new")
         program = Program("check", [sys.executable, "-c", check], folder=folder, grace=1)
-        self.reload = Reload([], self.make, program, folder, 2, 1.0, self.said.append)
+        self.reload = Reload([], self.make, program, folder, 2, 1.0, self.printed.append)
 
     def make(self, program: Program) -> Child:
         raise AssertionError(program)
 
-    def said_after_looks(self, count: int) -> list[str]:
+    def look_until(self, count: int) -> list[str]:
         """Look until `count` lines were printed. Return all lines."""
 
         def found() -> bool:
             self.reload.look()
-            return len(self.said) >= count
+            return len(self.printed) >= count
 
         block_until(found)
-        return self.said
+        return self.printed
 
 
 @pytest.fixture(autouse=True)
@@ -53,14 +53,14 @@ def test_a_changed_file_is_checked_and_taken_up(tmp_path: Path) -> None:
     """A changed file is checked and used once it has stopped changing; the previous configuration is kept."""
     stage = Stage(tmp_path, "")
     stage.reload.look()
-    assert not stage.said
+    assert not stage.printed
     stage.file.write_text("another")
-    assert stage.said_after_looks(2) == ["Reloading the configuration: a file has changed.", "Reloaded."]
+    assert stage.look_until(2) == ["Reloading the configuration: a file has changed.", "Reloaded."]
     assert (tmp_path / CONFIG).read_text() == "new"
     assert (tmp_path / PREVIOUS).read_text() == "old"
     for _ in range(10):
         stage.reload.look()
-    assert len(stage.said) == 2
+    assert len(stage.printed) == 2
 
 
 def test_a_file_that_is_replaced_has_changed(tmp_path: Path) -> None:
@@ -69,14 +69,14 @@ def test_a_file_that_is_replaced_has_changed(tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.write_text("two")
     other.replace(stage.file)
-    assert stage.said_after_looks(2)[-1] == "Reloaded."
+    assert stage.look_until(2)[-1] == "Reloaded."
 
 
 def test_what_is_refused_is_not_taken_up(tmp_path: Path) -> None:
     """A refused configuration is not used, and not tried again before another change."""
     stage = Stage(tmp_path, "import sys; sys.exit(2)")
     stage.reload.request("SIGHUP")
-    assert stage.said_after_looks(2) == [
+    assert stage.look_until(2) == [
         "Reloading the configuration: SIGHUP.",
         "Not reloaded, for the reason above: the configuration stays as it was.",
     ]
@@ -84,18 +84,18 @@ def test_what_is_refused_is_not_taken_up(tmp_path: Path) -> None:
     assert (tmp_path / CONFIG).read_text() == "old"
     for _ in range(10):
         stage.reload.look()
-    assert len(stage.said) == 2
+    assert len(stage.printed) == 2
 
 
 def test_a_stop_breaks_off_a_check(tmp_path: Path) -> None:
     """A stop ends a running check, and no other reload begins."""
     stage = Stage(tmp_path, "import time; time.sleep(600)")
     stage.reload.request("SIGHUP")
-    stage.said_after_looks(1)
+    stage.look_until(1)
     stage.reload.look()
     stage.reload.stop()
     stage.reload.look()
-    assert (stage.reload.due, len(stage.said)) == (None, 1)
+    assert (stage.reload.due, len(stage.printed)) == (None, 1)
 
 
 def test_a_change_during_the_check_is_another_reload(tmp_path: Path) -> None:
@@ -103,10 +103,10 @@ def test_a_change_during_the_check_is_another_reload(tmp_path: Path) -> None:
     stage = Stage(tmp_path, f"open({str(tmp_path / 'watched.txt')!r}, 'a').close()")
     stage.file.write_text("another")
     stage.reload.request("SIGHUP")
-    stage.said_after_looks(1)
-    stage.reload.look()  # the check runs
-    stage.file.write_text("a third one, which it may not have seen")
-    assert stage.said_after_looks(3)[1:] == ["Reloaded.", "Reloading the configuration: a file has changed."]
+    stage.look_until(1)
+    stage.reload.look()  # starts the check
+    stage.file.write_text("a third text, which it may not have seen")
+    assert stage.look_until(3)[1:] == ["Reloaded.", "Reloading the configuration: a file has changed."]
 
 
 def test_a_check_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,9 +114,9 @@ def test_a_check_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(reload, "CHECK_TIMEOUT", 0.0)
     stage = Stage(tmp_path, "import time; time.sleep(600)")
     stage.reload.request("SIGHUP")
-    said = stage.said_after_looks(3)
-    assert said[1].startswith("The check of the configuration took more than 0 s")
-    assert said[2].startswith("Not reloaded")
+    lines = stage.look_until(3)
+    assert lines[1].startswith("The check of the configuration took more than 0 s")
+    assert lines[2].startswith("Not reloaded")
     assert stage.reload.refused
 
 
@@ -125,5 +125,5 @@ def test_a_folder_that_is_gone_refuses_the_reload(tmp_path: Path) -> None:
     stage = Stage(tmp_path, "")
     stage.reload._check = replace(stage.reload._check, folder=tmp_path / "none")
     stage.reload.request("SIGHUP")
-    assert stage.said_after_looks(2)[1].startswith("Not reloaded: [Errno 2]")
+    assert stage.look_until(2)[1].startswith("Not reloaded: [Errno 2]")
     assert stage.reload.refused

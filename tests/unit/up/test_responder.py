@@ -28,8 +28,8 @@ class Served:
 @pytest.fixture
 def served() -> Iterator[Served]:
     of = Served()
-    said = {"hanging": lambda: of.hanging, "leaving": lambda: of.leaving}
-    with closing(Responder(of.address, lambda: b"calls_total 1\n", lambda: of.missing, **said)):
+    options = {"hanging": lambda: of.hanging, "leaving": lambda: of.leaving}
+    with closing(Responder(of.address, lambda: b"calls_total 1\n", lambda: of.missing, **options)):
         yield of
 
 
@@ -49,7 +49,7 @@ def test_it_is_ready_if_nothing_is_missing(served: Served) -> None:
     assert served.get("/healthz").json() == {"status": "ok"}
 
 
-def test_it_says_that_it_stops_whatever_is_missing(served: Served) -> None:
+def test_a_stopping_gateway_is_draining(served: Served) -> None:
     """`/readyz` of a stopping gateway is 503 with "draining", as at the edge."""
     served.missing, served.leaving = ["worker 0"], True
     answer = served.get("/readyz")
@@ -78,7 +78,7 @@ def test_other_requests(served: Served, path: str, method: str, status: int) -> 
 def test_what_is_no_request_ends_the_connection_alone(served: Served, sent: bytes) -> None:
     """An invalid request ends its connection only, and the next one is answered."""
     host, _, port = served.address.partition(":")
-    # What it has not read, it resets.
+    # The server resets a connection whose bytes it has not read.
     with suppress(OSError), socket.create_connection((host, int(port))) as connection:
         connection.sendall(sent)
         connection.shutdown(socket.SHUT_WR)
@@ -87,7 +87,7 @@ def test_what_is_no_request_ends_the_connection_alone(served: Served, sent: byte
     assert served.get("/healthz").status_code == 200
 
 
-def test_a_client_that_dribbles_has_as_long_as_one_that_is_silent(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_client_has_the_same_timeout_as_a_silent_one(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """The timeout holds for the whole request, so that a slow client is dropped as a silent one is."""
     monkeypatch.setattr(responder, "TIMEOUT", 0.2)
     host, _, port = served.address.partition(":")
@@ -115,7 +115,7 @@ def test_clients_that_say_nothing_hold_nobody_up_for_long(served: Served, monkey
         connection.close()
 
 
-def test_an_address_that_is_taken_is_told() -> None:
+def test_a_taken_address_is_reported() -> None:
     """A taken address raises an `OSError` that names the setting."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"

@@ -27,7 +27,7 @@ def fill(folder: Path) -> None:
         (folder / name).touch()
 
 
-def left(listener: bool = False) -> tuple[Path, socket.socket]:
+def abandoned(listener: bool = False) -> tuple[Path, socket.socket]:
     """Make a run folder whose process is gone, with a socket in it. Return both."""
     folder, lock = run_folder.make()
     os.close(lock)
@@ -57,7 +57,7 @@ def test_it_is_private_and_its_sockets_paths_are_short(monkeypatch: pytest.Monke
 
 def test_what_a_killed_gateway_left_is_taken_away() -> None:
     """The folder of a killed gateway is removed with its sockets, also if it was still empty."""
-    folder, _ = left()
+    folder, _ = abandoned()
     empty, lock = run_folder.make()
     os.close(lock)
     run_folder.sweep()
@@ -76,7 +76,7 @@ def test_what_is_in_use_stays() -> None:
     ) as other:
         assert other.stdout is not None
         theirs = Path(other.stdout.readline().strip())
-        orphan, listener = left(listener=True)
+        orphan, listener = abandoned(listener=True)
         run_folder.sweep()
         assert (mine.exists(), theirs.exists(), orphan.exists()) == (True, True, True)
         other.kill()
@@ -99,7 +99,7 @@ def test_what_is_not_named_so_stays(parent: Path, name: str) -> None:
 
 def test_what_holds_something_else_stays(parent: Path) -> None:
     """A folder with an unknown file or folder, a link and a plain file are not touched."""
-    folder, _ = left()
+    folder, _ = abandoned()
     (folder / "notes.txt").touch()
     nested = parent / "antiphon-nested00"
     (nested / "x.yaml").mkdir(parents=True)

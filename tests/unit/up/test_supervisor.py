@@ -45,7 +45,7 @@ while True:
 """
 
 
-# Gives a sign of life, and then hangs. Usage: FILE --heartbeat DESCRIPTOR
+# Sends a heartbeat and then hangs. Usage: FILE --heartbeat DESCRIPTOR
 HANGING = """
 import os, signal, sys
 file, _, descriptor = sys.argv[1:]
@@ -65,7 +65,7 @@ class Stage:
         self.folder = folder
         self.file = folder / "children"
         self.file.touch()
-        self.said: list[str] = []
+        self.printed: list[str] = []
         self.readied = 0
         self.blocked: list[str] = []
 
@@ -92,18 +92,18 @@ class Stage:
     def run(self, *workers: Program, envoy: Program | None = None, meanwhile: Callable[[], None] = lambda: None) -> int:
         """Run the supervisor in this thread, which gets the signals, and `meanwhile` in another one. Return the exit code."""
         programs = [*workers, envoy or self.program("envoy")]
-        *others, last = [Child(program, os.environ, 2, self.said.append) for program in programs]
+        *others, last = [Child(program, os.environ, 2, self.printed.append) for program in programs]
 
         def script() -> None:
             try:
                 meanwhile()
             except BaseException:
-                told()
+                send_signal()
                 raise
 
         with ThreadPoolExecutor() as threads:
             played = threads.submit(script)
-            code = supervisor.run(others, last, self.missing, drain=1, say=self.said.append, ready=self.ready)
+            code = supervisor.run(others, last, self.missing, drain=1, say=self.printed.append, ready=self.ready)
             played.result()
         return code
 
@@ -127,7 +127,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child, "MAX_DELAY", 0.02)
 
 
-def told(number: signal.Signals = signal.SIGTERM) -> None:
+def send_signal(number: signal.Signals = signal.SIGTERM) -> None:
     """Send a signal to the supervisor, which is this process."""
     os.kill(os.getpid(), number)
 
@@ -140,7 +140,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_ready_is_told_once_when_nothing_is_missing(stage: Stage) -> None:
+def test_ready_is_called_once_when_nothing_is_missing(stage: Stage) -> None:
     """`ready` is called once, when nothing is missing any more."""
     stage.blocked = ["worker 0"]
 
@@ -149,7 +149,7 @@ def test_ready_is_told_once_when_nothing_is_missing(stage: Stage) -> None:
         assert stage.readied == 0
         stage.blocked = []
         until(lambda: stage.readied)
-        told()
+        send_signal()
 
     assert stage.run(stage.program("worker 0"), meanwhile=script) == 0
     assert stage.readied == 1
@@ -163,12 +163,12 @@ def test_a_signal_ends_the_workers_then_envoy(stage: Stage, number: signal.Signa
 
     def script() -> None:
         until(lambda: len(stage.lines) == 3)
-        told(number)
+        send_signal(number)
 
     assert stage.run(stage.program("w0"), stage.program("w1"), meanwhile=script) == 0
     assert sorted(stage.lines[3:5]) == ["w0 term", "w1 term"]
     assert stage.lines[5] == "envoy term"
-    assert "Stopping" in stage.said[0]
+    assert "Stopping" in stage.printed[0]
 
 
 @pytest.mark.parametrize("hangup", [signal.SIG_IGN], indirect=True, ids=["ignored"])
@@ -179,20 +179,20 @@ def test_a_hangup_that_is_ignored_stays_so(stage: Stage) -> None:
     def script() -> None:
         until(lambda: len(stage.lines) == 2)
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-        told()
+        send_signal()
 
     assert stage.run(stage.program("w0"), meanwhile=script) == 0
 
 
-def test_a_dead_child_is_started_again_and_told(stage: Stage) -> None:
+def test_a_dead_child_is_started_again_and_reported(stage: Stage) -> None:
     """A killed child is started again, and a line reports it."""
 
     def script() -> None:
         until(lambda: stage.pids("w0"))
         os.kill(stage.pids("w0")[0], signal.SIGKILL)
         until(lambda: len(stage.pids("w0")) == 2)
-        assert stage.said[0].startswith("w0 ended (by SIGKILL) after 0.")
-        told()
+        assert stage.printed[0].startswith("w0 ended (by SIGKILL) after 0.")
+        send_signal()
 
     assert stage.run(stage.program("w0"), meanwhile=script) == 0
 
@@ -203,7 +203,7 @@ def test_a_child_that_cannot_start_ends_the_whole(stage: Stage) -> None:
     stage.blocked = ["w0"]
     assert stage.run(stage.program("w0", "3"), stage.program("w1")) == 1
     assert len(stage.pids("w0")) == child.MAX_FAILED_STARTS
-    assert "w0 cannot start: it ended 5 times within 5 s, the last time exit code 3." in stage.said
+    assert "w0 cannot start: it ended 5 times within 5 s, the last time exit code 3." in stage.printed
     assert stage.lines[-1] == "envoy term"
     assert not any(alive(pid) for name in ("w1", "envoy") for pid in stage.pids(name))
 
@@ -225,7 +225,7 @@ def test_once_ready_a_child_is_never_given_up(stage: Stage) -> None:
             stage.started("w0", count)
             os.kill(stage.pids("w0")[-1], signal.SIGKILL)
         stage.started("w0", child.MAX_FAILED_STARTS + 3)
-        told()
+        send_signal()
 
     assert stage.run(stage.program("w0"), meanwhile=script) == 0
 
@@ -241,8 +241,8 @@ def test_once_ready_a_kill_costs_no_delay(stage: Stage, monkeypatch: pytest.Monk
             stage.started("w0", count)
             os.kill(stage.pids("w0")[-1], number)
         stage.started("w0", 4)
-        assert all(line.endswith("starting it again now") for line in stage.said)
-        told()
+        assert all(line.endswith("starting it again now") for line in stage.printed)
+        send_signal()
 
     assert stage.run(stage.program("w0"), meanwhile=script) == 0
 
@@ -257,10 +257,10 @@ def test_a_child_that_dies_by_itself_is_started_again_later(stage: Stage, monkey
 
     def script() -> None:
         until(lambda: stage.pids("w0") and bool(stage.readied) is ready)
-        os.kill(stage.pids("w0")[0], signal.SIGTERM if ready else signal.SIGKILL)  # the program ends itself on SIGTERM: code 0
-        until(lambda: stage.said)
-        assert stage.said[0].endswith("starting it again in 60 s")
-        told()
+        os.kill(stage.pids("w0")[0], signal.SIGTERM if ready else signal.SIGKILL)  # on SIGTERM the program exits with code 0
+        until(lambda: stage.printed)
+        assert stage.printed[0].endswith("starting it again in 60 s")
+        send_signal()
 
     assert stage.run(stage.program("w0"), meanwhile=script) == 0
 
@@ -272,8 +272,8 @@ def test_a_program_that_is_not_there_is_given_up(stage: Stage, monkeypatch: pyte
     stage.blocked = ["w0"]
     program = Program("w0", [str(stage.folder / "none")], folder=stage.folder, grace=1)
     assert stage.run(program) == 1
-    assert "w0 cannot start" in stage.said[-1]
-    assert "No such file" in stage.said[-1]
+    assert "w0 cannot start" in stage.printed[-1]
+    assert "No such file" in stage.printed[-1]
 
 
 def test_a_deaf_child_is_killed_after_its_grace(stage: Stage) -> None:
@@ -281,10 +281,10 @@ def test_a_deaf_child_is_killed_after_its_grace(stage: Stage) -> None:
 
     def script() -> None:
         until(lambda: len(stage.lines) == 2)
-        told()
+        send_signal()
 
     assert stage.run(stage.program("w0", "deaf", grace=0.2), meanwhile=script) == 0
-    assert "w0 did not end within 0.2 s of SIGTERM: killed" in stage.said
+    assert "w0 did not end within 0.2 s of SIGTERM: killed" in stage.printed
     assert not alive(stage.pids("w0")[0])
 
 
@@ -294,9 +294,9 @@ def test_a_second_signal_ends_at_once(stage: Stage, monkeypatch: pytest.MonkeyPa
 
     def script() -> None:
         until(lambda: len(stage.lines) == 2)
-        told()
+        send_signal()
         until(lambda: "w0 term" in stage.lines)
-        told(signal.SIGINT)
+        send_signal(signal.SIGINT)
 
     assert stage.run(stage.program("w0", "deaf", grace=60), meanwhile=script) == 128 + signal.SIGINT
 
@@ -307,17 +307,15 @@ def test_a_signal_that_comes_twice_at_once_is_one(stage: Stage, monkeypatch: pyt
 
     def script() -> None:
         until(lambda: len(stage.lines) == 2)
-        told()
+        send_signal()
         until(lambda: "w0 term" in stage.lines)
-        told()
+        send_signal()
 
     assert stage.run(stage.program("w0", "deaf", grace=0.5), meanwhile=script) == 0
-    assert "w0 did not end within 0.5 s of SIGTERM: killed" in stage.said
+    assert "w0 did not end within 0.5 s of SIGTERM: killed" in stage.printed
 
 
-def test_children_that_are_told_to_end_before_the_supervisor_are_not_started_again(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_children_that_end_before_the_supervisor_are_not_started_again(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """If all processes get a signal at once, children that end before the supervisor are neither started again nor reported."""
     monkeypatch.setattr(child, "SIGNAL_WINDOW", 60.0)
 
@@ -327,11 +325,11 @@ def test_children_that_are_told_to_end_before_the_supervisor_are_not_started_aga
         for pid in pids:
             os.kill(pid, signal.SIGTERM)
         until(lambda: not any(map(alive, pids)))
-        told()
+        send_signal()
 
     assert stage.run(stage.program("w0"), meanwhile=script) == 0
     assert len(stage.lines) == 4
-    assert [line.partition(".")[0] for line in stage.said] == ["Stopping"]
+    assert [line.partition(".")[0] for line in stage.printed] == ["Stopping"]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux can do it")
@@ -354,9 +352,9 @@ def test_a_child_that_hangs_is_started_again(stage: Stage, monkeypatch: pytest.M
 
     def script() -> None:
         until(lambda: len(stage.pids("w0")) == 2)
-        assert stage.said[0].startswith("w0 hangs: no sign of life for ")
-        assert "w0 ended (by SIGKILL)" in stage.said[1]
-        told()
+        assert stage.printed[0].startswith("w0 hangs: no sign of life for ")
+        assert "w0 ended (by SIGKILL)" in stage.printed[1]
+        send_signal()
 
     program = Program("w0", [sys.executable, "-c", HANGING, str(stage.file)], folder=stage.folder, grace=10, sends_heartbeat=True)
     assert stage.run(program, meanwhile=script) == 0
@@ -368,8 +366,8 @@ def test_a_stop_does_not_wait_for_a_restart(stage: Stage, monkeypatch: pytest.Mo
     monkeypatch.setattr(child, "MAX_DELAY", 60.0)
 
     def script() -> None:
-        until(lambda: any("w0 ended" in line for line in stage.said))
-        told()
+        until(lambda: any("w0 ended" in line for line in stage.printed))
+        send_signal()
 
     assert stage.run(stage.program("w0", "1"), meanwhile=script) == 0
 
@@ -394,7 +392,7 @@ def test_children_have_sessions_of_their_own(stage: Stage) -> None:
         for line in stage.lines:
             _, _, pid, session = line.split()
             assert pid == session
-        told()
+        send_signal()
 
     stage.run(stage.program("w0"), meanwhile=script)
 
@@ -429,7 +427,7 @@ def test_a_child_gets_the_variables_of_its_program(tmp_path: Path) -> None:
 
     def script() -> None:
         until(lambda: file.exists() and file.read_text(encoding="utf-8"))
-        told()
+        send_signal()
 
     with ThreadPoolExecutor() as threads:
         played = threads.submit(script)
@@ -448,11 +446,11 @@ def test_the_supervisor_answers_prometheus_and_probes(tmp_path: Path) -> None:
     found: list[tuple[int, str]] = []
 
     def script() -> None:
-        until((tmp_path / "there").exists)  # and so whoever hears signals is
+        until((tmp_path / "there").exists)  # so the supervisor handles signals by now
         with Reporter(folder / METRICS_SOCKET, lambda: b"# TYPE calls_total counter\ncalls_total 7.0\n"):
             until(lambda: "calls_total 7.0" in get(address, "/metrics")[1])
             found.extend(get(address, path) for path in ("/healthz", "/readyz"))
-        told()
+        send_signal()
 
     with ThreadPoolExecutor() as threads:
         played = threads.submit(script)
@@ -464,7 +462,7 @@ def test_the_supervisor_answers_prometheus_and_probes(tmp_path: Path) -> None:
         get(address, "/healthz")
 
 
-# Gives a sign of life, and then hangs; ends on SIGTERM once FILE is there. Usage: FILE --heartbeat DESCRIPTOR
+# Sends a heartbeat and then hangs; ends on SIGTERM once FILE exists. Usage: FILE --heartbeat DESCRIPTOR
 HESITATING = """
 import os, pathlib, signal, sys, time
 file, _, descriptor = sys.argv[1:]
@@ -488,23 +486,23 @@ def test_probes_see_what_hangs_and_a_stop(tmp_path: Path, monkeypatch: pytest.Mo
     address = f"127.0.0.1:{free_port()}"
     command = [sys.executable, "-c", HESITATING, str(tmp_path / "go")]
     worker = Program("worker 0", command, folder=tmp_path, grace=20, sends_heartbeat=True)
-    monkeypatch.chdir(tmp_path)  # the paths of pytest's are too long for sockets
+    monkeypatch.chdir(tmp_path)  # pytest's paths are too long for sockets
     plan = Plan([worker], None, folder=folder, drain=1, log_file=None, banner="", metrics=address, edge=Path())
-    said: list[str] = []
+    printed: list[str] = []
 
     def script() -> None:
         until(lambda: answers(address, "/healthz") == (503, '{"status": "hangs", "hanging": ["worker 0"]}\n'))
         until(lambda: answers(address, "/healthz") == (200, '{"status": "ok"}\n'))
         until(lambda: len(list(tmp_path.glob("go-*"))) == 2)
-        told()
+        send_signal()
         until(lambda: answers(address, "/readyz") == (503, '{"status": "draining"}\n'))
         (tmp_path / "go").touch()
 
     with ThreadPoolExecutor() as threads:
         played = threads.submit(script)
-        supervisor.supervise(plan, os.environ, say=said.append, ready=lambda: None)
+        supervisor.supervise(plan, os.environ, say=printed.append, ready=lambda: None)
         played.result()
-    assert "worker 0 hangs: no sign of life for 0.6 s; killed" in said
+    assert "worker 0 hangs: no sign of life for 0.6 s; killed" in printed
 
 
 def answers(address: str, path: str) -> tuple[int, str] | None:
