@@ -1,4 +1,4 @@
-"""Any block and any message, for the properties that hold of all of them."""
+"""Hypothesis strategies that generate any block and any message, for tests of properties."""
 
 from typing import Any, Final
 
@@ -51,7 +51,7 @@ plain: Final = st.one_of(
     st.builds(domain.Opaque, state=states),
 )
 blocks: Final = plain | _of(domain.ToolResult, texts, st.lists(plain, max_size=2).map(tuple), st.booleans(), types)
-"""Every kind of block, in every form."""
+"""Every type of block, with any content."""
 
 messages: Final = st.builds(
     domain.Message,

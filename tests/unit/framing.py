@@ -1,4 +1,4 @@
-"""Events of a reply with the starts and ends of blocks that a test leaves out, and what holds of the events of every reader."""
+"""Helpers that add the starts and ends of blocks to a test's events, and assert the rules that hold for all events."""
 
 from collections.abc import Iterable
 
@@ -31,7 +31,7 @@ _KINDS: dict[type[Event], Block] = {
 
 
 class Frames:
-    """Adds the frames, batch by batch: a block that has not begun does so with its first delta, in the choice 0."""
+    """Adds missing starts and ends of blocks, batch by batch. A block without a start begins with its first delta, in choice 0."""
 
     def __init__(self) -> None:
         self._open: dict[int, int] = {}
@@ -57,12 +57,12 @@ class Frames:
 
 
 def framed(*events: Event) -> Batch:
-    """The events of a whole reply."""
+    """Return the events of a whole reply with the starts and ends of blocks added."""
     return Frames().batch(events)
 
 
 def folded(*events: Event) -> Reply:
-    """The reply that they make."""
+    """Return the reply that the events make, with the starts and ends of blocks added."""
     reply = Reply()
     for event in framed(*events):
         reply.add(event)
@@ -70,7 +70,7 @@ def folded(*events: Event) -> Reply:
 
 
 def without_frames(events: Iterable[Event]) -> Batch:
-    """The events without what only tells how they hang together: the starts of text and thoughts, ends without a state, groups."""
+    """Return the events without those that only frame others: starts of text and thoughts, ends without a state, groups."""
     return [
         event
         for event in events
@@ -85,7 +85,8 @@ def without_frames(events: Iterable[Event]) -> Batch:
 def check(events: Iterable[Event], *, is_whole: bool = True, in_order: bool = True) -> None:
     """Assert the rules of `antiphon.domain.events` on all events of one reply.
 
-    `is_whole`: it ended well. `in_order`: no block was held back, so that they begin in order of number.
+    With `is_whole` the reply must have ended well. With `in_order` blocks must begin in the order of their numbers, which holds
+    unless one was held back.
     """
     choices: dict[int, int] = {}
     open_blocks: dict[int, Block] = {}

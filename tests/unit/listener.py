@@ -1,11 +1,11 @@
-"""A listener that remembers what it was told."""
+"""An observer that records its events."""
 
 from antiphon.domain.call import Attempt, Call, Observer
 from antiphon.domain.errors import AntiphonError
 
 
 class Listener(Observer):
-    """`events` are the names of what happened, in order; `errors` what ended attempts and calls."""
+    """An observer with the names of its events in order (`events`) and the errors of attempts and calls (`errors`)."""
 
     def __init__(self) -> None:
         self.events: list[str] = []

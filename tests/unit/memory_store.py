@@ -1,7 +1,7 @@
-"""A store that forgets: the whole of the interface on a few dictionaries, which shows that nothing in it needs a database.
+"""A store in memory: all of the `Store` interface on a few dictionaries, which shows that the interface needs no database.
 
-It lets what stands above a store be tested without one. What only a store has to see to is left out: text that cannot be stored,
-pages that hold while something changes, branches, messages that nobody needs any more.
+Code above the store can be tested without a database. Left out is what only a real store must do: refuse text that cannot be
+stored, keep pages stable while messages change, list branches, and delete unused messages.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ from antiphon.history.base import (
 
 
 class MemoryStore:
-    """Implements `Store`. `calls` counts how often it was asked anything."""
+    """A `Store` in memory. `calls` counts the calls of its methods."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -41,7 +41,7 @@ class MemoryStore:
         self._owners: dict[str, str] = {}
         self._provider_info: dict[str, ProviderReplyInfo] = {}
         self._turns: dict[tuple[str, str, str], str] = {}
-        """The reply's id of each turn that has a request id: by owner, conversation (empty: it made one) and request id."""
+        """The reply id of each turn with a request id, by owner, conversation (empty if the turn made it) and request id."""
 
     async def create(self, owner: str, *, title: str, source: str, pinned: bool, messages: Sequence[Message]) -> Conversation:
         made = self._new(owner, title=title, source=source, pinned=pinned)
@@ -211,7 +211,7 @@ class MemoryStore:
         return kept
 
     def _now(self) -> tuple[int, datetime]:
-        """A number, and a time that goes on with it."""
+        """Return a new number, and a time that grows with it."""
         number = next(self._numbers)
         return number, datetime(2026, 1, 1, tzinfo=UTC) + timedelta(microseconds=number)
 
@@ -229,7 +229,10 @@ class MemoryStore:
         return self._keep(changed), tuple(stored)
 
     def _parent(self, conversation: Conversation, message_id: str | None) -> str | None:
-        """Raises `MessageNotFound`, unless it is the owner's. The messages of all trees lie together here."""
+        """Return the parent for a new message: `message_id`, or the head if it is None.
+
+        Raises `MessageNotFound` if the message is not the owner's. The messages of all conversations are in one dictionary.
+        """
         if message_id is None:
             return conversation.head_id
         if self._owners.get(message_id) != conversation.owner:

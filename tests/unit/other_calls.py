@@ -1,4 +1,4 @@
-"""A call beside the one that is tested, which counts how often it has its turn on the event loop."""
+"""A second task beside the tested call, which counts its turns on the event loop."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 
 class OtherCall:
-    """Wants its turn at all times."""
+    """A task that is always ready to run, and counts its turns."""
 
     def __init__(self) -> None:
         self.turns = 0

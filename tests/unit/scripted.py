@@ -1,4 +1,4 @@
-"""A provider that says what a test tells it to: the whole of the interface in a few lines, which shows that it is narrow."""
+"""A provider that a test scripts: the whole provider interface in a few lines, which shows that it is narrow."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -11,7 +11,7 @@ from antiphon.domain.request import ChatRequest
 from tests.unit.framing import Frames
 
 NO_STORE: Any = None
-"""For what must not ask the database: it fails if it does."""
+"""For code that must not use the database: any use fails."""
 
 NO_PRICES = Prices({}, {})
 
@@ -22,7 +22,10 @@ USAGE = Usage(3, 2, 5)
 
 
 class ScriptedProvider:
-    """Yields `batches`; an exception among them is raised, and None waits for ever. Frames of blocks need not be told."""
+    """A provider that yields `batches`.
+
+    It raises an exception among them, and waits forever at None. Missing starts and ends of blocks are added.
+    """
 
     name = "scripted"
 

@@ -1,4 +1,4 @@
-"""One server process."""
+"""Tests of one server process."""
 
 import asyncio
 import socket
@@ -18,7 +18,10 @@ from tests.ports import free_port
 
 
 async def test_a_server_is_ready_after_its_first_contact_with_the_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And stays ready when the database is lost, as all others would be unready too. It says that it is alive all the time."""
+    """A server is ready after its first contact with the database, and reports that it is alive before and after.
+
+    It stays ready if the database is lost, because otherwise all servers would become unready.
+    """
     monkeypatch.setattr(contact, "PAUSE", 0.01)
     database = tmp_path / "a.db"
     address = f"127.0.0.1:{free_port()}"
@@ -43,7 +46,10 @@ async def test_a_server_is_ready_after_its_first_contact_with_the_database(tmp_p
 
 
 async def test_a_server_opens_its_port_when_it_is_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the database is there: in a reload the port is that of a server which is ready, and new connections come to both."""
+    """If the database is there, a server opens its port only when it is ready.
+
+    In a reload the old and the new server share the port.
+    """
     tried, reached, port = asyncio.Event(), asyncio.Event(), free_port()
 
     async def first_contact(database: Database) -> None:

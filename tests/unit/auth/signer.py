@@ -1,4 +1,4 @@
-"""An issuer of tokens: real keys, and tokens of any shape that are signed with them, or not."""
+"""A token issuer for tests: real keys, and tokens with any header, claims and signature."""
 
 import base64
 import json
@@ -15,17 +15,17 @@ from antiphon.config import IssuerConfig
 
 ISSUER = "https://id.test"
 AUDIENCE = "antiphon"
-SECRET = "a-secret-of-thirty-two-bytes-or-more"  # noqa: S105 - of no server but the tests'
+SECRET = "a-secret-of-thirty-two-bytes-or-more"  # noqa: S105 - used by tests only
 
 
 @cache
 def key(name: str) -> Key:
-    """The key of this name, the same each time: its kind, and a number."""
+    """Return the key of this name, the same object each time. A name is a kind and a number, such as `rsa-1`."""
     match name.split("-", maxsplit=1)[0]:
         case "rsa":
             return RSAKey.generate_key(2048, {"kid": name})
         case "short":
-            raw = rsa.generate_private_key(public_exponent=65537, key_size=1024)  # noqa: S505 - it is to be refused
+            raw = rsa.generate_private_key(public_exponent=65537, key_size=1024)  # noqa: S505 - it must be refused
             return RSAKey(raw, raw, {"kid": name})
         case "ec":
             return ECKey.generate_key("P-256", {"kid": name})
@@ -44,7 +44,7 @@ def key(name: str) -> Key:
 
 
 def entry(name: str, **members: Any) -> dict[str, Any]:
-    """The public half of a key, as a JWKS has it; a member that is None is left out."""
+    """Return the public half of a key as a JWKS entry. `members` replace its members, and None removes one."""
     found = key(name).as_dict(private=False) | members
     return {member: value for member, value in found.items() if value is not None}
 
@@ -58,23 +58,26 @@ def b64(data: bytes) -> str:
 
 
 def at(seconds: float) -> Callable[[int], Any]:
-    """A time so many seconds from when the token is made."""
+    """Return a claim value: a function that adds `seconds` to the time at which the token is made."""
     return lambda now: now + seconds
 
 
 def claims(**more: Any) -> dict[str, Any]:
-    """Good ones; one that is None is left out."""
+    """Return valid claims. `more` replaces some of them, and None removes one."""
     now = int(time.time())
     found = {"iss": ISSUER, "aud": AUDIENCE, "sub": "ann", "iat": now, "exp": now + 300, "scope": "openid email profile"} | more
     return {claim: value(now) if callable(value) else value for claim, value in found.items() if value is not None}
 
 
-def sign(said: dict[str, Any] | bytes, by: str = "rsa-1", alg: str = "RS256", /, header: Any = None, **more: Any) -> str:
-    """A token: `header` in place of the usual one, or `more` in it; one that is None is left out."""
+def sign(payload: dict[str, Any] | bytes, by: str = "rsa-1", alg: str = "RS256", /, header: Any = None, **more: Any) -> str:
+    """Return a token with these claims, signed with the key `by`.
+
+    `header` replaces the whole header, `more` replaces members of it, and None removes one.
+    """
     usual = {"alg": alg, "typ": "JWT", "kid": by} | more
     head = {name: value for name, value in usual.items() if value is not None} if header is None else header
     first = head if isinstance(head, bytes) else json.dumps(head).encode()
-    body = said if isinstance(said, bytes) else json.dumps(said).encode()
+    body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
     signed = f"{b64(first)}.{b64(body)}"
     return f"{signed}.{b64(JWSRegistry.algorithms[alg].sign(signed.encode(), key(by)))}"
 

@@ -1,4 +1,4 @@
-"""What a client's conversations begin with."""
+"""Tests of the text that begins a client's conversations (client context)."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -29,7 +29,7 @@ async def contexts(**config: Any) -> AsyncGenerator[Contexts, None]:
 
 @asynccontextmanager
 async def source(*steps: Any) -> AsyncGenerator[tuple[OddUpstream, str], None]:
-    """A server, and the address of a text there."""
+    """Run a server that answers with `steps`. Yield it and the URL of a text on it."""
     async with OddUpstream() as server:
         server.default = steps
         yield server, f"{server.base_url}/context?of=acme"
@@ -40,14 +40,14 @@ def text(body: str) -> bytes:
 
 
 async def test_a_text_is_itself_and_a_client_without_one_has_none() -> None:
-    """Nothing is read for either."""
+    """A context that is configured as text is returned as it is, and an unknown client gets an empty text."""
     async with contexts(context="Acme sells hats.") as made:
         assert await made.of(CLIENT) == "Acme sells hats."
         assert await made.of("somebody") == ""
 
 
 async def test_a_file_is_read_again_after_its_time(tmp_path: Path) -> None:
-    """And not before; without its byte order mark and the white space around it."""
+    """A file is read again after its TTL and not before. A byte order mark and surrounding white space are removed."""
     path = tmp_path / "acme.txt"
     path.write_text("\ufeffhats 🎩\n")
     async with contexts(file=path) as kept, contexts(file=path, ttl=0) as fresh:
@@ -58,8 +58,8 @@ async def test_a_file_is_read_again_after_its_time(tmp_path: Path) -> None:
         assert await fresh.of(CLIENT) == "caps"
 
 
-async def test_a_url_is_asked_once_for_all_who_wait_and_for_all_who_come_in_time() -> None:
-    """With its headers and its token."""
+async def test_a_url_is_requested_once_within_its_ttl() -> None:
+    """A URL is requested once, with the configured headers and token, for concurrent calls and for calls within the TTL."""
     async with source(text("hats")) as (server, url), contexts(url=url, headers={"X-Team": "a"}, api_key_env="TOKEN") as made:
         assert await asyncio.gather(*(made.of(CLIENT) for _ in range(20))) == ["hats"] * 20
         assert await made.of(CLIENT) == "hats"
@@ -69,8 +69,8 @@ async def test_a_url_is_asked_once_for_all_who_wait_and_for_all_who_come_in_time
     assert request.headers["x-team"] == "a"
 
 
-async def test_who_leaves_takes_the_reading_from_nobody() -> None:
-    """The first caller gives up; the second still gets the text, from the one request."""
+async def test_a_cancelled_caller_does_not_end_the_read_for_others() -> None:
+    """If the first of two waiting callers is cancelled, the second still gets the text from the same request."""
     gate = asyncio.Event()
     async with source(gate, text("hats")) as (server, url), contexts(url=url) as made:
         first = asyncio.create_task(made.of(CLIENT))
@@ -96,8 +96,11 @@ async def test_who_leaves_takes_the_reading_from_nobody() -> None:
         (HANG,),
     ],
 )
-async def test_a_source_that_fails_is_told_or_what_it_said_before_is_used(failure: Any) -> None:
-    """A status, a redirect, too much, what is no text, a cut, silence; without an older text the caller can try again."""
+async def test_the_previous_text_of_a_failing_source_is_used(failure: Any) -> None:
+    """If a source fails, its previous text is used and a line is logged.
+
+    Without a previous text the call raises a retryable `ContextUnavailable`.
+    """
     async with source(*failure) as (server, url):
         async with contexts(url=url, timeout=0.2, max_bytes=100) as never:
             with pytest.raises(ContextUnavailable) as caught:
@@ -109,16 +112,16 @@ async def test_a_source_that_fails_is_told_or_what_it_said_before_is_used(failur
             server.default = failure
             with capture_logs() as logs:
                 assert await made.of(CLIENT) == "hats"
-                asked = len(server.requests)
+                requests_before = len(server.requests)
                 assert await made.of(CLIENT) == "hats"
-            assert len(server.requests) == asked, "it is left in peace for a moment"
+            assert len(server.requests) == requests_before, "it is left in peace for a moment"
     (entry,) = logs
     assert (entry["client"], entry["older_one_used"]) == (CLIENT, True)
     assert "127.0.0.1" not in str(entry), "an address may hold a secret"
 
 
 async def test_an_older_text_is_not_used_for_ever() -> None:
-    """`stale` bounds it."""
+    """A text older than `ttl` and `stale` together is not used any more."""
     async with source(text("hats")) as (server, url), contexts(url=url, ttl=0, stale=0, timeout=1) as made:
         assert await made.of(CLIENT) == "hats"
         server.default = [CUT]
@@ -126,8 +129,8 @@ async def test_an_older_text_is_not_used_for_ever() -> None:
             await made.of(CLIENT)
 
 
-async def test_an_older_text_is_not_used_longer_because_its_source_is_left_in_peace() -> None:
-    """`stale` ends it, however long it is until the source would be asked again."""
+async def test_stale_holds_even_if_the_source_is_not_asked_again_yet() -> None:
+    """A text is not used longer than `stale` allows, even if its source would not be asked again yet."""
     now = 0.0
     async with source(text("hats")) as (server, url):
         made = Contexts({CLIENT: ClientConfig(url=url, ttl=100, stale=3, timeout=30)}, {}, lambda: now)
@@ -142,7 +145,7 @@ async def test_an_older_text_is_not_used_longer_because_its_source_is_left_in_pe
 
 
 async def test_a_source_that_is_out_of_reach_is_asked_again_by_the_next_call(unused_tcp_port: int) -> None:
-    """There is nothing older to use, so there is nothing to wait for."""
+    """A source without a previous text is asked again by the next call, without a pause between the attempts."""
     async with contexts(url=f"http://127.0.0.1:{unused_tcp_port}/", timeout=1) as made:
         for _ in range(2):
             with pytest.raises(ContextUnavailable):
@@ -150,7 +153,7 @@ async def test_a_source_that_is_out_of_reach_is_asked_again_by_the_next_call(unu
 
 
 async def test_closing_ends_a_reading() -> None:
-    """Nothing is left running."""
+    """Closing cancels a read in progress."""
     async with source(HANG) as (server, url):
         async with contexts(url=url) as made:
             reading = asyncio.create_task(made.of(CLIENT))
@@ -169,14 +172,14 @@ async def test_closing_ends_a_reading() -> None:
         {"url": "https://x.test/", "api_key_env": "NO_SUCH"},
     ],
 )
-def test_what_cannot_be_is_told_at_start(config: dict[str, Any]) -> None:
-    """A file that is not there, a URL that is none, a token that is not set."""
+def test_impossible_settings_are_refused_at_start(config: dict[str, Any]) -> None:
+    """A missing file, an invalid URL and an unset token variable are a `ConfigError` at the start."""
     with pytest.raises(ConfigError):
         Contexts({CLIENT: ClientConfig(**config)}, {})
 
 
 @pytest.mark.parametrize("config", [{}, {"context": "a", "url": "https://x.test"}])
 def test_a_client_has_one_source(config: dict[str, Any]) -> None:
-    """Not none, and not two."""
+    """A client must have exactly one of `context`, `file` and `url`."""
     with pytest.raises(ValueError, match="one of context, file and url"):
         ClientConfig(**config)

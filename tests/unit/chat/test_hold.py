@@ -1,4 +1,4 @@
-"""Holding back the beginning of a reply."""
+"""Tests of holding back the first events of a reply."""
 
 from antiphon.chat.hold import MAX_HELD, HoldBack
 from antiphon.chat.stopwatch import Stopwatch
@@ -9,8 +9,8 @@ from tests.unit.listener import Listener
 from tests.unit.scripted import START
 
 
-def test_the_first_token_is_told_once_and_whenever_it_comes() -> None:
-    """Also after something else had opened the way: content that only the provider knows, or many events without a delta."""
+def test_the_first_token_is_reported_once() -> None:
+    """The observer gets `first_token` once, with the first delta, even if earlier events without a delta were already released."""
     for first in ([START, ExtraFields(0, {"content": ["odd"]})], [START, *[ExtraFields(0, {})] * MAX_HELD]):
         listener = Listener()
         call = Call(observer=listener)

@@ -1,4 +1,4 @@
-"""Prices: the library's, quickly; the operator's before them; and none rather than a wrong one."""
+"""Tests of prices: configured prices come before those of the library, and an unknown price is None."""
 
 import genai_prices
 import pytest
@@ -35,8 +35,8 @@ USAGES = (
     ],
 )
 @pytest.mark.parametrize("usage", USAGES)
-def test_they_are_those_of_the_library(name: str, provider: str, model: str, usage: Usage) -> None:
-    """Cached, cache-writing and audio tokens and tiers included."""
+def test_prices_are_those_of_the_library(name: str, provider: str, model: str, usage: Usage) -> None:
+    """A cost equals that of the library genai-prices, also for cached, cache-writing and audio tokens and price tiers."""
     counted = genai_prices.Usage(
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,
@@ -52,18 +52,21 @@ def test_they_are_those_of_the_library(name: str, provider: str, model: str, usa
 @pytest.mark.parametrize(
     ("provider", "model"), [("openai", "no-such-model"), ("echo", "gpt-4o"), ("ollama", "gpt-4o"), ("nobody", "gpt-4o")]
 )
-def test_what_is_not_known_costs_none(provider: str, model: str) -> None:
-    """A model is not taken for another provider's of the same name."""
+def test_an_unknown_model_has_no_cost(provider: str, model: str) -> None:
+    """An unknown model has no cost, also if another provider has a model of the same name."""
     assert PRICES.cost(provider, model, USAGES[0]) is None
 
 
 def test_counts_that_do_not_fit_together_cost_none() -> None:
-    """More cached tokens than there were."""
+    """Usage that contradicts itself, such as more cached tokens than prompt tokens, has no cost."""
     assert PRICES.cost("openai", "gpt-4o", Usage(10, 5, 15, cached_tokens=11)) is None
 
 
 def test_the_operators_price_comes_first() -> None:
-    """By provider and model, then by model alone; cached tokens cost what others do unless it says so."""
+    """A configured price is found by provider and model, then by model.
+
+    Cached tokens cost the input price unless `cached_input` is set.
+    """
     prices = Prices(
         {
             "gpt-4o": PriceConfig(input=1, output=2),
@@ -79,7 +82,7 @@ def test_the_operators_price_comes_first() -> None:
 
 
 def test_a_host_is_known_by_its_address_too() -> None:
-    """Whatever the operator calls it."""
+    """A provider gets the prices of the host at its base URL, whatever the operator has named it."""
     prices = Prices({}, {"main": "https://api.openai.com/v1", "local": "http://127.0.0.1:8000/v1", "odd": None})
     assert prices.cost("main", "gpt-4o", USAGES[0]) == PRICES.cost("openai", "gpt-4o", USAGES[0])
     assert prices.cost("local", "gpt-4o", USAGES[0]) is None

@@ -1,4 +1,4 @@
-"""The stage that records turns, as the observer hears of it."""
+"""Tests of recording turns, through the outcomes that the observer gets."""
 
 import asyncio
 from contextlib import aclosing, suppress
@@ -29,8 +29,8 @@ class Turns(Observer):
         self.streamed.append(attempt.streamed)
 
 
-async def told(provider: ScriptedProvider, *, times: int = 1, stop: bool = False, record: Record | None = None) -> Turns:
-    """What is told of turns under one request id."""
+async def run_turns(provider: ScriptedProvider, *, times: int = 1, stop: bool = False, record: Record | None = None) -> Turns:
+    """Ask `times` times with one request id and return the observer. `stop` cancels each call at its first batch."""
     turns = Turns()
     chat = ChatService(Router([(provider, ["one"])]), Recorder(MemoryStore()), NO_PRICES, timeout=60)
     request = ChatRequest("", (Message(Role.USER, (Text("Hello"),)),), stream=True)
@@ -50,24 +50,24 @@ async def told(provider: ScriptedProvider, *, times: int = 1, stop: bool = False
 
 
 async def test_a_whole_turn_is_complete_and_the_same_one_again_is_replayed() -> None:
-    """The provider is asked once."""
-    turns = await told(ScriptedProvider(), times=2, record=Record("ann", request_id="r"))
+    """A finished turn is `complete`. The same request id again is `replayed`, without a second request to the provider."""
+    turns = await run_turns(ScriptedProvider(), times=2, record=Record("ann", request_id="r"))
     assert turns.outcomes == ["complete", "replayed"]
     assert turns.streamed == [True]
 
 
 @pytest.mark.parametrize("before", [(), ([START, TextDelta(0, "Hel")],)])
 async def test_a_turn_whose_provider_fails_is_failed(before: tuple[list[object], ...]) -> None:
-    """Whether or not anything had come."""
+    """A turn is `failed` if its provider fails, with or without some text before."""
     failing = ScriptedProvider(*before, ProviderProtocolError("Cut.", provider="p"))  # type: ignore[arg-type]
-    assert (await told(failing, record=Record("ann"))).outcomes == ["failed"]
+    assert (await run_turns(failing, record=Record("ann"))).outcomes == ["failed"]
 
 
 async def test_a_turn_whose_caller_leaves_is_cancelled() -> None:
-    """It is told once, though more than one thing ends then."""
-    assert (await told(ScriptedProvider(), stop=True, record=Record("ann"))).outcomes == ["cancelled"]
+    """A turn is reported as `cancelled`, and only once, if its caller leaves."""
+    assert (await run_turns(ScriptedProvider(), stop=True, record=Record("ann"))).outcomes == ["cancelled"]
 
 
-async def test_what_is_not_recorded_is_no_turn() -> None:
-    """Nothing is told of it."""
-    assert (await told(ScriptedProvider())).outcomes == []
+async def test_a_call_that_is_not_recorded_reports_no_turn() -> None:
+    """A call that is not recorded reports no turn."""
+    assert (await run_turns(ScriptedProvider())).outcomes == []

@@ -1,4 +1,4 @@
-"""Times and counts of a call."""
+"""Tests of the times and token counts of a call."""
 
 import pytest
 
@@ -37,11 +37,11 @@ from antiphon.domain.request import ChatRequest
 from tests.unit.scripted import START, STOP, USAGE
 
 CALL = BlockStarted(0, 0, ToolCall("c", "f", ""))
-ASKED = ChatRequest("m", (Message(Role.USER, (Text("x" * 8),)),), stream=True)
+REQUEST = ChatRequest("m", (Message(Role.USER, (Text("x" * 8),)),), stream=True)
 
 
 class Clock:
-    """Says what time it is told."""
+    """A clock that a test sets by hand, in seconds."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -58,8 +58,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def test_the_times_of_a_stream(clock: Clock) -> None:
-    """Latency to the last batch; the first token; the mean of the times between chunks, those of one batch having none between."""
-    watch = Stopwatch(ASKED)
+    """Metrics have the latency, the time to the first token and the mean time between chunks.
+
+    Chunks of one batch have no time between them.
+    """
+    watch = Stopwatch(REQUEST)
     clock.now = 100.5
     watch.see([START])
     clock.now = 101.0
@@ -73,16 +76,16 @@ def test_the_times_of_a_stream(clock: Clock) -> None:
 
 
 def test_a_call_and_its_first_arguments_are_one_chunk(clock: Clock) -> None:
-    """They came in one delta; all else is one for each."""
-    watch = Stopwatch(ASKED)
+    """The start of a tool call and its first arguments count as one chunk; every other delta is one."""
+    watch = Stopwatch(REQUEST)
     watch.see([START, CALL, InputDelta(0, "{"), InputDelta(0, "}"), BlockFinished(0)])
     watch.see([BlockStarted(1, 0, ToolCall("d", "g", "")), BlockStarted(2, 0, Text("")), TextDelta(2, "x"), TextDelta(2, "")])
     assert watch.metrics(None).chunks == 4
 
 
-def test_times_that_there_are_none_of(clock: Clock) -> None:
-    """Nothing said has no first token, and one chunk nothing between."""
-    watch = Stopwatch(ASKED)
+def test_times_without_deltas_are_none(clock: Clock) -> None:
+    """Without a delta there is no time to the first token, and with one chunk no time between chunks."""
+    watch = Stopwatch(REQUEST)
     clock.now = 101.0
     watch.see([START])
     assert watch.metrics(None) == Metrics(1.0, None, None, 0, None)
@@ -91,15 +94,15 @@ def test_times_that_there_are_none_of(clock: Clock) -> None:
 
 
 def test_the_providers_count_is_the_count() -> None:
-    """Also where it is nothing."""
-    watch = Stopwatch(ASKED)
+    """The provider's usage is returned as it is, even if all its counts are 0."""
+    watch = Stopwatch(REQUEST)
     assert watch.usage([USAGE, STOP]) is USAGE
     nothing = Usage(0, 0, 0)
     assert watch.usage([nothing, STOP]) is nothing
 
 
 def test_an_estimate_says_that_it_is_one() -> None:
-    """Four characters a token, rounded up, and four tokens for each message."""
+    """Missing usage is estimated and marked so: a token for four characters, rounded up, and four tokens for each message."""
     messages = (Message(Role.SYSTEM, (Text("x" * 9),)), Message(Role.TOOL, (ToolResult("c", (Text("x" * 4),)),)))
     watch = Stopwatch(ChatRequest("m", messages, stream=True))
     watch.see([START, TextDelta(0, "abcde")])
@@ -122,32 +125,29 @@ def test_an_estimate_says_that_it_is_one() -> None:
     ],
 )
 def test_all_that_a_model_says_counts(events: list[Event], tokens: int) -> None:
-    """Each kind of delta, those of fields that only the provider knows too; neither signatures nor what a filter found."""
-    watch = Stopwatch(ASKED)
+    """The estimate counts every kind of delta, unknown fields included, but neither signatures nor fields of a content filter."""
+    watch = Stopwatch(REQUEST)
     watch.see([START, *events])
     assert watch.usage([STOP]).output_tokens == tokens
 
 
 def test_a_recording_counts_once() -> None:
-    """In however many pieces it comes; each choice has its own."""
-    watch = Stopwatch(ASKED)
+    """Sound counts once for each block, however many pieces it comes in."""
+    watch = Stopwatch(REQUEST)
     for block in (0, 1, 0):
         watch.see([MediaDelta(block, "AAAA")])
     assert watch.usage([STOP]).output_tokens == 2 * 960
 
 
-def test_a_call_that_is_broken_off_has_what_had_come() -> None:
-    """The estimate needs no last batch."""
-    watch = Stopwatch(ASKED)
+def test_the_estimate_of_a_cut_call_counts_the_text_so_far() -> None:
+    """The estimate of a call that was cut counts what came until then."""
+    watch = Stopwatch(REQUEST)
     watch.see([START, CALL, InputDelta(0, "x" * 39)])
     assert watch.usage([]) == Usage(6, 10, 16, estimated=True)
 
 
-"""Base64 that would be 25,000 tokens as text."""
-
-
 def test_usage_and_metrics_stand_before_what_ends_a_choice() -> None:
-    """Once each, and after everything that is said."""
+    """The last batch has usage and metrics once, after all deltas and before the finished choices."""
     second = Finished(1, FinishReason.STOP, "stop")
     counted = Usage(1, 1, 2)
     took = Metrics(1.0, None, None, 0, None)

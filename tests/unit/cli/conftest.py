@@ -1,4 +1,4 @@
-"""What commands leave behind in the process of the tests."""
+"""Fixtures that undo what a command changes in the test process."""
 
 from collections.abc import Iterator
 
@@ -8,6 +8,6 @@ import structlog
 
 @pytest.fixture(autouse=True)
 def default_log() -> Iterator[None]:
-    """The log as it was: a command configures it for its process, and other tests read what is logged."""
+    """Reset structlog after each test, because a command configures it for the whole process."""
     yield
     structlog.reset_defaults()

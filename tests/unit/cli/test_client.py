@@ -1,4 +1,4 @@
-"""How a client's command reaches a gateway."""
+"""Tests of how a client's command connects to a gateway."""
 
 import os
 import subprocess
@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 
-def test_half_of_what_a_gateway_is_to_be_shown_is_told(tmp_path: Path) -> None:
-    """A certificate without its key, and a file that is not there, by the variable."""
+def test_half_a_client_certificate_is_reported_by_its_variable(tmp_path: Path) -> None:
+    """A certificate without its key, a key without its certificate, and a missing file are an error that names the variable."""
     file = tmp_path / "me.crt"
     file.touch()
     for variables, expected in (

@@ -1,4 +1,4 @@
-"""`antiphon keys ...`: what is refused before any gateway is asked."""
+"""Tests of `antiphon keys ...`: arguments that are refused before a gateway is asked."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [
         (["revoke", ""], "NAME_OR_ID: it is empty"),
         (["rotate", ""], "NAME_OR_ID: it is empty"),
@@ -20,10 +20,10 @@ import pytest
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_mistake_in_the_command_line_is_told(words: list[str], told: str) -> None:
-    """With exit code 2, and without a traceback."""
+def test_a_wrong_argument_is_refused(words: list[str], expected: str) -> None:
+    """A wrong argument ends with exit code 2 and a message without a traceback."""
     command = [sys.executable, "-m", "antiphon", "keys", *words]
     done = subprocess.run(command, env={"PATH": os.environ["PATH"]}, check=False, capture_output=True, text=True)
     assert done.returncode == 2
-    assert told in " ".join(done.stderr.replace("│", " ").split())
+    assert expected in " ".join(done.stderr.replace("│", " ").split())
     assert "Traceback" not in done.stderr

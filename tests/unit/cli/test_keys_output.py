@@ -1,4 +1,4 @@
-"""How keys are shown in a terminal of 80 columns."""
+"""Tests of how keys are printed in a terminal."""
 
 import io
 
@@ -11,8 +11,8 @@ from antiphon.v1 import admin_pb2
 ID = "01a2275c-637d-705b-83ff-c3438d7b8161"
 
 
-def shown(monkeypatch: pytest.MonkeyPatch, width: int, *keys: admin_pb2.Key) -> list[str]:
-    """The lines in a terminal of that width."""
+def printed_lines(monkeypatch: pytest.MonkeyPatch, width: int, *keys: admin_pb2.Key) -> list[str]:
+    """Return the lines that `show_keys` prints in a terminal of `width` columns."""
     terminal = Console(file=io.StringIO(), force_terminal=True, width=width, highlight=False, color_system=None)
     for module in (console, keys_output):
         monkeypatch.setattr(module, "out", terminal)
@@ -27,8 +27,8 @@ def a_key(name: str = "team-a") -> admin_pb2.Key:
 
 @pytest.mark.parametrize("name", ["team-a", "a-name-without-a-blank" * 4, "[bold]markup[/] 🎉"], ids=["short", "long", "odd"])
 def test_a_narrow_terminal_has_some_lines_a_key(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Within its width, and an id is whole, so that it can be pasted."""
-    lines = shown(monkeypatch, 80, a_key(name))
+    """In 80 columns each key is printed in several lines that fit, with its id in one piece so that it can be copied."""
+    lines = printed_lines(monkeypatch, 80, a_key(name))
     assert max(map(len, lines)) <= 80
     assert f"  {ID}  ...61a6" in lines
     assert "  limits 600 requests/min, 100,000 tokens/min, 2.5 USD/day" in lines
@@ -36,12 +36,12 @@ def test_a_narrow_terminal_has_some_lines_a_key(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_a_wide_terminal_has_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a row for each key."""
-    (row,) = [line for line in shown(monkeypatch, 250, a_key()) if ID in line]
+    """A wide terminal shows a table with one row for each key."""
+    (row,) = [line for line in printed_lines(monkeypatch, 250, a_key()) if ID in line]
     for cell in ("team-a", "...61a6", "chat", "gpt-4o*", "600 requests/min, 100,000 tokens/min, 2.5 USD/day", "never", "good"):
         assert cell in row
 
 
-def test_no_keys_are_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With what to do."""
-    assert "`antiphon keys create NAME`" in "".join(shown(monkeypatch, 80))
+def test_without_keys_the_output_says_how_to_make_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without keys the output names the command that makes one."""
+    assert "`antiphon keys create NAME`" in "".join(printed_lines(monkeypatch, 80))

@@ -1,4 +1,4 @@
-"""The command `antiphon`: what it imports, and the commands that have no file of their own."""
+"""Tests of the command `antiphon`: its imports, and the commands that have no test file of their own."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ from antiphon.edge import files
     ids=["a client's command", "a worker"],
 )
 def test_a_command_imports_only_what_it_needs(imported: str, left_out: set[str]) -> None:
-    """A client does not wait for the server's modules, and a worker does not hold those of migrations."""
+    """A client command does not import the server's modules, and a worker does not import those of migrations."""
     done = subprocess.run(
         [sys.executable, "-c", f"import {imported}, sys; print(*sys.modules)"], check=True, capture_output=True, text=True
     )
@@ -28,14 +28,14 @@ def test_a_command_imports_only_what_it_needs(imported: str, left_out: set[str])
 
 
 def test_grpc_is_quiet_from_its_import_on() -> None:
-    """Its core reads its verbosity once: it is set before any module of the command line can import it."""
+    """GRPC_VERBOSITY is set before gRPC is imported, because its core reads the variable only once."""
     check = "import antiphon.cli.client, os; print(os.environ['GRPC_VERBOSITY'])"
     done = subprocess.run([sys.executable, "-c", check], check=True, capture_output=True, text=True, env={})
     assert done.stdout == "ERROR\n"
 
 
 def test_an_edge_is_made_of_a_folder_with_the_gateways_files(tmp_path: Path) -> None:
-    """`--gateway` names them, so that a change there reaches Envoy; `--socket` is where the server is."""
+    """`antiphon edge` copies Envoy's files from `--gateway` and writes the server's socket from `--socket`."""
     gateway, folder = tmp_path / "gateway", tmp_path / "run"
     shutil.copytree(str(files.gateway_files()), gateway)
     (gateway / "status.lua").write_text("-- another")
@@ -46,7 +46,7 @@ def test_an_edge_is_made_of_a_folder_with_the_gateways_files(tmp_path: Path) -> 
 
 
 def test_an_edge_has_one_server(tmp_path: Path) -> None:
-    """A socket beside `rest.upstream` is a mistake of the configuration."""
+    """`--socket` together with `rest.upstream` is refused with exit code 2."""
     command = [sys.executable, "-m", "antiphon", "edge", str(tmp_path), "--socket", "server.sock"]
     variables = {"ANTIPHON_REST__UPSTREAM": '{"address": "server:50051"}'}
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=variables)
@@ -55,15 +55,15 @@ def test_an_edge_has_one_server(tmp_path: Path) -> None:
 
 
 def test_a_server_that_reloads_is_given_a_socket() -> None:
-    """By which Envoy is told of its successors."""
+    """`serve --reload` needs `--socket`, because Envoy has to be told about the next server process."""
     command = [sys.executable, "-m", "antiphon", "serve", "--reload"]
     done = subprocess.run(command, check=False, capture_output=True, text=True, env={"ANTIPHON_KEY": "sk-test"})
     assert done.returncode == 2
     assert "--reload: needs --socket" in done.stderr
 
 
-def test_a_refusal_is_told_in_json_where_the_log_is(tmp_path: Path) -> None:
-    """Standard output has nothing else then."""
+def test_a_refusal_is_printed_as_json_on_standard_output(tmp_path: Path) -> None:
+    """`check-reload --json` prints a refusal as JSON on standard output and nothing else."""
     (tmp_path / "antiphon.yaml").write_text("providers: {")
     command = [
         sys.executable,

@@ -1,4 +1,4 @@
-"""`antiphon check-config --probe` against real parts: PostgreSQL, Redis, hosts with TLS, an issuer, an outbound proxy."""
+"""Tests of `antiphon check-config --probe` with real PostgreSQL, Redis, TLS hosts, a token issuer and an outbound proxy."""
 
 import asyncio
 import json
@@ -20,11 +20,11 @@ from tests.postgres import Postgres
 from tests.redis import Redis
 
 KEY = "sk-provider-secret-of-probe"
-PASSWORD = "pr0be-password"  # noqa: S105 - of nothing but this test
+PASSWORD = "pr0be-password"  # noqa: S105 - used by this test only
 
 
 async def run(folder: Path, config: dict[str, Any], *options: str, **environment: str) -> tuple[int, str]:
-    """The command, in a process of its own: its exit code and all that it printed."""
+    """Run the command as a process. Return its exit code and all of its output."""
     path = folder / "antiphon.yaml"
     path.write_text(yaml.safe_dump(config))
     command = [sys.executable, "-m", "antiphon", "check-config", "--config", str(path), "--probe", *options]
@@ -37,8 +37,10 @@ async def run(folder: Path, config: dict[str, Any], *options: str, **environment
     return process.returncode, output.decode()
 
 
-async def found(config: dict[str, Any], folder: Path, patience: float = 10, **environment: str) -> dict[str, tuple[bool, str]]:
-    """What came of each thing, by kind and name."""
+async def probe_results(
+    config: dict[str, Any], folder: Path, patience: float = 10, **environment: str
+) -> dict[str, tuple[bool, str]]:
+    """Probe a configuration in this process. Return ok and detail by kind and name, such as "provider odd"."""
     path = folder / "antiphon.yaml"
     path.write_text(yaml.safe_dump(config))
     variables = {"HOME": str(folder), "ANTIPHON_KEY": "sk-mine", "PROVIDER_KEY": KEY, **environment}
@@ -48,7 +50,7 @@ async def found(config: dict[str, Any], folder: Path, patience: float = 10, **en
 
 @pytest.mark.slow
 async def test_all_is_well(tmp_path: Path) -> None:
-    """A tick and the time for each, in whatever order they answer, and the exit code 0; no secret in any of it."""
+    """If all is reachable, each probe has a tick and its time, the exit code is 0, and no secret is printed."""
     authority = Authority()
     tls = authority.issue("127.0.0.1").context(tmp_path)
     ca = str(authority.write(tmp_path / "ca.pem"))
@@ -91,10 +93,10 @@ async def test_all_is_well(tmp_path: Path) -> None:
         "✓ provider inside: reachable, and takes the key",
     ]
     assert as_json[0] == 0
-    told = json.loads(as_json[1])
-    assert told["ok"]
-    assert [one["kind"] for one in told["probes"]] == ["database", "redis", "issuer", "provider", "provider"]
-    assert all(one["ok"] and one["seconds"] < 10 for one in told["probes"])
+    report = json.loads(as_json[1])
+    assert report["ok"]
+    assert [one["kind"] for one in report["probes"]] == ["database", "redis", "issuer", "provider", "provider"]
+    assert all(one["ok"] and one["seconds"] < 10 for one in report["probes"])
     assert [request.path for request in host.requests] == ["/v1/models"] * 2
     assert host.requests[0].headers["authorization"] == f"Bearer {KEY}"
     for secret in (KEY, Redis.PASSWORD, "sk-mine"):
@@ -102,7 +104,7 @@ async def test_all_is_well(tmp_path: Path) -> None:
 
 
 async def test_each_failure_is_a_cross_with_its_reason(tmp_path: Path) -> None:
-    """And the exit code is 1: refused, out of reach, not resolved, not trusted; passwords are not told."""
+    """Each failed probe has its reason, the exit code is 1, and no password is printed."""
     async with OddUpstream(Authority().issue("127.0.0.1").context(tmp_path)) as strange, OddUpstream() as host:
         host.default = [answer({"error": {"message": "no"}}, "401 Unauthorized")]
         with Redis() as redis:
@@ -128,10 +130,10 @@ async def test_each_failure_is_a_cross_with_its_reason(tmp_path: Path) -> None:
                 PROXY_URL=f"http://me:{PASSWORD}@127.0.0.1:{free_port()}",
             )
     assert code == 1, output
-    told = {f"{one['kind']} {one['name']}": (one["ok"], one["told"]) for one in json.loads(output)["probes"]}
-    assert told.pop("issuer idp")[1].startswith("TLS: the certificate is not trusted: ")
-    assert told.pop("provider untrusted")[1].startswith("TLS: the certificate of 127.0.0.1 is not trusted: ")
-    assert told == {
+    results = {f"{one['kind']} {one['name']}": (one["ok"], one["told"]) for one in json.loads(output)["probes"]}
+    assert results.pop("issuer idp")[1].startswith("TLS: the certificate is not trusted: ")
+    assert results.pop("provider untrusted")[1].startswith("TLS: the certificate of 127.0.0.1 is not trusted: ")
+    assert results == {
         "database ": (False, "PostgreSQL: Connection refused"),
         "redis ": (False, "the password is refused"),
         "provider refused": (False, "the key is refused (401)"),
@@ -144,42 +146,42 @@ async def test_each_failure_is_a_cross_with_its_reason(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "ok", "told"),
+    ("status", "ok", "detail"),
     [
-        ("404 Not ProbeResult", True, "reachable, but lists no models (404), so that the key is not known to be good"),
+        ("404 Not Found", True, "reachable, but lists no models (404), so that the key is not known to be good"),
         ("429 Too Many Requests", True, "reachable, but for now it takes no more requests (429)"),
         ("503 Service Unavailable", False, "answers 503"),
     ],
 )
-async def test_what_a_provider_answers(tmp_path: Path, status: str, ok: bool, told: str) -> None:
-    """A host without that list is no failure; one that is down is."""
+async def test_what_a_provider_answers(tmp_path: Path, status: str, ok: bool, detail: str) -> None:
+    """A provider that has no list of models, or is rate limited, is reachable; one that answers 503 is not."""
     async with OddUpstream() as host:
         host.default = [answer(b"", status)]
         config = {"providers": {"odd": {"base_url": host.base_url + "?api-version=1", "models": ["a"]}}}
-        assert (await found(config, tmp_path))["provider odd"] == (ok, told)
+        assert (await probe_results(config, tmp_path))["provider odd"] == (ok, detail)
         assert host.requests[0].path == "/v1/models?api-version=1"
 
 
-async def test_what_hangs_is_given_up(tmp_path: Path) -> None:
-    """Together with all else that hangs, and the connection is dropped."""
+async def test_probes_that_hang_are_given_up(tmp_path: Path) -> None:
+    """Probes that hang end together after `patience` seconds, and their connections are closed."""
     async with OddUpstream() as host:
         host.default = [HANG]
         providers = {name: {"base_url": host.base_url, "models": ["a"]} for name in ("one", "two")}
-        told = await found({"providers": providers}, tmp_path, patience=0.3)
-        assert told["provider one"] == told["provider two"] == (False, "no answer within 0.3 s")
+        results = await probe_results({"providers": providers}, tmp_path, patience=0.3)
+        assert results["provider one"] == results["provider two"] == (False, "no answer within 0.3 s")
         for _ in providers:
             await asyncio.wait_for(host.left.get(), 20)
 
 
 async def test_a_database_that_is_a_file(tmp_path: Path) -> None:
-    """It is not made, and its schema is told once it is there."""
+    """A probe does not create a missing SQLite file. It reports the schema of an existing one, or that it is not a database."""
     url = f"sqlite:///{tmp_path}/here.db"
     config = {"database": {"url": url}, "providers": {"echo": {"protocol": "echo", "models": ["echo"]}}}
-    ok, told = (await found(config, tmp_path))["database"]
+    ok, detail = (await probe_results(config, tmp_path))["database"]
     assert ok
-    assert told.endswith("here.db is not there yet; a start makes it")
+    assert detail.endswith("here.db is not there yet; a start makes it")
     assert not (tmp_path / "here.db").exists()
     await migrate(url)
-    assert (await found(config, tmp_path))["database"][1].startswith("SQLite: schema 00")
+    assert (await probe_results(config, tmp_path))["database"][1].startswith("SQLite: schema 00")
     (tmp_path / "here.db").write_text("hats " * 1000)
-    assert (await found(config, tmp_path))["database"] == (False, "SQLite: file is not a database")
+    assert (await probe_results(config, tmp_path))["database"] == (False, "SQLite: file is not a database")

@@ -1,4 +1,4 @@
-"""What a running gateway is asked to take up."""
+"""Tests of `accept`, which checks a configuration that a running gateway should take over."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ ENVIRONMENT = {"ANTIPHON_KEY": "sk-test"}
 
 
 def config(folder: Path, **more: Any) -> dict[str, Any]:
-    """A usable configuration."""
+    """Return a usable configuration, with `more` added."""
     return {
         "database": {"url": f"sqlite:///{folder}/a.db"},
         "providers": {"echo": {"protocol": "echo", "models": ["echo"]}},
@@ -26,7 +26,7 @@ def config(folder: Path, **more: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """The configuration file of a gateway that runs in the folder `run` beside it."""
+    """Return the configuration file of a gateway that runs in the folder `run` beside it."""
     file, run = tmp_path / "antiphon.yaml", tmp_path / "run"
     run.mkdir()
     file.write_text(json.dumps(config(tmp_path)))
@@ -35,7 +35,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_a_usable_configuration_is_copied(path: Path, tmp_path: Path) -> None:
-    """For the workers, and readable by nobody else, as it may hold keys; with the files that are to be watched from then on."""
+    """A usable configuration is copied for the workers with mode 0600, and the list of files to watch is written."""
     (tmp_path / "key").write_text("sk-filed")
     text = json.dumps(config(tmp_path, auth={"keys": [{"name": "filed", "key_file": str(tmp_path / "key")}]}))
     path.write_text(text)
@@ -59,8 +59,8 @@ def test_a_usable_configuration_is_copied(path: Path, tmp_path: Path) -> None:
         ({"limits": {"drain_delay": 1}}, "limits.drain_delay"),
     ],
 )
-def test_what_cannot_change_is_told_by_its_setting(path: Path, tmp_path: Path, change: dict[str, Any], setting: str) -> None:
-    """And nothing else of the file is taken up either."""
+def test_a_setting_that_cannot_change_is_reported_by_name(path: Path, tmp_path: Path, change: dict[str, Any], setting: str) -> None:
+    """A change of a setting that needs a restart is refused by the setting's name, and nothing of the file is used."""
     path.write_text(json.dumps(config(tmp_path, **change)))
     with pytest.raises(ConfigError, match=f"^{setting}: cannot change while the gateway runs"):
         accept(tmp_path / "run", path, ENVIRONMENT)
@@ -69,7 +69,7 @@ def test_what_cannot_change_is_told_by_its_setting(path: Path, tmp_path: Path, c
 
 @pytest.mark.parametrize("text", ["providers: {", "providers: {p: {api_key_env: NOT_THERE, models: [m], base_url: 'http://h/v1'}}"])
 def test_what_is_not_usable_is_refused(path: Path, tmp_path: Path, text: str) -> None:
-    """As at a start."""
+    """A configuration that could not start a gateway is refused, and not copied."""
     path.write_text(text)
     with pytest.raises(ConfigError):
         accept(tmp_path / "run", path, ENVIRONMENT)
@@ -77,7 +77,7 @@ def test_what_is_not_usable_is_refused(path: Path, tmp_path: Path, text: str) ->
 
 
 def test_without_a_file_the_environment_is_checked(tmp_path: Path) -> None:
-    """And the files that it names may have changed."""
+    """Without a configuration file the environment is checked, and the files that it names are watched."""
     (tmp_path / "key").write_text("sk-filed")
     environment = {
         "ANTIPHON_AUTH__KEYS": json.dumps([{"name": "filed", "key_file": str(tmp_path / "key")}]),
@@ -88,7 +88,7 @@ def test_without_a_file_the_environment_is_checked(tmp_path: Path) -> None:
 
 
 def test_another_database_is_refused_where_nobody_migrates_it(path: Path, tmp_path: Path) -> None:
-    """And brought to this version where somebody does."""
+    """A new database is refused with `same_database`; otherwise it is migrated."""
     path.write_text(json.dumps(config(tmp_path, database={"url": f"sqlite:///{tmp_path}/b.db"})))
     with pytest.raises(ConfigError, match="^database: cannot change while the gateway runs"):
         accept(tmp_path / "run", path, ENVIRONMENT, same_database=True)
@@ -98,7 +98,7 @@ def test_another_database_is_refused_where_nobody_migrates_it(path: Path, tmp_pa
 
 
 def test_the_copy_is_what_was_checked(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the file becomes while other files are read."""
+    """The copy is the text that was checked, even if the file changes during the check."""
     text = json.dumps(config(tmp_path, log={"level": "debug"}))
     path.write_text(text)
 

@@ -1,4 +1,4 @@
-"""How usage is shown in a terminal of 80 columns."""
+"""Tests of how usage is printed in a terminal of 80 columns."""
 
 import io
 from typing import Any
@@ -10,8 +10,8 @@ from antiphon.cli import console, usage
 from antiphon.v1 import admin_pb2
 
 
-def shown(monkeypatch: pytest.MonkeyPatch, by: list[str], *rows: admin_pb2.DailyUsage) -> list[str]:
-    """The lines in a terminal."""
+def printed_lines(monkeypatch: pytest.MonkeyPatch, by: list[str], *rows: admin_pb2.DailyUsage) -> list[str]:
+    """Return the lines that the usage command prints for `rows` in a terminal of 80 columns."""
     terminal = Console(file=io.StringIO(), force_terminal=True, width=80, highlight=False, color_system=None)
     for module in (console, usage):
         monkeypatch.setattr(module, "out", terminal)
@@ -31,8 +31,8 @@ def a_row(model: str, **fields: Any) -> admin_pb2.DailyUsage:
 
 @pytest.mark.parametrize("by", [["model"], ["key", "model"], ["key", "provider", "model"]], ids=" ".join)
 def test_figures_are_whole_whatever_names_are_long(monkeypatch: pytest.MonkeyPatch, by: list[str]) -> None:
-    """Within the width: names are folded, and several share a column where it is narrow."""
-    lines = shown(monkeypatch, by, a_row("a-model-with-a-long-name-" * 3), a_row("", cost_usd=2000.0, unpriced_requests=5))
+    """Figures are printed in full within 80 columns, however long the names are. The most expensive rows come first."""
+    lines = printed_lines(monkeypatch, by, a_row("a-model-with-a-long-name-" * 3), a_row("", cost_usd=2000.0, unpriced_requests=5))
     assert max(map(len, lines)) <= 80
     assert [line for line in lines if "1,234,567" in line and "123,456,789" in line and "1,234.5000" in line]
     assert "2,469,134" in lines[-2]
@@ -40,6 +40,6 @@ def test_figures_are_whole_whatever_names_are_long(monkeypatch: pytest.MonkeyPat
     assert "not known" in "".join(lines)
 
 
-def test_no_usage_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And why what was just done may not be there."""
-    assert "not included yet" in "".join(shown(monkeypatch, ["model"]))
+def test_without_usage_the_output_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without usage the output says that the most recent calls may not be included yet."""
+    assert "not included yet" in "".join(printed_lines(monkeypatch, ["model"]))

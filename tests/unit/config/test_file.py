@@ -1,4 +1,4 @@
-"""How a configuration is read: the file, the environment, and what is told of a mistake in either."""
+"""Tests of reading a configuration from the file and the environment, and of the messages for mistakes in them."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ def written(tmp_path: Path, text: str, environment: dict[str, str] | None = None
 
 
 def refusal(tmp_path: Path, text: str, environment: dict[str, str] | None = None) -> str:
-    """What is told, without the folder."""
+    """Return the message of the `ConfigError` that this configuration raises, without the folder."""
     with pytest.raises(ConfigError) as caught:
         written(tmp_path, text, environment)
     assert caught.value.located
@@ -23,14 +23,17 @@ def refusal(tmp_path: Path, text: str, environment: dict[str, str] | None = None
 
 
 def test_the_environment_overrides_the_file(tmp_path: Path) -> None:
-    """One setting at a time; the rest of its section stays."""
+    """A variable overrides one setting of the file; the rest of its section stays."""
     environment = {"ANTIPHON_LIMITS__DRAIN": "3", "ANTIPHON_WORKERS": "2"}
     config = written(tmp_path, "limits: {request_timeout: 7, drain: 9}", environment)
     assert (config.limits.request_timeout, config.limits.drain, config.workers) == (7, 3, 2)
 
 
 def test_the_environment_can_set_everything(tmp_path: Path) -> None:
-    """Lists and mappings in JSON, below names that the operator chose too; of those the file tells the case."""
+    """Variables can set lists and mappings as JSON, and settings below names that the operator chose.
+
+    A name in the file decides its case.
+    """
     environment = {
         "ANTIPHON_PROVIDERS__LOCAL__MODELS": '["m", "n-*"]',
         "ANTIPHON_PROVIDERS__LOCAL__STREAM_USAGE": "false",
@@ -49,28 +52,28 @@ def test_the_environment_can_set_everything(tmp_path: Path) -> None:
 
 
 def test_a_section_in_json_takes_the_place_of_the_files(tmp_path: Path) -> None:
-    """And a variable of its own overrides what is in it, whichever is set first."""
+    """A section in JSON replaces the section of the file. A variable of one setting overrides it, whichever is set first."""
     environment = {"ANTIPHON_LIMITS__DRAIN": "3", "ANTIPHON_LIMITS": '{"drain": 9, "redis_timeout": 2}'}
     limits = written(tmp_path, "limits: {request_timeout: 7}", environment).limits
     assert (limits.drain, limits.redis_timeout, limits.request_timeout) == (3, 2, 600)
 
 
 def test_a_section_that_stands_twice_is_overridden_once(tmp_path: Path) -> None:
-    """An alias of YAML is no second name for the same setting."""
+    """A section that a YAML alias repeats is overridden only where the variable names it."""
     text = "limits: {per_key: &q {daily_usd: 1}, per_owner: *q}"
     limits = written(tmp_path, text, {"ANTIPHON_LIMITS__PER_KEY__DAILY_USD": "2"}).limits
     assert (limits.per_key.daily_usd, limits.per_owner.daily_usd) == (2, 1)
 
 
 def test_names_are_texts(tmp_path: Path) -> None:
-    """Though YAML 1.1 reads some as something else: the documented `on` of a guard among them."""
+    """Names of settings are texts, though YAML 1.1 reads some as another type, such as the guard's `on` as true."""
     config = written(tmp_path, "guards: [{name: a, kind: blocklist, patterns: [x], on: [reply]}]\npersonas: {7: {}, no: {}}")
     assert config.guards[0].on == ("reply",)
     assert set(config.personas) == {"7", "no"}
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("workers: 1\nlog: {level: info}\nworkers: 2", "antiphon.yaml: line 3: not YAML: workers is set twice, first in line 1"),
         ("log:\n  level: info\n  level: debug", "antiphon.yaml: line 3: not YAML: level is set twice, first in line 2"),
@@ -105,25 +108,25 @@ def test_names_are_texts(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_mistake_is_told_by_place_and_wish(tmp_path: Path, text: str, told: str) -> None:
-    """The file, the line or the setting, and what is wanted: no word of Python's."""
-    assert refusal(tmp_path, text) == told
+def test_a_mistake_is_reported_by_place_and_expected_value(tmp_path: Path, text: str, expected: str) -> None:
+    """A mistake is reported by file, line or setting and what is expected, without Python's terms."""
+    assert refusal(tmp_path, text) == expected
 
 
-def test_every_mistake_is_told(tmp_path: Path) -> None:
-    """A line each, so that one start is enough to find them."""
+def test_every_mistake_is_reported(tmp_path: Path) -> None:
+    """All mistakes are reported at once, in a line each."""
     lines = refusal(tmp_path, "workers: 0\nrest: 3\nlog: {levle: info}").splitlines()
     assert [line.split(": ")[1] for line in lines] == ["rest", "workers", "log.levle"]
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
-    """By name."""
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
+    """A missing file is a `ConfigError` that names it."""
     with pytest.raises(ConfigError, match="nothing.yaml: No such file or directory"):
         load(tmp_path / "nothing.yaml", {})
 
 
 @pytest.mark.parametrize(
-    ("variable", "value", "told"),
+    ("variable", "value", "expected"),
     [
         ("ANTIPHON_WROKERS", "2", "ANTIPHON_WROKERS: there is no such setting; is ANTIPHON_WORKERS meant?"),
         ("ANTIPHON_LIMITS_DRAIN", "2", "ANTIPHON_LIMITS_DRAIN: there is no such setting; is ANTIPHON_LIMITS__DRAIN meant?"),
@@ -135,13 +138,13 @@ def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
         ("ANTIPHON_PROXY__ALLOW", '["https://a", 3]', "ANTIPHON_PROXY__ALLOW: proxy.allow.1: must be a text: put it in quotes"),
     ],
 )
-def test_a_mistake_in_the_environment_is_told_by_its_variable(tmp_path: Path, variable: str, value: str, told: str) -> None:
-    """A variable that is misspelt is a mistake too."""
-    assert refusal(tmp_path, "workers: 1", {variable: value}) == told
+def test_a_mistake_in_the_environment_is_reported_by_its_variable(tmp_path: Path, variable: str, value: str, expected: str) -> None:
+    """A mistake in the environment, a misspelt variable too, is reported by the variable's name."""
+    assert refusal(tmp_path, "workers: 1", {variable: value}) == expected
 
 
-def test_variables_that_are_for_others_are_let_be(tmp_path: Path) -> None:
-    """Those of the commands and the tests, those that the configuration names, and those that Kubernetes sets."""
+def test_variables_of_others_are_ignored(tmp_path: Path) -> None:
+    """Variables of commands and tests, those that the configuration names and those of Kubernetes services are not mistakes."""
     environment = {
         "ANTIPHON_KEY": "k",
         "ANTIPHON_ADDRESS": "127.0.0.1:1",

@@ -1,4 +1,4 @@
-"""Where traces go."""
+"""Tests of the settings for traces."""
 
 import pytest
 from pydantic import ValidationError
@@ -24,15 +24,15 @@ USER = "user:key"
         (URL, {"OTEL_SDK_DISABLED": "true"}, None),
     ],
 )
-def test_they_go_where_the_configuration_or_the_environment_has_it(
+def test_the_endpoint_comes_from_the_configuration_or_the_environment(
     endpoint: str | None, environment: dict[str, str], address: str | None
 ) -> None:
-    """The configuration first, and nowhere where neither tells."""
+    """The endpoint is that of the configuration, else that of OpenTelemetry's variables, else None."""
     assert TracesConfig(endpoint=endpoint).address(environment) == address
 
 
 @pytest.mark.parametrize("endpoint", ["collector:4317", "grpc://collector", "http://", f"{URL}?key=x", f"http://{USER}@collector"])
-def test_an_endpoint_that_is_none_is_refused(endpoint: str) -> None:
-    """And so is one that holds a secret."""
+def test_an_invalid_endpoint_is_refused(endpoint: str) -> None:
+    """An endpoint that is not an HTTP URL, or that has a password or query, is refused."""
     with pytest.raises(ValidationError):
         TracesConfig(endpoint=endpoint)

@@ -1,4 +1,4 @@
-"""The configuration."""
+"""Tests of the whole configuration."""
 
 from pathlib import Path
 
@@ -29,14 +29,14 @@ def written(tmp_path: Path, text: str) -> Config:
 
 
 def test_the_documented_example_is_good(tmp_path: Path) -> None:
-    """Every documented key is known."""
+    """The example of the documentation is a valid configuration."""
     config = written(tmp_path, EXAMPLE)
     assert config.providers["openai"].models == ("gpt-4o", "gpt-3.5-turbo")
     assert config.auth.keys[0].admin
 
 
-def test_none_is_needed() -> None:
-    """The defaults listen on loopback only."""
+def test_no_configuration_is_needed() -> None:
+    """Without a configuration the defaults hold, and the server listens on loopback only."""
     config = load(None, {})
     assert (config.grpc.listen, config.rest.listen, config.workers) == ("127.0.0.1:50051", "127.0.0.1:8080", 1)
 
@@ -57,14 +57,14 @@ def test_none_is_needed() -> None:
         ("a: [", "not YAML"),
     ],
 )
-def test_a_mistake_is_told_with_its_place(tmp_path: Path, text: str, where: str) -> None:
-    """A misspelt setting is a mistake too."""
+def test_a_mistake_is_reported_with_its_place(tmp_path: Path, text: str, where: str) -> None:
+    """A wrong value or a misspelt setting is a `ConfigError` that names the setting."""
     with pytest.raises(ConfigError, match=where):
         written(tmp_path, text)
 
 
 def test_secrets_come_from_variables_or_files_only(tmp_path: Path) -> None:
-    """And do not print."""
+    """A key is read from a variable or a file, is hidden in `repr`, and is a `ConfigError` if it is missing or not UTF-8."""
     path = tmp_path / "key"
     path.write_text("sk-1\n")
     for config, environment in (
@@ -104,21 +104,21 @@ def test_secrets_come_from_variables_or_files_only(tmp_path: Path) -> None:
     ],
 )
 def test_values_that_no_call_could_use_are_refused(tmp_path: Path, text: str, wanted: str) -> None:
-    """Headers that would be others, names that no path leads to, numbers without an end."""
+    """Invalid headers, provider names that no model name can contain, and numbers that are not finite are refused."""
     with pytest.raises(ConfigError, match=wanted) as caught:
         written(tmp_path, text)
     assert "evil" not in str(caught.value)
 
 
 def test_addresses_are_split() -> None:
-    """IPv6 loses its brackets."""
+    """An address is split into host and port; an IPv6 host loses its brackets."""
     assert split_address("127.0.0.1:80") == ("127.0.0.1", 80)
     assert split_address("[::1]:80") == ("::1", 80)
 
 
 @pytest.mark.parametrize("odd", ["a\\nb", "a\\e[2Jb", "a\\0b", "a\\u202Eb", "a\\u2066b", "\\u200B", "\\x7F"])
-def test_a_name_that_does_not_show_is_told(tmp_path: Path, odd: str) -> None:
-    """Line breaks, escapes, NUL, marks that turn the direction of writing: in names, owners and models of keys."""
+def test_a_name_with_non_printable_characters_is_refused(tmp_path: Path, odd: str) -> None:
+    """Non-printable characters in names, owners and models of keys are refused: line breaks, escapes, NUL, direction marks."""
     for field, fields in (
         ("name", f'name: "{odd}"'),
         ("owner", f'name: a, owner: "{odd}"'),
@@ -132,13 +132,16 @@ def test_a_name_that_does_not_show_is_told(tmp_path: Path, odd: str) -> None:
 
 
 def test_names_may_be_of_any_script(tmp_path: Path) -> None:
-    """Whatever shows, a space within too."""
+    """Names may have letters of any script, and spaces inside."""
     config = written(tmp_path, 'auth: {keys: [{name: "Zoë Ångström", owner: "株式会社 é/1", key_env: A}]}')
     assert (config.auth.keys[0].name, config.auth.keys[0].owner) == ("Zoë Ångström", "株式会社 é/1")
 
 
 def test_limits_are_read_with_their_quotas(tmp_path: Path) -> None:
-    """Of all, of owners, and of a key; null is a value of its own."""
+    """Quotas are read for a key, for each owner and for one owner; null is kept apart from unset.
+
+    The Redis URL comes from a variable and is hidden in `repr`.
+    """
     config = written(
         tmp_path,
         """
@@ -165,14 +168,17 @@ limits: {per_owner: {daily_usd: 1.5}, owners: {acme: {daily_usd: null}}, redis_u
         "{redis_url: 'redis://h', redis_url_env: X}",
     ],
 )
-def test_limits_that_make_no_sense_are_told(wrong: str, tmp_path: Path) -> None:
-    """By the path of the setting."""
+def test_wrong_limits_are_refused(wrong: str, tmp_path: Path) -> None:
+    """Wrong limits are a `ConfigError` that names the setting."""
     with pytest.raises(ConfigError, match="limits"):
         written(tmp_path, f"limits: {wrong}")
 
 
 def test_the_database_is_named_by_a_variable_or_a_file(tmp_path: Path) -> None:
-    """Which hold a password as a rule; what names nothing, or several, is told."""
+    """The database URL comes from the file, a variable or a separate file, and is never printed.
+
+    Two sources or a missing one are a `ConfigError`.
+    """
     held = tmp_path / "url"
     held.write_text("postgresql://user:hunter2@host/name\n")
     for named in ("url_env: DATABASE_URL", f"url_file: {held}"):
@@ -194,12 +200,12 @@ def test_the_database_is_named_by_a_variable_or_a_file(tmp_path: Path) -> None:
     ("settings", "kept"), [("{}", True), ("{pooler: true}", False), ("{pooler: true, statement_cache: true}", True)]
 )
 def test_statements_are_kept_but_with_a_pooler(settings: str, tmp_path: Path, *, kept: bool) -> None:
-    """Unless it is set."""
+    """Prepared statements are cached, but not with a connection pooler, unless `statement_cache` is set."""
     assert written(tmp_path, f"database: {settings}").database.keeps_statements is kept
 
 
 def test_a_configuration_prints_no_secret() -> None:
-    """Neither the passwords in its URLs, nor headers and queries that may hold keys; and no dump of it has one."""
+    """Neither `repr` nor a dump of the configuration has passwords of URLs, headers or queries."""
     config = Config(
         database={"url": "postgresql://user:hidden-1@host/name"},  # type: ignore[arg-type]
         limits={"redis_url": "redis://:hidden-2@host"},  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The first contact with the database."""
+"""Tests of the wait for the database at a server's start."""
 
 import asyncio
 import sqlite3
@@ -20,7 +20,7 @@ from tests.waiting import until
 
 @asynccontextmanager
 async def waiting(url: str) -> AsyncIterator[asyncio.Task[None]]:
-    """A server's wait for its database."""
+    """Run `first_contact` with the database at `url` as a task, and cancel it at the end."""
     database = open_database(url)
     task = asyncio.create_task(first_contact(database))
     try:
@@ -37,7 +37,7 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_a_database_without_tables_is_waited_for(tmp_path: Path) -> None:
-    """Which is logged once, however often it is tried."""
+    """The server waits until the tables exist, and logs the reason once, however often it tries."""
     url = f"sqlite:///{tmp_path}/a.db"
     with capture_logs() as logs:
         async with waiting(url) as task:
@@ -45,12 +45,15 @@ async def test_a_database_without_tables_is_waited_for(tmp_path: Path) -> None:
             assert not task.done()
             await migrate(url)
             await until(task.done)
-    (told,) = [entry for entry in logs if entry["event"].startswith("not ready")]
-    assert "antiphon migrate" in told["reason"]
+    (line,) = [entry for entry in logs if entry["event"].startswith("not ready")]
+    assert "antiphon migrate" in line["reason"]
 
 
 async def test_an_older_schema_is_waited_for_and_a_newer_one_is_taken_that_only_adds(tmp_path: Path) -> None:
-    """A migration may still be on its way, or may have been for a later version of the servers."""
+    """The server waits while the schema is too old, or new and not compatible.
+
+    It accepts a newer schema that says it is compatible.
+    """
     url = f"sqlite:///{tmp_path}/a.db"
     await migrate(url)
 
@@ -75,7 +78,7 @@ async def test_an_older_schema_is_waited_for_and_a_newer_one_is_taken_that_only_
 
 
 def test_the_schema_is_that_of_the_newest_migration() -> None:
-    """Whoever adds a migration says here whether servers need it."""
+    """SCHEMA is the newest migration, so that a new migration has to decide whether servers need it."""
     config = Config()
     config.set_main_option("script_location", str(SCRIPTS))
     assert ScriptDirectory.from_config(config).get_current_head() == SCHEMA

@@ -1,4 +1,4 @@
-"""The classes of attempts."""
+"""Tests of the classes of attempts."""
 
 import asyncio
 
@@ -32,5 +32,5 @@ P = {"provider": "p"}
     ],
 )
 def test_each_end_of_an_attempt_has_a_class(error: BaseException | None, has_output: bool, expected: str) -> None:
-    """What a provider breaks off after it said something is cut, whatever the error."""
+    """Each end of an attempt has its class. A provider's failure after some output is `cut`, whatever the error."""
     assert classify(error, has_output=has_output) is AttemptClass(expected)

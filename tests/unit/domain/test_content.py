@@ -1,4 +1,4 @@
-"""What messages are made of."""
+"""Tests of the content of messages."""
 
 from collections.abc import Iterator
 from typing import get_args
@@ -24,7 +24,7 @@ from tests.unit.blocks import EVERY
     ],
 )
 def test_a_reply_is_from_where_protocol_and_provider_are_the_same(ours: Origin, theirs: Origin, same: bool) -> None:
-    """As far as both are known."""
+    """Two origins are the same if protocol and provider are equal, as far as both are set."""
     assert (ours.is_from(theirs), theirs.is_from(ours)) == (same, same)
 
 

@@ -1,4 +1,4 @@
-"""The deadline of a call."""
+"""Tests of the deadline of a call."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -23,21 +23,21 @@ async def within(deadline: Deadline, waiting: Coroutine[Any, Any, T]) -> T:
 
 
 async def test_a_wait_that_ends_in_time_gives_its_result() -> None:
-    """The budget does not touch what is quick."""
+    """A wait that ends before the deadline returns its result."""
     deadline = Deadline(60)
     assert await within(deadline, asyncio.sleep(0, "done")) == "done"
     deadline.close()
 
 
 async def test_a_wait_that_is_too_long_ends_as_deadline_exceeded() -> None:
-    """The wait is cancelled, and the error is ours."""
+    """A wait longer than the deadline is cancelled and raises `DeadlineExceeded`."""
     deadline = Deadline(0.01)
     with pytest.raises(DeadlineExceeded):
         await within(deadline, forever())
 
 
 async def test_every_later_wait_fails_at_once() -> None:
-    """A budget that is used up stays so."""
+    """After the deadline every further wait raises `DeadlineExceeded` at once."""
     deadline = Deadline(0)
     with pytest.raises(DeadlineExceeded):
         await within(deadline, forever())
@@ -46,7 +46,7 @@ async def test_every_later_wait_fails_at_once() -> None:
 
 
 async def test_it_can_be_ended_early_with_another_error() -> None:
-    """A server that stops ends the calls that are left with its own error; the first end counts."""
+    """`expire` ends the wait early with the given error, and the first call of it counts."""
     deadline = Deadline(60)
     loop = asyncio.get_running_loop()
     loop.call_soon(deadline.expire, ShuttingDown())
@@ -57,7 +57,7 @@ async def test_it_can_be_ended_early_with_another_error() -> None:
 
 
 async def test_a_cancellation_from_outside_stays_one() -> None:
-    """A caller that is gone is not a deadline."""
+    """A cancellation of the task stays a `CancelledError`."""
     deadline = Deadline(60)
     task = asyncio.create_task(within(deadline, forever()))
     await asyncio.sleep(0)
@@ -68,7 +68,7 @@ async def test_a_cancellation_from_outside_stays_one() -> None:
 
 
 async def test_a_cancellation_from_outside_wins_over_the_budget() -> None:
-    """When both come in the same turn of the loop the task is cancelled, as its owner asked."""
+    """If the task is cancelled and the deadline expires in the same turn of the loop, `CancelledError` is raised."""
     deadline = Deadline(60)
     task = asyncio.create_task(within(deadline, forever()))
     await asyncio.sleep(0)
@@ -80,7 +80,7 @@ async def test_a_cancellation_from_outside_wins_over_the_budget() -> None:
 
 
 async def test_the_task_can_be_cancelled_and_can_wait_after_an_expiry() -> None:
-    """An expiry leaves no cancellation behind in its task."""
+    """An expired deadline leaves no cancellation in its task, which can wait again."""
     deadline = Deadline(0)
     with pytest.raises(DeadlineExceeded):
         await within(deadline, forever())
@@ -91,7 +91,10 @@ async def test_the_task_can_be_cancelled_and_can_wait_after_an_expiry() -> None:
 
 
 async def test_a_task_that_is_stuck_elsewhere_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As one whose caller does not read what is written; one that comes back in time gets the error instead."""
+    """A task that waits outside the deadline is cancelled after CANCEL_DELAY.
+
+    One that returns to it earlier gets the error instead.
+    """
     monkeypatch.setattr("antiphon.domain.deadline.CANCEL_DELAY", 0.01)
 
     async def stuck() -> None:
@@ -107,14 +110,14 @@ async def test_a_task_that_is_stuck_elsewhere_is_cancelled(monkeypatch: pytest.M
         with pytest.raises(DeadlineExceeded):
             await within(deadline, forever())
         later = asyncio.Event()
-        asyncio.get_running_loop().call_later(0, later.set)  # behind whatever would still come of the deadline
+        asyncio.get_running_loop().call_later(0, later.set)  # after anything that the deadline has scheduled
         await later.wait()
 
     await asyncio.create_task(comes_back())
 
 
 def test_a_call_ends_a_little_before_its_caller_gives_up() -> None:
-    """The margin is small, and a tenth at most."""
+    """The time left is the caller's timeout less ANSWER_MARGIN, but at most a tenth of it less."""
     assert time_left(None) is None
     assert time_left(10) == 10 - ANSWER_MARGIN
     assert time_left(0.01) == pytest.approx(0.009)
@@ -122,7 +125,7 @@ def test_a_call_ends_a_little_before_its_caller_gives_up() -> None:
 
 
 async def test_calls_in_flight_are_counted_and_can_all_be_ended() -> None:
-    """One that is over is not counted any more."""
+    """`Deadlines` counts the calls in flight and can expire all of them; an ended call is not counted."""
     deadlines = Deadlines(60)
     first, second = deadlines.begin(None), deadlines.begin(30)
     assert len(deadlines) == 2
@@ -134,8 +137,8 @@ async def test_calls_in_flight_are_counted_and_can_all_be_ended() -> None:
     assert len(deadlines) == 0
 
 
-@pytest.mark.parametrize(("longest", "asked"), [(0.01, None), (0.01, 60), (60, 0.01)])
-async def test_no_call_lasts_longer_than_any_may(longest: float, asked: float | None) -> None:
-    """Nor longer than its caller waits."""
+@pytest.mark.parametrize(("longest", "timeout"), [(0.01, None), (0.01, 60), (60, 0.01)])
+async def test_a_call_ends_at_the_shorter_of_two_timeouts(longest: float, timeout: float | None) -> None:
+    """A call ends at the configured or the caller's timeout, whichever is shorter."""
     with pytest.raises(DeadlineExceeded):
-        await within(Deadlines(longest).begin(asked), forever())
+        await within(Deadlines(longest).begin(timeout), forever())

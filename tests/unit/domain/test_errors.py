@@ -1,4 +1,4 @@
-"""The error tree, and that every table knows all of it."""
+"""Tests of the error tree, and that every table of statuses has every error."""
 
 import inspect
 
@@ -19,7 +19,7 @@ from antiphon.v1 import error_reason_pb2
 
 
 def leaves() -> list[AntiphonError]:
-    """One of each."""
+    """Return one instance of each error class."""
     made = []
     for _, kind in inspect.getmembers(errors, inspect.isclass):
         if issubclass(kind, AntiphonError):
@@ -31,14 +31,14 @@ def leaves() -> list[AntiphonError]:
 
 
 def test_reasons_are_those_of_the_contract() -> None:
-    """`ErrorReason` in the proto has the same names."""
+    """`Reason` has the same names as `ErrorReason` in the proto."""
     published = {name.removeprefix("ERROR_REASON_") for name in error_reason_pb2.ErrorReason.DESCRIPTOR.values_by_name}
     assert {reason.value for reason in Reason} == published - {"UNSPECIFIED"}
 
 
 @pytest.mark.parametrize("error", leaves(), ids=lambda error: type(error).__name__)
 def test_every_error_has_a_status_everywhere(error: AntiphonError) -> None:
-    """A gRPC code that is not OK, with an ErrorInfo; an HTTP status of 4xx or 5xx with a JSON body."""
+    """Every error has a gRPC code with an ErrorInfo, and an HTTP status from 400 to 599 with a JSON body."""
     assert status.code_of(error) is not grpc.StatusCode.OK
     assert status.status_of(error).details[0].type_url.endswith("google.rpc.ErrorInfo")
     assert 400 <= http.status_of(error) < 600
@@ -93,19 +93,22 @@ RENDERERS = {
     "gemini proxy": proxy.render_gemini_error,
 }
 
-# What a dialect's own document has otherwise.
+# Statuses that a dialect's own document defines otherwise.
 OTHERWISE = {
     ("openai", "InvalidRequest"): 422,
     ("engine", "InvalidRequest"): 422,
     ("engine", "ModelNotFound"): 400,
-    ("openai", "ProviderRejected"): 400,  # a dialect of an SDK, whose clients are to do as without a gateway
+    ("openai", "ProviderRejected"): 400,  # clients of the SDK behave as without a gateway
 }
 
 
 @pytest.mark.parametrize("error", leaves(), ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("dialect", RENDERERS)
-def test_every_dialect_tells_the_same(dialect: str, error: AntiphonError) -> None:
-    """The status; when to come again with every 429, and not at all where that is of no use; whom a 401 asks for."""
+def test_every_dialect_answers_an_error_with_the_same_status(dialect: str, error: AntiphonError) -> None:
+    """Every dialect answers an error with the status of TABLE.
+
+    A 429 has `retry-after`, a 401 `www-authenticate`, and an error that should not be retried `x-should-retry: false`.
+    """
     name = type(error).__name__
     status_, code, retryable = TABLE[name]
     assert status.code_of(error).name == code
@@ -121,30 +124,30 @@ def test_every_dialect_tells_the_same(dialect: str, error: AntiphonError) -> Non
 
 
 @pytest.mark.parametrize("error", leaves(), ids=lambda error: type(error).__name__)
-def test_clients_of_grpc_try_again_only_what_is_worth_it(error: AntiphonError) -> None:
-    """They do so for UNAVAILABLE, by themselves, and after the time in RetryInfo."""
+def test_grpc_clients_retry_only_retryable_errors(error: AntiphonError) -> None:
+    """An error that is not retryable has neither the code UNAVAILABLE nor a RetryInfo, which gRPC clients retry by themselves."""
     error.retry_after = 3
     error.retryable = False
     assert status.code_of(error) is not grpc.StatusCode.UNAVAILABLE
     assert not [detail for detail in status.status_of(error).details if detail.type_url.endswith("RetryInfo")]
 
 
-def test_a_failure_that_would_be_the_same_again_is_none_of_availability() -> None:
-    """A provider's redirect: FAILED_PRECONDITION over gRPC, and no retry over REST."""
+def test_a_permanent_failure_is_not_unavailable() -> None:
+    """A `ProviderUnavailable` that is not retryable, such as a redirect, is FAILED_PRECONDITION in gRPC and not retried in REST."""
     error = ProviderUnavailable("x", provider="p", status=302, retryable=False)
     assert status.code_of(error) is grpc.StatusCode.FAILED_PRECONDITION
     assert http.headers_of(error) == {"x-should-retry": "false"}
 
 
-def test_a_rate_limit_tells_when_to_try_again() -> None:
-    """In whole seconds, rounded up, and one at least."""
+def test_a_rate_limit_has_retry_after() -> None:
+    """`retry-after` is in whole seconds, rounded up, and at least 1."""
     for seconds, header in ((0.2, "1"), (2.1, "3"), (None, "1")):
         error = ProviderRateLimited("x", provider="p", status=429, retry_after=seconds)
         assert http.headers_of(error)["retry-after"] == header
 
 
-def test_a_fault_of_ours_tells_nothing() -> None:
-    """What an unexpected exception says stays in the log."""
+def test_an_internal_error_hides_its_text() -> None:
+    """An unexpected exception becomes `Internal`, and its text is not in the message."""
     error = to_public_error(ValueError("secret"))
     assert isinstance(error, Internal)
     assert "secret" not in error.message

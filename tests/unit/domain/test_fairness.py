@@ -1,4 +1,4 @@
-"""Giving way to other calls."""
+"""Tests of yielding to other calls."""
 
 import asyncio
 import socket
@@ -7,8 +7,8 @@ import time
 from antiphon.domain.fairness import yield_to_other_calls
 
 
-async def test_who_waited_for_a_socket_or_the_clock_has_a_turn() -> None:
-    """Though what they wait for came only while the caller was at work."""
+async def test_tasks_waiting_for_a_socket_or_timer_have_a_turn() -> None:
+    """`yield_to_other_calls` lets tasks run whose socket or timer became ready while the caller was working."""
     loop = asyncio.get_running_loop()
     done: list[str] = []
     ours, theirs = socket.socketpair()
@@ -27,7 +27,7 @@ async def test_who_waited_for_a_socket_or_the_clock_has_a_turn() -> None:
         await asyncio.sleep(0)
         ours.send(b"x")
         end = time.monotonic() + 0.01
-        while time.monotonic() < end:  # work
+        while time.monotonic() < end:  # work that does not yield
             pass
         await yield_to_other_calls()
         assert sorted(done) == ["clock", "socket"]

@@ -1,4 +1,4 @@
-"""Names of models, and patterns."""
+"""Tests of model names and patterns."""
 
 import pytest
 
@@ -26,24 +26,24 @@ from antiphon.domain.model_names import MAX_CHARACTERS, is_name, matches
         ("openai/gpt-4o", "openai/*", True),
     ],
 )
-def test_only_a_star_stands_for_others(name: str, pattern: str, does: bool) -> None:
-    """Whatever else other languages of patterns have, here it is a character."""
+def test_only_a_star_matches_other_characters(name: str, pattern: str, does: bool) -> None:
+    """Only `*` matches other characters; `?` and `[` are ordinary characters."""
     assert matches(name, pattern) is does
 
 
 @pytest.mark.parametrize("good", ["gpt-4o", "Qwen/Qwen2.5-7B", "a model", "llama3.1:8b@q4", "模型", "ft:gpt-4o:org::id"])
-def test_a_name_is_what_shows(good: str) -> None:
-    """Other scripts, and white space within it, too."""
+def test_a_name_may_have_any_script(good: str) -> None:
+    """A name may have characters of any script and spaces inside."""
     assert is_name(good)
 
 
 @pytest.mark.parametrize("odd", ["fast ", " fast", "fast\n", "fa\tst", "fa\0st", "fast\u200b", "fast\u00a0", "\ud800", "\x1b[2J"])
-def test_no_name_is_what_only_looks_like_one(odd: str) -> None:
-    """Nor what cannot be written."""
+def test_a_name_has_no_invisible_characters(odd: str) -> None:
+    """A name may not have outer spaces, other white space, invisible characters or half a surrogate pair."""
     assert not is_name(odd)
 
 
 @pytest.mark.parametrize(("name", "does"), [("a" * MAX_CHARACTERS, True), ("a" * (MAX_CHARACTERS + 1), False)])
 def test_a_name_has_a_bound(name: str, does: bool) -> None:
-    """As callers choose it, and it is a key in the database and stands in the log."""
+    """A name has at most MAX_CHARACTERS, because callers choose it, and it is logged and is a key in the database."""
     assert is_name(name) is does

@@ -1,4 +1,4 @@
-"""A reply that is put together from events."""
+"""Tests of putting a reply together from its events."""
 
 from antiphon import domain
 from antiphon.domain.reply import Reply
@@ -7,7 +7,7 @@ from tests.unit.scripted import ORIGIN, START, STOP, USAGE
 
 
 def test_deltas_add_up() -> None:
-    """Text, thought, refusal, sound, tool calls and unknown fields, in whatever order they come, block by block."""
+    """Deltas of all kinds add up to blocks by their block number, whatever order they come in."""
     reply = folded(
         START,
         domain.ThinkingDelta(0, "I "),
@@ -57,22 +57,22 @@ def test_deltas_add_up() -> None:
     assert reply.message() == first.message(ORIGIN)
 
 
-def test_what_only_tells_how_deltas_came_adds_nothing() -> None:
-    """Groups, and fields that are repeated."""
+def test_groups_and_repeated_fields_add_nothing() -> None:
+    """Delta groups and repeated fields add nothing to a reply."""
     reply = folded(START, domain.DeltaGroup(0, 2), domain.ExtraFields(None, {"fp": "x"}, domain.Place.REPLY, repeats=True))
     assert (reply.started, reply.choices) == (START, [])
     assert reply.message() == domain.Message(domain.Role.ASSISTANT, ())
 
 
 def test_blocks_have_the_order_of_their_numbers() -> None:
-    """A guard tells calls last, whatever stood behind them."""
+    """Blocks are ordered by their number and not by the order of their events, because a guard sends tool calls last."""
     call = domain.ToolCall("c", "f", "")
     reply = folded(START, domain.TextDelta(0, "a"), domain.TextDelta(2, "b"), domain.BlockStarted(1, 0, call), STOP)
     assert reply.message().blocks == (domain.Text("a"), call, domain.Text("b"))
 
 
-def test_a_reply_of_an_empty_text_is_none() -> None:
-    """But beside a call or a field it is what the provider said, and so it is with a signature."""
+def test_an_empty_text_alone_is_left_out() -> None:
+    """An empty text alone is left out of the message. It is kept beside a call or unknown fields, or if it has a signature."""
     text, call = domain.TextDelta(0, ""), domain.BlockStarted(1, 0, domain.ToolCall("c", "f", ""))
     assert folded(START, text, STOP).message() == domain.Message(domain.Role.ASSISTANT, ())
     assert folded(START, domain.ThinkingDelta(1, "hm"), text, STOP).message().blocks == (domain.Thinking("hm"),)
@@ -82,8 +82,8 @@ def test_a_reply_of_an_empty_text_is_none() -> None:
     assert signed.message().blocks == (domain.Text("", state=domain.State("s")),)
 
 
-def test_what_is_told_of_a_choice_is_no_output() -> None:
-    """What is told of the message is."""
+def test_unknown_fields_of_a_choice_are_no_output() -> None:
+    """Unknown fields of a choice are no output; unknown fields of the message are."""
     reply = Reply()
     reply.add(domain.ExtraFields(0, {"nothing": None}))
     reply.add(domain.ExtraFields(0, {"found": {}}, domain.Place.CHOICE))

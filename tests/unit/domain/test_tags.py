@@ -1,4 +1,4 @@
-"""Tags: what is one, and whose stands."""
+"""Tests of tags: their syntax, and which one wins."""
 
 import pytest
 
@@ -17,7 +17,7 @@ from antiphon.domain.errors import InvalidRequest
     ],
 )
 def test_a_header_is_read(written: str, found: dict[str, str]) -> None:
-    """Names and values in order; a value may hold an equals sign."""
+    """A header of tags gives names and values in order; a value may have an equals sign."""
     assert tags.parse(written, "x-antiphon-tags") == found
 
 
@@ -37,13 +37,13 @@ def test_a_header_is_read(written: str, found: dict[str, str]) -> None:
         ",".join(f"t{number}=v" for number in range(9)),
     ],
 )
-def test_what_is_none_is_refused(written: str) -> None:
-    """With the header at fault, and nothing of what stood in it."""
+def test_a_malformed_tag_is_refused(written: str) -> None:
+    """A malformed tag raises `InvalidRequest`, which names the header and does not repeat its value."""
     with pytest.raises(InvalidRequest, match=r"^x-antiphon-tags: ") as raised:
         tags.parse(written, "x-antiphon-tags")
     assert raised.value.violations[0].path == ("x-antiphon-tags",)
 
 
 def test_a_tag_of_a_key_is_not_changed_by_a_call() -> None:
-    """So that no call is put down to another team."""
+    """A tag of the key wins over the same tag of a call, so that no call is charged to another team."""
     assert tags.merged([("team", "search")], {"team": "ads", "feature": "x"}) == {"team": "search", "feature": "x"}

@@ -1,4 +1,4 @@
-"""Estimates of tokens."""
+"""Tests of the estimates of prompt tokens."""
 
 import re
 from typing import Any
@@ -33,7 +33,7 @@ from antiphon.domain.tokens import _long_base64, prompt_tokens
 
 DATA = "A" * 100_000
 
-ASKED = ChatRequest("m", (Message(Role.USER, (Text("x" * 8),)),), stream=True)
+REQUEST = ChatRequest("m", (Message(Role.USER, (Text("x" * 8),)),), stream=True)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ ASKED = ChatRequest("m", (Message(Role.USER, (Text("x" * 8),)),), stream=True)
     ids=lambda value: type(value).__name__,
 )
 def test_all_that_a_message_holds_counts(part: Block, tokens: int) -> None:
-    """Each kind of part; media by a flat figure, and never by the characters of their base64."""
+    """Every kind of block counts. Media have fixed figures, and never the length of their base64."""
     assert prompt_tokens(ChatRequest("m", (Message(Role.USER, (part,)),), stream=True)) == 4 + tokens
 
 
@@ -89,12 +89,12 @@ def test_all_that_a_message_holds_counts(part: Block, tokens: int) -> None:
     ids=lambda value: type(value).__name__,
 )
 def test_all_that_a_request_holds_counts(fields: dict[str, Any], tokens: int) -> None:
-    """Tools, schemas, and what only the provider knows, as JSON; each tool is four more, as a message is."""
-    assert prompt_tokens(replace(ASKED, **fields)) == 6 + tokens
+    """Tools, schemas and unknown fields count as JSON, with four more tokens for each tool."""
+    assert prompt_tokens(replace(REQUEST, **fields)) == 6 + tokens
 
 
-def test_what_is_beside_the_parts_counts() -> None:
-    """A name, and calls of the form of 2023."""
+def test_names_and_function_calls_count() -> None:
+    """The name of a message and the unknown field `function_call` count."""
     message = Message(Role.ASSISTANT, (), "anna", {"function_call": {"name": "f"}})
     assert prompt_tokens(ChatRequest("m", (message,), stream=True)) == 4 + 1 + 8
 
@@ -108,7 +108,7 @@ def test_what_is_beside_the_parts_counts() -> None:
     )
 )
 def test_base64_is_found_wherever_it_begins(runs: list[tuple[str, int, str]]) -> None:
-    """As a regular expression finds it, which would take too long."""
+    """`_long_base64` finds the same as a regular expression, which would take too long."""
     text = "".join(letter * length + end for letter, length, end in runs)
     rest, found = re.subn("[A-Za-z0-9+/=]{1000,}", "", text)
     assert _long_base64(text.encode()) == (found, len(text) - len(rest))

@@ -1,4 +1,4 @@
-"""Fields that only a provider knows, as they add up."""
+"""Tests of adding up unknown fields of a provider."""
 
 from typing import Any
 
@@ -14,7 +14,10 @@ def merged(*fields: JsonObject, joins: bool = True) -> JsonObject:
 
 
 def test_fields_of_a_message_add_up() -> None:
-    """Texts grow and names do not; objects join, in lists by index and type; null ends nothing; the deltas are left as they are."""
+    """Texts are joined and names are not.
+
+    Objects are merged, in lists by index and type. Null replaces nothing but numbers. The deltas stay unchanged.
+    """
     first = {"x": {"id": "a", "type": "t", "name": "n", "input": "1"}, "n": 1, "b": True, "s": "a", "l": [1], "z": None}
     second = {"x": {"id": "a", "type": None, "name": "", "input": "2"}, "n": None, "b": False, "s": None, "l": None, "z": "z"}
     assert merged(first, second) == {
@@ -41,14 +44,14 @@ def test_fields_of_a_message_add_up() -> None:
     ]
 
 
-def test_what_is_told_of_a_choice_takes_the_place_of_what_was() -> None:
-    """But lists grow, and objects join."""
-    told = ({"reason": "a", "found": {"x": {"is": "safe"}}, "ids": [1]}, {"reason": "b", "found": {"x": {"n": 1}}, "ids": [2]})
-    assert merged(*told, joins=False) == {"reason": "b", "found": {"x": {"is": "safe", "n": 1}}, "ids": [1, 2]}
+def test_the_latest_field_of_a_choice_wins() -> None:
+    """In fields of a choice the latest value wins, but lists are extended and objects are merged."""
+    deltas = ({"reason": "a", "found": {"x": {"is": "safe"}}, "ids": [1]}, {"reason": "b", "found": {"x": {"n": 1}}, "ids": [2]})
+    assert merged(*deltas, joins=False) == {"reason": "b", "found": {"x": {"is": "safe", "n": 1}}, "ids": [1, 2]}
 
 
-def test_a_block_of_thinking_goes_on_until_its_signature() -> None:
-    """As LiteLLM streams it, without an index: one block, which its provider takes back."""
+def test_a_block_of_thinking_continues_until_its_signature() -> None:
+    """LiteLLM streams blocks of thinking without an index: all pieces up to a signature are one block."""
     pieces = [("H", ""), ("m", ""), ("", "sig"), ("Oh", ""), ("", "sig2")]
     deltas = [{"b": [{"type": "thinking", "thinking": text, "signature": signature}]} for text, signature in pieces]
     assert merged(*deltas)["b"] == [

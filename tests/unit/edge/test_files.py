@@ -1,4 +1,4 @@
-"""The edge: the files that it makes, and what the real Envoy does with them in front of a server that obeys each request."""
+"""Tests of Envoy's files, and of a real Envoy in front of a server that does what each request says."""
 
 from __future__ import annotations
 
@@ -37,7 +37,10 @@ GRPC_HEADERS = {"grpc-status", "grpc-message", "grpc-status-details-bin", "grpc-
 
 
 class Obedient(openai_pb2_grpc.OpenAIServiceServicer):
-    """Does what the body says: {"do": ...}. Keeps the metadata of the last call, and how many it took and saw cancelled."""
+    """A servicer that does what the body's field `do` says.
+
+    It keeps the metadata of the last call and the number of calls, and notes a cancelled one.
+    """
 
     def __init__(self) -> None:
         self.metadata: dict[str, str | bytes] = {}
@@ -92,7 +95,7 @@ class Obedient(openai_pb2_grpc.OpenAIServiceServicer):
 
 
 class Titles(assistant_pb2_grpc.AssistantServiceServicer):
-    """Answers with the title that it was called with."""
+    """A servicer that answers with the title of the request."""
 
     async def Generate(
         self, request: assistant_pb2.GenerateRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -101,7 +104,7 @@ class Titles(assistant_pb2_grpc.AssistantServiceServicer):
 
 
 class Worker:
-    """A server on a unix socket, in this process."""
+    """A gRPC server on a unix socket, in this process."""
 
     def __init__(self, folder: Path, number: int) -> None:
         self.servicer = Obedient()
@@ -119,7 +122,7 @@ class Worker:
 
 
 class Edge:
-    """Envoy in front of workers."""
+    """An Envoy in front of workers, with an HTTP client for it."""
 
     def __init__(self, folder: Path, port: int, workers: list[Worker], http: aiohttp.ClientSession) -> None:
         self.folder = folder
@@ -132,7 +135,7 @@ class Edge:
         return self.workers[0].servicer
 
     def chat(self, do: str = "", **headers: str) -> Any:
-        """A request context, as aiohttp's `post`; underscores in the names of headers stand for hyphens."""
+        """Send a chat request that says `do`. Return aiohttp's request context. Underscores in header names stand for hyphens."""
         named = {"Content-Type": "application/json", **{name.replace("_", "-"): value for name, value in headers.items()}}
         return self.http.post(CHAT, data=json.dumps({"do": do}), headers=named)
 
@@ -177,7 +180,7 @@ async def pair(tmp_path: Path) -> AsyncIterator[Edge]:
 
 
 def test_only_address_and_endpoints_are_of_this_machine(tmp_path: Path) -> None:
-    """What runs on a laptop is what is deployed."""
+    """The files are copies of those in `gateway/`, but for the address and the endpoints."""
     edge.prepare(tmp_path, RestConfig(listen="127.0.0.1:9000"), ["worker-0.sock"])
     assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted(edge.FILES)
     source = edge.gateway_files()
@@ -190,7 +193,7 @@ def test_only_address_and_endpoints_are_of_this_machine(tmp_path: Path) -> None:
 
 
 def test_every_worker_is_an_endpoint() -> None:
-    """Each worker's socket is an endpoint of the cluster, relative to Envoy's folder."""
+    """Each worker's socket is an endpoint of the cluster, with a path relative to Envoy's folder."""
     (assignment,) = yaml.safe_load(endpoints_text(["worker-0.sock", "worker-1.sock"]))["resources"]
     (group,) = assignment["endpoints"]
     paths = [entry["endpoint"]["address"]["pipe"]["path"] for entry in group["lb_endpoints"]]
@@ -208,13 +211,16 @@ def test_every_worker_is_an_endpoint() -> None:
     ],
 )
 def test_an_address_becomes_envoys(listen: str, address: dict[str, Any]) -> None:
-    """Envoy takes numbers only; all of IPv6 takes IPv4 as well."""
+    """An address is converted to Envoy's form, with a numeric host. All of IPv6 accepts IPv4 as well."""
     assert edge.socket_address(listen) == address
 
 
 @pytest.mark.parametrize("endpoints", ["default", "sockets"])
 def test_envoy_accepts_the_files(tmp_path: Path, endpoints: str) -> None:
-    """The listener and the cluster are valid. Envoy's own validation does not read them unless they stand in the bootstrap file."""
+    """Envoy finds the listener and the cluster valid.
+
+    They are put into the bootstrap file, because Envoy's validation reads no other.
+    """
     edge.prepare(tmp_path, RestConfig(listen="0.0.0.0:8080"), ["worker-0.sock"])
     if endpoints == "default":
         (tmp_path / "endpoints.yaml").write_bytes((edge.gateway_files() / "endpoints.yaml").read_bytes())
@@ -234,7 +240,7 @@ def test_envoy_accepts_the_files(tmp_path: Path, endpoints: str) -> None:
 
 
 def test_the_figures_are_those_of_the_server() -> None:
-    """One figure at every layer for the largest body, and one for the largest body without a key in its headers."""
+    """Envoy's files have the server's limits for the largest body, and for the largest body without a key in the headers."""
     transcoder = _transcoder()
     assert transcoder["max_request_body_size"] == transcoder["max_response_body_size"] == MAX_MESSAGE_BYTES
     files = edge.gateway_files()
@@ -246,7 +252,7 @@ def test_the_figures_are_those_of_the_server() -> None:
 
 
 def test_every_rest_service_is_transcoded() -> None:
-    """A dialect that is in the protos is served, has a route with a name for the log, and a mapper for its errors."""
+    """Every REST service of the protos is transcoded, has a route named for the log, and a mapper for its errors."""
     files = descriptor_pb2.FileDescriptorSet.FromString((edge.gateway_files() / "antiphon.pb").read_bytes())
     services = [f"{file.package}.{service.name}" for file in files.file for service in file.service]
     dialects = sorted(name for name in services if name.startswith("antiphon.rest."))
@@ -274,7 +280,10 @@ def _transcoder() -> dict[str, Any]:
 
 
 async def test_a_server_names_any_status(gateway: Edge) -> None:
-    """The metadata `x-http-status` becomes the status; what only gRPC needs is not there, the rest of the metadata is."""
+    """The metadata `x-http-status` becomes the HTTP status.
+
+    Headers that only gRPC needs are removed, and other metadata is passed on.
+    """
     async with gateway.chat("status") as answer:
         assert (answer.status, await answer.json()) == (422, {"detail": []})
     assert answer.headers["retry-after"] == "7"
@@ -287,7 +296,7 @@ async def test_a_server_names_any_status(gateway: Edge) -> None:
 
 
 async def test_a_status_without_a_body_is_json(gateway: Edge) -> None:
-    """An abort before the first message is the JSON of its google.rpc.Status, details included."""
+    """An abort before the first message becomes the JSON of its google.rpc.Status with the details."""
     async with gateway.chat("details") as answer:
         body = await answer.json()
     assert (answer.status, body["code"], body["message"], body["details"][0]["reason"]) == (404, 5, "none", "NONE")
@@ -295,7 +304,7 @@ async def test_a_status_without_a_body_is_json(gateway: Edge) -> None:
 
 
 async def test_messages_are_flushed_as_they_come(gateway: Edge) -> None:
-    """The first event is here while the server still waits before the second."""
+    """The first event arrives while the server still waits before the second."""
     async with gateway.chat("stream") as answer:
         assert answer.headers["content-type"] == "text/event-stream"
         assert await answer.content.readany() == b"data: 1\n\n"
@@ -304,7 +313,10 @@ async def test_messages_are_flushed_as_they_come(gateway: Edge) -> None:
 
 
 async def test_http2_callers_get_no_grpc_trailers(gateway: Edge) -> None:
-    """A late failure's status and text stay out of the trailers. The bytes are HTTP/2 by hand: no client for it is installed."""
+    """A late gRPC status is not sent to HTTP/2 callers as trailers.
+
+    The test writes HTTP/2 frames itself, because no client is installed.
+    """
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
 
     def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
@@ -328,7 +340,7 @@ async def test_http2_callers_get_no_grpc_trailers(gateway: Edge) -> None:
 
 
 async def test_a_caller_that_goes_away_ends_the_call(gateway: Edge) -> None:
-    """The server learns at once that nobody listens."""
+    """If the caller closes its connection, the server's call is cancelled at once."""
     request = asyncio.create_task(gateway.http.post(CHAT, data='{"do": "hang"}'))
 
     async def called() -> int:
@@ -341,7 +353,7 @@ async def test_a_caller_that_goes_away_ends_the_call(gateway: Edge) -> None:
 
 
 async def test_request_ids(gateway: Edge) -> None:
-    """A caller's id is kept and given back; without one there is a new one. The server has it as well."""
+    """A caller's request id is kept, passed to the server and returned; a call without one gets a new id."""
     async with gateway.chat(x_request_id="mine:1/2") as answer:
         assert answer.headers["x-request-id"] == "mine:1/2" == gateway.servicer.metadata["x-request-id"]
     async with gateway.chat() as answer:
@@ -349,7 +361,7 @@ async def test_request_ids(gateway: Edge) -> None:
 
 
 async def test_what_the_server_learns_of_the_caller(gateway: Edge) -> None:
-    """REST headers are metadata, `grpc-timeout` is a deadline, Envoy's own headers and the raw path are not passed on."""
+    """REST headers become metadata and `grpc-timeout` a deadline. Envoy's own headers are not passed on."""
     async with gateway.chat(accept="text/event-stream", grpc_timeout="5S", x_forwarded_for="203.0.113.9"):
         metadata = gateway.servicer.metadata
     assert metadata["accept"] == "text/event-stream"
@@ -361,19 +373,19 @@ async def test_what_the_server_learns_of_the_caller(gateway: Edge) -> None:
 
 
 async def test_names_of_models_may_hold_slashes(gateway: Edge) -> None:
-    """Plain and percent-encoded slashes arrive as slashes."""
+    """Plain and percent-encoded slashes in a model's name both arrive as slashes."""
     async with gateway.http.get(URL("/api/v1/models/a/b%2Fc?x=1", encoded=True)) as answer:
         assert await answer.json() == "a/b/c"
 
 
 async def test_a_plus_in_a_query_is_a_space(gateway: Edge) -> None:
-    """As forms write it; a plus that is meant is percent-encoded."""
+    """A plus in a query is read as a space, and `%2B` as a plus."""
     path = URL("/api/v1/chat/generate?title=My+first%20chat+1%2B1", encoded=True)
     async with gateway.http.post(path, data="{}", headers={"Content-Type": "application/json"}) as answer:
         assert await answer.json() == "My first chat 1+1"
 
 
-# What Envoy itself refuses
+# Errors of Envoy itself
 
 
 @pytest.mark.parametrize(
@@ -399,7 +411,10 @@ async def test_a_plus_in_a_query_is_a_space(gateway: Edge) -> None:
 async def test_refusals_have_the_shape_of_their_dialect(
     gateway: Edge, method: str, path: str, status: int, error: str | None
 ) -> None:
-    """`error` None is the OpenAI shape; any other path has error, message and code."""
+    """Envoy's own errors have the shape of the dialect.
+
+    With `error` None that is OpenAI's; other paths have error, message and code.
+    """
     async with gateway.http.request(method, path) as answer:
         body = await answer.json()
     assert answer.status == status
@@ -415,14 +430,14 @@ async def test_refusals_have_the_shape_of_their_dialect(
 
 
 async def test_bodies_up_to_32_mib_pass(gateway: Edge) -> None:
-    """The connection's buffer is far smaller, and does not matter."""
+    """A body of almost 32 MiB passes, though the connection's buffer is far smaller."""
     size = MAX_MESSAGE_BYTES - 1024
     async with gateway.http.post(CHAT, data=io.BytesIO(b"x" * size), headers={"Content-Type": "application/json"}) as answer:
         assert await answer.json() == {"bytes": size}
 
 
 async def test_larger_bodies_are_refused(gateway: Edge) -> None:
-    """413, in the shape of the dialect; the server never sees the call."""
+    """A body larger than 32 MiB gets a 413 in the dialect's shape, and does not reach the server."""
     body = io.BytesIO(b"x" * (MAX_MESSAGE_BYTES + 1))
     async with gateway.http.post(CHAT, data=body, headers={"Content-Type": "application/json"}) as answer:
         assert answer.status == 413
@@ -431,7 +446,7 @@ async def test_larger_bodies_are_refused(gateway: Edge) -> None:
 
 
 async def test_no_healthy_worker_is_a_503_that_says_when(gateway: Edge) -> None:
-    """A worker that says that it is stopping gets no more calls; when it is back, so is the gateway."""
+    """Without a healthy worker calls get a 503 with `retry-after`. When the worker is healthy again, so is the gateway."""
     await gateway.workers[0].serve(health_pb2.HealthCheckResponse.NOT_SERVING)
 
     async def gone() -> bool:
@@ -457,7 +472,7 @@ async def test_no_healthy_worker_is_a_503_that_says_when(gateway: Edge) -> None:
 
 
 async def test_calls_go_round_a_worker_that_died(pair: Edge) -> None:
-    """No call fails after a worker has gone, even before a health check has seen it."""
+    """No call fails after a worker has stopped, even before a health check has noticed."""
     for _ in range(4):
         async with pair.chat() as answer:
             assert answer.status == 200
@@ -471,7 +486,7 @@ async def test_calls_go_round_a_worker_that_died(pair: Edge) -> None:
 
 
 async def test_grpc_passes_untouched(gateway: Edge) -> None:
-    """Messages, status, metadata, deadline, health and reflection, all on the same port."""
+    """Calls of gRPC pass unchanged on the same port: messages, status, metadata, deadline, health and reflection."""
     async with grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}") as channel:
         stub = openai_pb2_grpc.OpenAIServiceStub(channel)
 
@@ -501,16 +516,16 @@ async def test_grpc_passes_untouched(gateway: Edge) -> None:
         assert [entry.name async for found in names for entry in found.list_services_response.service] == [health.SERVICE_NAME]
 
 
-# What is missing
+# Readiness
 
 
 async def test_without_envoy_envoy_is_missing(tmp_path: Path) -> None:
-    """No admin socket, no Envoy."""
+    """Without Envoy's admin socket, Envoy is reported as missing."""
     assert readiness.missing(tmp_path, 1) == ["Envoy"]
 
 
 async def test_an_envoy_without_its_listener_is_missing(tmp_path: Path) -> None:
-    """A listener that Envoy rejects leaves it running, and "ready": that is not enough."""
+    """An Envoy that has rejected its listener calls itself ready, but is reported as missing."""
     edge.prepare(tmp_path, RestConfig(listen="127.0.0.1:1"), [])
     (tmp_path / "listeners.yaml").write_text("resources: [none]")
     envoy = await asyncio.create_subprocess_exec(*edge.command(1), cwd=tmp_path, stderr=asyncio.subprocess.DEVNULL)
@@ -534,13 +549,13 @@ async def test_an_envoy_without_its_listener_is_missing(tmp_path: Path) -> None:
 
 
 async def health_of(gateway: Edge, path: str) -> tuple[int, Any]:
-    """The status and the body of an answer about health."""
+    """Return the status and the JSON body of a health path."""
     async with gateway.http.get(path) as answer:
         return answer.status, await answer.json()
 
 
 async def test_health_has_a_shape_of_its_own(gateway: Edge) -> None:
-    """Ready while a worker is healthy; alive whatever the workers are."""
+    """`/readyz` is 200 while a worker is healthy, and `/healthz` is 200 whatever the workers are."""
     assert await health_of(gateway, "/readyz") == (200, {"status": "ready"})
     await gateway.workers[0].serve(health_pb2.HealthCheckResponse.NOT_SERVING)
 
@@ -552,7 +567,7 @@ async def test_health_has_a_shape_of_its_own(gateway: Edge) -> None:
 
 
 async def test_an_edge_that_drains_serves_and_sends_its_callers_away(gateway: Edge) -> None:
-    """Not ready and alive; each response closes its connection, and a connection without a call is closed; calls succeed."""
+    """A draining edge is not ready but alive. Calls succeed with `connection: close`, and idle connections are closed."""
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     with contextlib.closing(writer):
         async with gateway.chat() as answer:
@@ -567,7 +582,7 @@ async def test_an_edge_that_drains_serves_and_sends_its_callers_away(gateway: Ed
 
 
 async def test_a_worker_that_is_taken_out_gets_no_more_calls(pair: Edge) -> None:
-    """At once, though it is healthy, so that it can be stopped without a call that comes to it meanwhile."""
+    """A worker that is removed from the endpoints gets no more calls, though it is healthy, so that it can be stopped safely."""
     new = pair.folder / "new.yaml"
     new.write_text(endpoints_text([readiness.worker_socket(1)]))
     new.rename(pair.folder / "endpoints.yaml")

@@ -1,6 +1,6 @@
-"""What Envoy refuses has the shape of the dialect: `listeners.yaml` as Envoy would read it, for every path of the protos.
+"""Tests that Envoy's own errors have the shape of the dialect, for every path of the protos.
 
-That Envoy reads it so is shown in `tests/e2e`.
+The tests evaluate `listeners.yaml` themselves; that Envoy does the same is tested in `tests/e2e`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from antiphon.rest.v1 import assistant_pb2, openai_pb2
 MAPPERS = _LISTENER["filter_chains"][0]["filters"][0]["typed_config"]["local_reply_config"]["mappers"]
 _FORMATS = [mapper["body_format_override"] for mapper in MAPPERS]
 WORDS = next(form["text_format_source"]["inline_string"] for form in _FORMATS if "text_format_source" in form)
-"""The words for each status, where the mappers have `*message`."""
+"""The text for each status, which the tests replace by `*message`."""
 
 
 def _called(template: str) -> str:
@@ -39,7 +39,7 @@ EVERY_PATH = pytest.mark.parametrize(("path", "dialect", "shape"), PATHS, ids=[p
 
 
 def _fits(condition: dict[str, Any], path: str, status: int) -> bool:
-    """Whether a filter of a mapper matches the refusal of a REST request."""
+    """Return whether a filter of a mapper matches an error of a REST request."""
     ((kind, value),) = condition.items()
     match kind:
         case "and_filter":
@@ -52,7 +52,7 @@ def _fits(condition: dict[str, Any], path: str, status: int) -> bool:
             return status >= wanted if comparison.get("op") == "GE" else status == wanted
         case _:
             if value["header"]["name"] != ":path":
-                return False  # of gRPC callers
+                return False  # for gRPC callers
             ((how, wanted),) = value["header"]["string_match"].items()
             if how == "safe_regex":
                 return re.fullmatch(wanted["regex"], path) is not None
@@ -65,7 +65,7 @@ def _mapper(path: str, status: int) -> dict[str, Any]:
 
 
 def _body(value: Any, status: int) -> Any:
-    """What a `json_format` makes of a status, the words left as `*message`."""
+    """Return what a `json_format` makes of a status, with `*message` in place of the text."""
     match value:
         case dict():
             return {name: _body(inner, status) for name, inner in value.items()}
@@ -87,7 +87,7 @@ def _body(value: Any, status: int) -> Any:
 
 @EVERY_PATH
 def test_a_wrong_method_is_405(path: str, dialect: Dialect, shape: ErrorShape) -> None:
-    """The transcoder says 404; the caller is told 405, and which methods there are, in the shape of the path's dialect."""
+    """A wrong method gets a 405 with the allowed methods in the dialect's shape, though the transcoder answers 404."""
     verbs = {
         verb
         for each in DIALECTS
@@ -106,24 +106,27 @@ def test_a_wrong_method_is_405(path: str, dialect: Dialect, shape: ErrorShape) -
 
 @EVERY_PATH
 def test_a_path_is_among_those_of_its_shape(path: str, dialect: Dialect, shape: ErrorShape) -> None:
-    """Else it would have the shape of another dialect where Envoy refuses."""
+    """Each path matches the pattern of its error shape; otherwise Envoy's errors would have another dialect's shape."""
     assert re.fullmatch(shape.paths, path), f"let `paths` in rest/{dialect.name}/errors.py fit {path}"
 
 
 @EVERY_PATH
 @pytest.mark.parametrize("status", [status for status in refusals.STATUSES if status != 404])
 def test_a_refusal_has_the_shape_of_the_dialect(path: str, dialect: Dialect, shape: ErrorShape, status: int) -> None:
-    """Whatever its status, on a path of REST; and on one of gRPC, which a REST call has when it has been transcoded."""
+    """Every status has the dialect's shape, on the REST path and on the gRPC path that a transcoded call has."""
     names = [method.name for method in dialect.service.methods if dialect.errors_of(method.name) == shape]
     for called in (path, *(f"/{dialect.service.full_name}/{name}" for name in names)):
         if (called.rpartition("/")[2], status) == ("ListChats", 400):
-            continue  # told by the field
+            continue  # its message names the field
         body = _mapper(called, status)["body_format_override"]["json_format"]
         assert _body(body, status) == shape.refusal(status, refusals.MESSAGE)
 
 
 def test_a_query_that_cannot_be_read_names_the_field() -> None:
-    """Of the fields that are no text, in either spelling; a method without such fields needs no words."""
+    """A query parameter that cannot be parsed is reported by name, in either spelling.
+
+    A method with text parameters alone needs no message.
+    """
     methods = assistant_pb2.DESCRIPTOR.services_by_name["AssistantService"].methods_by_name
     words = refusals.query_message(methods["ListChats"])
     assert words is not None
@@ -136,7 +139,7 @@ def test_a_query_that_cannot_be_read_names_the_field() -> None:
 
 
 def test_methods_of_one_path_are_allowed_together() -> None:
-    """GET brings HEAD; a path with a name comes before one with a variable in its place."""
+    """All methods of a path are in `allow`, GET with HEAD. A fixed path comes before one with a variable at the same place."""
     methods = assistant_pb2.DESCRIPTOR.services_by_name["AssistantService"].methods
     allowed = list(refusals.allowed(methods))
     assert [allow for allow, _ in allowed] == ["GET, HEAD", "POST", "GET, HEAD", "PATCH, DELETE", "PUT"]
@@ -146,20 +149,20 @@ def test_methods_of_one_path_are_allowed_together() -> None:
 
 
 def test_a_shape_of_some_methods_comes_before_that_of_the_service() -> None:
-    """The paths of the service's own shape are wider."""
+    """The error shape of some methods comes before that of the service, whose pattern of paths is wider."""
     (proxy,) = (dialect for dialect in DIALECTS if dialect.name == "proxy")
     assert [shape.name for shape, _ in refusals.by_shape(proxy)] == ["gemini_proxy", "openai_proxy"]
 
 
 def test_a_status_may_have_other_fields() -> None:
-    """As the analytics dialect has `details` with 400."""
+    """A status with extra fields is found, such as 400 with `details` in the analytics dialect."""
     (analytics,) = (dialect for dialect in DIALECTS if dialect.name == "analytics")
     assert refusals.special_statuses(analytics.errors) == [400]
 
 
 @pytest.mark.parametrize(("version", "name"), [("v1beta", "gemini_proxy"), ("sk-x", "openai_proxy")])
 def test_a_key_in_a_path_is_no_version_of_gemini(version: str, name: str) -> None:
-    """A client of the OpenAI protocol that asks for a model through the proxy is told so in its own shape."""
+    """A proxied path with another API version than Gemini's gets the error shape of the OpenAI proxy."""
     (shape,) = (shape for dialect in DIALECTS for shape, _ in refusals.by_shape(dialect) if shape.name == name)
     mapper = _mapper(f"/api/v1/proxy/host/{version}/models/m", 404)
     status = mapper.get("status_code", 404)

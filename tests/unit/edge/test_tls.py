@@ -1,4 +1,4 @@
-"""What Envoy's files say of TLS: every form of it is one that Envoy takes."""
+"""Tests of the TLS settings in Envoy's files. Envoy validates each form of them."""
 
 import subprocess
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.certificates import Authority
 
 
 def prepared(folder: Path, sockets: list[str], **rest: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The listener and the cluster of the files for this configuration, which Envoy has found good."""
+    """Return the listener and the cluster that are generated for this configuration, after Envoy has validated them."""
     edge.prepare(folder, RestConfig(**rest), sockets)
     documents = {kind: yaml.safe_load((folder / f"{kind}.yaml").read_text())["resources"] for kind in ("listeners", "clusters")}
     bootstrap = yaml.safe_load((folder / "bootstrap.yaml").read_text())
@@ -49,7 +49,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_without_tls_there_is_none(folder: Path) -> None:
-    """Neither on the listener, nor to the workers, and no secret is named."""
+    """Without TLS settings neither the listener nor the cluster has TLS, and there are no secret files."""
     listener, cluster = prepared(folder, ["worker-0.sock"])
     assert "transport_socket" not in listener["filter_chains"][0]
     assert "transport_socket" not in cluster
@@ -58,7 +58,7 @@ def test_without_tls_there_is_none(folder: Path) -> None:
 
 @pytest.mark.parametrize("mutual", [True, False])
 def test_the_listener(folder: Path, files: dict[str, Path], mutual: bool) -> None:
-    """A certificate of the caller is asked for where there is an authority for it, and nothing of one is passed on."""
+    """The listener asks callers for a certificate only if a client authority is configured, and passes nothing of it on."""
     tls = {**files, "client_ca": files["client_ca"] if mutual else None}
     listener, cluster = prepared(folder, ["worker-0.sock"], tls=tls)
     (chain,) = listener["filter_chains"]
@@ -74,13 +74,13 @@ def test_the_listener(folder: Path, files: dict[str, Path], mutual: bool) -> Non
 
 
 def test_no_key_is_copied(folder: Path, files: dict[str, Path]) -> None:
-    """The files say where it is, and no more."""
+    """Envoy's files have the path of the private key, and never the key."""
     prepared(folder, ["worker-0.sock"], tls=files)
     assert not any(b"PRIVATE KEY" in path.read_bytes() for path in folder.iterdir())
 
 
 def test_a_link_stays_a_link(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, Path]) -> None:
-    """A path is made absolute, as Envoy runs elsewhere, and not resolved: what a link points to is what changes."""
+    """Paths become absolute, but symbolic links are not resolved, because their targets change when a certificate is renewed."""
     (tmp_path / "..data").symlink_to(".")
     monkeypatch.chdir(tmp_path)
     prepared(folder, ["worker-0.sock"], tls={"certificate": "..data/tls.crt", "key": "..data/tls.key"})
@@ -90,7 +90,10 @@ def test_a_link_stays_a_link(folder: Path, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_files_of_two_folders_are_watched_by_themselves(folder: Path, tmp_path: Path, files: dict[str, Path]) -> None:
-    """Envoy could watch only one folder; without one it watches each file for a rename."""
+    """If certificate and key are in two folders, no watched directory is set, because Envoy can watch only one.
+
+    It then watches each file.
+    """
     (tmp_path / "private").mkdir()
     key = files["key"].rename(tmp_path / "private" / "tls.key")
     prepared(folder, ["worker-0.sock"], tls={"certificate": files["certificate"], "key": key})
@@ -99,7 +102,10 @@ def test_files_of_two_folders_are_watched_by_themselves(folder: Path, tmp_path: 
 
 @pytest.mark.parametrize("mutual", [True, False])
 def test_a_server_elsewhere(folder: Path, files: dict[str, Path], mutual: bool) -> None:
-    """It has to show its name, and is shown a certificate if there is one."""
+    """A server on another machine must have the configured name in its certificate.
+
+    Envoy shows a client certificate if one is configured.
+    """
     tls = {"ca": files["client_ca"], "server_name": "server.test"}
     if mutual:
         tls |= {"certificate": files["certificate"], "key": files["key"]}
@@ -116,7 +122,7 @@ def test_a_server_elsewhere(folder: Path, files: dict[str, Path], mutual: bool) 
 
 
 def test_a_server_elsewhere_without_tls(folder: Path) -> None:
-    """Such as behind a mesh that has its own."""
+    """A server on another machine may be reached without TLS, such as behind a mesh."""
     _, cluster = prepared(folder, [], upstream={"address": "10.0.0.1:50051"})
     assert "transport_socket" not in cluster
     (group,) = cluster["load_assignment"]["endpoints"]

@@ -1,4 +1,4 @@
-"""What Envoy's files say of tokens."""
+"""Tests of the token settings in Envoy's files."""
 
 import re
 import ssl
@@ -32,12 +32,12 @@ def issuer(**more: Any) -> IssuerConfig:
     ],
 )
 def test_what_looks_like_a_token(header: str, looks: bool) -> None:
-    """Keys do not, whatever dots they have; what is written otherwise is left to the server."""
+    """Only a bearer JWT is checked by Envoy; a key with dots and any other spelling is left to the server."""
     assert bool(re.fullmatch(edge_tokens.LOOKS_LIKE_A_TOKEN, header)) is looks
 
 
 def test_any_of_the_issuers_will_do() -> None:
-    """One rule: whoever signed it, it has to be one of them; the audience is for the server to look at."""
+    """A token must be signed by one of the issuers. Envoy does not check its audience; the server does."""
     filters = edge_tokens.token_filters([issuer(), issuer(name="other", issuer="https://other.test")])
     config, refuse = (entry["typed_config"] for entry in filters)
     (rule,) = config["rules"]
@@ -62,7 +62,10 @@ def test_any_of_the_issuers_will_do() -> None:
 def test_the_host_of_the_keys(
     url: str, host: str, port: int, secure: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Over TLS its name has to be in its certificate, whose authority this system trusts."""
+    """The cluster of an issuer's keys has the host and port of its URL.
+
+    With TLS the certificate must have that name and a trusted authority.
+    """
     trusted = tmp_path / "ca.crt"
     trusted.touch()
     monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
@@ -78,8 +81,8 @@ def test_the_host_of_the_keys(
         assert {name["matcher"]["exact"] for name in validation["match_typed_subject_alt_names"]} == {host}
 
 
-def test_a_system_that_trusts_nobody_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """With what to do."""
+def test_a_system_without_authorities_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A system without a file of certificate authorities raises an error that names SSL_CERT_FILE."""
     monkeypatch.setattr(edge_tokens, "_AUTHORITIES", ())
     paths = ssl.get_default_verify_paths()._replace(cafile=None)
     monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: paths)
@@ -95,16 +98,16 @@ def test_a_system_that_trusts_nobody_is_told(monkeypatch: pytest.MonkeyPatch, tm
         ((issuer(jwks_url=None, secret_env="S"),), "only from a jwks_url"),  # noqa: S106  # the name of a variable
     ],
 )
-def test_issuers_that_envoy_could_not_check_are_told(tokens: tuple[IssuerConfig, ...], words: str) -> None:
-    """Else it would refuse their good tokens."""
+def test_issuers_that_envoy_cannot_check_are_refused(tokens: tuple[IssuerConfig, ...], words: str) -> None:
+    """`jwt_authn` is refused without issuers, or with one that has no `jwks_url`, because Envoy would refuse its tokens."""
     raw = [token.model_dump(exclude_unset=True) for token in tokens]
     with pytest.raises(ValueError, match=words):
         Config(rest={"jwt_authn": True}, auth={"tokens": raw})
     assert Config(auth={"tokens": raw})
 
 
-def test_half_a_pair_is_told(tmp_path: Path) -> None:
-    """What the edge shows the server is a certificate with its key."""
+def test_a_key_without_a_certificate_is_refused(tmp_path: Path) -> None:
+    """A client key for the upstream without a certificate is a `ConfigError`."""
     path = tmp_path / "antiphon.yaml"
     path.write_text("rest: {upstream: {address: 'a:1', tls: {ca: ca.crt, server_name: a, key: tls.key}}}")
     with pytest.raises(ConfigError, match="rest.upstream.tls: .*needs both certificate and key"):

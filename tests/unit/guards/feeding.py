@@ -1,4 +1,4 @@
-"""Texts in pieces, for filters."""
+"""Helpers that feed a text to a filter in pieces."""
 
 from hypothesis import strategies as st
 
@@ -6,20 +6,20 @@ from antiphon.guards.base import Blocked, Filter
 
 
 def fed(reader: Filter, pieces: list[str]) -> str:
-    """All that is passed on, by the end or until it is blocked."""
-    passed = []
+    """Return all text that the filter passes on. A blocked text ends with "!"."""
+    output = []
     try:
         for piece in pieces:
-            passed += [reader.feed(piece, final=False)]
-        passed.append(reader.feed("", final=True))
+            output += [reader.feed(piece, final=False)]
+        output.append(reader.feed("", final=True))
     except Blocked as blocked:
-        passed += [blocked.before, "!"]
-    return "".join(passed)
+        output += [blocked.before, "!"]
+    return "".join(output)
 
 
 @st.composite
 def pieces(draw: st.DrawFn, text: st.SearchStrategy[str]) -> list[str]:
-    """A text, cut anywhere."""
+    """Draw a text that is cut at any places."""
     whole = draw(text)
     cuts = sorted(draw(st.lists(st.integers(0, len(whole)), max_size=12)))
     return [whole[begin:end] for begin, end in zip([0, *cuts], [*cuts, len(whole)], strict=True)]

@@ -1,4 +1,4 @@
-"""A guard of words that are configured."""
+"""Tests of the guard with configured patterns (blocklist)."""
 
 from antiphon.config import GuardConfig
 from antiphon.guards import blocklist
@@ -6,7 +6,7 @@ from tests.unit.guards.feeding import fed
 
 
 def test_a_blocklist_blocks_or_masks() -> None:
-    """With the word that is configured, or a default."""
+    """A blocklist blocks, or masks matches with the configured replacement or the default."""
     for options, expected in (
         ({}, "b!"),
         ({"action": "mask"}, "b[REMOVED]b[REMOVED]"),

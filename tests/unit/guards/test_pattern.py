@@ -1,4 +1,4 @@
-"""Regular expressions."""
+"""Tests of the guards' regular expressions."""
 
 import pytest
 
@@ -9,15 +9,15 @@ from antiphon.guards.pattern import Pattern, shortest
     "expression",
     ["a(", r"(?=a)", r"(a)\1", "a*", "^", r"a\C", "(?:a{1000}){1000}"],
 )
-def test_what_cannot_be_read_in_linear_time_or_matches_nothing_is_refused(expression: str) -> None:
-    """With the reason, as a `ValueError`."""
+def test_expressions_that_are_not_linear_or_match_the_empty_text_are_refused(expression: str) -> None:
+    """An expression that RE2 cannot run, or that matches the empty text, is a `ValueError` with the reason."""
     with pytest.raises(ValueError, match=r"\w"):
         Pattern(expression)
 
 
 @pytest.mark.parametrize("expression", [r"(a+)+$", r"(a|a)*b", r"(.*a){20}b", r"(x+x+)+y"])
 def test_no_text_makes_one_slow(expression: str) -> None:
-    """These take a backtracking engine for ever."""
+    """Expressions that take a backtracking engine forever run in linear time."""
     assert Pattern(expression).first("a" * 100_000 + "!" + "x" * 100_000, 0) == 200_001
 
 
@@ -35,6 +35,6 @@ def test_no_text_makes_one_slow(expression: str) -> None:
     ],
 )
 def test_the_shortest_match_of_an_expression(expression: str, characters: int) -> None:
-    """Groups, repetitions and alternatives counted; what takes no character not."""
+    """`shortest` returns the length of the shortest match, with groups, repetitions and alternatives."""
     assert Pattern(expression)
     assert shortest(expression) == characters

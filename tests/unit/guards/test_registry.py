@@ -1,4 +1,4 @@
-"""From the configuration to guards."""
+"""Tests of building guards from the configuration."""
 
 import re
 from typing import Any
@@ -17,8 +17,8 @@ def guard(**options: Any) -> GuardConfig:
     return GuardConfig(**{"name": "words", "kind": "blocklist", "patterns": ["a+"], **options})
 
 
-def test_none_is_none() -> None:
-    """Nothing is guarded, and nothing costs anything."""
+def test_without_configured_guards_there_are_none() -> None:
+    """Without configured guards `build_guards` returns None."""
     assert build_guards(()) is None
     assert Config().guards == ()
 
@@ -35,21 +35,21 @@ def test_none_is_none() -> None:
         ({"entities": ["email"]}, "guards.words.entities"),
     ],
 )
-def test_a_mistake_is_told_with_its_place(options: dict[str, Any], where: str) -> None:
-    """A misspelt option is one too."""
+def test_a_wrong_option_is_reported_with_its_place(options: dict[str, Any], where: str) -> None:
+    """A wrong or misspelt option is a `ConfigError` that names it."""
     with pytest.raises(ConfigError, match=re.escape(where)):
         build_guards([guard(**options)])
 
 
 class Calm:
-    """The guard of the guide: nobody shouts."""
+    """The example guard of the guide: it turns text into lower case."""
 
     def feed(self, piece: str, *, final: bool) -> str:
         return piece.lower()
 
 
 async def test_a_new_kind_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is told its own options, and made anew for each text."""
+    """A new kind of guard needs one line in the registry. It gets its own options and a new filter for each text."""
 
     def build(config: GuardConfig) -> Guard:
         config.options(GuardOptions)
@@ -58,11 +58,11 @@ async def test_a_new_kind_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(registry.KINDS, "calm", build)  # type: ignore[arg-type]
     made = build_guards([GuardConfig(name="calm", kind="calm"), guard(action="mask")])
     assert made is not None
-    asked = ChatRequest("one", (Message(Role.USER, (Text("BAAD Dog"),)),), stream=True)
-    assert (await made.request(asked)).messages[0].blocks == (Text("b[REMOVED]d dog"),)
+    request = ChatRequest("one", (Message(Role.USER, (Text("BAAD Dog"),)),), stream=True)
+    assert (await made.request(request)).messages[0].blocks == (Text("b[REMOVED]d dog"),)
 
 
 def test_each_guard_has_a_name_of_its_own() -> None:
-    """It is what a caller is told."""
+    """Two guards of one name are refused, because callers are given the guard's name."""
     with pytest.raises(ValueError, match="a name of its own"):
         Config(guards=(guard(), guard()))

@@ -1,4 +1,4 @@
-"""Guards over replies, event by event."""
+"""Tests of guards on the events of a reply."""
 
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
@@ -51,8 +51,8 @@ async def framed(*batches: Batch | Exception | None, **options: Any) -> list[Bat
     return [batch async for batch in reading(ScriptedProvider(*batches), **options)]
 
 
-async def told(*batches: Batch | Exception | None, **options: Any) -> list[Batch]:
-    """What is told, but for what only frames the blocks."""
+async def filtered(*batches: Batch | Exception | None, **options: Any) -> list[Batch]:
+    """Return the batches that the guards pass on, without events that only frame blocks."""
     found = [without_frames(batch) for batch in await framed(*batches, **options)]
     return [batch for batch in found if batch]
 
@@ -65,9 +65,9 @@ def call(block: int, call_id: str, name: str, arguments: str, state: State | Non
     return [BlockStarted(block, choice, ToolCall(call_id, name, "", state=state)), InputDelta(block, arguments)]
 
 
-async def test_text_is_told_as_it_comes_but_for_what_may_be_the_beginning_of_a_match() -> None:
-    """The rest comes before the end."""
-    assert await told([START, TextDelta(0, "so b")], [TextDelta(0, "a")], [TextDelta(0, "d ba")], [USAGE, STOP]) == [
+async def test_only_the_possible_beginning_of_a_match_is_held_back() -> None:
+    """Text is passed on at once, but for the possible beginning of a match, which comes before the end at the latest."""
+    assert await filtered([START, TextDelta(0, "so b")], [TextDelta(0, "a")], [TextDelta(0, "d ba")], [USAGE, STOP]) == [
         [START, TextDelta(0, "so ")],
         [TextDelta(0, "# ")],
         [USAGE, TextDelta(0, "ba"), STOP],
@@ -77,7 +77,7 @@ async def test_text_is_told_as_it_comes_but_for_what_may_be_the_beginning_of_a_m
 @settings(max_examples=100, deadline=None)
 @given(st.data(), st.sampled_from(["mask", "block"]))
 async def test_a_reply_is_the_same_whichever_way_it_is_split(data: st.DataObject, action: str) -> None:
-    """Text of two choices that come by turns, and thoughts before."""
+    """The result does not depend on how thoughts and text of two choices are split into deltas."""
     texts = pieces(st.text(alphabet="bad 4\n", max_size=20))
     split = [data.draw(texts) for _ in range(4)]
 
@@ -109,7 +109,7 @@ async def test_a_reply_is_the_same_whichever_way_it_is_split(data: st.DataObject
 @settings(max_examples=200, deadline=None)
 @given(st.data(), st.sampled_from(["mask", "block"]))
 async def test_a_text_over_many_blocks_is_one(data: st.DataObject, action: str) -> None:
-    """What is told of it is the same as of one block; what no guard changes stays in its block, and the frames are in order."""
+    """A match is found across blocks of text. Text without a match stays in its block."""
     split = data.draw(pieces(st.text(alphabet="bad 4", max_size=20)))
     events: list[Event] = []
     for number, piece in enumerate(split):
@@ -119,14 +119,14 @@ async def test_a_text_over_many_blocks_is_one(data: st.DataObject, action: str) 
     (one,) = await framed([START, begin(0), TextDelta(0, "".join(split)), STOP], action=action)
     assert "".join(e.text for e in found if isinstance(e, TextDelta)) == "".join(e.text for e in one if isinstance(e, TextDelta))
     if not any(word in "".join(split) for word in ("bad", "4444")):
-        told_of = {
+        text_by_block = {
             number: "".join(e.text for e in found if isinstance(e, TextDelta) and e.block == number) for number in range(len(split))
         }
-        assert list(told_of.values()) == split
+        assert list(text_by_block.values()) == split
 
 
 async def test_a_block_that_was_changed_has_no_signature() -> None:
-    """Nor have its sources a place in it; the others keep theirs, also where a match goes over two."""
+    """A changed block loses its signature, and its citations their positions. Other blocks keep them."""
     source = CitationDelta(0, Citation("u", "t", start=0, end=2))
     events: list[Event] = []
     for number, text in enumerate(("so b", "ad", " good")):
@@ -167,12 +167,12 @@ async def test_a_summary_is_read() -> None:
     good, bad = BlockStarted(0, 0, Compaction("good", state=state)), BlockStarted(1, 0, Compaction("so bad", state=state))
     masked = BlockStarted(1, 0, Compaction("so #"))
     ends = [BlockFinished(0), BlockFinished(1)]
-    assert await told([START, good, bad, *ends], [STOP]) == [
+    assert await filtered([START, good, bad, *ends], [STOP]) == [
         [START],
         [BlockStarted(0, 0, Compaction("good", state=State("s"))), masked, STOP],
     ]
-    assert await told([START, good, ends[0]], [STOP]) == [[START], [good, STOP]]
-    assert await told([START, good, bad, *ends], [STOP], action="block") == [[START], [FILTERED]]
+    assert await filtered([START, good, ends[0]], [STOP]) == [[START], [good, STOP]]
+    assert await filtered([START, good, bad, *ends], [STOP], action="block") == [[START], [FILTERED]]
 
 
 async def test_a_block_that_is_cut_where_something_is_blocked_has_no_signature() -> None:
@@ -185,7 +185,7 @@ async def test_a_block_that_is_cut_where_something_is_blocked_has_no_signature()
 
 
 async def test_a_match_ends_the_reply_and_the_providers_call() -> None:
-    """As filtered, with what came before it, though the provider would go on."""
+    """A blocking match ends the reply with CONTENT_FILTER after the text before it, and closes the provider's call."""
     provider = ScriptedProvider([START, TextDelta(0, "so ba")], [TextDelta(0, "d "), TextDelta(0, "more")], None)
     batches = reading(provider, "block")
     assert await anext(batches) == [START, begin(0), TextDelta(0, "so ")]
@@ -196,61 +196,63 @@ async def test_a_match_ends_the_reply_and_the_providers_call() -> None:
 
 
 async def test_each_choice_ends_for_itself() -> None:
-    """The call goes on for those that are left, and ends when none is."""
+    """A blocking match ends its choice only. The provider's call is closed when no choice is left."""
     two = [begin(1, 1), TextDelta(1, "good"), Finished(0, FinishReason.STOP, "stop"), Finished(1, FinishReason.LENGTH, "length")]
-    assert await told([START, TextDelta(0, "bad !")], [TextDelta(0, "more")], two, action="block", choices=2) == [
+    assert await filtered([START, TextDelta(0, "bad !")], [TextDelta(0, "more")], two, action="block", choices=2) == [
         [START],
         [TextDelta(1, "good"), FILTERED, Finished(1, FinishReason.LENGTH, "length")],
     ]
-    assert await told([START, TextDelta(0, "bad !")], [begin(1, 1), TextDelta(1, "ok bad !")], None, action="block", choices=2) == [
+    assert await filtered(
+        [START, TextDelta(0, "bad !")], [begin(1, 1), TextDelta(1, "ok bad !")], None, action="block", choices=2
+    ) == [
         [START],
         [TextDelta(1, "ok "), FILTERED, Finished(1, FinishReason.CONTENT_FILTER, "content_filter")],
     ]
 
 
 async def test_a_whole_reply_keeps_its_usage() -> None:
-    """The provider has counted it already."""
-    assert await told([START, TextDelta(0, "so bad"), USAGE, STOP], action="block") == [
+    """A blocked whole reply keeps the provider's usage."""
+    assert await filtered([START, TextDelta(0, "so bad"), USAGE, STOP], action="block") == [
         [START, TextDelta(0, "so "), USAGE, FILTERED]
     ]
 
 
 async def test_a_match_that_ends_with_the_reply_is_found() -> None:
-    """Nothing comes after it."""
-    assert await told([START, TextDelta(0, "so bad")], [STOP], action="block") == [[START, TextDelta(0, "so ")], [FILTERED]]
+    """A match at the very end of the reply is found."""
+    assert await filtered([START, TextDelta(0, "so bad")], [STOP], action="block") == [[START, TextDelta(0, "so ")], [FILTERED]]
 
 
-async def test_tool_calls_come_whole_when_all_is_said() -> None:
-    """Their arguments stay JSON: names and values are masked, escaped or not, and the function's name as in a request."""
+async def test_tool_calls_come_whole_at_the_end() -> None:
+    """Tool calls come whole at the end. Names and values in their arguments are masked, and the arguments stay JSON."""
     batches = [
         [START, TextDelta(0, "Ba"), *call(1, "a", "bad", '{"bad": "b')],
         [InputDelta(1, '\\u0061d", "n": 44'), *call(2, "b", "good", '{"x":  1}')],
         [InputDelta(1, "44}"), TextDelta(0, "d b")],
         [Finished(0, FinishReason.TOOL_CALLS, "tool_calls")],
     ]
-    assert (await told(*batches))[-1] == [
+    assert (await filtered(*batches))[-1] == [
         TextDelta(0, "b"),
         *call(1, "a", "#", '{"#": "#", "n": "#"}'),
         *call(2, "b", "good", '{"x":  1}'),
         Finished(0, FinishReason.TOOL_CALLS, "tool_calls"),
     ]
-    assert (await told(*batches, action="block"))[-1] == [TextDelta(0, "b"), FILTERED]
+    assert (await filtered(*batches, action="block"))[-1] == [TextDelta(0, "b"), FILTERED]
 
 
 @pytest.mark.parametrize(("name", "arguments"), [("a_bad_f", "{}"), ("f", '{"bad": 1}'), ("f", '{"a": 1, "a": "\\u0062ad"}')])
 async def test_names_in_a_call_are_read(name: str, arguments: str) -> None:
-    """That of the function, and those of fields: fields that only the provider knows could tell them."""
+    """The name of the function and the names of arguments are masked, and unknown fields, which could repeat them, are dropped."""
     made = call(0, "a", name, arguments)
-    assert await told([START, *made, ExtraFields(0, {"x": 1}), STOP], action="block") == [[START, FILTERED]]
-    (masked,) = await told([START, *made, ExtraFields(0, {"x": 1}), STOP])
+    assert await filtered([START, *made, ExtraFields(0, {"x": 1}), STOP], action="block") == [[START, FILTERED]]
+    (masked,) = await filtered([START, *made, ExtraFields(0, {"x": 1}), STOP])
     assert [type(event) for event in masked] == [type(START), BlockStarted, InputDelta, Finished]
     assert "bad" not in str(masked)
 
 
 async def test_a_thought_ends_where_something_else_comes() -> None:
-    """A signature is told only where nothing was masked: it is good for that text alone. What is encrypted passes."""
+    """A thought that was masked loses its signature, which is valid for the original text only. Encrypted thoughts pass."""
     sealed = BlockStarted(3, 0, RedactedThinking(state=State("d")))
-    assert await told(
+    assert await filtered(
         [START, ThinkingDelta(0, "good b"), TextDelta(1, "Hi")],
         [ThinkingDelta(2, "b"), BlockFinished(2, State("one"))],
         [sealed, BlockFinished(3), ThinkingDelta(4, "ba"), ThinkingDelta(4, "d"), BlockFinished(4, State("two"))],
@@ -264,7 +266,7 @@ async def test_a_thought_ends_where_something_else_comes() -> None:
 
 
 async def test_fields_of_a_reply_as_a_whole_pass_unless_a_guard_finds_something_in_them() -> None:
-    """At its start, and later."""
+    """Unknown fields of the whole reply pass, at its start and later, unless a guard finds something in them."""
     start = replace(START, fields={"service_tier": "default", "citations": ["bad.example"]})
     batches = [
         [start],
@@ -275,7 +277,7 @@ async def test_fields_of_a_reply_as_a_whole_pass_unless_a_guard_finds_something_
         ],
         [STOP],
     ]
-    passed = [event for batch in await told(*batches) for event in batch]
+    passed = [event for batch in await filtered(*batches) for event in batch]
     assert passed[0] == replace(START, fields={"service_tier": "default"})
     assert [event for event in passed if isinstance(event, ExtraFields)] == [
         ExtraFields(None, {"search_results": ["fine"]}, Place.REPLY)
@@ -283,13 +285,13 @@ async def test_fields_of_a_reply_as_a_whole_pass_unless_a_guard_finds_something_
 
 
 async def test_refusals_and_transcripts_are_read() -> None:
-    """Sound passes."""
+    """Refusals and transcripts are masked; sound passes."""
     sound = BlockStarted(1, 0, Audio(Media(), "id"))
     batches = [
         [START, RefusalDelta(0, "No b"), sound, MediaDelta(1, "QUJD", "so ba")],
         [RefusalDelta(0, "ad."), MediaDelta(1, "QUJD", "d."), STOP],
     ]
-    assert await told(*batches) == [
+    assert await filtered(*batches) == [
         [START, RefusalDelta(0, "No "), sound, MediaDelta(1, transcript="so "), MediaDelta(1, "QUJD")],
         [RefusalDelta(0, "#."), MediaDelta(1, transcript="#."), MediaDelta(1, "QUJD"), STOP],
     ]
@@ -300,14 +302,17 @@ def token(text: str, *others: str) -> dict[str, Any]:
 
 
 async def test_log_probabilities_come_with_the_text_that_they_spell_until_it_is_changed() -> None:
-    """With the end of their piece of it. Those that spell something else, or have an alternative that is masked, are left out."""
+    """Log probabilities come with the text that they spell.
+
+    Those of other or masked text, or with a masked alternative, are dropped.
+    """
     hi, bar, ba, d = token("Hi "), token("bar"), token("ba"), token("d")
     batches = [
         [START, TextDelta(0, "Hi ", (hi,)), TextDelta(0, "ba", (token("ba"),))],
         [TextDelta(0, "r ", (token("r "),)), TextDelta(0, "x", (bar,)), TextDelta(0, "y", (token("y", "bad"),))],
         [TextDelta(0, "ba", (ba,)), TextDelta(0, "d", (d,)), TextDelta(0, " end", (token(" end"),)), STOP],
     ]
-    events = [event for batch in await told(*batches) for event in batch]
+    events = [event for batch in await filtered(*batches) for event in batch]
     assert events == [
         START,
         TextDelta(0, "Hi ", (hi,)),
@@ -320,19 +325,19 @@ async def test_log_probabilities_come_with_the_text_that_they_spell_until_it_is_
 
 
 async def test_log_probabilities_wait_for_their_text_where_some_of_it_came_without() -> None:
-    """Those of what is held back would spell a match that is masked a moment later."""
+    """Log probabilities wait until their text is passed on, because they would spell a match that is still held back."""
     bar, held = token("r "), token("xy ba")
     batches = [[START, TextDelta(0, "ba"), TextDelta(0, "r ", (bar,)), TextDelta(0, "xy ba", (held,))], [TextDelta(0, "d"), STOP]]
-    events = [event for batch in await told(*batches) for event in batch]
+    events = [event for batch in await filtered(*batches) for event in batch]
     assert events == [START, TextDelta(0, "bar ", (bar,)), TextDelta(0, "xy "), TextDelta(0, "#"), STOP]
 
 
 async def test_fields_that_only_the_provider_knows_come_last_where_nothing_was_changed() -> None:
-    """As they came, but for log probabilities of refusals, which nobody has matched with what they spell."""
+    """Unknown fields come last, and only if no guard changed the reply. Log probabilities of refusals are always dropped."""
     fields = ExtraFields(0, {"annotations": [{"url": "x"}]})
     beside = ExtraFields(0, {"stop": None, "logprobs": {"refusal": [{"token": "b"}]}}, Place.CHOICE)
     passed = ExtraFields(0, {"stop": None}, Place.CHOICE)
-    assert await told([START, fields, beside, TextDelta(0, "good")], [STOP]) == [
+    assert await filtered([START, fields, beside, TextDelta(0, "good")], [STOP]) == [
         [START, TextDelta(0, "good")],
         [fields, passed, STOP],
     ]
@@ -343,42 +348,42 @@ async def test_fields_that_only_the_provider_knows_come_last_where_nothing_was_c
         call(0, "a", "f", '["bad"]'),
     ]
     for changed in changes:
-        events = [event for batch in await told([START, fields, *changed], [STOP]) for event in batch]
+        events = [event for batch in await filtered([START, fields, *changed], [STOP]) for event in batch]
         assert not any(isinstance(event, ExtraFields) for event in events)
 
 
 async def test_fields_of_a_tool_call_come_with_it_where_nothing_was_changed() -> None:
-    """Without them where a guard finds something in them, or elsewhere; without a signature where the call was changed."""
+    """A call has its unknown fields only if no guard found anything in the reply, and its signature only if it is unchanged."""
     state = State("s", {"x": "good"})
     made = call(1, "a", "f", "{}", state)
-    assert await told([START, DeltaGroup(0, 3), TextDelta(0, "x# "), *made], [STOP]) == [
+    assert await filtered([START, DeltaGroup(0, 3), TextDelta(0, "x# "), *made], [STOP]) == [
         [START, TextDelta(0, "x# ")],
         [*made, STOP],
     ]
     late = [*call(0, "a", "f", "{}"), BlockFinished(0, state)]
-    assert await told([START, *late], [STOP]) == [[START], [*call(0, "a", "f", "{}", state), STOP]]
+    assert await filtered([START, *late], [STOP]) == [[START], [*call(0, "a", "f", "{}", state), STOP]]
     unsigned = call(0, "a", "f", "{}", State("s"))
-    assert await told([START, *call(0, "a", "f", "{}", State("s", {"x": "bad"}))], [STOP]) == [[START], [*unsigned, STOP]]
-    events = [event for batch in await told([START, TextDelta(0, "bad"), *made], [STOP]) for event in batch]
+    assert await filtered([START, *call(0, "a", "f", "{}", State("s", {"x": "bad"}))], [STOP]) == [[START], [*unsigned, STOP]]
+    events = [event for batch in await filtered([START, TextDelta(0, "bad"), *made], [STOP]) for event in batch]
     assert call(1, "a", "f", "{}", State("s"))[0] in events
-    assert await told([START, *call(0, "a", "f", '["bad"]', state)], [STOP]) == [[START], [*call(0, "a", "f", '["#"]'), STOP]]
+    assert await filtered([START, *call(0, "a", "f", '["bad"]', state)], [STOP]) == [[START], [*call(0, "a", "f", '["#"]'), STOP]]
 
 
 async def test_pictures_pass_and_sources_in_which_something_is_found_do_not() -> None:
-    """A source stays behind the text that it is of."""
+    """Images pass. A citation in which a guard finds something is dropped; others come after the text that they cite for."""
     picture = BlockStarted(1, 0, Image(Media("data:image/png;base64,AA")))
     good, bad = CitationDelta(0, Citation("https://good.example")), CitationDelta(0, Citation("u", "bad"))
-    assert await told([START, TextDelta(0, "so b"), good, bad, picture], [STOP]) == [
+    assert await filtered([START, TextDelta(0, "so b"), good, bad, picture], [STOP]) == [
         [START, TextDelta(0, "so "), picture],
         [TextDelta(0, "b"), good, STOP],
     ]
 
 
-async def test_what_is_repeated_of_a_reply_passes_as_such() -> None:
-    """So that a caller is told it as often as the provider tells it."""
+async def test_repeated_fields_pass_as_repeats() -> None:
+    """Fields that the provider repeats pass as repeats, without those in which a guard finds something."""
     again = ExtraFields(None, {"fp": "x"}, Place.REPLY, repeats=True)
     bad, none = ExtraFields(None, {"fp": "bad"}, Place.REPLY, repeats=True), ExtraFields(None, {}, Place.REPLY, repeats=True)
-    assert await told([START, again, bad], [STOP]) == [[START, again, none], [STOP]]
+    assert await filtered([START, again, bad], [STOP]) == [[START, again, none], [STOP]]
 
 
 @pytest.mark.parametrize("action", ["mask", "block"])
@@ -391,14 +396,14 @@ async def test_what_is_repeated_of_a_reply_passes_as_such() -> None:
     ],
 )
 async def test_fields_in_which_something_is_found_are_left_out(fields: list[dict[str, Any]], action: str) -> None:
-    """However they are split; and the reply goes on."""
+    """Unknown fields in which a guard finds something are dropped, however they are split, and the reply goes on."""
     events = [[START], *([ExtraFields(0, each)] for each in fields), [TextDelta(0, "good"), STOP]]
-    assert await told(*events, action=action) == [[START], [TextDelta(0, "good"), STOP]]  # type: ignore[arg-type]
+    assert await filtered(*events, action=action) == [[START], [TextDelta(0, "good"), STOP]]  # type: ignore[arg-type]
 
 
 async def test_a_masked_number_of_a_reply_that_is_to_be_json_becomes_a_string() -> None:
-    """And the stream is not held back for it."""
-    assert await told(
+    """In a JSON reply a masked number becomes a string, and the stream is not held back for it."""
+    assert await filtered(
         [START, TextDelta(0, '{"n": 44')], [TextDelta(0, "44, ")], [TextDelta(0, '"x": 1}'), STOP], form=JsonObjectFormat()
     ) == [
         [START, TextDelta(0, '{"n": ')],
@@ -407,8 +412,8 @@ async def test_a_masked_number_of_a_reply_that_is_to_be_json_becomes_a_string() 
     ]
 
 
-async def test_what_came_before_a_cut_is_told() -> None:
-    """And then the cut is."""
+async def test_held_back_text_is_sent_before_an_error() -> None:
+    """If the provider fails, the text that was held back is sent first and then the error."""
     batches = reading(ScriptedProvider([START, TextDelta(0, "so ba")], ProviderProtocolError("Cut.", provider="p")))
     assert [await anext(batches), await anext(batches)] == [[START, begin(0), TextDelta(0, "so ")], [TextDelta(0, "ba")]]
     with pytest.raises(ProviderProtocolError):
@@ -416,7 +421,7 @@ async def test_what_came_before_a_cut_is_told() -> None:
 
 
 async def test_a_caller_that_leaves_closes_the_providers_call() -> None:
-    """At once."""
+    """If the caller leaves, the provider's call is closed at once."""
     provider = ScriptedProvider([START], None)
     batches = reading(provider)
     await anext(batches)

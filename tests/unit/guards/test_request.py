@@ -1,4 +1,4 @@
-"""Guards over requests."""
+"""Tests of guards on requests."""
 
 import asyncio
 
@@ -53,7 +53,7 @@ def guards(action: str = "mask", on: tuple[str, ...] = ("request",)) -> Guards:
     return made
 
 
-def asked(*parts: Block) -> ChatRequest:
+def request_with(*parts: Block) -> ChatRequest:
     return ChatRequest("one", (Message(Role.USER, parts),), stream=True)
 
 
@@ -97,12 +97,15 @@ def asked(*parts: Block) -> ChatRequest:
     ],
 )
 async def test_every_block_that_is_text_is_masked(part: Block, expected: Block) -> None:
-    """JSON stays JSON, and what is not touched stays as it was written; a block that was changed has no state any more."""
-    assert await guards().request(asked(part)) == asked(expected)
+    """Text in every kind of block is masked.
+
+    JSON stays JSON, unchanged text stays as it was written, and a changed block loses its state.
+    """
+    assert await guards().request(request_with(part)) == request_with(expected)
 
 
 async def test_what_goes_with_the_messages_is_masked_too() -> None:
-    """Tools, the form of the reply, what ends it, the end user, the speaker, and fields that only a provider knows."""
+    """All other text of a request is masked too: tools, response format, stop sequences, end user, names and unknown fields."""
     request = ChatRequest(
         "bad",
         (Message(Role.SYSTEM, (Text("bad"),)), Message(Role.USER, (), name="bad")),
@@ -131,7 +134,10 @@ async def test_what_goes_with_the_messages_is_masked_too() -> None:
 
 @pytest.mark.parametrize("stop", ["a bad end", ("bad",)])
 async def test_a_call_still_belongs_to_its_tool_and_what_ends_a_reply_is_masked(stop: str | tuple[str, ...]) -> None:
-    """A name is masked alike wherever it stands; so is an id that is no id but a text, and no other."""
+    """A name is masked alike at every place, so that a call still matches its tool.
+
+    Ids are masked only if they are text with spaces.
+    """
     request = ChatRequest(
         "one",
         (
@@ -157,7 +163,7 @@ async def test_a_call_still_belongs_to_its_tool_and_what_ends_a_reply_is_masked(
 
 
 async def test_settings_in_words_are_masked() -> None:
-    """Numbers of tokens are none, whatever a guard makes of numbers."""
+    """Settings that are text are masked. Token numbers in `logit_bias` are not."""
     request = ChatRequest(
         "one",
         (),
@@ -178,33 +184,33 @@ async def test_settings_in_words_are_masked() -> None:
     assert await guards().request(tokens) == tokens
 
 
-async def test_what_is_blocked_is_told_by_the_guards_name_alone() -> None:
-    """Never with what it found."""
+async def test_a_blocked_request_names_the_guard_only() -> None:
+    """`ContentBlocked` has the guard's name and not the text that was found."""
     with pytest.raises(ContentBlocked) as caught:
-        await guards("block").request(asked(Text("a bad one")))
+        await guards("block").request(request_with(Text("a bad one")))
     assert caught.value.metadata == {"guard": "words"}
     assert "bad" not in caught.value.message
 
 
 async def test_a_guard_of_replies_alone_leaves_requests() -> None:
-    """The very same request goes on."""
-    request = asked(Text("bad"))
+    """A guard for replies only returns the same request object."""
+    request = request_with(Text("bad"))
     assert await guards(on=("reply",)).request(request) is request
 
 
 async def test_a_long_text_does_not_keep_other_calls_waiting() -> None:
-    """Piece by piece, with a turn for the others in between; a match over the border of two is found."""
-    task = asyncio.create_task(guards().request(asked(Text("-" * 5_110 + "bad" + "-" * 100_000))))
+    """A long text is read in pieces that yield to other calls, and a match across two pieces is found."""
+    task = asyncio.create_task(guards().request(request_with(Text("-" * 5_110 + "bad" + "-" * 100_000))))
     turns = 0
     while not task.done():
         turns += 1
         await asyncio.sleep(0)
-    assert (await task) == asked(Text("-" * 5_110 + "#" + "-" * 100_000))
+    assert (await task) == request_with(Text("-" * 5_110 + "#" + "-" * 100_000))
     assert turns > 100
 
 
 async def test_guards_read_in_order() -> None:
-    """What one puts in, the next one reads; what one takes out, it does not."""
+    """Guards run in the configured order, each on the result of the one before."""
     made = build_guards(
         [
             GuardConfig(name="one", kind="blocklist", patterns=["bad"], action="mask", replacement="worse"),  # type: ignore[call-arg]
@@ -213,9 +219,9 @@ async def test_guards_read_in_order() -> None:
         ]
     )
     assert made is not None
-    assert await made.request(asked(Text("a bad one"))) == asked(Text("a [REMOVED] one"))
+    assert await made.request(request_with(Text("a bad one"))) == request_with(Text("a [REMOVED] one"))
     with pytest.raises(ContentBlocked, match="two"):
-        await made.request(asked(Text("the worst")))
+        await made.request(request_with(Text("the worst")))
 
 
 @pytest.mark.parametrize(
@@ -231,8 +237,8 @@ async def test_guards_read_in_order() -> None:
     ],
     ids=["messages", "parts", "parts in parts", "texts", "objects", "names", "tools"],
 )
-async def test_others_have_their_turn_however_short_the_texts_are(request_: ChatRequest) -> None:
-    """Of messages, parts and tools after every 16 and at the end of a list, of texts in JSON after every 100."""
+async def test_many_short_texts_yield_to_other_calls(request_: ChatRequest) -> None:
+    """Masking many short texts yields to other calls: after 16 messages, parts or tools, and after 100 texts in JSON."""
     async with other_call() as other:
         await guards().request(request_)
         assert other.turns >= 45

@@ -1,4 +1,4 @@
-"""The scanner, over texts that are split anywhere."""
+"""Tests of the scanner on texts that are split at any place."""
 
 import pytest
 from hypothesis import given, settings
@@ -32,13 +32,13 @@ def scanner(*expressions: str, block: bool = False) -> Scanner:
 
 
 def simple(expressions: tuple[str, ...], text: str) -> str:
-    """The same by definition: at each place the longest match that begins there, of the whole text."""
-    pattern, at, passed = Pattern(*expressions), 0, ""
+    """Mask a whole text by the definition: at each place the longest match that begins there."""
+    pattern, at, output = Pattern(*expressions), 0, ""
     while at < len(text):
         end = pattern.end(text, at, min(at + LONGEST, len(text)))
-        passed += text[at] if end is None else "#"
+        output += text[at] if end is None else "#"
         at = at + 1 if end is None else end
-    return passed
+    return output
 
 
 @settings(max_examples=400, deadline=None)
@@ -46,7 +46,7 @@ def simple(expressions: tuple[str, ...], text: str) -> str:
 def test_what_is_passed_on_does_not_depend_on_where_the_text_was_split(
     expressions: list[str], split: list[str], block: bool
 ) -> None:
-    """Masked or blocked, it is what the whole text gives, which is what the definition gives."""
+    """Masking and blocking give the same result for any split, and that of the definition."""
     whole = fed(scanner(*expressions, block=block), ["".join(split)])
     assert fed(scanner(*expressions, block=block), split) == whole
     expected = simple(tuple(expressions), "".join(split))
@@ -70,7 +70,7 @@ _EXPRESSIONS = st.recursive(
 @settings(max_examples=600, deadline=None)
 @given(_EXPRESSIONS, pieces(st.text(alphabet="abc1 .\n", max_size=20)))
 def test_that_holds_for_any_expression(expression: str, split: list[str]) -> None:
-    """Made of all that RE2 has; those that match the empty text are refused."""
+    """The same holds for any expression of RE2 that does not match the empty text."""
     try:
         made = scanner(expression)
     except ValueError:
@@ -81,13 +81,13 @@ def test_that_holds_for_any_expression(expression: str, split: list[str]) -> Non
 @settings(max_examples=60, deadline=None)
 @given(pieces(st.text(alphabet="ab", min_size=LONGEST - 5, max_size=LONGEST + 40)))
 def test_a_match_that_does_not_end_is_given_up_at_the_same_place(split: list[str]) -> None:
-    """However long the text and wherever split: what is longer than the longest match is not found."""
+    """A match longer than LONGEST is not found, wherever the text is split."""
     for expression in ("a.*c", "a[ab]+", "ab*a?$"):
         assert fed(scanner(expression), split) == simple((expression,), "".join(split))
 
 
 def test_text_is_passed_on_as_soon_as_no_match_can_begin_in_it() -> None:
-    """Only what may be the beginning of a match is held back."""
+    """Only text that may be the beginning of a match is held back."""
     reader = scanner(r"secret\s+plan")
     assert reader.feed("The se", final=False) == "The "
     assert reader.feed("ven", final=False) == "seven"
@@ -98,26 +98,26 @@ def test_text_is_passed_on_as_soon_as_no_match_can_begin_in_it() -> None:
 
 
 def test_no_more_is_held_back_than_the_longest_match() -> None:
-    """Whatever the expression would wait for."""
-    reader, passed = scanner("a.*b"), 0
+    """At most LONGEST characters are held back, whatever the expression."""
+    reader, released = scanner("a.*b"), 0
     for count in range(1, 1000):
-        passed += len(reader.feed("a", final=False))
-        assert count - passed <= LONGEST
+        released += len(reader.feed("a", final=False))
+        assert count - released <= LONGEST
 
 
 @pytest.mark.parametrize("pieces", [list("my password=hunter, then"), ["my password=hunter, then"]])
 def test_a_match_that_is_blocked_ends_the_text(pieces: list[str]) -> None:
-    """What came before it is passed on; the error has the guard's name."""
-    reader, passed = scanner("password=[a-z]+", block=True), []
+    """Text before a blocked match is passed on, and `Blocked` has the guard's name."""
+    reader, output = scanner("password=[a-z]+", block=True), []
     with pytest.raises(Blocked) as caught:
         for piece in pieces:
-            passed += [reader.feed(piece, final=False)]
-    assert "".join(passed) + caught.value.before == "my "
+            output += [reader.feed(piece, final=False)]
+    assert "".join(output) + caught.value.before == "my "
     assert caught.value.guard == "test"
 
 
 def test_of_two_rules_the_longer_match_counts_and_a_check_decides() -> None:
-    """A check may take less than what the pattern matched, or nothing."""
+    """The longer match of two rules wins. A rule's check may accept a shorter part of the match, or nothing."""
     word, long = Pattern("[a-z]+"), Pattern("[a-z]+[0-9]+")
     rules = [Rule(word, "W", lambda text: text.startswith("x")), Rule(long, "L")]
     made = Finder(rules, Pattern("[a-z]+", "[a-z]+[0-9]+"))

@@ -1,4 +1,4 @@
-"""The message in a stored row, whatever is in that row."""
+"""Tests of reading the message in a stored row, whatever the row holds."""
 
 import json
 
@@ -29,14 +29,14 @@ def shallow(value: object, levels: int) -> object:
 
 
 @given(JSON, st.integers(0, 4))
-def test_what_is_deeper_is_null_and_all_else_is_as_it_was(value: object, levels: int) -> None:
-    """Brackets in a text, or in a name, are no levels."""
+def test_deeper_values_become_null(value: object, levels: int) -> None:
+    """Values nested deeper than the limit become null. Brackets in texts and names are not counted."""
     assert json.loads(pruned(json.dumps(value), levels)) == shallow(value, levels)
 
 
 @pytest.mark.parametrize("levels", [100, 250, 1000, 100_000])
 def test_a_message_of_any_depth_is_read(levels: int) -> None:
-    """With its text, and with as much of the rest as can be written again."""
+    """A message of any depth is read with its text and with as many levels as can be encoded again."""
     body = f'{{"role":"user","parts":[{{"type":"text","text":"Hi {{[","extra":{nested(levels)}}}]}}'
     message = read(body, "m")
     text = message.blocks[0]
@@ -47,7 +47,7 @@ def test_a_message_of_any_depth_is_read(levels: int) -> None:
 
 @pytest.mark.parametrize("text", ["{[" * 1000, "}]" * 1000, '"\\' * 1000])
 def test_brackets_in_a_text_are_text(text: str) -> None:
-    """However many: nothing is lost of it."""
+    """A text with many brackets is read back completely."""
     message = Message(Role.ASSISTANT, (Text(text, extra={"a": [text]}),))
     assert read(stored_form.encode(message).decode(), "m") == message
 
@@ -61,6 +61,6 @@ def test_brackets_in_a_text_are_text(text: str) -> None:
         ("", Role.ASSISTANT),
     ],
 )
-def test_what_is_no_message_is_shown_as_one_that_cannot_be_read(body: str, role: Role) -> None:
-    """Such as one that a newer version has stored."""
+def test_an_unreadable_body_is_shown_as_such(body: str, role: Role) -> None:
+    """A body that cannot be decoded, such as one of a newer version, is shown as a message with the text UNREADABLE."""
     assert read(body, "m") == Message(role, (Text(UNREADABLE),))

@@ -1,4 +1,4 @@
-"""Rows of versions before the blocks: each part is the block that it was."""
+"""Tests of rows that versions before the blocks have stored: each part is read as a block."""
 
 import json
 from typing import Any, Final
@@ -17,13 +17,13 @@ GOOGLE: Final = {"google": {"thought_signature": "sig"}}
 FUNCTION: Final = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}", "x": 1}}
 
 
-def asked(*parts: dict[str, Any], role: str = "user", **fields: Any) -> Message:
-    """A message that a caller wrote."""
+def caller_message(*parts: dict[str, Any], role: str = "user", **fields: Any) -> Message:
+    """Return the message that such a row of a caller is read as."""
     return stored_form.decode(json.dumps({"role": role, "parts": parts, **fields}, separators=(",", ":")))
 
 
-def replied(*parts: dict[str, Any], **fields: Any) -> Message:
-    """A message that a model wrote."""
+def model_message(*parts: dict[str, Any], **fields: Any) -> Message:
+    """Return the message that such a row of a model is read as."""
     return stored_form.decode(json.dumps({"role": "assistant", "parts": parts, **fields}, separators=(",", ":")), "up", "m")
 
 
@@ -39,8 +39,8 @@ def replied(*parts: dict[str, Any], **fields: Any) -> Message:
     ],
 )
 def test_what_a_caller_wrote(part: dict[str, Any], block: domain.Block) -> None:
-    """Has no origin, and its fields stay the caller's."""
-    assert asked(part, name="n", extra={"y": 1}, listed=True) == Message(Role.USER, (block,), "n", {"y": 1}, listed=True)
+    """A caller's message has no origin, and its unknown fields stay the caller's."""
+    assert caller_message(part, name="n", extra={"y": 1}, listed=True) == Message(Role.USER, (block,), "n", {"y": 1}, listed=True)
 
 
 @pytest.mark.parametrize(
@@ -64,8 +64,8 @@ def test_what_a_caller_wrote(part: dict[str, Any], block: domain.Block) -> None:
     ],
 )
 def test_what_a_model_wrote(part: dict[str, Any], blocks: tuple[domain.Block, ...]) -> None:
-    """Is from the provider of the row, and its fields are that provider's."""
-    assert replied(part, extra={"y": 1}) == Message(Role.ASSISTANT, blocks, origin=UP, fields={"y": 1})
+    """A model's message has the row's provider as its origin, and its unknown fields are that provider's."""
+    assert model_message(part, extra={"y": 1}) == Message(Role.ASSISTANT, blocks, origin=UP, fields={"y": 1})
 
 
 @pytest.mark.parametrize(
@@ -84,27 +84,27 @@ def test_what_a_model_wrote(part: dict[str, Any], blocks: tuple[domain.Block, ..
     ],
 )
 def test_calls_that_stood_among_the_fields_of_a_reply(fields: dict[str, Any], call: domain.ToolCall) -> None:
-    """They had no part of their own."""
-    assert replied(extra=fields) == Message(Role.ASSISTANT, (call,), origin=UP)
+    """Tool calls that were stored as unknown fields of a reply are read as calls."""
+    assert model_message(extra=fields) == Message(Role.ASSISTANT, (call,), origin=UP)
 
 
 def test_answers_of_tools() -> None:
-    """Those of 2023 had the role of a user, and one of their own beside it."""
+    """Tool results are read, also those of the function calls of 2023, which were stored as a user's message."""
     result = {"type": "tool_result", "tool_call_id": "c", "parts": [{"type": "text", "text": "ok"}], "is_error": True}
-    assert asked(result, role="tool") == Message(Role.TOOL, (domain.ToolResult("c", (domain.Text("ok"),), is_error=True),))
-    old = asked({"type": "text", "text": "ok"}, name="f", extra={"role": "function"})
+    assert caller_message(result, role="tool") == Message(Role.TOOL, (domain.ToolResult("c", (domain.Text("ok"),), is_error=True),))
+    old = caller_message({"type": "text", "text": "ok"}, name="f", extra={"role": "function"})
     assert old == Message(Role.TOOL, (domain.ToolResult("", (domain.Text("ok"),), type=FUNCTION_CALL),), "f")
 
 
 def test_calls_that_a_caller_wrote() -> None:
-    """Have the caller's fields."""
+    """Unknown fields of a tool call in a caller's message stay the caller's."""
     part = {"type": "tool_call", "id": "c", "name": "f", "arguments": "{}", "signature": "s", "extra": {"x": 1}}
-    assert asked(part, role="assistant").blocks == (domain.ToolCall("c", "f", "{}", extra={"x": 1}, state=State("s")),)
+    assert caller_message(part, role="assistant").blocks == (domain.ToolCall("c", "f", "{}", extra={"x": 1}, state=State("s")),)
 
 
 @pytest.mark.parametrize(
     "extra", [{"tool_calls": "x"}, {"tool_calls": [5]}, {"function_call": {"name": 5}}, {"function_call": "auto"}]
 )
 def test_fields_of_another_form_stay_fields(extra: dict[str, Any]) -> None:
-    """As they were read before."""
-    assert replied(extra=extra).fields == extra
+    """Fields named like calls, but of another form, stay unknown fields."""
+    assert model_message(extra=extra).fields == extra

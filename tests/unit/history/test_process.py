@@ -1,4 +1,4 @@
-"""Which processes are gone."""
+"""Tests of detecting processes that have ended."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ PROGRAM = "from antiphon.history.process import this_process; print(this_process
 
 
 def test_a_process_is_there_until_it_ends() -> None:
-    """Killed, it is gone at once: before its parent has taken notice, and after."""
+    """A killed process is gone at once, before and after its parent has waited for it."""
     child = subprocess.Popen([sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     assert child.stdin is not None
@@ -25,8 +25,8 @@ def test_a_process_is_there_until_it_ends() -> None:
     child.stdin.close()
 
 
-def test_what_cannot_be_looked_at_is_not_gone() -> None:
-    """Another machine, another container, nothing at all."""
+def test_a_process_that_cannot_be_checked_is_not_gone() -> None:
+    """A process of another machine or container, and a malformed name, are not reported as gone."""
     assert not is_gone(this_process())
     where, number, started = this_process().rsplit(" ", 2)
     for other in ("", "x", f"elsewhere {number} {started}", f"{where} x {started}", "a b c"):
@@ -34,6 +34,6 @@ def test_what_cannot_be_looked_at_is_not_gone() -> None:
 
 
 def test_a_number_that_was_given_again_is_another_process() -> None:
-    """It began at another time."""
+    """A process with the same number but another start time is another process."""
     where, number, started = this_process().rsplit(" ", 2)
     assert is_gone(f"{where} {number} {int(started) - 1}")

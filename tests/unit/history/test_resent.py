@@ -1,4 +1,4 @@
-"""What is new in a conversation that is sent again."""
+"""Tests of finding the new messages when a client sends a conversation again."""
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -37,13 +37,16 @@ STATES = {"!": MessageState.CANCELLED, "?": MessageState.IN_PROGRESS}
 
 
 def say(text: str) -> Message:
-    """Who and what, as in "u:Hi"; "a" alone is a reply without text, "c:1" a call of a tool and "t:1" what one gave."""
-    role, _, said = text.partition(":")
+    """Return the message that a short text stands for.
+
+    "u:Hi" is the user's "Hi", "a" an empty reply, "c:1" a tool call and "t:1" its result.
+    """
+    role, _, content = text.partition(":")
     if role == "c":
-        return Message(Role.ASSISTANT, (ToolCall(said, "f", "{}"),))
+        return Message(Role.ASSISTANT, (ToolCall(content, "f", "{}"),))
     if role == "t":
-        return Message(Role.TOOL, (ToolResult(said, (Text(said),)),))
-    return Message(ROLES[role[0]], (Text(said),) if said else ())
+        return Message(Role.TOOL, (ToolResult(content, (Text(content),)),))
+    return Message(ROLES[role[0]], (Text(content),) if content else ())
 
 
 def talk(line: str) -> tuple[Message, ...]:
@@ -51,12 +54,12 @@ def talk(line: str) -> tuple[Message, ...]:
 
 
 def tail_of(found: Continuation) -> tuple[tuple[Message, ...], Parent, tuple[int, ...]]:
-    """What is new, and where it belongs."""
+    """Return the new messages, the parent to store them after, and their places in the request."""
     return found.new, found.parent_id, found.places
 
 
 def stored(line: str) -> list[StoredMessage]:
-    """With the ids 0, 1, 2, ...; "a!:Hi" broke off, "a?" is going on."""
+    """Return stored messages with the ids 0, 1, 2, ...; "a!:Hi" is a cancelled reply and "a?" one in progress."""
     found = []
     for index, text in enumerate(line.split()):
         state = STATES.get(text[1:2], MessageState.COMPLETE)
@@ -68,7 +71,7 @@ def stored(line: str) -> list[StoredMessage]:
 @pytest.mark.parametrize(
     ("path", "sent", "new", "parent"),
     [
-        # What equals the path from its first message on is a repetition, and the rest is new.
+        # Messages that equal the path from its first message on are repetitions; the rest is new.
         pytest.param("", "u:1", "u:1", None, id="an empty conversation"),
         pytest.param("u:1 a:2", "u:1 a:2 u:3", "u:3", "1", id="all of it and a new message"),
         pytest.param("u:1 a:2 u:3 a:4", "u:1 a:2 u:9", "u:9", "1", id="another question: a branch"),
@@ -115,7 +118,7 @@ def stored(line: str) -> list[StoredMessage]:
         pytest.param("u:1 a:2 u:3 a?", "u:1 a:2 u:3", "", "2", id="a reply that is going on is wanted again"),
         pytest.param("u:1 c:2 t:3 a!", "u:1 c:2 t:3", "", "2", id="a reply behind a tool that broke off"),
         pytest.param("u:1 a:2 u:3 a:x a!", "u:1 a:2 u:3 a:x", "", "3", id="the beginning of a reply, tried again"),
-        # The end of the path: of a client that sends a window of the chat.
+        # The end of the path, from a client that sends a window of the conversation.
         pytest.param("u:1 a:2 u:3 a:4", "u:3 a:4 u:5", "u:5", "3", id="the end of it and a new message"),
         pytest.param("u:1 a:2 u:3 a:4", "a:4 u:5", "u:5", "3", id="the same, from a reply on"),
         pytest.param("u:1 a:2 u:1 a:4", "u:1 a:4 u:5", "u:5", "3", id="the same, where the question was put twice"),
@@ -158,7 +161,7 @@ def stored(line: str) -> list[StoredMessage]:
     ],
 )
 def test_what_is_new(path: str, sent: str, new: str, parent: Parent) -> None:
-    """And where it belongs."""
+    """The new messages of a request and the parent to store them after are found by comparing it with the stored path."""
     found = continuation(stored(path), talk(sent))
     assert (found.new, found.parent_id) == (talk(new), parent)
     assert tuple(talk(sent)[place] for place in found.places) == found.new
@@ -188,14 +191,14 @@ def test_what_is_new(path: str, sent: str, new: str, parent: Parent) -> None:
     ],
 )
 def test_when_two_messages_are_the_same(kept: tuple[Block, ...], sent: tuple[Block, ...], same: bool) -> None:
-    """By what they say: not by thoughts and space, which clients do not send back."""
+    """Messages are compared by their content, without thoughts, outer space and unknown fields, which clients may not send back."""
     path = [*stored("u:0"), reply(*kept), *stored("u:0 a:1 u:2 a:3")[2:]]
     found = continuation(path, (say("u:0"), Message(Role.ASSISTANT, sent), *talk("u:2 a:3 u:4")))
     assert (found.new == talk("u:4")) is same
 
 
 @pytest.mark.parametrize(
-    ("said", "other"),
+    ("stored_block", "other"),
     [
         (ToolCall("1", "", "{}", "odd"), ToolCall("2", "", "{}", "odd")),
         (ToolCall("1", "f", "a", "custom"), ToolCall("2", "f", "a", "custom")),
@@ -203,16 +206,19 @@ def test_when_two_messages_are_the_same(kept: tuple[Block, ...], sent: tuple[Blo
         (Refusal("No."), Refusal("Never.")),
     ],
 )
-def test_all_that_is_said_counts(said: Block, other: Block) -> None:
-    """Calls of tools of any kind by their id and name, and a refusal by its text."""
-    path = [*stored("u:0"), reply(said)]
-    for value, same in ((said, True), (other, False)):
+def test_calls_and_refusals_are_compared(stored_block: Block, other: Block) -> None:
+    """Calls are compared by id and name, whatever their type, and refusals by their text."""
+    path = [*stored("u:0"), reply(stored_block)]
+    for value, same in ((stored_block, True), (other, False)):
         sent = (say("u:0"), Message(Role.ASSISTANT, (value,)), say("u:1"))
         assert (continuation(path, sent).new == talk("u:1")) is same
 
 
-def test_what_only_a_provider_knows_is_told_as_it_is_stored() -> None:
-    """Order, signatures, what the provider ran, and fields of its message, of which a client that has texts only knows nothing."""
+def test_a_repeated_reply_is_sent_as_it_is_stored() -> None:
+    """A repeated reply is sent to the provider as it is stored, plus new `extra` fields of the request.
+
+    It keeps the order of its blocks, its signatures and its unknown fields, which a client may not have.
+    """
     origin = Origin("openai-chat", "p")
     blocks = (
         Thinking("one", state=State("s1")),
@@ -224,12 +230,12 @@ def test_what_only_a_provider_knows_is_told_as_it_is_stored() -> None:
     )
     kept = reply(*blocks, origin=origin, fields={"x": 1})
     sent = Message(Role.ASSISTANT, (Thinking("onetwo"), Text("ab")), extra={"x": 1, "cache_control": {}})
-    told = told_of([*stored("u:1"), kept], (say("u:1"), sent, say("u:2")))
-    assert told[1] == replace(kept.message, extra={"cache_control": {}})
+    sent_to_model = messages_for_model([*stored("u:1"), kept], (say("u:1"), sent, say("u:2")))
+    assert sent_to_model[1] == replace(kept.message, extra={"cache_control": {}})
 
 
 @pytest.mark.parametrize(
-    ("path", "sent", "told"),
+    ("path", "sent", "expected"),
     [
         pytest.param("s:0 u:1 a:2", "u:3", "s:0 u:1 a:2 u:3", id="instructions that were sent once"),
         pytest.param("s:0 u:1 a:2", "s:0 u:3", "s:0 u:1 a:2 u:3", id="the same with every message"),
@@ -258,38 +264,41 @@ def test_what_only_a_provider_knows_is_told_as_it_is_stored() -> None:
         pytest.param("u:1 a:2 u:3 a:4", "u:1 a:x u:3", "u:1 a:x u:3", id="another reply, behind a changed one"),
     ],
 )
-def test_what_the_model_is_told(path: str, sent: str, told: str) -> None:
-    """What was sent, and what is stored of the rest."""
-    assert told_of(stored(path), talk(sent)) == talk(told)
+def test_the_messages_that_the_model_gets(path: str, sent: str, expected: str) -> None:
+    """The provider gets the messages of the request, and the stored messages that the request leaves out."""
+    assert messages_for_model(stored(path), talk(sent)) == talk(expected)
 
 
-def told_of(path: Sequence[StoredMessage], sent: Sequence[Message], *between: StoredMessage) -> tuple[Message, ...]:
-    """What the model is told of the turn that is begun; `between` are messages that come before it is."""
+def messages_for_model(path: Sequence[StoredMessage], sent: Sequence[Message], *between: StoredMessage) -> tuple[Message, ...]:
+    """Return the messages for the model. `between` are stored messages that were added before the turn began."""
     found = continuation(path, sent)
     return messages_of(found, [*up_to(path, found.parent_id), *between])
 
 
 def messages_of(found: Continuation, before: Sequence[StoredMessage]) -> tuple[Message, ...]:
-    """What `told` has, whether it is stored or new."""
+    """Return the messages that the continuation gives the model, stored or new."""
     return tuple(entry.message for entry in found.for_model(before))
 
 
 def reply(*parts: Block, **fields: Any) -> StoredMessage:
-    """The reply to the first message."""
+    """Return a stored reply to the first message."""
     return StoredMessage("1", "0", Message(Role.ASSISTANT, parts, **fields), MessageState.COMPLETE, NOW)
 
 
 def test_a_repeated_reply_keeps_its_thoughts() -> None:
-    """Clients do not send them back, and some providers ask for them; what a client made of them, and of space, is not told."""
+    """The stored thoughts of a repeated reply are sent, because clients leave them out and some providers need them.
+
+    The client's thoughts and spaces are ignored.
+    """
     path = [*stored("u:1"), reply(Thinking("Hm", state=State("sig")), Text("Hi"), ToolCall("c", "f", "{}"))]
     sent = Message(Role.ASSISTANT, (Thinking("made up"), Text("Hi "), ToolCall("c", "f", "{}")))
-    told = told_of(path, (say("u:1"), sent, *talk("t:c")))
-    assert told[1].blocks == (Thinking("Hm", state=State("sig")), Text("Hi"), ToolCall("c", "f", "{}"))
+    sent_to_model = messages_for_model(path, (say("u:1"), sent, *talk("t:c")))
+    assert sent_to_model[1].blocks == (Thinking("Hm", state=State("sig")), Text("Hi"), ToolCall("c", "f", "{}"))
 
 
 @pytest.mark.parametrize("thoughts", [(), (Thinking("Hm"),)])
-def test_a_reply_that_said_nothing_is_told_as_it_is_stored(thoughts: tuple[Block, ...]) -> None:
-    """A client has an empty text of it, which no provider takes; what is stored is known to say nothing, and left out."""
+def test_a_repeated_empty_reply_is_taken_from_the_store(thoughts: tuple[Block, ...]) -> None:
+    """An empty reply that the client repeats as an empty text is taken from the store, because providers refuse an empty text."""
     path = [*stored("u:1"), reply(*thoughts)]
     found = continuation(path, (say("u:1"), Message(Role.ASSISTANT, (Text(""),)), say("u:2")))
     assert found.new == talk("u:2")
@@ -297,44 +306,50 @@ def test_a_reply_that_said_nothing_is_told_as_it_is_stored(thoughts: tuple[Block
 
 
 def test_a_reply_of_thoughts_alone_need_not_be_repeated() -> None:
-    """Clients show nothing of it; the turn that it ended is tried again, or goes on."""
+    """A client may leave out a reply that has thoughts alone, whether it goes on or tries the turn again."""
     path = [*stored("u:1"), reply(Thinking("Hm"))]
     assert tail_of(continuation(path, talk("u:1 u:2"))) == (talk("u:2"), "1", (1,))
     assert tail_of(continuation(path, talk("u:1"))) == ((), "0", ())
 
 
-def test_a_call_that_its_caller_has_changed_is_told_as_it_is_now() -> None:
-    """Beside what the tool gave for that."""
+def test_a_call_that_the_client_changed_is_sent_as_changed() -> None:
+    """A tool call whose arguments the client has changed is sent as the client has it."""
     path = [*stored("u:1"), reply(ToolCall("c", "f", '{"a":1}'))]
     changed = Message(Role.ASSISTANT, (ToolCall("c", "f", '{"a":2}'),))
-    assert told_of(path, (say("u:1"), changed, say("t:c")))[1] == changed
+    assert messages_for_model(path, (say("u:1"), changed, say("t:c")))[1] == changed
 
 
-def test_fields_beside_the_text_are_told_as_they_are_now() -> None:
-    """A marker of what to keep in mind, which moves on with each turn; a name; what only the provider knows of a reply stays."""
+def test_fields_beside_the_text_are_those_of_the_request() -> None:
+    """Names and `extra` fields of repeated messages are those of the request, such as a moving cache marker.
+
+    Unknown fields of a stored reply are kept.
+    """
     marked = Message(Role.USER, (Text("1", extra={"cache_control": {"type": "ephemeral"}}),), name="ann")
     path = [StoredMessage("0", None, marked, MessageState.COMPLETE, NOW), reply(Text("2"), extra={"annotations": [1], "x": 1})]
     plain, again = Message(Role.USER, (Text("1"),), name="bob"), Message(Role.ASSISTANT, (Text("2"),), extra={"x": 2})
-    told = told_of(path, (plain, again, say("u:3")))
-    assert told == (plain, Message(Role.ASSISTANT, (Text("2"),), extra={"annotations": [1], "x": 2}), say("u:3"))
+    sent_to_model = messages_for_model(path, (plain, again, say("u:3")))
+    assert sent_to_model == (plain, Message(Role.ASSISTANT, (Text("2"),), extra={"annotations": [1], "x": 2}), say("u:3"))
 
 
-def test_a_turn_that_came_between_is_told_to_who_sends_new_messages_only() -> None:
-    """It is on the path by the time that theirs is stored. Who sends the chat goes on behind what was sent, on a branch."""
+def test_new_messages_alone_go_on_after_a_turn_in_between() -> None:
+    """If another turn was stored meanwhile, a request with new messages alone goes on after it.
+
+    A request with the whole chat makes a branch.
+    """
     path = stored("u:1 a:2")
     other = stored("u:1 a:2 u:3 a:4")[2:]
-    assert told_of(path, talk("s:0 u:5"), *other) == talk("s:0 u:1 a:2 u:3 a:4 u:5")
+    assert messages_for_model(path, talk("s:0 u:5"), *other) == talk("s:0 u:1 a:2 u:3 a:4 u:5")
     assert continuation(path, talk("u:1 a:2 u:5")).parent_id == "1"
 
 
-def test_messages_that_are_not_compared_are_told_behind_the_path() -> None:
-    """As a typed request brings them: instructions too, beside those that are stored."""
+def test_typed_messages_come_after_the_path() -> None:
+    """Messages of a typed request are not compared: all are new, and come after the stored path."""
     typed = Continuation(talk("s:9 u:3"), (0, 1))
     assert typed.new == talk("s:9 u:3")
     assert messages_of(typed, stored("s:0 u:1 a:2")) == talk("s:0 u:1 a:2 s:9 u:3")
 
 
-# Whatever is stored, and however it is sent again.
+# Properties that hold for any stored path and any request.
 
 WORDS = st.sampled_from(["yes", "no", "Hi", " go on", "go on", "", "🎼 ", "two words"])
 NEW = "never said before"
@@ -346,33 +361,33 @@ def message(role: Role, text: str) -> Message:
 
 @st.composite
 def turns(draw: st.DrawFn, number: int) -> list[tuple[Message, MessageState]]:
-    """One turn: a question of its own, a reply that broke off or none, calls of tools or none, a reply with a thought or none."""
-    said = [(message(Role.USER, f"{draw(WORDS)} {number}"), MessageState.COMPLETE)]
+    """Draw one turn: a question, perhaps a reply that broke off, perhaps tool calls, and a reply with or without a thought."""
+    entries = [(message(Role.USER, f"{draw(WORDS)} {number}"), MessageState.COMPLETE)]
     if draw(st.booleans()):
-        said.append((message(Role.ASSISTANT, draw(st.sampled_from(["", f"cut {number}"]))), MessageState.INCOMPLETE))
-        said.append((message(Role.USER, f"again {number}"), MessageState.COMPLETE))
+        entries.append((message(Role.ASSISTANT, draw(st.sampled_from(["", f"cut {number}"]))), MessageState.INCOMPLETE))
+        entries.append((message(Role.USER, f"again {number}"), MessageState.COMPLETE))
     for call in range(draw(st.integers(0, 2))):
-        asked = Message(Role.ASSISTANT, (Text(draw(WORDS)), ToolCall(f"{number}-{call}", "f", "{}")))
-        said.append((asked, MessageState.COMPLETE))
+        call_message = Message(Role.ASSISTANT, (Text(draw(WORDS)), ToolCall(f"{number}-{call}", "f", "{}")))
+        entries.append((call_message, MessageState.COMPLETE))
         result = Message(Role.TOOL, (ToolResult(f"{number}-{call}", (Text(draw(WORDS)),)),))
-        said.append((result, MessageState.COMPLETE))
+        entries.append((result, MessageState.COMPLETE))
     thought = draw(st.sampled_from([(), (Thinking("Hm", state=State("sig")),)]))
-    return [*said, (Message(Role.ASSISTANT, (*thought, Text(f"{draw(WORDS)}!"))), MessageState.COMPLETE)]
+    return [*entries, (Message(Role.ASSISTANT, (*thought, Text(f"{draw(WORDS)}!"))), MessageState.COMPLETE)]
 
 
 @st.composite
 def paths(draw: st.DrawFn) -> list[StoredMessage]:
-    """Instructions or none, a greeting or none, turns."""
-    said = [(message(Role.SYSTEM, "Be brief."), MessageState.COMPLETE)] if draw(st.booleans()) else []
+    """Draw a stored path: perhaps instructions, perhaps a greeting, then turns."""
+    entries = [(message(Role.SYSTEM, "Be brief."), MessageState.COMPLETE)] if draw(st.booleans()) else []
     if draw(st.booleans()):
-        said.append((message(Role.ASSISTANT, "Welcome."), MessageState.COMPLETE))
-    said += (each for number in range(draw(st.integers(1, 5))) for each in draw(turns(number)))
-    return [StoredMessage(str(at), str(at - 1) if at else None, *each, NOW) for at, each in enumerate(said)]
+        entries.append((message(Role.ASSISTANT, "Welcome."), MessageState.COMPLETE))
+    entries += (each for number in range(draw(st.integers(1, 5))) for each in draw(turns(number)))
+    return [StoredMessage(str(at), str(at - 1) if at else None, *each, NOW) for at, each in enumerate(entries)]
 
 
 @st.composite
 def received(draw: st.DrawFn, path: Sequence[StoredMessage]) -> list[Message]:
-    """The talk of it as a client has it: without thoughts, some of it with other space, replies that broke off left out or not."""
+    """Draw the conversation as a client has it: without thoughts, with other spaces, and perhaps without replies that broke off."""
     found = []
     for row in path:
         cut = row.state is not MessageState.COMPLETE
@@ -387,7 +402,7 @@ def received(draw: st.DrawFn, path: Sequence[StoredMessage]) -> list[Message]:
 
 @st.composite
 def requests(draw: st.DrawFn, sent: Sequence[Message]) -> tuple[list[Message], list[Message]]:
-    """Instructions or none, what is `sent` of the chat, and a message or two that are new; and these."""
+    """Draw a request of perhaps instructions, the messages `sent` and one or two new ones. Return it and the new ones."""
     new = [message(Role.USER, NEW), *draw(st.sampled_from([[], [message(Role.USER, "and more")]]))]
     opening = draw(st.sampled_from([[], [message(Role.SYSTEM, "Be brief.")], [message(Role.SYSTEM, "Be long.")]]))
     return [*opening, *sent, *new], new
@@ -395,8 +410,8 @@ def requests(draw: st.DrawFn, sent: Sequence[Message]) -> tuple[list[Message], l
 
 @given(st.data())
 @settings(max_examples=200, deadline=None)
-def test_a_prefix_that_is_sent_again_is_gone_on_with(data: st.DataObject) -> None:
-    """The stored path continues where the prefix ends, nothing is stored twice or lost, and the model is told what was sent."""
+def test_a_repeated_prefix_is_continued(data: st.DataObject) -> None:
+    """A request that repeats a prefix of the path continues after it, stores nothing twice, and the provider gets what was sent."""
     path = data.draw(paths())
     prefix = path[: data.draw(st.integers(1, len(path)))]
     known = data.draw(received(prefix))
@@ -408,28 +423,31 @@ def test_a_prefix_that_is_sent_again_is_gone_on_with(data: st.DataObject) -> Non
     assert {row.state for row in before[len(prefix) :]} <= {MessageState.INCOMPLETE}
     stored_before = [row.message for row in path if row.message.role is Role.SYSTEM]
     assert list(found.new) == [*(each for each in sent if each.role is Role.SYSTEM and each not in stored_before), *new]
-    told = [entry for entry in found.for_model(before) if entry.row is None or entry.row.id in found.repeated]
-    assert [trimmed(without_thoughts(entry.message)) for entry in told] == list(map(trimmed, sent))
+    sent_to_model = [entry for entry in found.for_model(before) if entry.row is None or entry.row.id in found.repeated]
+    assert [trimmed(without_thoughts(entry.message)) for entry in sent_to_model] == list(map(trimmed, sent))
     thoughts = [part for row in before for part in row.message.blocks if isinstance(part, Thinking)]
-    assert [part for entry in told for part in entry.message.blocks if isinstance(part, Thinking)] == thoughts
+    assert [part for entry in sent_to_model for part in entry.message.blocks if isinstance(part, Thinking)] == thoughts
 
 
 @given(st.data())
 @settings(max_examples=200, deadline=None)
-def test_an_end_that_is_sent_again_is_gone_on_with(data: st.DataObject) -> None:
-    """Nothing is stored twice or lost, and the model is told all of the chat."""
+def test_a_repeated_end_is_continued(data: st.DataObject) -> None:
+    """A request that repeats the end of the path continues after it and stores nothing twice.
+
+    The provider gets the whole conversation.
+    """
     path = data.draw(paths())
     known = data.draw(received(path[data.draw(st.integers(0, len(path) - 1)) :]))
     sent, new = data.draw(requests(known))
     found = continuation(path, sent)
     assert (found.new[-len(new) :], found.parent_id) == (tuple(new), path[-1].id)
     assert not {each.role for each in found.new[: -len(new)]} - {Role.SYSTEM}
-    told = [each for each in messages_of(found, path) if each.role is not Role.SYSTEM]
-    assert len(told) == len([row for row in path if row.message.role is not Role.SYSTEM]) + len(new)
+    sent_to_model = [each for each in messages_of(found, path) if each.role is not Role.SYSTEM]
+    assert len(sent_to_model) == len([row for row in path if row.message.role is not Role.SYSTEM]) + len(new)
 
 
 def trimmed(each: Message) -> Message:
-    """Of a repeated reply the stored text is told, and not the client's, in which space may differ."""
+    """Return a reply without trailing spaces, in which the stored and the client's text may differ."""
     if each.role is not Role.ASSISTANT:
         return each
     return replace(
@@ -449,29 +467,34 @@ TALK = ["u:1", "u:2", "a:1", "a:2", "a", "c:1", "t:1", "s:1", "s:2"]
 )
 @example(["a:1", "s:1", "u:1"], ["a:1", "u:1"])
 @settings(max_examples=500, deadline=None)
-def test_nothing_is_lost_and_nothing_told_twice_whatever_is_sent(path: list[str], sent: list[str]) -> None:
-    """What was sent is told once, in its order; what else is told is stored before it, or broke off; and so it is stored."""
+def test_nothing_is_lost_and_nothing_sent_twice(path: list[str], sent: list[str]) -> None:
+    """For any request the provider gets each sent message once and in order.
+
+    All it gets besides is stored before it, and the same is stored.
+    """
     rows, messages = stored(" ".join(path)), talk(" ".join(sent))
     found = continuation(rows, messages)
     before = up_to(rows, found.parent_id)
-    told = found.for_model(before)
-    assert tuple(entry.message for entry in told if entry.row is None or entry.row.id in found.repeated) == messages
-    assert said(entry.message for entry in told) == said([*(row.message for row in before), *found.new])
-    if any(each.role is Role.ASSISTANT for each in said(messages)[:-1]):
-        between = dropwhile(lambda entry: entry.row is None or entry.row.id not in found.repeated, told)
+    sent_to_model = found.for_model(before)
+    assert tuple(entry.message for entry in sent_to_model if entry.row is None or entry.row.id in found.repeated) == messages
+    assert without_instructions(entry.message for entry in sent_to_model) == without_instructions(
+        [*(row.message for row in before), *found.new]
+    )
+    if any(each.role is Role.ASSISTANT for each in without_instructions(messages)[:-1]):
+        between = dropwhile(lambda entry: entry.row is None or entry.row.id not in found.repeated, sent_to_model)
         rows = [entry.row for entry in between if entry.row is not None and entry.row.id not in found.repeated]
         talk_rows = [row for row in rows if row.message.role is not Role.SYSTEM]  # stored instructions stay, unless others are sent
         assert all(row.state is not MessageState.COMPLETE or not row.message.blocks for row in talk_rows)
 
 
-def said(messages: Iterable[Message]) -> list[Message]:
+def without_instructions(messages: Iterable[Message]) -> list[Message]:
     return [each for each in messages if each.role is not Role.SYSTEM]
 
 
 @given(st.data())
 @settings(max_examples=200, deadline=None)
 def test_a_turn_that_failed_is_the_same_when_it_is_sent_again(data: st.DataObject) -> None:
-    """Nothing more is stored, and the model is told what it was told before: with all of the chat, or with new messages alone."""
+    """Sending a failed turn again stores nothing new, and the provider gets the same messages as before."""
     path = data.draw(paths())
     known = data.draw(st.one_of(st.just([]), received(path[data.draw(st.integers(0, len(path) - 1)) :])))
     sent, _ = data.draw(requests(known))
@@ -487,7 +510,7 @@ def test_a_turn_that_failed_is_the_same_when_it_is_sent_again(data: st.DataObjec
 
 
 def test_a_chat_that_says_one_thing_over_and_over_is_found_in_it() -> None:
-    """All of it or its end, however many places it could begin at."""
+    """A repetitive conversation of 8,000 messages is matched correctly and fast, whole or from any place."""
     path = stored("u:yes a:yes " * 4000)
     chat = tuple(row.message for row in path)
     for sent in (chat, chat[4000:], chat[-2:]):

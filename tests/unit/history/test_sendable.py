@@ -1,4 +1,4 @@
-"""What of a conversation can be sent to a provider."""
+"""Tests of which stored messages can be sent to a provider."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -51,10 +51,10 @@ def result(*ids: str) -> Message:
     return Message(Role.TOOL, tuple(ToolResult(id_, (Text("20"),)) for id_ in ids))
 
 
-def stored(*said: Message | tuple[Message, MessageState] | tuple[Message, FinishReason], turn: int = 0) -> list[Entry]:
-    """Rows that were stored one after the other; a message alone is complete."""
+def stored(*items: Message | tuple[Message, MessageState] | tuple[Message, FinishReason], turn: int = 0) -> list[Entry]:
+    """Return entries of stored messages, one second apart. A message alone is complete."""
     entries = []
-    for at, each in enumerate(said):
+    for at, each in enumerate(items):
         message, end = each if isinstance(each, tuple) else (each, MessageState.COMPLETE)
         state = end if isinstance(end, MessageState) else MessageState.COMPLETE
         finish = end if isinstance(end, FinishReason) else None
@@ -64,17 +64,17 @@ def stored(*said: Message | tuple[Message, MessageState] | tuple[Message, Finish
     return entries
 
 
-def failed(*said: Message, reason: Reason | None = None, finish: FinishReason | None = None, turn: int = 9) -> list[Entry]:
-    """A turn of which nothing came: its messages and its reply are stored in one go."""
+def failed(*messages: Message, reason: Reason | None = None, finish: FinishReason | None = None, turn: int = 9) -> list[Entry]:
+    """Return entries of a turn without output: its messages and an empty reply, all stored at the same time."""
     created = NOW + timedelta(seconds=turn * 100)
-    rows = [StoredMessage(f"{turn}-{at}", None, each, MessageState.COMPLETE, created) for at, each in enumerate(said)]
+    rows = [StoredMessage(f"{turn}-{at}", None, each, MessageState.COMPLETE, created) for at, each in enumerate(messages)]
     state = MessageState.FAILED if reason else MessageState.COMPLETE
     rows.append(StoredMessage(f"{turn}-reply", None, reply(), state, created, error_reason=reason or "", finish_reason=finish))
     return [Entry(row.message, row) for row in rows]
 
 
 def brought(*messages: Message) -> list[Entry]:
-    """What the request itself has."""
+    """Return entries of the request's own messages, which are not stored."""
     return [Entry(message) for message in messages]
 
 
@@ -86,7 +86,7 @@ INCOMPLETE, CANCELLED, IN_PROGRESS = MessageState.INCOMPLETE, MessageState.CANCE
 
 
 @pytest.mark.parametrize(
-    ("said", "kept"),
+    ("stored_reply", "kept"),
     [
         pytest.param(reply(Thinking("Hm")), None, id="a thought alone"),
         pytest.param((reply(Thinking("Hm")), FinishReason.LENGTH), None, id="a thought until the tokens ended"),
@@ -118,23 +118,26 @@ INCOMPLETE, CANCELLED, IN_PROGRESS = MessageState.INCOMPLETE, MessageState.CANCE
         pytest.param((reply(Thinking("Hm"), Text("So")), INCOMPLETE), reply(Thinking("Hm"), Text("So")), id="half a text"),
     ],
 )
-def test_a_stored_reply_is_sent_as_far_as_it_can_be(said: Any, kept: Message | None) -> None:
-    """When a new message follows it."""
-    messages, _ = sendable([*stored(user(), said), *brought(user("and now?"))])
+def test_a_stored_reply_is_sent_as_far_as_it_can_be(stored_reply: Any, kept: Message | None) -> None:
+    """Before a new message, a stored reply is sent without broken or unanswered calls, and not at all if only thoughts are left."""
+    messages, _ = sendable([*stored(user(), stored_reply), *brought(user("and now?"))])
     assert messages == (user(), *([kept] if kept else []), user("and now?"))
 
 
 def test_what_was_refused_is_left_out_behind_a_retry_too() -> None:
-    """A turn that is tried again stores its reply alone; what it asked with is what stands behind the last reply."""
+    """A rejected message is left out also after a retry, which stores an empty reply alone.
+
+    Its messages are those after the last reply.
+    """
     before, instructions = stored(user("a"), reply(Text("A"))), Message(Role.SYSTEM, (Text("s"),))
-    asked, retry = stored(instructions, user("bad"), turn=1), failed(reason=Reason.PROVIDER_REJECTED)
-    messages, left_out = sendable([*before, *asked, *retry, *brought(user("and now?"))])
+    rejected, retry = stored(instructions, user("bad"), turn=1), failed(reason=Reason.PROVIDER_REJECTED)
+    messages, left_out = sendable([*before, *rejected, *retry, *brought(user("and now?"))])
     assert messages == (user("a"), reply(Text("A")), instructions, user("and now?"))
     assert why(left_out) == [LeftOutReason.REFUSED]
 
 
 def test_calls_that_were_answered_stay_beside_one_that_broke_off() -> None:
-    """Each with its result."""
+    """Calls with a result stay, with their results, beside a call that broke off."""
     made = reply(Text("So."), call("a"), call("b", HALF), call("c"))
     messages, left_out = sendable([*stored(user(), (made, INCOMPLETE), result("a")), *brought(user("and now?"))])
     assert messages == (user(), reply(Text("So."), call("a")), result("a"), user("and now?"))
@@ -142,7 +145,7 @@ def test_calls_that_were_answered_stay_beside_one_that_broke_off() -> None:
 
 
 def test_half_arguments_of_a_whole_reply_are_the_models_own() -> None:
-    """Its caller has answered them, and hosts know what the model wrote."""
+    """Invalid arguments in a complete reply are sent as they are, because the model wrote them and the caller has answered."""
     entries = stored(user(), (reply(call("c", HALF)), FinishReason.TOOL_CALLS), result("c"))
     assert sendable(entries) == (tuple(entry.message for entry in entries), ())
 
@@ -151,51 +154,51 @@ def test_half_arguments_of_a_whole_reply_are_the_models_own() -> None:
     ("finish", "is_sent"), [(FinishReason.STOP, False), (FinishReason.TOOL_CALLS, True), (FinishReason.PAUSE, True), (None, True)]
 )
 def test_a_tool_of_the_providers_without_a_result(finish: FinishReason | None, is_sent: bool) -> None:
-    """Its result may come in the next reply, if this one waits for something; else the model went on without."""
+    """A server tool call without a result is sent only if its reply did not end with `stop`, because the result may follow."""
     ran = ServerToolCall("w", "web_search", input="{}")
     done = (ServerToolCall("x", "web_search"), ServerToolResult("x", "web_search"))
-    said = reply(Text("So."), *done, ran)
-    entries = stored(user(), (said, finish) if finish else said)
-    kept = said if is_sent else reply(Text("So."), *done)
+    message = reply(Text("So."), *done, ran)
+    entries = stored(user(), (message, finish) if finish else message)
+    kept = message if is_sent else reply(Text("So."), *done)
     assert sendable([*entries, *brought(user("2"))]) == ((user(), kept, user("2")), ())
 
 
 def test_a_call_without_arguments_is_sent_with_none() -> None:
-    """As JSON has it: some hosts write nothing there, and take only JSON."""
+    """Empty arguments are sent as `{}`, because some hosts accept only JSON."""
     entries = [*stored(user(), (reply(Text("So."), call("c", "")), FinishReason.TOOL_CALLS)), *brought(result("c"))]
     assert sendable(entries) == ((user(), reply(Text("So."), call("c", "{}")), result("c")), ())
 
 
 def test_the_calls_that_a_request_answers_are_sent() -> None:
-    """Beside those that were answered before; their results are the request's."""
+    """Calls are sent if the request has their results, beside those that were answered before."""
     entries = [*stored(user(), reply(call("a"), call("b")), result("a")), *brought(result("b"))]
     assert sendable(entries) == (tuple(entry.message for entry in entries), ())
 
 
 def test_the_result_of_a_call_that_broke_off_goes_with_it() -> None:
-    """Even if the request brings it: nothing else can be done with it."""
+    """The result of a broken call is left out with it, even if the request has the result."""
     messages, left_out = sendable([*stored(user(), (reply(call("c", HALF)), INCOMPLETE)), *brought(result("c"))])
     assert messages == (user(),)
     assert why(left_out) == [LeftOutReason.BROKEN_CALL, LeftOutReason.RESULT_WITHOUT_CALL]
 
 
 def test_results_that_are_stored_without_their_call_are_not_sent() -> None:
-    """Nor those that come late, or twice; what else their message says is."""
+    """Stored results without a call, late ones and repeated ones are left out; other content of their message is sent."""
     late = Message(Role.USER, (ToolResult("x", ()), Text("So?")))
-    said = (result("x"), user(), reply(call("c")), result("c"), result("c", "c"), reply(Text("1")), result("c"), late)
-    messages, left_out = sendable(stored(*said))
+    path = (result("x"), user(), reply(call("c")), result("c"), result("c", "c"), reply(Text("1")), result("c"), late)
+    messages, left_out = sendable(stored(*path))
     assert messages == (user(), reply(call("c")), result("c"), reply(Text("1")), user("So?"))
     assert why(left_out) == [LeftOutReason.RESULT_WITHOUT_CALL] * 5
 
 
 def test_what_a_request_brings_is_sent_as_it_is() -> None:
-    """Results without a call, calls without a result, thoughts alone: its caller is told what is wrong with them."""
+    """Messages of the request are sent unchanged, so that the provider's error reaches the caller."""
     entries = brought(result("x"), reply(call("c", HALF)), user(), reply(Thinking("Hm")))
     assert sendable(entries) == (tuple(entry.message for entry in entries), ())
 
 
 def test_the_answer_to_a_function_call_of_2023_that_broke_off_goes_with_it() -> None:
-    """That API has no ids."""
+    """The result of a broken function call of 2023, which has no id, is left out with the call."""
     made = reply(Text("So."), ToolCall("", "f", HALF, "function_call"))
     answer = Message(Role.TOOL, (ToolResult("", (Text("20"),), type="function_call"),), name="f")
     messages, _ = sendable(stored(user(), (made, INCOMPLETE), answer, user("and now?")))
@@ -216,7 +219,10 @@ def test_the_answer_to_a_function_call_of_2023_that_broke_off_goes_with_it() -> 
     ],
 )
 def test_a_message_that_was_refused_for_good_is_sent_once(turn: dict[str, Any], is_sent: bool) -> None:
-    """One that failed for another reason was not answered, and still is to be; instructions stay either way."""
+    """A message that the provider rejected or filtered is not sent again.
+
+    One that failed for another reason is; instructions always are.
+    """
     system = Message(Role.SYSTEM, (Text("Be brief."),))
     before = stored(user("1"), reply(Text("2")))
     messages, left_out = sendable([*before, *failed(system, user("bad"), **turn), *brought(user("3"))])
@@ -225,7 +231,7 @@ def test_a_message_that_was_refused_for_good_is_sent_once(turn: dict[str, Any], 
 
 
 def test_a_refused_message_is_sent_when_it_is_asked_again() -> None:
-    """Then the reply that failed is not on the path; nor is a message refused of which something was said."""
+    """A rejected message is sent if its failed reply is not on the path, or if the reply has output."""
     system = Message(Role.SYSTEM, (Text("Be brief."),))
     entries = failed(system, user("long"), reason=Reason.PROVIDER_REJECTED)[:-1]
     assert sendable(entries)[0] == (system, user("long"))
@@ -234,18 +240,18 @@ def test_a_refused_message_is_sent_when_it_is_asked_again() -> None:
 
 
 def test_a_result_that_was_refused_takes_its_call_along() -> None:
-    """Nobody has answered the call in what is left."""
+    """If a tool result was rejected, its call is left out too, because it has no result now."""
     refused = failed(result("c"), reason=Reason.PROVIDER_REJECTED)
     messages, left_out = sendable([*stored(user(), reply(call("c"))), *refused, *brought(user("2"))])
     assert messages == (user(), user("2"))
     assert why(left_out) == [LeftOutReason.REFUSED, LeftOutReason.UNANSWERED_CALL]
 
 
-# Whatever is stored.
+# Properties that hold for any stored path.
 
 
 def complaint(messages: tuple[Message, ...]) -> str:
-    """What a strict host has against them; empty if nothing."""
+    """Return what a strict host would refuse in these messages, or an empty text."""
     request = ChatRequest("m", messages, stream=False)
     sent = orjson.loads(openai_request.encode(request, "p", stream_usage=False))["messages"]
     wanted: set[str] = set()
@@ -278,27 +284,27 @@ RESULTS = st.builds(ToolResult, IDS, st.just((Text("20"),)))
 
 @st.composite
 def rows(draw: st.DrawFn, at: int) -> StoredMessage:
-    """Any message that may be stored, at any state."""
+    """Draw any message that may be stored, in any state."""
     created = NOW + timedelta(seconds=at // draw(st.integers(1, 3)))
     role = draw(st.sampled_from([Role.USER, Role.ASSISTANT, Role.ASSISTANT, Role.TOOL, Role.TOOL]))
     if role is not Role.ASSISTANT:
         results = draw(st.lists(RESULTS, min_size=role is Role.TOOL, max_size=2))
-        said = [Text("Hi")] if role is Role.USER else []
-        return StoredMessage(str(at), None, Message(role, (*results, *said)), MessageState.COMPLETE, created)
+        texts = [Text("Hi")] if role is Role.USER else []
+        return StoredMessage(str(at), None, Message(role, (*results, *texts)), MessageState.COMPLETE, created)
     state = draw(st.sampled_from(MessageState))
     finish = draw(st.sampled_from([None, FinishReason.LENGTH, FinishReason.TOOL_CALLS, FinishReason.CONTENT_FILTER]))
     broke_off = state is not MessageState.COMPLETE or finish in (FinishReason.LENGTH, FinishReason.CONTENT_FILTER)
     calls = draw(st.lists(HALF_CALLS if broke_off else CALLS, max_size=2, unique_by=lambda made: made.id))
-    said = draw(st.lists(SAID, max_size=2))
+    texts = draw(st.lists(SAID, max_size=2))
     reason = draw(st.sampled_from(["", Reason.PROVIDER_REJECTED, Reason.PROVIDER_TIMEOUT]))
-    message = Message(role, (*said, *calls))
+    message = Message(role, (*texts, *calls))
     return StoredMessage(str(at), None, message, state, created, finish_reason=finish, error_reason=reason)
 
 
 @given(st.data())
 @settings(max_examples=500, deadline=None)
 def test_a_strict_host_takes_what_is_sent(data: st.DataObject) -> None:
-    """Whatever is stored; and what is left would be sent again unchanged."""
+    """A strict host accepts what is sent of any stored path, and filtering that again changes nothing."""
     path = [data.draw(rows(at)) for at in range(data.draw(st.integers(0, 8)))]
     entries = [Entry(row.message, row) for row in path]
     messages, left_out = sendable([*entries, *brought(user("and now?"))])
@@ -310,19 +316,19 @@ def test_a_strict_host_takes_what_is_sent(data: st.DataObject) -> None:
 
 @st.composite
 def turns(draw: st.DrawFn, number: int) -> list[Message]:
-    """A turn that ended well, with calls or without."""
-    said = [user(str(number))]
+    """Draw a turn that ended well, with or without tool calls."""
+    messages = [user(str(number))]
     for step in range(draw(st.integers(0, 2))):
         ids = [f"{number}-{step}-{made}" for made in range(draw(st.integers(1, 3)))]
-        said.append(reply(Thinking("Hm"), *map(call, ids)))
-        said += [result(*ids)] if draw(st.booleans()) else map(result, ids)
-    return [*said, reply(draw(SAID.filter(lambda part: not isinstance(part, Thinking))))]
+        messages.append(reply(Thinking("Hm"), *map(call, ids)))
+        messages += [result(*ids)] if draw(st.booleans()) else map(result, ids)
+    return [*messages, reply(draw(SAID.filter(lambda part: not isinstance(part, Thinking))))]
 
 
 @given(st.data())
 def test_what_a_strict_host_takes_is_sent_unchanged(data: st.DataObject) -> None:
-    """Stored or not."""
-    said = [each for number in range(data.draw(st.integers(0, 4))) for each in data.draw(turns(number))]
-    assert complaint(tuple(said)) == ""
-    split = data.draw(st.integers(0, len(said)))
-    assert sendable([*stored(*said[:split]), *brought(*said[split:])]) == (tuple(said), ())
+    """Turns that a strict host accepts are sent unchanged, stored or not."""
+    messages = [each for number in range(data.draw(st.integers(0, 4))) for each in data.draw(turns(number))]
+    assert complaint(tuple(messages)) == ""
+    split = data.draw(st.integers(0, len(messages)))
+    assert sendable([*stored(*messages[:split]), *brought(*messages[split:])]) == (tuple(messages), ())

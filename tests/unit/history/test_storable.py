@@ -1,4 +1,4 @@
-"""What is told of a reply is what can be stored."""
+"""Tests of making the events of a reply storable."""
 
 import pytest
 
@@ -20,7 +20,7 @@ from antiphon.history.storable import storable
 
 
 @pytest.mark.parametrize(
-    ("event", "told"),
+    ("event", "expected"),
     [
         (TextDelta(0, "a\0b"), TextDelta(0, "a\ufffdb")),
         (RefusalDelta(1, "\0"), RefusalDelta(1, "\ufffd")),
@@ -35,9 +35,9 @@ from antiphon.history.storable import storable
         (ExtraFields(0, {"a\0": ["\0", {"b": 1}]}), ExtraFields(0, {"a\ufffd": ["\ufffd", {"b": 1}]})),
     ],
 )
-def test_a_nul_is_replaced(event: Event, told: Event) -> None:
-    """Wherever a model may write one."""
-    assert storable(event) == told
+def test_a_nul_is_replaced(event: Event, expected: Event) -> None:
+    """A NUL in any text or field of an event is replaced by U+FFFD."""
+    assert storable(event) == expected
 
 
 @pytest.mark.parametrize(
@@ -52,5 +52,5 @@ def test_a_nul_is_replaced(event: Event, told: Event) -> None:
     ],
 )
 def test_all_else_is_left_alone(event: Event) -> None:
-    """Also what only looks like one."""
+    """An event without a NUL is returned as the same object."""
     assert storable(event) is event

@@ -1,4 +1,4 @@
-"""What is stored is read as it was, by this version; and as far as it goes, by the version before."""
+"""Tests that a stored message is read back unchanged by this version, and as far as possible by the version before."""
 
 from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
@@ -14,7 +14,7 @@ from antiphon.domain.content import CUSTOM, FUNCTION_CALL
 from antiphon.history import stored_form
 from tests.unit.blocks import EVERY, messages
 
-# The version before, as it read rows: `antiphon/domain/content.py` of it.
+# The types with which the version before read rows, from its `antiphon/domain/content.py`.
 
 Before: TypeAlias = Mapping[str, Any]
 NOTHING: Final[Before] = {}
@@ -94,11 +94,11 @@ class OldMessage(Struct, frozen=True):
 BEFORE: Final = msgspec.json.Decoder(OldMessage)
 
 EMPTY: Final = Thinking("")
-"""What the version before sends to nobody and shows to nobody."""
+"""An empty thought, which the version before neither sends nor shows."""
 
 
 def old_part(block: domain.Block) -> Part:
-    """What the version before is meant to read of a block."""
+    """Return what the version before should read of a block."""
     match block:
         case domain.Text():
             return Text(block.text, block.extra)
@@ -129,7 +129,7 @@ def old_part(block: domain.Block) -> Part:
 @example(EVERY)
 @given(messages)
 def test_read_as_it_was_written(message: Message) -> None:
-    """Whatever it holds."""
+    """Any message is decoded as it was encoded."""
     body = stored_form.encode(message).decode()
     assert stored_form.decode(body, "p" if message.origin else "", "m") == message
 
@@ -137,7 +137,7 @@ def test_read_as_it_was_written(message: Message) -> None:
 @example(EVERY)
 @given(messages)
 def test_the_version_before_reads_it(message: Message) -> None:
-    """Every block has its place there; what that version does not know is an empty thought."""
+    """The version before reads each block as a part; a block that it does not know is an empty thought."""
     found = BEFORE.decode(stored_form.encode(message))
     is_reply = message.role is Role.ASSISTANT and not message.listed
     parts = tuple(EMPTY if is_reply and isinstance(block, domain.Image) else old_part(block) for block in message.blocks)
@@ -185,13 +185,13 @@ def test_the_version_before_reads_it(message: Message) -> None:
     }.values(),
 )
 def test_what_is_stored(message: Message, stored: str) -> None:
-    """The form is a contract: rows are never written again."""
+    """The stored JSON is fixed, because rows are never rewritten."""
     assert stored_form.encode(message).decode() == stored
     assert stored_form.decode(stored) == message
 
 
-def test_a_kind_from_the_future_is_opaque() -> None:
-    """Also within a tool's result; its fields are kept."""
+def test_an_unknown_kind_of_block_is_opaque() -> None:
+    """A block of an unknown kind, within a tool result too, is read as `Opaque` with its fields."""
     future = '{"kind":"dream","type":"thinking","text":"","of":"sheep"}'
     result = f'{{"kind":"tool_result","type":"tool_result","tool_call_id":"c","parts":[{future}]}}'
     body = f'{{"role":"tool","v":2,"parts":[{future},{result}]}}'
@@ -201,6 +201,6 @@ def test_a_kind_from_the_future_is_opaque() -> None:
 
 @pytest.mark.parametrize("parts", ["5", "[5]", '[{"kind":5}]', '[{"kind":"text"}]', '[{"kind":"tool_result","parts":5}]'])
 def test_what_is_no_message_is_refused(parts: str) -> None:
-    """As bodies that cannot be read."""
+    """A malformed body raises `MsgspecError`."""
     with pytest.raises(msgspec.MsgspecError):
         stored_form.decode(f'{{"role":"user","v":2,"parts":{parts}}}')

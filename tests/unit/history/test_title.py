@@ -1,4 +1,4 @@
-"""Titles that are made from what was said."""
+"""Tests of titles that are derived from the first message."""
 
 import pytest
 from hypothesis import given
@@ -8,7 +8,7 @@ from antiphon.domain.content import Block, Image, Media, Message, Role, Text
 from antiphon.history.title import MAX_DERIVED_TITLE, NEW_CHAT, derived_title, title_of
 
 
-def said(*parts: Block) -> list[Message]:
+def conversation(*parts: Block) -> list[Message]:
     return [Message(Role.SYSTEM, (Text("Be brief."),)), Message(Role.USER, parts)]
 
 
@@ -31,26 +31,26 @@ def said(*parts: Block) -> list[Message]:
     ],
 )
 def test_the_title_is_the_first_line_cut_at_a_word_or_else_between_two_letters(text: str, title: str) -> None:
-    """An accent stays with its letter, unless there is nothing else."""
-    assert derived_title(said(Text(text))) == title
+    """The title is the first line, cut at a word or else between characters; an accent stays with its letter if possible."""
+    assert derived_title(conversation(Text(text))) == title
 
 
-def test_what_has_no_text_has_a_title_all_the_same() -> None:
-    """A picture alone, instructions alone, nothing."""
-    assert derived_title(said(Image(Media("https://a.test/x.png")))) == NEW_CHAT
-    assert derived_title(said()[:1]) == derived_title([]) == NEW_CHAT
+def test_a_conversation_without_text_has_the_default_title() -> None:
+    """An image, instructions alone or no message give the default title."""
+    assert derived_title(conversation(Image(Media("https://a.test/x.png")))) == NEW_CHAT
+    assert derived_title(conversation()[:1]) == derived_title([]) == NEW_CHAT
 
 
-def test_a_blank_title_is_none() -> None:
-    """Any other is kept as it is."""
+def test_a_blank_title_is_replaced() -> None:
+    """A blank title is replaced by the derived one; any other title is kept unchanged."""
     for blank in (None, "", " ", "\n\u3000"):
-        assert title_of(blank, said(Text("Hi"))) == "Hi"
-    assert title_of(" Mine ", said(Text("Hi"))) == " Mine "
+        assert title_of(blank, conversation(Text("Hi"))) == "Hi"
+    assert title_of(" Mine ", conversation(Text("Hi"))) == " Mine "
 
 
 @given(st.lists(st.sampled_from(["a", "漢", "🎼", "e\u0301", "❤\ufe0f", "נִ", "की"]), min_size=81, max_size=120))
 def test_no_letter_loses_its_accent(letters: list[str]) -> None:
-    """Whatever stands beside whatever, the title holds whole ones."""
-    title = derived_title(said(Text("".join(letters)))).removesuffix("…")
+    """A derived title has at most MAX_DERIVED_TITLE characters and never cuts a letter from its accents."""
+    title = derived_title(conversation(Text("".join(letters)))).removesuffix("…")
     assert len(title) <= MAX_DERIVED_TITLE
     assert title in {"".join(letters[:count]) for count in range(1, MAX_DERIVED_TITLE + 1)}

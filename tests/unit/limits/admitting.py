@@ -1,4 +1,4 @@
-"""Calls that ask a limiter for a place."""
+"""A helper that admits a call with a limiter."""
 
 from antiphon.chat.admit import estimate
 from antiphon.chat.prices import Prices
@@ -21,7 +21,7 @@ async def admit(
     prices: Prices = NO_PRICES,
     wants_key: bool = False,
 ) -> Grant:
-    """A call's grant. `headers` are those of its answer; None of a request: nobody knows its tokens."""
+    """Return the grant of a call. `headers` receives the rate-limit headers; without a request no tokens are reserved."""
     call = Call(caller=principal, observer=limits._ledger or NO_OBSERVER, headers={} if headers is None else headers)
     if request is None:
         return await limits.admit(call)

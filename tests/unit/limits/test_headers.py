@@ -1,4 +1,4 @@
-"""The headers that tell of limits."""
+"""Tests of the rate-limit headers."""
 
 import pytest
 
@@ -11,12 +11,12 @@ from antiphon.limits.base import Claim, Limit, Standing, Ticket
     [(0, "0ms"), (0.0001, "1ms"), (0.12, "120ms"), (0.9996, "1s"), (6.5, "6.5s"), (60, "1m0s"), (61.25, "1m1.25s"), (-1, "0ms")],
 )
 def test_times_are_written_as_the_openai_api_does(seconds: float, written: str) -> None:
-    """Minutes, seconds, or milliseconds."""
+    """Times are written as in the OpenAI API, such as `1m0s`, `6.5s` or `120ms`."""
     assert headers.duration(seconds) == written
 
 
-def test_the_tightest_limit_of_each_kind_is_told() -> None:
-    """What is not limited by the minute has no header, and less than nothing is never left."""
+def test_the_tightest_limit_of_each_kind_has_headers() -> None:
+    """Headers have the limit with the least left for requests and for tokens. Other limits have none, and nothing is negative."""
     ticket = Ticket(
         "",
         [

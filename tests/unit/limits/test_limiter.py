@@ -1,4 +1,4 @@
-"""Letting calls through, by a clock of the test's own."""
+"""Tests of the limiter, with a clock that the test sets."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ from tests.unit.scripted import NO_STORE
 
 
 class Clock:
-    """Goes on when it is told to."""
+    """A clock that a test sets by hand, in seconds."""
 
     now = 5000.0
 
@@ -30,7 +30,7 @@ class Clock:
 
 
 class Unavailable(MemoryCounters):
-    """Counters that are out of reach, until they are not."""
+    """Counters that are unavailable while `down` is set."""
 
     down = True
 
@@ -49,8 +49,8 @@ def limiter(limits: dict[str, Any], **options: Any) -> Limiter:
     return Limiter(Quotas(LimitsConfig.model_validate(limits)), Ledger(NO_STORE), **options)
 
 
-def asked(characters: int = 4, **fields: Any) -> ChatRequest:
-    """A prompt of so many characters: four of them are a token, and a message is four more."""
+def request_of(characters: int = 4, **fields: Any) -> ChatRequest:
+    """Return a request with a prompt of so many characters: a token for each four, and four for the message."""
     sampling = Sampling(**fields)
     return ChatRequest("m", (Message(Role.USER, (Text("x" * characters),)),), stream=True, sampling=sampling)
 
@@ -62,7 +62,10 @@ async def refusal(of: Limiter, request: ChatRequest | None = None, principal: Pr
 
 
 async def test_more_requests_than_the_limit_are_refused_until_a_minute_is_over() -> None:
-    """With what is limited, whose limit it is, and how long to wait."""
+    """Requests over the limit are refused for a minute; the error has the limit, its scope and the time to wait.
+
+    Other owners are not affected.
+    """
     clock = Clock()
     limits = limiter({"per_owner": {"requests_per_minute": 2}}, clock=clock)
     for _ in range(2):
@@ -79,44 +82,47 @@ async def test_more_requests_than_the_limit_are_refused_until_a_minute_is_over()
 @pytest.mark.parametrize(
     ("request_", "limit", "taken"),
     [
-        (asked(400), 10_000, 104 + 512),
-        (asked(400, max_tokens=100), 10_000, 104 + 100),
-        (asked(400, max_completion_tokens=50, max_tokens=9), 10_000, 104 + 50),
-        (asked(400, max_completion_tokens=1, max_tokens=100), 10_000, 104 + 100),
-        (asked(400, max_tokens=100, choices=3), 10_000, 104 + 300),
-        (asked(400, max_tokens=100_000), 10_000, 104 + 2_500),
-        (asked(400, max_tokens=100), 110, 110),
+        (request_of(400), 10_000, 104 + 512),
+        (request_of(400, max_tokens=100), 10_000, 104 + 100),
+        (request_of(400, max_completion_tokens=50, max_tokens=9), 10_000, 104 + 50),
+        (request_of(400, max_completion_tokens=1, max_tokens=100), 10_000, 104 + 100),
+        (request_of(400, max_tokens=100, choices=3), 10_000, 104 + 300),
+        (request_of(400, max_tokens=100_000), 10_000, 104 + 2_500),
+        (request_of(400, max_tokens=100), 110, 110),
     ],
 )
 async def test_tokens_are_taken_from_an_estimate(request_: ChatRequest, limit: int, taken: int) -> None:
-    """The prompt's and the most that the reply may have, though of that no more than a quarter of the limit."""
-    told: dict[str, str] = {}
+    """The reservation is the prompt's estimate plus the largest reply, of which at most a quarter of the limit counts.
+
+    The end charges the usage.
+    """
+    headers: dict[str, str] = {}
     limits = limiter({"per_key": {"tokens_per_minute": limit}})
-    grant = await admit(limits, request_, headers=told)
-    assert told["x-ratelimit-remaining-tokens"] == str(limit - taken)
+    grant = await admit(limits, request_, headers=headers)
+    assert headers["x-ratelimit-remaining-tokens"] == str(limit - taken)
     await grant.settle(Usage(7, 3, 10), 0.0)
-    await admit(limits, asked(4, max_tokens=1), headers=told)
-    assert told["x-ratelimit-remaining-tokens"] == str(limit - 10 - 6)
+    await admit(limits, request_of(4, max_tokens=1), headers=headers)
+    assert headers["x-ratelimit-remaining-tokens"] == str(limit - 10 - 6)
 
 
-async def test_tokens_that_are_told_in_the_sum_alone_are_taken() -> None:
-    """As some hosts tell those of thoughts."""
-    told: dict[str, str] = {}
+async def test_tokens_in_the_total_alone_are_charged() -> None:
+    """Tokens that only the total has, such as those of thoughts at some hosts, are charged."""
+    headers: dict[str, str] = {}
     limits = limiter({"per_key": {"tokens_per_minute": 1000}})
-    await (await admit(limits, asked(4, max_tokens=1), headers=told)).settle(Usage(5, 5, 400), 0.0)
-    await admit(limits, asked(4, max_tokens=1), headers=told)
-    assert told["x-ratelimit-remaining-tokens"] == str(1000 - 400 - 6)
+    await (await admit(limits, request_of(4, max_tokens=1), headers=headers)).settle(Usage(5, 5, 400), 0.0)
+    await admit(limits, request_of(4, max_tokens=1), headers=headers)
+    assert headers["x-ratelimit-remaining-tokens"] == str(1000 - 400 - 6)
 
 
-async def test_a_prompt_that_never_fits_is_told_so() -> None:
-    """It is not worth a retry."""
-    error = await refusal(limiter({"per_key": {"tokens_per_minute": 100}}), asked(1000))
+async def test_a_prompt_larger_than_the_limit_is_not_retryable() -> None:
+    """A prompt larger than the whole limit is refused as too large and not retryable."""
+    error = await refusal(limiter({"per_key": {"tokens_per_minute": 100}}), request_of(1000))
     assert not error.retryable
     assert "too large" in error.message
 
 
 async def test_a_call_that_ends_gives_back_its_place_once() -> None:
-    """However often it is told to."""
+    """Settling a grant twice releases its place once."""
     limits = limiter({"per_key": {"concurrent_streams": 1}})
     grant = await admit(limits)
     error = await refusal(limits)
@@ -128,57 +134,57 @@ async def test_a_call_that_ends_gives_back_its_place_once() -> None:
 
 
 async def test_a_budget_is_held_against_what_was_spent() -> None:
-    """The call that spends the last of it is let through; no later one is, and none is told to come again."""
+    """The call that spends the last of a budget is admitted, and later ones raise `BudgetExceeded` without a time to retry."""
     limits = limiter({"owners": {"acme": {"daily_usd": 1, "requests_per_minute": 3}}})
     for _ in range(2):
-        await (await admit(limits, asked())).settle(Usage(1, 1, 2), 0.6)
+        await (await admit(limits, request_of())).settle(Usage(1, 1, 2), 0.6)
     with pytest.raises(BudgetExceeded) as caught:
-        await admit(limits, asked())
+        await admit(limits, request_of())
     assert caught.value.metadata == {"limit": "daily_usd", "scope": "owner", "quota": "1.0"}
     assert (caught.value.retryable, caught.value.retry_after) == (False, None)
-    # A key in the request changes nothing by itself: whether a provider goes by it, the route tells.
+    # A key in the request does not matter by itself: the route decides whether the provider uses it.
     with pytest.raises(BudgetExceeded):
-        await admit(limits, replace(asked(), api_key=SecretStr("sk-own")))
-    await admit(limits, replace(asked(), api_key=SecretStr("sk-own")), wants_key=True)
+        await admit(limits, replace(request_of(), api_key=SecretStr("sk-own")))
+    await admit(limits, replace(request_of(), api_key=SecretStr("sk-own")), wants_key=True)
 
 
-async def test_a_price_that_nobody_knows_holds_nothing() -> None:
-    """Such calls cost nothing here."""
+async def test_a_call_without_a_price_needs_no_budget() -> None:
+    """Calls without a known price are not limited by a budget."""
     limits = limiter({"per_key": {"monthly_usd": 0.01}})
     for _ in range(9):
-        await admit(limits, asked())
+        await admit(limits, request_of())
 
 
-async def test_a_budget_is_told_before_a_limit_that_passes() -> None:
-    """Waiting is of no use."""
+async def test_a_spent_budget_is_reported_before_a_rate_limit() -> None:
+    """A spent budget is reported before a rate limit, because waiting does not help."""
     limits = limiter({"per_key": {"daily_usd": 1, "requests_per_minute": 1}})
-    await (await admit(limits, asked())).settle(Usage(1, 1, 2), 1.0)
+    await (await admit(limits, request_of())).settle(Usage(1, 1, 2), 1.0)
     with pytest.raises(BudgetExceeded):
-        await admit(limits, asked())
+        await admit(limits, request_of())
 
 
 async def test_each_worker_has_its_share() -> None:
-    """Rounded up; what fits the limit as a whole fits a worker that has nothing else to do."""
+    """Each worker has its share of a limit, rounded up. A prompt that fits the whole limit fits an idle worker."""
     limits = limiter({"per_key": {"requests_per_minute": 5, "tokens_per_minute": 1000}}, workers=4)
-    assert await admit(limits, asked(3000))
-    assert (await refusal(limits, asked())).limit == "tokens_per_minute"
+    assert await admit(limits, request_of(3000))
+    assert (await refusal(limits, request_of())).limit == "tokens_per_minute"
     await admit(limits)
     assert (await refusal(limits)).quota == 2
 
 
 async def test_a_caller_without_limits_has_no_headers() -> None:
-    """And is in the ledger all the same."""
-    told: dict[str, str] = {}
+    """A caller without limits gets no headers, but its usage is in the ledger."""
+    headers: dict[str, str] = {}
     limits = limiter({"owners": {"other": {"requests_per_minute": 1}}})
-    grant = await admit(limits, asked(), headers=told)
+    grant = await admit(limits, request_of(), headers=headers)
     await grant.settle(Usage(1, 1, 2), 0.5)
-    assert told == {}
+    assert headers == {}
     assert limits._ledger is not None
     assert limits._ledger.spent("owner:acme", limits._ledger.day()) == 500_000_000
 
 
-async def test_open_counts_here_while_redis_is_out_of_reach() -> None:
-    """With this worker's share, so that nobody has no limit at all; and there again, when it is back."""
+async def test_open_mode_counts_in_the_worker_while_redis_is_unavailable() -> None:
+    """While Redis is unavailable the worker counts with its own share, and uses Redis again when it is back."""
     shared: Any = Unavailable()
     limits = limiter({"per_key": {"requests_per_minute": 4}}, workers=2, shared=shared)
     for _ in range(2):
@@ -190,8 +196,8 @@ async def test_open_counts_here_while_redis_is_out_of_reach() -> None:
     await refusal(limits)
 
 
-async def test_closed_refuses_what_has_a_limit() -> None:
-    """Who has none does not notice."""
+async def test_closed_mode_refuses_limited_callers_while_redis_is_unavailable() -> None:
+    """With `closed`, callers with limits get `LimitsUnavailable` while Redis is unavailable; others are admitted."""
     shared: Any = Unavailable()
     limits = limiter({"owners": {"acme": {"requests_per_minute": 4}}}, shared=shared, closed=True)
     with pytest.raises(LimitsUnavailable):
@@ -200,11 +206,11 @@ async def test_closed_refuses_what_has_a_limit() -> None:
 
 
 async def test_a_call_that_was_let_through_does_not_fail_for_the_counters() -> None:
-    """They go while it is answered, and what it used is in the ledger."""
+    """If the counters become unavailable during a call, settling it does not fail, and its cost is in the ledger."""
     shared: Any = Unavailable()
     shared.down = False
     limits = limiter({"per_key": {"concurrent_streams": 1}}, shared=shared)
-    grant = await admit(limits, asked())
+    grant = await admit(limits, request_of())
     shared.down = True
     await grant.settle(Usage(1, 1, 2), 0.25)
     assert limits._ledger is not None
@@ -212,7 +218,7 @@ async def test_a_call_that_was_let_through_does_not_fail_for_the_counters() -> N
 
 
 async def test_a_keys_own_quota_comes_with_the_caller() -> None:
-    """Nothing need be configured for it."""
+    """The quota of a stored key comes with the principal and needs no configuration."""
     limits = Limiter(Quotas())
     await admit(limits, principal=Principal("a", owner="o", id="key:2", quota=Quota(requests_per_minute=1)))
     error = await refusal(limits, principal=Principal("a", owner="o", id="key:2", quota=Quota(requests_per_minute=1)))

@@ -1,4 +1,4 @@
-"""Letting calls through, whatever comes in whatever order: held against a plain account of what was taken and given back."""
+"""Property test of the limiter against a simple account of what was taken and returned."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from antiphon.domain.events import Usage
 from antiphon.limits.base import WINDOW
 from antiphon.limits.limiter import Grant
 from tests.unit.limits.admitting import admit
-from tests.unit.limits.test_limiter import Clock, asked, limiter
+from tests.unit.limits.test_limiter import Clock, limiter, request_of
 
 TOKENS, REQUESTS, STREAMS = 1000, 20, 3
 
@@ -25,11 +25,14 @@ STEPS = st.lists(
     ),
     max_size=60,
 )
-"""A call with a prompt of so many characters; the end of one that used so many tokens, or failed; seconds that go by."""
+"""Steps of a test: a call with a prompt of so many characters, the end of a call, or a wait in seconds.
+
+The end has the tokens that the call used, or None if it failed.
+"""
 
 
 class Taken(Struct):
-    """So many tokens, in that second."""
+    """Tokens that a call took, and the second in which it did."""
 
     second: int
     tokens: int
@@ -37,19 +40,22 @@ class Taken(Struct):
 
 @given(STEPS)
 def test_what_is_left_is_the_limit_less_what_was_used(steps: list[tuple[str, int | None]]) -> None:
-    """Never negative nor above the limit; what a call did not use, or one that failed had taken, is free at once."""
+    """The rest is always the limit less what is used, never negative or above the limit.
+
+    Tokens that are not used are free at once.
+    """
     asyncio.run(follow(steps))
 
 
 async def follow(steps: list[tuple[str, int | None]]) -> None:
     clock = Clock()
-    told: dict[str, str] = {}
+    headers: dict[str, str] = {}
     limits = limiter(
         {"per_key": {"tokens_per_minute": TOKENS, "requests_per_minute": REQUESTS, "concurrent_streams": STREAMS}}, clock=clock
     )
     account: list[Taken] = []
     requests: list[int] = []
-    going: list[tuple[Grant, Taken]] = []
+    running: list[tuple[Grant, Taken]] = []
 
     def used() -> tuple[int, int]:
         over = int(clock.now) - WINDOW
@@ -58,41 +64,41 @@ async def follow(steps: list[tuple[str, int | None]]) -> None:
     for step, amount in steps:
         if step == "wait":
             clock.now += amount or 0
-        elif step == "end" and going:
-            grant, taken = going.pop(0)
+        elif step == "end" and running:
+            grant, taken = running.pop(0)
             await grant.settle(None if amount is None else Usage(amount, 0, amount), 0.0)
-            await grant.settle(Usage(9, 9, 18), 0.0)  # counts for nothing
+            await grant.settle(Usage(9, 9, 18), 0.0)  # the second time has no effect
             spent = amount or 0
             if spent > taken.tokens:
                 account.append(Taken(int(clock.now), spent - taken.tokens))
             else:
                 taken.tokens = spent
         elif step == "call":
-            request = asked(amount or 0, max_tokens=100)
+            request = request_of(amount or 0, max_tokens=100)
             wanted = min(-(-(amount or 0) // 4) + 4 + 100, TOKENS)
             tokens, calls = used()
             try:
-                grant = await admit(limits, request, headers=told)
+                grant = await admit(limits, request, headers=headers)
             except RateLimited as error:
                 refusal = error
             else:
                 refusal = None
             if refusal is not None:
                 assert 0 < (refusal.retry_after or WINDOW) <= WINDOW
-                assert not refusal.retryable or tokens + wanted > TOKENS or calls >= REQUESTS or len(going) >= STREAMS
+                assert not refusal.retryable or tokens + wanted > TOKENS or calls >= REQUESTS or len(running) >= STREAMS
                 continue
             assert tokens + wanted <= TOKENS
             assert calls < REQUESTS
-            assert len(going) < STREAMS
-            assert int(told["x-ratelimit-remaining-tokens"]) == TOKENS - tokens - wanted
-            assert int(told["x-ratelimit-remaining-requests"]) == REQUESTS - calls - 1
+            assert len(running) < STREAMS
+            assert int(headers["x-ratelimit-remaining-tokens"]) == TOKENS - tokens - wanted
+            assert int(headers["x-ratelimit-remaining-requests"]) == REQUESTS - calls - 1
             taken = Taken(int(clock.now), wanted)
             account.append(taken)
             requests.append(int(clock.now))
-            going.append((grant, taken))
+            running.append((grant, taken))
 
-    for grant, _ in going:
+    for grant, _ in running:
         await grant.settle()
     clock.now += WINDOW
-    await (await admit(limits, asked(0, max_tokens=1), headers=told)).settle()
-    assert int(told["x-ratelimit-remaining-tokens"]) == TOKENS - 5, "something was not given back"
+    await (await admit(limits, request_of(0, max_tokens=1), headers=headers)).settle()
+    assert int(headers["x-ratelimit-remaining-tokens"]) == TOKENS - 5, "something was not given back"

@@ -1,4 +1,4 @@
-"""Which limits a caller has."""
+"""Tests of which limits hold for a caller."""
 
 from antiphon.config import LimitsConfig
 from antiphon.domain.principal import Principal, Quota
@@ -10,13 +10,13 @@ def found(quotas: Quotas, principal: Principal) -> set[tuple[str, str, int]]:
     return {(bound.subject, bound.limit.value, bound.maximum) for bound in quotas.bounds_of(principal)}
 
 
-def test_nobody_is_limited_unless_somebody_says_so() -> None:
-    """Nothing is looked at then."""
+def test_nobody_is_limited_by_default() -> None:
+    """Without configuration a caller has no limits."""
     assert Quotas().bounds_of(Principal("a", owner="a")) == ()
 
 
 def test_a_key_has_its_own_limits_and_those_of_all_keys_where_it_has_none() -> None:
-    """Field by field."""
+    """A key has its own limits, and those of `per_key` for the fields that it leaves unset."""
     quotas = Quotas(LimitsConfig.model_validate({"per_key": {"requests_per_minute": 60, "concurrent_streams": 4}}))
     own = Principal("a", owner="o", id="key:1", quota=Quota(requests_per_minute=5, daily_usd=1.5))
     assert found(quotas, own) == {
@@ -31,7 +31,7 @@ def test_a_key_has_its_own_limits_and_those_of_all_keys_where_it_has_none() -> N
 
 
 def test_an_owner_may_have_more_less_or_no_limit() -> None:
-    """What is not said of one is as for all; null is none."""
+    """An owner's entry overrides `per_owner` field by field; null means no limit."""
     quotas = Quotas(
         LimitsConfig.model_validate(
             {
@@ -48,8 +48,8 @@ def test_an_owner_may_have_more_less_or_no_limit() -> None:
     assert {most for _, _, most in found(quotas, Principal("a", owner="else"))} == {1000, 10}
 
 
-def test_overall_is_one_for_everybody() -> None:
-    """Also for those who call without a key, who are one caller together."""
+def test_the_overall_limit_counts_all_callers() -> None:
+    """The overall limit counts all callers. Callers without a key count as one key."""
     quotas = Quotas(LimitsConfig.model_validate({"overall": {"monthly_usd": 100}, "per_key": {"requests_per_minute": 1}}))
     assert quotas.bounds_of(Principal("", owner="")) == (
         Bound(Limit.REQUESTS, "key", "key:anonymous", 1),
@@ -58,7 +58,7 @@ def test_overall_is_one_for_everybody() -> None:
 
 
 def test_a_key_whose_limits_are_changed_has_the_new_ones() -> None:
-    """They come with the caller each time."""
+    """Changed limits of a key hold at once, because they come with the principal."""
     quotas = Quotas()
     for most in (1, 2):
         assert found(quotas, Principal("a", owner="o", id="k", quota=Quota(requests_per_minute=most))) == {

@@ -1,4 +1,4 @@
-"""Counting in Redis's place, and handing it over."""
+"""Tests of counting in this process while Redis is unavailable, and of handing the counts over."""
 
 import asyncio
 from typing import Any
@@ -10,7 +10,7 @@ PLACE = Claim(Limit.STREAMS, "key", "streams:key:1", 1, 1)
 
 
 async def test_a_caller_that_leaves_during_a_hand_over_gives_its_place_back() -> None:
-    """Whoever waits for the hand-over to end may be cancelled; the place is free all the same."""
+    """A call that is cancelled while it waits for the hand-over still releases its place."""
     shared: Any = None
     counters = StandIn(shared, lambda: 1000.0)
     ticket = await counters.take([PLACE])

@@ -1,4 +1,4 @@
-"""Authorities in a file that changes. What they are good for is tested with the way out."""
+"""Tests of certificate authorities in a file that changes. Connections with them are tested in `test_outbound.py`."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from tests.certificates import Authority, replace
 
 @pytest.mark.parametrize(("data", "why"), [(None, "No such file"), (b"", "no certificate"), (b"hats", "no certificate")])
 def test_a_file_without_authorities_is_refused(tmp_path: Path, data: bytes | None, why: str) -> None:
-    """An empty one too: it does not stand for those of the system."""
+    """A file that is missing, empty or without certificates is a `ConfigError`; the system's authorities are not used instead."""
     path = tmp_path / "ca.pem"
     if data is not None:
         path.write_bytes(data)
@@ -21,14 +21,17 @@ def test_a_file_without_authorities_is_refused(tmp_path: Path, data: bytes | Non
 
 
 def test_a_bundle_may_have_comments_in_any_language(tmp_path: Path) -> None:
-    """As bundles of others have."""
+    """A bundle may have comments that are not ASCII."""
     path = tmp_path / "ca.pem"
     path.write_bytes("# Zertifizierungsstelle für alle\n".encode() + Authority().pem + Authority("B").pem)
     assert len(Authorities("ca", path).context().get_ca_certs()) == 2
 
 
 def test_the_context_is_another_only_when_the_file_is(tmp_path: Path) -> None:
-    """What cannot be read, or is gone, keeps the one before, and is told once."""
+    """The context is rebuilt only if the file changes.
+
+    A file that is broken or missing keeps the previous context and is logged once.
+    """
     path = Authority().write(tmp_path / "ca.pem")
     found = Authorities("ca", path)
     first = found.context()

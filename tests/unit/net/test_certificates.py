@@ -1,4 +1,4 @@
-"""Certificates in files: what is told of those that are not usable, and what a port shows when they change."""
+"""Tests of certificates in files: messages for unusable ones, and what a port shows when the files change."""
 
 import asyncio
 import os
@@ -29,7 +29,7 @@ CHECK = health_pb2.HealthCheckRequest()
 
 
 class Files:
-    """A certificate and an authority in files."""
+    """A certificate and an authority in files of a folder."""
 
     def __init__(self, folder: Path, *, mutual: bool = False) -> None:
         self.folder = folder
@@ -46,7 +46,7 @@ class Files:
         return pair
 
     def channel(self, port: int, client: Pair | None = None, authority: Authority | None = None) -> grpc.aio.Channel:
-        """One of its own, that shares no connection."""
+        """Return a gRPC channel to the port that shares no connection with others."""
         ca = (authority or self.authority).pem
         credentials = grpc.ssl_channel_credentials(ca, client and client.key, client and client.certificate)
         return grpc.aio.secure_channel(f"127.0.0.1:{port}", credentials, options=[("grpc.use_local_subchannel_pool", 1)])
@@ -69,8 +69,8 @@ async def serving(certificates: Certificates) -> AsyncIterator[int]:
         await server.stop(0, lambda: None)
 
 
-def shown(port: int, name: str = "localhost") -> int:
-    """The serial number of the certificate that a new connection is shown."""
+def served_serial(port: int, name: str = "localhost") -> int:
+    """Return the serial number of the certificate that a new connection gets."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     with (
@@ -93,7 +93,7 @@ async def healthy(channel: grpc.aio.Channel) -> bool:
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
-# What is not usable
+# Unusable files
 
 
 def _encrypted(pair: Pair) -> bytes:
@@ -119,10 +119,10 @@ def _encrypted(pair: Pair) -> bytes:
         ("client_ca", "ca.crt", lambda _: b"none", "holds no certificate in PEM"),
     ],
 )
-def test_a_file_that_is_not_usable_is_told(
+def test_an_unusable_file_is_refused_by_name(
     tmp_path: Path, setting: str, file: str, damage: Callable[[Pair], bytes] | None, words: str
 ) -> None:
-    """In one line, with the setting and the file, and nothing of what is in it."""
+    """An unusable file is a `ConfigError` of one line with the setting and the file, and without its content."""
     files = Files(tmp_path, mutual=True)
     path = tmp_path / file
     if damage is None:
@@ -137,7 +137,7 @@ def test_a_file_that_is_not_usable_is_told(
 
 
 def test_all_that_is_named_is_checked(files: Files) -> None:
-    """The edge's own files, and those that it knows the server by."""
+    """All configured files are checked: those of the edge, and those for its upstream."""
     pair = files.config.model_dump(include={"certificate", "key"})
     ca = files.authority.write(files.folder / "ca.crt")
     upstream = {"address": "server:1", "tls": {"ca": ca, "server_name": "server", **pair}}
@@ -150,25 +150,25 @@ def test_all_that_is_named_is_checked(files: Files) -> None:
         tls.check(Config(rest={"tls": pair, "upstream": upstream}))
 
 
-# A port
+# Certificates of a port
 
 
 async def test_a_new_certificate_is_shown_to_new_connections(files: Files) -> None:
-    """At the next handshake, without a restart; a stream that is going on goes on."""
+    """A new certificate is used from the next handshake on, without a restart. Open streams go on."""
     first = files.write(files.pair())
     async with serving(Certificates("grpc.tls", files.config)) as port, files.channel(port) as channel:
         watch = health_pb2_grpc.HealthStub(channel).Watch(CHECK)
         assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
-        assert await asyncio.to_thread(shown, port) == first.serial
+        assert await asyncio.to_thread(served_serial, port) == first.serial
         second = files.write(files.pair())
-        assert await asyncio.to_thread(shown, port) == second.serial
+        assert await asyncio.to_thread(served_serial, port) == second.serial
         assert await healthy(files.channel(port))
         assert not watch.done()
         assert await health_pb2_grpc.HealthStub(channel).Check(CHECK)
 
 
 async def test_a_mounted_secret_is_replaced_as_kubernetes_does(tmp_path: Path) -> None:
-    """By a symbolic link of the folder that comes to point elsewhere: the files themselves are never touched."""
+    """A certificate is noticed that Kubernetes replaces by changing a symbolic link to the folder, with the files unchanged."""
     authority = Authority()
     pairs = []
     for number in (1, 2):
@@ -181,14 +181,17 @@ async def test_a_mounted_secret_is_replaced_as_kubernetes_does(tmp_path: Path) -
         (tmp_path / name).symlink_to(f"..data/{name}")
     config = TlsConfig(certificate=tmp_path / "tls.crt", key=tmp_path / "tls.key")
     async with serving(Certificates("grpc.tls", config)) as port:
-        assert await asyncio.to_thread(shown, port) == pairs[0].serial
+        assert await asyncio.to_thread(served_serial, port) == pairs[0].serial
         (tmp_path / "..new").symlink_to("..2")
         (tmp_path / "..new").replace(tmp_path / "..data")
-        assert await asyncio.to_thread(shown, port) == pairs[1].serial
+        assert await asyncio.to_thread(served_serial, port) == pairs[1].serial
 
 
 async def test_a_broken_pair_keeps_the_one_before(files: Files) -> None:
-    """Half a file, a key of another certificate, no file: told once each, and mended by the next good pair."""
+    """A broken or missing file, or a key of another certificate, keeps the previous pair and is logged once.
+
+    The next valid pair is used.
+    """
     first = files.write(files.pair())
     async with serving(Certificates("grpc.tls", files.config)) as port:
         with capture_logs() as lines:
@@ -202,9 +205,9 @@ async def test_a_broken_pair_keeps_the_one_before(files: Files) -> None:
                 else:
                     replace(path, data)
                 for _ in range(2):
-                    assert await asyncio.to_thread(shown, port) == first.serial
+                    assert await asyncio.to_thread(served_serial, port) == first.serial
             last = files.write(files.pair())
-            assert await asyncio.to_thread(shown, port) == last.serial
+            assert await asyncio.to_thread(served_serial, port) == last.serial
     assert [line["event"] for line in lines][:3] == ["certificate_not_read"] * 3
     assert lines[-1]["event"] == "certificate_read"
     assert all(line["older_one_used"] for line in lines[:3])
@@ -213,7 +216,7 @@ async def test_a_broken_pair_keeps_the_one_before(files: Files) -> None:
 
 @pytest.mark.parametrize("client", ["none", "stranger", "expired", "good"])
 async def test_only_a_caller_with_a_good_certificate_connects(tmp_path: Path, client: str) -> None:
-    """Where one is asked for; after a change of the authority it is the new one that counts."""
+    """With a client authority, only callers with a valid certificate of it connect. A changed authority holds at once."""
     files = Files(tmp_path, mutual=True)
     pairs = {
         "none": None,
@@ -232,7 +235,7 @@ async def test_only_a_caller_with_a_good_certificate_connects(tmp_path: Path, cl
 
 
 async def test_a_caller_does_not_take_another_for_the_server(files: Files) -> None:
-    """Neither one whose authority it does not know, nor one of another name."""
+    """A caller refuses a server of an unknown authority or another name."""
     async with serving(Certificates("grpc.tls", files.config)) as port:
         assert not await healthy(files.channel(port, authority=Authority()))
         files.write(files.pair("other.test"))
@@ -240,14 +243,14 @@ async def test_a_caller_does_not_take_another_for_the_server(files: Files) -> No
 
 
 async def test_plain_text_is_refused(files: Files) -> None:
-    """On a port with TLS, a caller without is not answered."""
+    """A port with TLS does not answer callers without it."""
     async with serving(Certificates("grpc.tls", files.config)) as port:
         assert not await healthy(grpc.aio.insecure_channel(f"127.0.0.1:{port}"))
         assert await healthy(files.channel(port))
 
 
 async def test_a_unix_socket_is_only_this_users(tmp_path: Path) -> None:
-    """Whatever the umask: nobody else can connect."""
+    """A unix socket has mode 0600, whatever the umask."""
     path = tmp_path / "server.sock"
     before = os.umask(0)
     server = Server(CallInterceptor(KeyRing([]), {}, {}), [])
@@ -261,34 +264,37 @@ async def test_a_unix_socket_is_only_this_users(tmp_path: Path) -> None:
     await server.stop(0, lambda: None)
 
 
-# Time
+# Expiry
 
 
-def test_the_end_of_a_certificate_is_told_in_advance(files: Files) -> None:
-    """Once a day from thirty days before, and as an error when it has come; a new one ends it."""
+def test_the_expiry_of_a_certificate_is_logged_in_advance(files: Files) -> None:
+    """A warning is logged once a day from thirty days before a certificate expires, and an error afterwards.
+
+    A new certificate ends that.
+    """
     now = 0.0
     certificates = Certificates("grpc.tls", files.config, clock=lambda: now)
     ends = tls.read("grpc.tls", files.config).ends
     day = DAY.total_seconds()
 
-    def told(at: float) -> list[str]:
+    def events_at(at: float) -> list[str]:
         nonlocal now
         now = at
         with capture_logs() as lines:
             certificates.refresh()
         return [f"{line['log_level']} {line['event']}" for line in lines if line["event"] != "certificate_read"]
 
-    assert told(ends - 31 * day) == []
-    assert told(ends - 29 * day) == ["warning certificate_ends_soon"]
-    assert told(ends - 28.5 * day) == []
-    assert told(ends - 27.9 * day) == ["warning certificate_ends_soon"]
-    assert told(ends + 1) == ["error certificate_has_ended"]
+    assert events_at(ends - 31 * day) == []
+    assert events_at(ends - 29 * day) == ["warning certificate_ends_soon"]
+    assert events_at(ends - 28.5 * day) == []
+    assert events_at(ends - 27.9 * day) == ["warning certificate_ends_soon"]
+    assert events_at(ends + 1) == ["error certificate_has_ended"]
     files.write(files.pair(days=4000))
-    assert told(ends + 2) == []
+    assert events_at(ends + 2) == []
 
 
 def test_a_certificate_of_a_day_is_not_always_about_to_end(files: Files) -> None:
-    """What is renewed every few hours is told of in the last fifth of its time."""
+    """A short-lived certificate is reported only in the last fifth of its lifetime."""
     files.write(files.pair(days=1, age=0))
     ends = tls.read("grpc.tls", files.config).ends
     now = ends - 6 * 3600
@@ -300,8 +306,8 @@ def test_a_certificate_of_a_day_is_not_always_about_to_end(files: Files) -> None
     assert [line["event"] for line in lines] == ["certificate_read", "certificate_ends_soon"]
 
 
-def test_files_that_are_not_there_are_told_once(files: Files) -> None:
-    """What only watches them goes on, and reads them when they come."""
+def test_missing_files_are_logged_once(files: Files) -> None:
+    """Missing files are logged once by a process that only watches them, and are read when they appear."""
     files.config.key.unlink()
     certificates = Certificates("rest.tls", files.config)
     with capture_logs() as lines:

@@ -1,4 +1,7 @@
-"""What leaves byte for byte, and what comes back, over real sockets. Failures and connections are tested where they are used."""
+"""Tests of the HTTP client over real sockets: the exact bytes of requests, and what comes back.
+
+Failures and connections are tested in the modules that use the client.
+"""
 
 import asyncio
 import gzip
@@ -18,7 +21,7 @@ from tests.waiting import until
 
 
 class Resolver(AbstractResolver):
-    """Raises for every name."""
+    """A resolver that raises `error` for every name."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -39,7 +42,7 @@ async def client() -> AsyncIterator[Client]:
 
 @pytest.mark.parametrize("size", [0, 5, 2**20])
 async def test_what_is_sent(client: Client, size: int) -> None:
-    """The URL as it is written, the headers in their case and number, the body with its length, and else only `Host`."""
+    """A request has the URL as written, the headers with their case and repetitions, the body with its length, and `Host`."""
     received: asyncio.Queue[bytes] = asyncio.Queue()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -63,7 +66,7 @@ async def test_what_is_sent(client: Client, size: int) -> None:
 
 
 async def test_what_comes_back(client: Client) -> None:
-    """An encoded body, a redirect and headers that come twice are handed on as they came."""
+    """An encoded body, a redirect and repeated headers are returned as they came."""
     packed = gzip.compress(b"hats")
     async with OddUpstream() as upstream:
         upstream.default = [answer(packed, "302 Found", "a/b", "Content-Encoding: gzip", "location: /y", "x-a: 1", "X-A: 2")]
@@ -74,16 +77,16 @@ async def test_what_comes_back(client: Client) -> None:
 
 
 async def test_a_resolver_decides_where_to_connect_to() -> None:
-    """Its refusal is told as it is; that there is no address is out of reach."""
-    for error, told in ((PermissionDenied("no"), PermissionDenied), (OSError("none"), ProviderUnavailable)):
+    """An error of the resolver is passed on, but `OSError` becomes `ProviderUnavailable`."""
+    for error, expected in ((PermissionDenied("no"), PermissionDenied), (OSError("none"), ProviderUnavailable)):
         client = Client(connect_timeout=5, read_timeout=5, keep_alive=1, resolver=Resolver(error))
-        with pytest.raises(told):
+        with pytest.raises(expected):
             await client.post("acme", URL("http://models.test/"), {}, b"")
         await client.close()
 
 
 async def test_closing_may_come_twice_and_before_the_first_call(client: Client) -> None:
-    """It ends what there is."""
+    """The client may be closed before its first call, be used again, and be closed twice."""
     await client.close()
     async with OddUpstream() as upstream:
         upstream.default = [answer(b"ok")]
@@ -96,7 +99,7 @@ async def test_closing_may_come_twice_and_before_the_first_call(client: Client) 
 
 
 async def test_a_request_belongs_to_the_trace_that_is_passed_on(client: Client) -> None:
-    """In headers of its own; without one there are none."""
+    """A request has the headers of the outgoing trace, and none of them without a trace."""
     async with OddUpstream() as upstream:
         upstream.script("m", [answer(b"{}")])
 
@@ -113,8 +116,8 @@ async def test_a_request_belongs_to_the_trace_that_is_passed_on(client: Client) 
     assert not untraced.keys() & {"traceparent", "tracestate"}
 
 
-async def test_what_has_come_and_was_not_read_is_told(client: Client) -> None:
-    """For as long as the answer is open; it is bounded, however large the answer."""
+async def test_received_bytes_that_are_not_read_are_counted(client: Client) -> None:
+    """`buffered` counts received bytes that are not read yet. It is bounded, and 0 after the answer is closed."""
     assert client.buffered == 0
     async with OddUpstream() as upstream:
         upstream.script("m", [answer(b"x" * 4 * 2**20)])

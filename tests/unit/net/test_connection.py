@@ -1,4 +1,4 @@
-"""Requests that meet the close of an idle connection, over real sockets."""
+"""Tests, over real sockets, of requests that meet the close of an idle connection."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -44,21 +44,24 @@ async def ask(transport: Transport, upstream: OddUpstream, body: bytes = BODY) -
 async def test_a_request_that_crosses_a_close_is_sent_again(
     upstream: OddUpstream, transport: Transport, size: int, idle: int
 ) -> None:
-    """On a new connection, though others of the same age are idle too; the host reads it once, whatever its size."""
+    """A request that crosses the close of its idle connection is sent again on a new one, whatever its size.
+
+    The host reads it once.
+    """
     async with asyncio.TaskGroup() as group:
         for _ in range(idle):
             group.create_task(ask(transport, upstream))
     assert (upstream.connections, upstream.open_connections) == (idle, idle)
     upstream.requests.clear()
     for connection in list(upstream._open):
-        connection.drop()  # nothing is awaited until the request is on its way
+        connection.drop()  # there is no await before the request is sent
     assert await ask(transport, upstream, b"x" * size) == b"ok"
     assert [len(request.body) for request in upstream.requests] == [size]
     assert upstream.connections == idle + 1
 
 
 async def test_it_is_sent_again_on_no_other_idle_connection(upstream: OddUpstream, transport: Transport) -> None:
-    """Though one is still open: it may be the next to be closed."""
+    """The request is sent again on a new connection and not on another idle one, which may be closed next."""
     async with asyncio.TaskGroup() as group:
         for _ in range(2):
             group.create_task(ask(transport, upstream))
@@ -73,7 +76,7 @@ async def test_it_is_sent_again_on_no_other_idle_connection(upstream: OddUpstrea
 
 @pytest.mark.parametrize("end", [CUT, RESET])
 async def test_it_is_sent_again_once(upstream: OddUpstream, transport: Transport, end: Step) -> None:
-    """A host that closes at once, and again on the new connection, has failed."""
+    """A request is sent again once; if the new connection is closed too, it fails."""
     await ask(transport, upstream)
     upstream.default = [end]
     with pytest.raises(ProviderUnavailable):
@@ -83,7 +86,7 @@ async def test_it_is_sent_again_once(upstream: OddUpstream, transport: Transport
 
 @pytest.mark.parametrize("end", [CUT, RESET])
 async def test_a_new_connection_that_is_closed_is_a_failure(upstream: OddUpstream, transport: Transport, end: Step) -> None:
-    """It was not idle: the host had the request, or will not have it."""
+    """A request on a new connection that is closed is not sent again."""
     upstream.default = [end]
     with pytest.raises(ProviderUnavailable):
         await ask(transport, upstream)
@@ -104,7 +107,10 @@ async def test_a_new_connection_that_is_closed_is_a_failure(upstream: OddUpstrea
 async def test_what_a_host_may_have_read_is_not_sent_again(
     upstream: OddUpstream, transport: Transport, steps: list[Step], kind: type[Exception], end: Step
 ) -> None:
-    """It closed later than a close that crossed the request could come, or answered something: a call may have been made."""
+    """A request that the host may have processed is not sent again.
+
+    That is so if the host answered anything, or closed too late to have missed the request.
+    """
     await ask(transport, upstream)
     upstream.default = [*steps, end]
     with pytest.raises(kind):
@@ -113,7 +119,7 @@ async def test_what_a_host_may_have_read_is_not_sent_again(
 
 
 async def test_an_idle_connection_is_closed_before_its_host_does(upstream: OddUpstream) -> None:
-    """By default sooner than the five seconds of common hosts."""
+    """An idle connection is closed after `keep_alive`, by default sooner than the five seconds of common hosts."""
     assert ProviderConfig().keep_alive < 5
     transport = Transport("acme", ProviderConfig(keep_alive=0.05))
     await ask(transport, upstream)
@@ -126,12 +132,12 @@ async def test_an_idle_connection_is_closed_before_its_host_does(upstream: OddUp
 
 
 async def test_the_read_timeout_of_a_large_reply_does_not_outlive_it(upstream: OddUpstream) -> None:
-    """A connection that waits for its next request has no timer, which would fail that one, though reading paused at the end."""
+    """After a large reply an idle connection has no read timer left, which would fail the next request."""
     transport = Transport("acme", ProviderConfig(read_timeout=0.5, keep_alive=60))
     upstream.script("large", [answer(b"x" * 3_000_000)])
     async with transport.post(URL(upstream.base_url), {}, b'{"model": "large"}') as reply:
         async for _ in reply:
-            await until_later(0.005)  # more has arrived by then than is taken at once
+            await until_later(0.005)  # by then more has arrived than one read takes
     await until_later(0.6)
     assert await ask(transport, upstream) == b"ok"
     assert upstream.connections == 1
@@ -139,7 +145,7 @@ async def test_the_read_timeout_of_a_large_reply_does_not_outlive_it(upstream: O
 
 
 async def until_later(seconds: float) -> None:
-    """Until a timer that was set before, for no longer, has fired."""
+    """Wait so many seconds, so that timers that were set before have fired."""
     later = asyncio.Event()
     asyncio.get_running_loop().call_later(seconds, later.set)
     await later.wait()

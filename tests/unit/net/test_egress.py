@@ -1,4 +1,4 @@
-"""Which targets and addresses may be reached."""
+"""Tests of which targets and addresses the proxy may reach."""
 
 import ipaddress
 import socket
@@ -43,7 +43,7 @@ POLICY = EgressPolicy(
         ("https://[::1]:9443/v1", "https://[::1]:9443/v1"),
         ("https://10.0.0.5/v1", "https://10.0.0.5/v1"),
         ("https://xn--bcher-kva.example/v1", "https://xn--bcher-kva.example/v1"),
-        # A host alone: scheme, port and path are the list's, or else the dialect's.
+        # A host alone gets scheme, port and path from the list, or else from the dialect.
         ("api.openai.com", "https://api.openai.com/base"),
         ("api.openai.com:443", "https://api.openai.com/base"),
         ("api.openai.com/v2", "https://api.openai.com/v2"),
@@ -59,7 +59,7 @@ POLICY = EgressPolicy(
     ],
 )
 def test_what_is_on_the_list_is_reached(written: str, url: str) -> None:
-    """In one form, however it is written."""
+    """An allowed target or an alias gives one normal form of URL, however it is written."""
     assert POLICY.target(written, default_path="/base").url == url
 
 
@@ -72,15 +72,15 @@ def test_what_is_on_the_list_is_reached(written: str, url: str) -> None:
         "http://api.openai.com",  # another scheme
         "http://api.openai.com:443",
         "https://api.openai.com:8443",  # another port
-        "https://openrouter.ai",  # above the path
+        "https://openrouter.ai",  # a parent of the allowed path
         "https://openrouter.ai/api",
-        "https://openrouter.ai/api/v12",  # no whole segment
+        "https://openrouter.ai/api/v12",  # only part of a segment is equal
         "http://models.internal:8001/v1",
         "http://models.internal/v1",
         "http://127.0.0.1:9001",
         "http://127.0.0.1",
         "http://127.0.0.2:9000",
-        "http://localhost:9000",  # the same address, but not the same name
+        "http://localhost:9000",  # the same address by another name
         "http://[::1]:9000",
         "http://[::]:9000",
         "http://0.0.0.0:9000",
@@ -101,11 +101,11 @@ def test_what_is_on_the_list_is_reached(written: str, url: str) -> None:
         "models.internal:8001",
         "evil.example",
         "169.254.169.254",
-        "Default",  # an alias is what it is
+        "Default",  # aliases are case-sensitive
     ],
 )
 def test_what_is_not_on_the_list_is_refused(written: str) -> None:
-    """Well-formed or not makes a difference to the caller, not to the target."""
+    """A well-formed target that is not allowed raises `PermissionDenied`."""
     with pytest.raises(PermissionDenied):
         POLICY.target(written)
 
@@ -126,7 +126,7 @@ def test_what_is_not_on_the_list_is_refused(written: str) -> None:
         "javascript:alert(1)",
         "unix:/run/docker.sock",
         "https+unix://api.openai.com",
-        # User names, and what different readers take for one.
+        # User names, and text that some parsers read as one.
         "https://user@api.openai.com",
         "https://user:password@api.openai.com/v1",
         "https://api.openai.com@evil.example",
@@ -151,7 +151,7 @@ def test_what_is_not_on_the_list_is_refused(written: str) -> None:
         "https://api.open\tai.com",
         "https://api.openai.com\0.evil.example",
         "https://api.openai.com/v1\x7f",
-        # What is still encoded after one decoding.
+        # Characters that are still encoded after one decoding.
         "https%3A%2F%2Fapi.openai.com",
         "https://api%2eopenai.com",
         "https://api.openai.com/%2e%2e/x",
@@ -175,7 +175,7 @@ def test_what_is_not_on_the_list_is_refused(written: str) -> None:
         "https://api..openai.com",
         "https://.",
         "..",
-        # Numbers that some readers take for 127.0.0.1 or 169.254.169.254.
+        # Numbers that some parsers read as 127.0.0.1 or 169.254.169.254.
         "http://2130706433:9000",
         "http://0x7f000001:9000",
         "http://0x7f.0.0.1:9000",
@@ -208,7 +208,7 @@ def test_what_is_not_on_the_list_is_refused(written: str) -> None:
         "http://1e9:9000/../",
         "http://api.openai.0x7f",
         "2852039166",
-        # IPv6 in other forms, with zones, and with IPv4 in it.
+        # IPv6 in other forms, with zones, and with an embedded IPv4 address.
         "https://[0:0:0:0:0:0:0:1]:9443",
         "https://[::01]:9443",
         "https://[::0001]:9443",
@@ -265,7 +265,7 @@ def test_what_is_not_on_the_list_is_refused(written: str) -> None:
         "https://api.openai.com:https",
         "https://api.openai.com:443:80",
         "https://api.openai.com:\uff14\uff14\uff13",
-        # Names that are none.
+        # Invalid names.
         "https://-api.openai.com",
         "https://api-.openai.com",
         "https://api_openai.com",
@@ -276,14 +276,17 @@ def test_what_is_not_on_the_list_is_refused(written: str) -> None:
     ],
 )
 def test_what_could_be_read_in_two_ways_is_refused(written: str) -> None:
-    """As malformed: nothing is repaired."""
+    """A target that parsers might read in different ways raises `InvalidRequest`, which does not repeat it.
+
+    Nothing is corrected.
+    """
     with pytest.raises(InvalidRequest) as caught:
         POLICY.target(written)
     assert written.strip() not in caught.value.message or len(written.strip()) < 3, "it may hold a secret"
 
 
-def test_with_no_list_nothing_is_reached() -> None:
-    """The default."""
+def test_no_target_is_allowed_by_default() -> None:
+    """By default no target is allowed."""
     policy = EgressPolicy(ProxyConfig())
     for written in ("https://api.openai.com/v1", "api.openai.com", "default", "http://127.0.0.1:80"):
         with pytest.raises(PermissionDenied):
@@ -295,8 +298,8 @@ def test_with_no_list_nothing_is_reached() -> None:
     ["", "api.openai.com", "https://", "https://*.openai.com", "https://a@b.example", "https://b.example/?x", "http://0177.0.0.1",
      "http://0.0.0.0:80", "http://[::]:80", "http://224.0.0.1:80", "https://b.example:0", "https://b.example/../x"],
 )  # fmt: skip
-def test_an_entry_that_is_no_base_url_is_told_at_start(entry: str) -> None:
-    """In the list and among the aliases, by name."""
+def test_an_entry_that_is_not_a_base_url_is_refused_at_start(entry: str) -> None:
+    """An allowed entry or alias that is not a base URL is a `ConfigError` that names it."""
     with pytest.raises(ConfigError, match=r"^proxy\.allow\.0: "):
         EgressPolicy(ProxyConfig(allow=(entry,)))
     with pytest.raises(ConfigError, match=r"^proxy\.aliases\.mine: "):
@@ -369,36 +372,36 @@ NEVER = [
     ],
 )
 def test_every_kind_of_address_is_known(address: str, expected: AddressKind) -> None:
-    """Public, inside, or neither."""
+    """Each address is classified as public, private or forbidden."""
     assert classify(ipaddress.ip_address(address)) is expected
 
 
 def scripted(*answers: Sequence[str]) -> tuple[PinnedResolver, list[tuple[str, int]]]:
-    """A resolver whose system answers so, one look-up after the other, and what it was asked."""
-    asked: list[tuple[str, int]] = []
+    """Return a resolver with these answers, one for each look-up, and the list of its look-ups."""
+    lookups: list[tuple[str, int]] = []
 
     async def lookup(host: str, port: int) -> Sequence[str]:
-        asked.append((host, port))
-        return answers[len(asked) - 1]
+        lookups.append((host, port))
+        return answers[len(lookups) - 1]
 
-    return PinnedResolver(POLICY, lookup), asked
+    return PinnedResolver(POLICY, lookup), lookups
 
 
 async def test_the_addresses_that_were_checked_are_the_ones_handed_out() -> None:
-    """As numbers, in their order, after one look-up."""
-    resolver, asked = scripted(["93.184.216.34", "2606:4700::1111"])
+    """The resolver returns the checked addresses as numbers, in order, after one look-up."""
+    resolver, lookups = scripted(["93.184.216.34", "2606:4700::1111"])
     results = await resolver.resolve("api.openai.com", 443)
     assert [(r["hostname"], r["host"], r["port"], r["family"]) for r in results] == [
         ("api.openai.com", "93.184.216.34", 443, socket.AF_INET),
         ("api.openai.com", "2606:4700::1111", 443, socket.AF_INET6),
     ]
     assert all(r["flags"] & socket.AI_NUMERICHOST for r in results)
-    assert asked == [("api.openai.com", 443)]
+    assert lookups == [("api.openai.com", 443)]
 
 
 @pytest.mark.parametrize("address", [*PRIVATE, *NEVER])
-async def test_a_public_name_that_stands_for_something_inside_is_refused(address: str) -> None:
-    """Also if only one of its addresses does."""
+async def test_a_name_with_a_private_address_is_refused(address: str) -> None:
+    """A name is refused if any of its addresses is private or forbidden."""
     for answer in ([address], ["93.184.216.34", address], [address, "93.184.216.34"]):
         resolver, _ = scripted(answer)
         with pytest.raises(PermissionDenied) as caught:
@@ -408,7 +411,7 @@ async def test_a_public_name_that_stands_for_something_inside_is_refused(address
 
 @pytest.mark.parametrize(("host", "port"), [("models.internal", 8000), ("public.example", 443), ("llm.internal", 9001)])
 async def test_a_name_with_its_port_on_the_list_may_be_inside(host: str, port: int) -> None:
-    """At that port, and nowhere that no name may stand for."""
+    """A name that is allowed with its port may have private addresses at that port, but never forbidden ones."""
     for address in (*PRIVATE, *PUBLIC):
         resolver, _ = scripted([address])
         assert [r["host"] for r in await resolver.resolve(host, port)] == [address]
@@ -422,19 +425,19 @@ async def test_a_name_with_its_port_on_the_list_may_be_inside(host: str, port: i
             await resolver.resolve(host, port)
 
 
-async def test_a_name_that_means_something_else_the_second_time_gains_nothing() -> None:
-    """DNS rebinding: every look-up is checked, and what is handed out was checked in that one."""
-    resolver, asked = scripted(["93.184.216.34"], ["169.254.169.254"], ["127.0.0.1"], ["93.184.216.34"])
+async def test_every_look_up_is_checked_by_itself() -> None:
+    """Every look-up is checked by itself, so that DNS rebinding has no effect."""
+    resolver, lookups = scripted(["93.184.216.34"], ["169.254.169.254"], ["127.0.0.1"], ["93.184.216.34"])
     assert [r["host"] for r in await resolver.resolve("api.openai.com", 443)] == ["93.184.216.34"]
     for _ in range(2):
         with pytest.raises(PermissionDenied):
             await resolver.resolve("api.openai.com", 443)
     assert [r["host"] for r in await resolver.resolve("api.openai.com", 443)] == ["93.184.216.34"]
-    assert len(asked) == 4
+    assert len(lookups) == 4
 
 
 async def test_a_name_without_an_address_is_an_error_of_the_network() -> None:
-    """Of the family that was asked for, too."""
+    """A name without an address, or without one of the wanted family, raises `OSError`."""
     resolver, _ = scripted([], ["93.184.216.34"])
     with pytest.raises(OSError, match="no address"):
         await resolver.resolve("api.openai.com", 443)
@@ -444,7 +447,7 @@ async def test_a_name_without_an_address_is_an_error_of_the_network() -> None:
 
 
 async def test_the_system_is_asked_by_default() -> None:
-    """The name of this machine is inside."""
+    """By default the system resolves names; `localhost` is private and allowed only with its port."""
     resolver = PinnedResolver(EgressPolicy(ProxyConfig(allow=("http://localhost:9000",))))
     assert {r["host"] for r in await resolver.resolve("localhost", 9000)} <= {"127.0.0.1", "::1"}
     with pytest.raises(AntiphonError):

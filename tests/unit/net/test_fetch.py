@@ -1,4 +1,4 @@
-"""Documents by GET, over real sockets."""
+"""Tests of fetching documents by GET, over real sockets."""
 
 import asyncio
 import gzip
@@ -30,7 +30,7 @@ async def get(fetcher: Fetcher, upstream: OddUpstream, *steps: Step, limit: int 
 
 
 async def test_what_is_sent(upstream: OddUpstream, fetcher: Fetcher) -> None:
-    """The URL as it is written, the caller's headers, and `host`; no cookie is kept."""
+    """A request has the URL as written, the caller's headers and `host`; cookies are not kept."""
     for _ in range(2):
         assert await get(fetcher, upstream, answer(b"hats", "200 OK", "text/plain", "set-cookie: a=b")) == b"hats"
     for request in upstream.requests:
@@ -55,8 +55,11 @@ async def test_what_is_sent(upstream: OddUpstream, fetcher: Fetcher) -> None:
         ([RESET], "cut off"),
     ],
 )
-async def test_what_cannot_be_had_is_told(upstream: OddUpstream, fetcher: Fetcher, steps: list[Step], why: str) -> None:
-    """A status, a redirect, too much, a cut, no HTTP: with the reason, and without the address. Nothing is asked twice."""
+async def test_a_failed_fetch_has_its_reason(upstream: OddUpstream, fetcher: Fetcher, steps: list[Step], why: str) -> None:
+    """An error status, a redirect, a large, cut or invalid answer raises `FetchFailed` with the reason and without the address.
+
+    The request is sent once.
+    """
     with pytest.raises(FetchFailed, match=why) as raised:
         await get(fetcher, upstream, *steps)
     assert "127.0.0.1" not in str(raised.value)
@@ -64,19 +67,19 @@ async def test_what_cannot_be_had_is_told(upstream: OddUpstream, fetcher: Fetche
 
 
 async def test_nobody_listens(fetcher: Fetcher, unused_tcp_port: int) -> None:
-    """A closed port, and a name that does not exist, are out of reach."""
+    """A closed port and an unknown name raise `FetchFailed` as out of reach."""
     for url in (f"http://127.0.0.1:{unused_tcp_port}/", "http://name.invalid/"):
         with pytest.raises(FetchFailed, match="out of reach"):
             await fetcher.get(httpx2.URL(url), {}, 1000)
 
 
 async def test_an_encoded_document_is_decoded(upstream: OddUpstream, fetcher: Fetcher) -> None:
-    """Although no encoding is asked for."""
+    """An encoded document is decoded, although no encoding was asked for."""
     assert await get(fetcher, upstream, answer(gzip.compress(b"hats"), "200 OK", "a/b", "content-encoding: gzip")) == b"hats"
 
 
 async def test_a_time_out_of_the_caller_drops_the_connection(upstream: OddUpstream, fetcher: Fetcher) -> None:
-    """And leaves no task."""
+    """If the caller times out, the connection is dropped and no task is left."""
     tasks = asyncio.all_tasks()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
@@ -88,7 +91,7 @@ async def test_a_time_out_of_the_caller_drops_the_connection(upstream: OddUpstre
 async def test_proxies_of_the_environment_are_not_used(
     upstream: OddUpstream, fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One would see the tokens."""
+    """Proxies of the environment are not used, because they would see the tokens."""
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     assert await get(fetcher, upstream, answer(b"hats")) == b"hats"

@@ -1,4 +1,4 @@
-"""POSTs over real sockets: what is sent, what goes wrong, and when connections are let go of."""
+"""Tests of POSTs over real sockets: what is sent, what goes wrong, and when connections are released."""
 
 import asyncio
 import contextlib
@@ -38,7 +38,7 @@ def post(transport: Transport, upstream: OddUpstream, steps: Sequence[Step], **h
 
 
 async def test_what_is_sent(upstream: OddUpstream, transport: Transport) -> None:
-    """The body, the caller's headers, and nothing but what HTTP needs besides."""
+    """A request has the body, the caller's headers and only the headers that HTTP needs."""
     async with post(transport, upstream, [answer(b"ok", "200 OK", "text/plain", "x-a: b")], **{"x-key": "ü"}) as reply:
         assert (reply.status, reply.headers["X-A"], await reply.read()) == (200, "b", b"ok")
     (request,) = upstream.requests
@@ -50,7 +50,7 @@ async def test_what_is_sent(upstream: OddUpstream, transport: Transport) -> None
 
 
 async def test_large_bodies(upstream: OddUpstream, transport: Transport) -> None:
-    """A large body arrives whole, with its length."""
+    """A large body arrives completely, with its length in the header."""
     upstream.default = [answer(b"ok")]
     for size in (2**20 - 1, 2**20, 30_000_000):
         async with transport.post(URL(upstream.base_url), {}, b"x" * size) as reply:
@@ -70,7 +70,7 @@ async def test_no_redirect_is_followed_and_no_cookie_kept(upstream: OddUpstream,
 
 
 async def test_a_finished_reply_keeps_its_connection(upstream: OddUpstream, transport: Transport) -> None:
-    """The connection of a reply that was read to its end is used again; also if the body's own end comes a little later."""
+    """The connection of a reply that was read to its end is used again, even if the end of the body comes a little later."""
     ended = asyncio.Event()
     scripts: list[list[Step]] = [[head(), chunk(b"a"), LAST], [head(), chunk(b"a"), ended, LAST]]
     for steps in scripts:
@@ -85,7 +85,10 @@ async def test_a_finished_reply_keeps_its_connection(upstream: OddUpstream, tran
 
 
 async def test_the_end_of_a_body_keeps_nobody_waiting(upstream: OddUpstream, transport: Transport) -> None:
-    """Leaving a finished reply whose body is open takes no time and leaves no task; closing the transport drops it at once."""
+    """Leaving a finished reply whose body is still open does not wait and leaves no task.
+
+    Closing the transport drops the connection.
+    """
     turns: list[int] = []
     async with post(transport, upstream, [head(), chunk(b"a"), HANG]) as reply:
         assert await anext(reply) == b"a"
@@ -101,7 +104,7 @@ async def test_the_end_of_a_body_keeps_nobody_waiting(upstream: OddUpstream, tra
 @pytest.mark.parametrize("body", [b"zz\r\nabc\r\n", b"fffffffffffffffffff\r\nabc\r\n"], ids=["no number", "too large"])
 @pytest.mark.parametrize("end", [CUT, HANG])
 async def test_a_body_that_is_no_http(upstream: OddUpstream, transport: Transport, body: bytes, end: Step) -> None:
-    """Nonsense after the head ends the reply at once: aiohttp alone would leave its reader waiting for ever."""
+    """Invalid bytes in a body end the reply at once; aiohttp alone would wait forever."""
     more = asyncio.Event()
     async with asyncio.timeout(2):
         with pytest.raises(ProviderProtocolError):
@@ -111,7 +114,7 @@ async def test_a_body_that_is_no_http(upstream: OddUpstream, transport: Transpor
 
 
 async def test_connections_are_of_our_protocol(upstream: OddUpstream, transport: Transport) -> None:
-    """Every connection of aiohttp is made by the factory that is replaced here: if it no longer does, the fix above is void."""
+    """The connections of aiohttp are made with our protocol class, on which the test above depends."""
     async with post(transport, upstream, [head(), chunk(b"a"), HANG]) as reply:
         await anext(reply)
         connected = reply._response.connection
@@ -120,16 +123,16 @@ async def test_connections_are_of_our_protocol(upstream: OddUpstream, transport:
 
 
 async def test_a_body_without_end_is_not_waited_for(upstream: OddUpstream, transport: Transport) -> None:
-    """A host that does not end the body of a finished reply loses the connection, soon."""
+    """If a host does not end the body of a finished reply, the connection is dropped within two seconds."""
     async with post(transport, upstream, [head(), chunk(b"a"), HANG]) as reply:
         assert await anext(reply) == b"a"
-        left = time.monotonic()
-    assert await asyncio.wait_for(upstream.left.get(), 5) - left < 2
-    assert time.monotonic() - left < 2
+        left_at = time.monotonic()
+    assert await asyncio.wait_for(upstream.left.get(), 5) - left_at < 2
+    assert time.monotonic() - left_at < 2
 
 
 async def test_an_error_inside_drops_the_connection_at_once(upstream: OddUpstream, transport: Transport) -> None:
-    """Leaving by an exception does not wait for the rest of the body."""
+    """Leaving a reply by an exception drops the connection at once, without waiting for the rest of the body."""
     with pytest.raises(KeyError):
         async with post(transport, upstream, [head(), chunk(b"a"), HANG]) as reply:
             await anext(reply)
@@ -140,7 +143,7 @@ async def test_an_error_inside_drops_the_connection_at_once(upstream: OddUpstrea
 
 @pytest.mark.parametrize("steps", [[HANG], [head(), chunk(b"a"), HANG]], ids=["before the head", "in the body"])
 async def test_cancelling_drops_the_connection_at_once(upstream: OddUpstream, transport: Transport, steps: list[Step]) -> None:
-    """A cancelled call lets go of its connection, whatever it waits for, and leaves no task."""
+    """A cancelled call drops its connection, whatever it waits for, and leaves no task."""
 
     async def call() -> None:
         async with post(transport, upstream, steps) as reply:
@@ -163,7 +166,7 @@ async def test_cancelling_drops_the_connection_at_once(upstream: OddUpstream, tr
 
 
 async def test_cancelled_while_nobody_reads(transport: Transport) -> None:
-    """A request that the host does not read is dropped with what is left of it, not kept open until it is read."""
+    """If a call is cancelled while the host does not read, the connection is dropped with the unsent rest of the request."""
     accepted, deaf = asyncio.Event(), asyncio.Event()
     received = 0
 
@@ -213,7 +216,10 @@ async def test_cancelled_while_nobody_reads(transport: Transport) -> None:
 async def test_failures_before_the_first_byte(
     upstream: OddUpstream, transport: Transport, steps: list[Step], kind: type[ProviderError]
 ) -> None:
-    """A connection that breaks before the answer is out of reach; what is not HTTP is against the protocol."""
+    """A connection that breaks before the answer raises `ProviderUnavailable`.
+
+    An answer that is not HTTP raises `ProviderProtocolError`.
+    """
     with pytest.raises(ProviderError) as raised:
         async with post(transport, upstream, steps):
             pass
@@ -233,7 +239,7 @@ async def test_failures_before_the_first_byte(
     ids=["cut", "reset", "cut in a chunk", "bad chunk", "short of its length"],
 )
 async def test_failures_in_the_body(upstream: OddUpstream, transport: Transport, steps: list[Step]) -> None:
-    """A body that breaks off is a cut, never an end."""
+    """A body that breaks off raises `ProviderProtocolError` and never looks complete."""
     with pytest.raises(ProviderProtocolError):
         async with post(transport, upstream, steps) as reply:
             async for _ in reply:
@@ -241,7 +247,7 @@ async def test_failures_in_the_body(upstream: OddUpstream, transport: Transport,
 
 
 async def test_timeouts(upstream: OddUpstream) -> None:
-    """Silence for longer than the limit is a time-out, before the head and in the body."""
+    """Silence for longer than the read timeout raises `ProviderTimeout`, before the head and in the body."""
     transport = Transport("acme", ProviderConfig(read_timeout=0.05))
     scripts: list[list[Step]] = [[HANG], [head(), HANG], [head(), chunk(b"a"), HANG]]
     for steps in scripts:
@@ -254,7 +260,7 @@ async def test_timeouts(upstream: OddUpstream) -> None:
 
 
 async def test_nobody_listens(transport: Transport) -> None:
-    """A closed port, and a name that does not exist, are out of reach."""
+    """A closed port and an unknown name raise `ProviderUnavailable`."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
@@ -265,7 +271,7 @@ async def test_nobody_listens(transport: Transport) -> None:
 
 
 async def test_connecting_takes_too_long(upstream: OddUpstream, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The limit on connecting holds for the look-up of the name too."""
+    """The connect timeout includes the look-up of the name."""
 
     async def never(*_: object, **__: object) -> None:
         await asyncio.Event().wait()
@@ -280,7 +286,7 @@ async def test_connecting_takes_too_long(upstream: OddUpstream, monkeypatch: pyt
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "GZIP"])
 async def test_encoded_bodies(upstream: OddUpstream, transport: Transport, encoding: str) -> None:
-    """A body that comes encoded is decoded, although none was asked for; one that is not what it says is against the protocol."""
+    """An encoded body is decoded, although no encoding was asked for; one that is invalid raises `ProviderProtocolError`."""
     data = b"data: a\n\n" * 1000
     packed = zlib.compress(data) if encoding == "deflate" else gzip.compress(data)
     for body, good in ((packed, True), (b"nonsense", False)):
@@ -296,7 +302,7 @@ async def test_encoded_bodies(upstream: OddUpstream, transport: Transport, encod
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
 async def test_encoded_bodies_that_are_cut(upstream: OddUpstream, transport: Transport, encoding: str) -> None:
-    """An encoded body that ends before its encoding raises after what came of it, wherever it is cut."""
+    """An encoded body that is cut raises `ProviderProtocolError`, wherever it is cut."""
     data = b"data: a\n\n" * 10
     packed = zlib.compress(data) if encoding == "deflate" else gzip.compress(data)
     for at in range(1, len(packed)):
@@ -306,7 +312,7 @@ async def test_encoded_bodies_that_are_cut(upstream: OddUpstream, transport: Tra
 
 
 async def test_encodings_of_several_kinds(upstream: OddUpstream, transport: Transport) -> None:
-    """A gzip body may have several members and nothings behind them, deflate no head; a few bytes may stand for very many."""
+    """Gzip with several members or trailing zeros, raw deflate, a large ratio and an empty body are all decoded."""
     members = gzip.compress(b"ab") + gzip.compress(b"cd")
     bare = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     large = b"x" * 5_000_000
@@ -324,7 +330,10 @@ async def test_encodings_of_several_kinds(upstream: OddUpstream, transport: Tran
 
 
 async def test_limits_of_reading(upstream: OddUpstream, transport: Transport) -> None:
-    """A body over the limit raises; one that only the log wants is cut, also where it breaks off."""
+    """`read` raises if the body is over the limit.
+
+    `read_some` cuts it, and returns what came if it breaks off or takes too long.
+    """
     async with post(transport, upstream, [answer(b"x" * 100)]) as reply:
         assert await reply.read(100) == b"x" * 100
     with pytest.raises(ProviderProtocolError, match="99 bytes"):
@@ -342,7 +351,7 @@ async def test_limits_of_reading(upstream: OddUpstream, transport: Transport) ->
 
 
 async def test_a_body_that_counts_as_ended(upstream: OddUpstream, transport: Transport) -> None:
-    """A body can be given so long to end; what came by then is read, and taking the limit back waits for it again."""
+    """`end_within` ends the body after so many seconds of silence, and None takes that back. A shorter read timeout ends it too."""
     more = asyncio.Event()
     async with post(transport, upstream, [head(), chunk(b"abc"), more, chunk(b"d"), HANG]) as reply:
         assert await anext(reply) == b"abc"
@@ -361,7 +370,7 @@ async def test_a_body_that_counts_as_ended(upstream: OddUpstream, transport: Tra
 
 
 async def test_peeking(upstream: OddUpstream, transport: Transport) -> None:
-    """What was peeked at is read again; white space before it is passed over."""
+    """Bytes that were peeked at are read again; white space before them is skipped."""
     async with post(transport, upstream, [head(), chunk(b" \n"), chunk(b"\r\n a"), chunk(b"b"), LAST]) as reply:
         begin = await reply.peek()
         assert begin.startswith(b"a")

@@ -1,4 +1,4 @@
-"""What the exceptions of the HTTP client mean."""
+"""Tests of the translation of the HTTP client's exceptions."""
 
 import inspect
 import zlib
@@ -11,9 +11,9 @@ from antiphon.domain.errors import ProviderError, ProviderProtocolError, Provide
 from antiphon.net.http_errors import UpstreamErrors, error_for
 
 NEVER = {
-    # a root, of which only others are raised
+    # a base class; only its subclasses are raised
     aiohttp.ClientError,
-    # of what is not done here: WebSockets
+    # for WebSockets, which are not used
     aiohttp.WSMessageTypeError,
 }
 
@@ -26,8 +26,8 @@ def exceptions(module: object) -> set[type[Exception]]:
     }
 
 
-def test_no_exception_of_the_client_is_without_a_meaning() -> None:
-    """Every exception class of aiohttp is mapped by name or by a base of its own, or is known never to come."""
+def test_every_exception_of_the_client_is_mapped() -> None:
+    """Every exception class of aiohttp is mapped, by itself or by a base class, or is listed as never raised."""
     known = exceptions(client_exceptions) | exceptions(http_exceptions)
     assert len(known) > 30
     unmapped = {found for found in known - NEVER if found.__module__.startswith("aiohttp") and error_for(found) is None}
@@ -44,7 +44,10 @@ def mapped(error: Exception, *, begun: bool) -> type[ProviderError]:
 
 
 def test_a_dropped_connection_is_no_time_out() -> None:
-    """A dropped connection is out of reach before the answer, and a cut in it; only silence is a time-out."""
+    """A dropped connection is `ProviderUnavailable` before the answer and `ProviderProtocolError` in it.
+
+    Only silence is `ProviderTimeout`.
+    """
     for lost in (aiohttp.ServerDisconnectedError(), aiohttp.ClientOSError(104, "reset"), aiohttp.ClientConnectionResetError()):
         assert mapped(lost, begun=False) is ProviderUnavailable
         assert mapped(lost, begun=True) is ProviderProtocolError
@@ -57,7 +60,7 @@ def test_a_dropped_connection_is_no_time_out() -> None:
 
 
 def test_an_exception_that_is_not_known_is_out_of_reach() -> None:
-    """A new one of aiohttp's is an error of the domain all the same, and what is not aiohttp's passes as it is."""
+    """An unknown exception of aiohttp is translated by its base class; an exception of other code is passed on."""
 
     class New(aiohttp.ClientError):
         pass

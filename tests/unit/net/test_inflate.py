@@ -1,4 +1,4 @@
-"""Encoded bodies, cut at every place."""
+"""Tests of decoding bodies that are cut at any place."""
 
 import gzip
 import zlib
@@ -32,10 +32,10 @@ def decoded(encoding: str, *pieces: bytes) -> bytes:
         ("deflate", zlib.compress(DATA)),
         ("deflate", bare(DATA)),
     ],
-    ids=["gzip", "two members", "padded", "deflate", "bare"],  # the bytes have the time in them
+    ids=["gzip", "two members", "padded", "deflate", "bare"],  # gzip has the time in its bytes, which would change the ids
 )
 def test_a_body_is_decoded_wherever_it_is_split(encoding: str, packed: bytes) -> None:
-    """In one piece, in two that part at any place, and byte by byte."""
+    """A body is decoded in one piece, in two pieces and byte by byte."""
     assert decoded(encoding, packed) == DATA
     assert decoded(encoding, *(packed[at : at + 1] for at in range(len(packed)))) == DATA
     for at in range(len(packed)):
@@ -43,7 +43,7 @@ def test_a_body_is_decoded_wherever_it_is_split(encoding: str, packed: bytes) ->
 
 
 def test_a_body_that_ends_before_its_encoding_raises() -> None:
-    """Wherever it is cut; an empty body is one of no length."""
+    """A cut body raises `EOFError` and an invalid one `zlib.error`; an empty body is valid."""
     packed = gzip.compress(DATA)
     for at in range(1, len(packed)):
         with pytest.raises(EOFError):
@@ -54,7 +54,7 @@ def test_a_body_that_ends_before_its_encoding_raises() -> None:
 
 
 def test_much_that_few_bytes_stand_for_comes_in_pieces() -> None:
-    """So that a limit on the size holds before there is too much of it."""
+    """A highly compressed body is decoded in pieces of at most 1 MiB, so that a size limit holds in time."""
     inflate = inflater("gzip")
     assert inflate is not None
     sizes = [len(piece) for piece in inflate.feed(gzip.compress(bytes(5_000_000)))]
@@ -64,5 +64,5 @@ def test_much_that_few_bytes_stand_for_comes_in_pieces() -> None:
 
 @pytest.mark.parametrize("encoding", ["", "identity", "br", "zstd"])
 def test_other_bodies_are_taken_as_they_are(encoding: str) -> None:
-    """Also in an encoding that is not known here."""
+    """An unknown encoding has no inflater; the body stays as it is."""
     assert inflater(encoding) is None

@@ -1,4 +1,4 @@
-"""How much a JSON text may hold."""
+"""Tests of the limit on values in a JSON text."""
 
 import json
 from typing import Any
@@ -12,17 +12,17 @@ from antiphon.net.json_bounds import MAX_BARE_BYTES, MAX_VALUES, SMALL, TooMuch,
 from tests.unit.other_calls import other_call
 
 PADDING = b'"' + b"x" * SMALL + b'"'
-"""A value that makes a text one that is looked at."""
+"""A value that makes a text large enough to be checked."""
 
 
 def filled(entry: bytes, count: int) -> bytes:
-    """A list of that many entries and the padding."""
+    """Return a JSON list of the padding and so many entries."""
     return b"[" + b",".join([PADDING, *[entry] * count]) + b"]"
 
 
 @pytest.mark.parametrize("entry", [b"0", b'""', b'"a,[{"', rb'"\"[,"', b"null", b"{}", b'{"a":0}', b"[0]", b'{"a":"b","c":[0]}'])
-def test_so_many_values_are_taken_and_no_more(entry: bytes) -> None:
-    """Lists, objects, what is in them, and never what is in texts; an empty list or object counts twice."""
+def test_the_number_of_values_is_limited(entry: bytes) -> None:
+    """At most MAX_VALUES values are accepted. Commas and brackets in texts do not count; an empty list or object counts twice."""
     each = {b"{}": 2, b'{"a":0}': 2, b"[0]": 2, b'{"a":"b","c":[0]}': 4}.get(entry, 1)
     most = (MAX_VALUES - 2) // each
     check(filled(entry, most))
@@ -45,7 +45,7 @@ def test_so_many_values_are_taken_and_no_more(entry: bytes) -> None:
     ids=lambda data: data[:12].decode(),
 )
 def test_what_is_not_json_is_counted_all_the_same(data: bytes) -> None:
-    """Texts without commas between them, brackets that nobody closes, and a number of a million digits."""
+    """Text that is not JSON is counted in the same way: quotes without commas, unclosed brackets, very long numbers."""
     with pytest.raises(TooMuch):
         check(data)
 
@@ -55,7 +55,7 @@ def test_what_is_not_json_is_counted_all_the_same(data: bytes) -> None:
     [b"", b"[" * SMALL, b"," * SMALL, b" " * 32 * SMALL, b'"' + b"[," * SMALL, b'["' + b'\\"[,' * SMALL + b'"]', b'"\\' * SMALL],
 )
 def test_what_is_small_or_holds_little_passes(data: bytes) -> None:
-    """A short text of whatever kind, white space, and what stands in one text, whether that ends or not."""
+    """A small text, white space and one long string are accepted, whether the string ends or not."""
     check(data)
 
 
@@ -66,7 +66,7 @@ json_values = st.recursive(
 
 
 def count_of(value: Any) -> int:
-    """Values in a value, itself among them; what is empty counts twice."""
+    """Return the number of values in a value, itself included; an empty list or object counts twice."""
     match value:
         case dict():
             return 1 + (sum(map(count_of, value.values())) if value else 1)
@@ -78,7 +78,7 @@ def count_of(value: Any) -> int:
 
 @given(json_values, st.booleans())
 def test_pieces_may_end_anywhere(value: Any, indented: bool) -> None:
-    """Within a text, between a backslash and what it escapes: the count is that of the values."""
+    """The count does not depend on where the pieces end."""
     data = json.dumps(value, indent=2 if indented else None).encode()
     for size in (1, 2, 3, 7, len(data)):
         count = json_bounds._Count()
@@ -87,8 +87,8 @@ def test_pieces_may_end_anywhere(value: Any, indented: bool) -> None:
         assert count._values == count_of(value), size
 
 
-async def test_others_have_their_turn_while_a_large_text_is_looked_at() -> None:
-    """Between any two pieces of it; of a small one nothing is looked at, so nobody waits."""
+async def test_checking_a_large_text_yields_to_other_calls() -> None:
+    """Checking a large text yields to other calls between its pieces. A small text is not checked."""
     async with other_call() as other:
         await check_in_turns(b"x" * SMALL)
         assert other.turns == 0

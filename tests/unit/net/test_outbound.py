@@ -1,4 +1,4 @@
-"""The way out: a real proxy that others wrote, a real TLS host whose authority nobody else knows."""
+"""Tests of outbound connections with a real HTTP proxy and a TLS host of a private authority."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -36,7 +36,7 @@ def authority() -> Authority:
 
 @pytest.fixture
 async def host(authority: Authority, tmp_path: Path) -> AsyncIterator[OddUpstream]:
-    """A host with a certificate of `authority`, for its name and its address."""
+    """Run a host with a certificate of `authority` for its name and address."""
     async with OddUpstream(authority.issue(NAME, "127.0.0.1").context(tmp_path)) as started:
         started.default = [answer(b"hats")]
         yield started
@@ -49,8 +49,8 @@ async def plain() -> AsyncIterator[OddUpstream]:
         yield started
 
 
-def way(tmp_path: Path, *, proxy: str | None = None, authority: Authority | None = None) -> Outbound:
-    """As the configuration would have it."""
+def settings_for(tmp_path: Path, *, proxy: str | None = None, authority: Authority | None = None) -> Outbound:
+    """Return the outbound settings as they are built from a configuration."""
     config = OutboundConfig(
         proxy_env=None if proxy is None else "PROXY_URL",
         ca=None if authority is None else authority.write(tmp_path / "ca.pem"),
@@ -58,69 +58,69 @@ def way(tmp_path: Path, *, proxy: str | None = None, authority: Authority | None
     return outbound.build("providers.acme", config, {"PROXY_URL": proxy or ""})
 
 
-async def ask(way: Outbound, *urls: str) -> list[bytes]:
-    client = Client(connect_timeout=5, read_timeout=5, keep_alive=5, outbound=way)
+async def ask(settings: Outbound, *urls: str) -> list[bytes]:
+    client = Client(connect_timeout=5, read_timeout=5, keep_alive=5, outbound=settings)
     try:
         return [await (await client.post("acme", URL(url), {"x-key": "k"}, b"{}")).read() for url in urls]
     finally:
         await client.close()
 
 
-async def failure(way: Outbound, url: str) -> ProviderError:
+async def failure(settings: Outbound, url: str) -> ProviderError:
     with pytest.raises(ProviderError) as raised:
-        await ask(way, url)
+        await ask(settings, url)
     return raised.value
 
 
 async def test_https_is_tunnelled_by_the_proxy_which_looks_the_name_up(
     proxy: OutboundProxy, authority: Authority, host: OddUpstream, tmp_path: Path
 ) -> None:
-    """TLS is with the host, the password is for the proxy alone, and the tunnel is used again."""
+    """HTTPS goes through a tunnel that is reused: the proxy resolves the name and gets the password, and the host does not."""
     url = f"https://{NAME}:{host.port}/v1/x"
     before = len(proxy.requests)
-    assert await ask(way(tmp_path, proxy=proxy.url_with_password, authority=authority), url, url) == [b"hats", b"hats"]
+    assert await ask(settings_for(tmp_path, proxy=proxy.url_with_password, authority=authority), url, url) == [b"hats", b"hats"]
     assert proxy.requests[before:] == [f"CONNECT {NAME}:{host.port}"]
     assert host.connections == 1
     for request in host.requests:
         assert request.headers == {"host": f"{NAME}:{host.port}", "x-key": "k", "content-length": "2"}
 
 
-async def test_plain_http_is_asked_of_the_proxy_with_its_password(proxy: OutboundProxy, plain: OddUpstream, tmp_path: Path) -> None:
-    """Which takes its header away before the host sees it."""
+async def test_plain_http_is_sent_to_the_proxy_with_its_password(proxy: OutboundProxy, plain: OddUpstream, tmp_path: Path) -> None:
+    """Plain HTTP is sent to the proxy with its password, which the host does not get."""
     before = len(proxy.requests)
-    assert await ask(way(tmp_path, proxy=proxy.url_with_password), f"http://{NAME}:{plain.port}/v1/x") == [b"hats"]
+    assert await ask(settings_for(tmp_path, proxy=proxy.url_with_password), f"http://{NAME}:{plain.port}/v1/x") == [b"hats"]
     assert proxy.requests[before:] == [f"POST {NAME}:{plain.port}"]
     assert "proxy-authorization" not in plain.requests[0].headers
     assert plain.requests[0].headers["x-key"] == "k"
 
 
 @pytest.mark.parametrize("scheme", ["https", "http"])
-async def test_a_proxy_that_refuses_is_told_without_the_password(
+async def test_a_refusing_proxy_is_logged_without_the_password(
     proxy: OutboundProxy, tmp_path: Path, capfd: pytest.CaptureFixture[str], scheme: str
 ) -> None:
-    """The host is out of reach then: to the caller as any, and to the operator with the reason."""
+    """If the proxy refuses its password, the call raises `ProviderUnavailable`. The reason is logged without the password."""
     wrong = proxy.url_with_password.replace("secret", "wr0ng-secret")
     with structlog.testing.capture_logs() as lines:
-        error = await failure(way(tmp_path, proxy=wrong), f"{scheme}://{NAME}:4433/")
+        error = await failure(settings_for(tmp_path, proxy=wrong), f"{scheme}://{NAME}:4433/")
     assert isinstance(error, ProviderUnavailable)
     assert error.status is None, "it is of the class of those that cannot be connected to"
     assert [line["error"] for line in lines] == ["the outbound proxy does not take its user and password (407)"]
-    told = f"{error!r} {error.__cause__!r} {lines!r}"
-    assert "wr0ng" not in told
-    assert "Basic" not in told
+    output = f"{error!r} {error.__cause__!r} {lines!r}"
+    assert "wr0ng" not in output
+    assert "Basic" not in output
 
 
 async def test_a_proxy_that_is_not_there(plain: OddUpstream, tmp_path: Path) -> None:
-    """Nobody is asked past it: a host that would answer directly is out of reach."""
+    """If the proxy is unavailable, the host is not connected to directly."""
     with structlog.testing.capture_logs() as lines:
-        error = await failure(way(tmp_path, proxy=f"http://127.0.0.1:{free_port()}"), plain.base_url)
+        error = await failure(settings_for(tmp_path, proxy=f"http://127.0.0.1:{free_port()}"), plain.base_url)
     assert isinstance(error, ProviderUnavailable)
     assert lines[0]["error"] == "the outbound proxy is out of reach: Connection refused"
     assert not plain.requests
 
 
-async def test_no_name_but_the_proxys_has_an_address() -> None:
-    """So that no connection can be made past it, whatever the client does."""
+async def test_only_the_proxys_name_is_resolved() -> None:
+    """With a proxy, only the proxy's name is resolved, so that no direct connection is possible."""
     resolver = ProxyResolver("localhost")
     assert {found["host"] for found in await resolver.resolve("localhost", 3128)} <= {"127.0.0.1", "::1"}
     with pytest.raises(PermissionDenied):
@@ -131,8 +131,8 @@ async def test_no_name_but_the_proxys_has_an_address() -> None:
         await client._resolver.resolve("localhost", 80)
 
 
-async def test_the_environment_names_no_proxy(plain: OddUpstream, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """What others follow silently is not followed, by either client."""
+async def test_proxies_of_the_environment_are_not_used(plain: OddUpstream, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Neither HTTP client uses proxies of the environment."""
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         for written in (name, name.lower()):
             monkeypatch.setenv(written, f"http://127.0.0.1:{free_port()}")
@@ -143,8 +143,8 @@ async def test_the_environment_names_no_proxy(plain: OddUpstream, monkeypatch: p
 
 
 async def test_a_certificate_of_no_authority_that_is_trusted(host: OddUpstream, tmp_path: Path) -> None:
-    """It is told as such, once: the host sees one handshake and no request, and no caller is asked to come again."""
-    for outbound_ in (DIRECT, way(tmp_path, authority=Authority("Another CA"))):
+    """An untrusted certificate raises a `ProviderUnavailable` that is not retryable. It is logged once."""
+    for outbound_ in (DIRECT, settings_for(tmp_path, authority=Authority("Another CA"))):
         with structlog.testing.capture_logs() as lines:
             error = await failure(outbound_, f"https://127.0.0.1:{host.port}/")
         assert isinstance(error, ProviderUnavailable)
@@ -158,8 +158,8 @@ async def test_a_certificate_of_no_authority_that_is_trusted(host: OddUpstream, 
 async def test_the_authorities_are_read_again_when_the_file_changes(
     host: OddUpstream, authority: Authority, tmp_path: Path
 ) -> None:
-    """A host is trusted from the next request on, and is not any more, although its connection is still open."""
-    chosen = way(tmp_path, authority=authority)
+    """A changed authority file holds for the next request, even on an open connection."""
+    chosen = settings_for(tmp_path, authority=authority)
     url = URL(f"https://127.0.0.1:{host.port}/")
     client = Client(connect_timeout=5, read_timeout=5, keep_alive=5, outbound=chosen)
     assert await (await client.post("acme", url, {}, b"")).read() == b"hats"
@@ -174,19 +174,21 @@ async def test_the_authorities_are_read_again_when_the_file_changes(
     await client.close()
 
 
-async def test_documents_take_the_same_way(proxy: OutboundProxy, authority: Authority, host: OddUpstream, tmp_path: Path) -> None:
-    """As the keys of issuers do: by the proxy, with the authority; and why not is told without the password."""
+async def test_documents_use_the_same_proxy_and_authority(
+    proxy: OutboundProxy, authority: Authority, host: OddUpstream, tmp_path: Path
+) -> None:
+    """Fetched documents, such as an issuer's keys, use the same proxy and authority; errors do not have the password."""
     fetcher = Fetcher()
     url = httpx2.URL(f"https://{NAME}:{host.port}/keys")
     before = len(proxy.requests)
-    chosen = way(tmp_path, proxy=proxy.url_with_password, authority=authority)
+    chosen = settings_for(tmp_path, proxy=proxy.url_with_password, authority=authority)
     assert await fetcher.get(url, {}, 100, chosen) == b"hats"
     assert proxy.requests[before:] == [f"CONNECT {NAME}:{host.port}"]
-    for broken, told in (
-        (way(tmp_path, proxy=proxy.url_with_password, authority=Authority()), "the certificate is not trusted"),
-        (way(tmp_path, proxy=proxy.url_with_password.replace("secret", "wrong")), "the outbound proxy refuses"),
+    for broken, expected in (
+        (settings_for(tmp_path, proxy=proxy.url_with_password, authority=Authority()), "the certificate is not trusted"),
+        (settings_for(tmp_path, proxy=proxy.url_with_password.replace("secret", "wrong")), "the outbound proxy refuses"),
     ):
-        with pytest.raises(FetchFailed, match=told) as raised:
+        with pytest.raises(FetchFailed, match=expected) as raised:
             await fetcher.get(url, {}, 100, broken)
         assert "wrong" not in str(raised.value)
     await fetcher.close()
@@ -206,14 +208,14 @@ async def test_documents_take_the_same_way(proxy: OutboundProxy, authority: Auth
     ],
 )
 def test_a_url_that_is_no_proxys_is_refused(written: str) -> None:
-    """With the name of the setting, and nothing of the URL."""
+    """An invalid proxy URL is a `ConfigError` that names the setting and does not repeat the URL."""
     with pytest.raises(ConfigError, match=r"^providers\.acme\.proxy: must be a URL") as raised:
         outbound.build("providers.acme", OutboundConfig(proxy_env="P"), {"P": written})
     assert "hunter2" not in str(raised.value)
 
 
 def test_a_password_is_not_for_the_file() -> None:
-    """It is taken from a variable or a file."""
+    """A proxy password in the configuration file is refused; it must come from a variable or a file."""
     with pytest.raises(ConfigError, match="must not hold a password") as raised:
         outbound.build("proxy", OutboundConfig(proxy="http://u:hunter2@proxy:1"), {})
     assert "hunter2" not in str(raised.value)
@@ -221,8 +223,8 @@ def test_a_password_is_not_for_the_file() -> None:
     assert outbound.build("proxy", OutboundConfig(), {}) is DIRECT
 
 
-def test_what_may_be_quoted_holds_no_password() -> None:
-    """Neither the URL that the client is given, nor the options for a tunnel but for their one header."""
+def test_url_and_repr_have_no_password() -> None:
+    """Neither the proxy's URL nor `repr` has the password; only the authorization header does."""
     made = Outbound(URL("http://proxy:3128").with_user("user").with_password("hunter2"))
     assert str(made.proxy) == "http://proxy:3128"
     assert made.authorization == "Basic dXNlcjpodW50ZXIy"
@@ -230,16 +232,16 @@ def test_what_may_be_quoted_holds_no_password() -> None:
 
 
 async def test_a_proxy_that_speaks_tls_itself(authority: Authority, host: OddUpstream, tmp_path: Path) -> None:
-    """Its certificate is checked with the same authorities, and TLS with the host goes within the other."""
+    """A proxy with TLS is checked with the same authorities, and the host's TLS is inside that of the proxy."""
     certificate, key = authority.issue("localhost").write(tmp_path, "proxy")
     (tmp_path / "proxy").mkdir()
     with OutboundProxy(tmp_path / "proxy", "--cert-file", str(certificate), "--key-file", str(key)) as proxy:
         secure = proxy.url_with_password.replace("http:", "https:").replace("127.0.0.1", "localhost")
         url = f"https://{NAME}:{host.port}/"
-        chosen = way(tmp_path, proxy=secure, authority=authority)
+        chosen = settings_for(tmp_path, proxy=secure, authority=authority)
         assert await ask(chosen, url, url) == [b"hats", b"hats"]
         fetcher = Fetcher()
         assert await fetcher.get(httpx2.URL(url), {}, 100, chosen) == b"hats"
         await fetcher.close()
         assert proxy.requests == [f"CONNECT {NAME}:{host.port}"] * 2
-        assert isinstance(await failure(way(tmp_path, proxy=secure), url), ProviderUnavailable)
+        assert isinstance(await failure(settings_for(tmp_path, proxy=secure), url), ProviderUnavailable)

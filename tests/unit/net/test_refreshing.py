@@ -1,4 +1,4 @@
-"""When a value is read again, and what is used meanwhile. No test waits: the clock is moved by hand."""
+"""Tests of when a value is read again and which value is used meanwhile. The tests set the clock and never wait."""
 
 import asyncio
 
@@ -10,11 +10,14 @@ from antiphon.net.refreshing import Refreshing, RefreshingMap, Times
 
 
 class Broken(Exception):
-    """A reading that failed."""
+    """A read that failed."""
 
 
 class Source:
-    """Gives the number of its reading when `gate` is open, or raises; its clock is moved by hand."""
+    """A source that returns the number of the read, waits while `gate` is closed and raises `fails` if that is set.
+
+    A test sets its clock `now`.
+    """
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -46,8 +49,8 @@ TIMES = Times(ttl=10, stale=20, retry=3)
     times=st.builds(Times, ttl=st.integers(0, 3), stale=st.integers(0, 6), retry=st.integers(0, 4)),
     steps=st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.booleans()), max_size=30),
 )
-def test_it_does_what_is_documented(times: Times, steps: list[tuple[int, bool, bool]]) -> None:
-    """Whatever time goes by between the calls, and whichever readings fail: fresh, read again, older, or the error."""
+def test_a_value_is_fresh_or_read_again_or_older_or_an_error(times: Times, steps: list[tuple[int, bool, bool]]) -> None:
+    """For any times and failures `get` returns the fresh value, a new one, an older one that may still be used, or the error."""
 
     async def run() -> None:
         source = Source()
@@ -80,8 +83,8 @@ def test_it_does_what_is_documented(times: Times, steps: list[tuple[int, bool, b
     asyncio.run(run())
 
 
-async def test_all_wait_for_one_reading_and_who_leaves_takes_it_from_nobody() -> None:
-    """The first caller gives up; the others get the value of the one reading."""
+async def test_concurrent_callers_share_one_read() -> None:
+    """Concurrent callers share one read, and a caller that is cancelled does not end it for the others."""
     source = Source()
     source.gate.clear()
     value = source.value(TIMES)
@@ -94,8 +97,8 @@ async def test_all_wait_for_one_reading_and_who_leaves_takes_it_from_nobody() ->
     assert source.reads == 1
 
 
-async def test_all_who_wait_are_told_of_a_failure() -> None:
-    """By the error of the reading; the next caller has it tried again at once, as there is nothing to use."""
+async def test_all_waiting_callers_get_the_error() -> None:
+    """All waiting callers get the error of the read. Without an older value the next caller reads again at once."""
     source = Source()
     source.fails = Broken("no")
     value = source.value(TIMES)
@@ -107,7 +110,7 @@ async def test_all_who_wait_are_told_of_a_failure() -> None:
 
 @pytest.mark.parametrize("ttl", [0, 10])
 async def test_a_value_that_is_read_is_given_to_those_who_waited(ttl: float) -> None:
-    """Also if it is not fresh for any time, and the next reading fails before they come to it."""
+    """Callers that waited get the value that was read, even if it is not fresh any more and the next read has failed."""
     source = Source()
     source.gate.clear()
     value = source.value(Times(ttl=ttl, stale=0, retry=0))
@@ -124,8 +127,8 @@ async def test_a_value_that_is_read_is_given_to_those_who_waited(ttl: float) -> 
     assert await waiting == 1
 
 
-async def test_patience_ends_where_there_is_something_to_use() -> None:
-    """The caller gets what is older, those after it too, without waiting; the reading goes on, and its value is used."""
+async def test_after_patience_the_older_value_is_used() -> None:
+    """After `patience` a caller gets the older value, and later callers at once. The read goes on, and its value is used then."""
     source = Source()
     value = source.value(Times(ttl=10, stale=20, retry=3, patience=0.001))
     source.gate.clear()
@@ -147,8 +150,8 @@ async def test_patience_ends_where_there_is_something_to_use() -> None:
     assert source.reads == 2
 
 
-async def test_a_defect_goes_to_who_waits() -> None:
-    """What is no failure of a reading is not hidden by an older value; a time-out of its own is none of the patience."""
+async def test_an_unexpected_exception_reaches_the_caller() -> None:
+    """An unexpected exception reaches the caller and is not hidden by an older value. A timeout of the read is one of those."""
     source = Source()
     value = source.value(Times(ttl=0, stale=20, retry=3, patience=5))
     assert await value.get() == 1
@@ -160,7 +163,7 @@ async def test_a_defect_goes_to_who_waits() -> None:
 
 
 async def test_a_reading_can_be_asked_for_before_it_is_due() -> None:
-    """Once for all who ask; nobody has to wait for it."""
+    """`renew` starts one read before the value is due, and nobody has to wait for it."""
     source = Source()
     value = source.value(TIMES)
     assert await value.get() == 1
@@ -174,7 +177,7 @@ async def test_a_reading_can_be_asked_for_before_it_is_due() -> None:
 
 
 async def test_closing_ends_a_reading() -> None:
-    """And closing again does nothing."""
+    """Closing cancels a read in progress, and closing twice is allowed."""
     source = Source()
     source.gate.clear()
     value = source.value(TIMES)
@@ -188,7 +191,7 @@ async def test_closing_ends_a_reading() -> None:
 
 
 async def test_a_map_has_a_value_for_each_key() -> None:
-    """Each with times of its own; of too many, the one that was read longest ago goes."""
+    """Each key of a map has its own value and times. A full map drops the value that was read longest ago."""
     source = Source()
     values: RefreshingMap[str, int | None] = RefreshingMap(source.read, TIMES, (Broken,), size=2, clock=source.clock)
     assert [await values.get(key) for key in ("a", "b", "a")] == [1, 2, 1]
@@ -200,7 +203,7 @@ async def test_a_map_has_a_value_for_each_key() -> None:
 
 
 async def test_a_map_keeps_what_is_known_while_nothing_can_be_read() -> None:
-    """Keys that are asked for meanwhile push nothing out, whether their readings fail or hang."""
+    """Keys whose reads fail or hang do not push known values out of a map."""
     source = Source()
     values: RefreshingMap[int, int | None] = RefreshingMap(source.read, TIMES, (Broken,), size=2, clock=source.clock)
     assert [await values.get(key) for key in (-1, -2)] == [1, 2]

@@ -1,4 +1,4 @@
-"""Server-sent events out of bytes, however these are cut."""
+"""Tests of reading server-sent events from bytes that are cut at any place."""
 
 import pytest
 
@@ -23,7 +23,7 @@ def read(*pieces: bytes, limit: int = 1000) -> list[SseEvent]:
 
 
 def every_cut(stream: bytes) -> list[tuple[bytes, ...]]:
-    """Whole, cut in two at every place, and in single bytes."""
+    """Return the stream as a whole, cut in two at every place, and in single bytes."""
     cuts: list[tuple[bytes, ...]] = [(stream,)]
     cuts += [(stream[:at], stream[at:]) for at in range(len(stream) + 1)]
     cuts.append(tuple(stream[at : at + 1] for at in range(len(stream))))
@@ -32,13 +32,13 @@ def every_cut(stream: bytes) -> list[tuple[bytes, ...]]:
 
 @pytest.mark.parametrize("stream", STREAMS.values(), ids=STREAMS)
 def test_every_manner_cut_anywhere(stream: bytes) -> None:
-    """Line ends, comments, byte order marks and unknown fields make no difference, nor where the bytes are cut."""
+    """Line ends, comments, byte order marks, unknown fields and cuts make no difference to the events."""
     for pieces in every_cut(stream):
         assert read(*pieces) == [(b"", b'{"a": 1}'), (b"", b"two")], pieces
 
 
 def test_cut_in_three() -> None:
-    """Two cuts at any two places make no difference either."""
+    """Two cuts at any two places make no difference to the events."""
     stream = b"event: a\r\ndata: x\r\ndata: y\r\n\r\ndata: z\r\n\r\n"
     for first in range(len(stream)):
         for second in range(first, len(stream)):
@@ -47,20 +47,20 @@ def test_cut_in_three() -> None:
 
 
 def test_names_and_lines_of_data() -> None:
-    """An event has its name, and its lines of data are joined by line breaks; the name does not stick to the next event."""
+    """An event has its name, and its lines of data are joined by line breaks. The name does not carry over to the next event."""
     stream = b"event: ping\ndata: one\ndata:  two\ndata\n\ndata: three\n\nevent: lost\n\ndata: four\n\n"
     for pieces in every_cut(stream):
         assert read(*pieces) == [(b"ping", b"one\n two\n"), (b"", b"three"), (b"", b"four")], pieces
 
 
 def test_utf8_cut_inside_a_character() -> None:
-    """A character that is cut comes out whole."""
+    """A character that is cut between two pieces comes out whole."""
     for pieces in every_cut("data: größe 🦀\n\n".encode()):
         assert read(*pieces) == [(b"", "größe 🦀".encode())], pieces
 
 
 def test_event_comes_with_its_blank_line() -> None:
-    """An event is given as soon as its blank line is there, with CR line ends too, where one more byte might belong to it."""
+    """An event is returned as soon as its blank line is there, also if a CR might be followed by an LF."""
     reader = SseReader(100)
     assert reader.feed(b"data: a\r\n\r") == [(b"", b"a")]
     assert reader.feed(b"\ndata: b\n") == []
@@ -68,29 +68,29 @@ def test_event_comes_with_its_blank_line() -> None:
 
 
 def test_end_gives_the_event_without_a_blank_line() -> None:
-    """What no blank line ended is given by `end` alone, whether its line ended or not."""
+    """An event without its blank line is returned by `end` only."""
     for tail in (b"data: last", b"data: last\n", b"event: x\r\ndata: last\r", b": c\ndata: last\nid: 1"):
         for pieces in every_cut(b"data: a\n\n" + tail):
             reader = SseReader(100)
             events = [event for piece in pieces for event in reader.feed(piece)]
             assert events == [(b"", b"a")], pieces
-            left = reader.end()
-            assert left is not None
-            assert left[1] == b"last", pieces
+            rest = reader.end()
+            assert rest is not None
+            assert rest[1] == b"last", pieces
 
 
 @pytest.mark.parametrize(
     "stream", [b"", b"\n\n", b"data: a\n\n", b"data: a\n\n: comment", b"data: a\n\nevent: x\n", b"\xef\xbb\xbf"]
 )
 def test_end_of_a_whole_stream(stream: bytes) -> None:
-    """After a whole stream nothing is left."""
+    """After a complete stream `end` returns None."""
     reader = SseReader(100)
     reader.feed(stream)
     assert reader.end() is None
 
 
 def test_bom_only_at_the_beginning() -> None:
-    """A byte order mark counts at the beginning only, and there even if no line ever ends."""
+    """A byte order mark is skipped at the beginning only, even if no line ends."""
     assert read(b"data: a\n\n\xef\xbb\xbfdata: b\n\n") == [(b"", b"a")]
     reader = SseReader(100)
     reader.feed(b"\xef\xbb\xbfdata: a")
@@ -109,13 +109,13 @@ def test_bom_only_at_the_beginning() -> None:
     ids=["in one read", "in one line", "in several lines", "in empty lines", "a comment"],
 )
 def test_too_large(pieces: list[bytes]) -> None:
-    """An event over the limit raises, however it comes."""
+    """An event over the limit raises `EventTooLarge`, in whatever pieces it comes."""
     with pytest.raises(EventTooLarge, match="100 bytes"):
         read(*pieces, limit=100)
 
 
 def test_the_limit_is_for_one_event() -> None:
-    """Many events, and keep-alive comments without end, are not limited."""
+    """The limit holds for one event; the number of events and keep-alive comments is not limited."""
     reader = SseReader(100)
     for _ in range(50):
         assert reader.feed(b": keep-alive\n\n") == []

@@ -1,4 +1,4 @@
-"""What authorises a call."""
+"""Tests of the credentials of a provider's call."""
 
 import asyncio
 import hashlib
@@ -24,7 +24,7 @@ SENT = (URL("https://x.test/"), b"{}")
 
 @pytest.mark.parametrize(("header", "value"), [("Authorization", "Bearer {}"), ("api-key", "{}")])
 async def test_a_key_in_a_header(header: str, value: str) -> None:
-    """A caller's own takes the place of the gateway's, for that call alone; no log shows either."""
+    """The caller's own key replaces the gateway's for that call only. Both are listed as secrets to be hidden in the log."""
     auth = HeaderAuth(header, "ours", CIMultiDict({"accept": "*/*"}), {"X-Org": "acme"}, ("of-the-url",))
     ours = await auth.credentials(*SENT, None)
     assert dict(ours.headers) == {"accept": "*/*", header.lower(): value.format("ours"), "x-org": "acme"}
@@ -36,7 +36,7 @@ async def test_a_key_in_a_header(header: str, value: str) -> None:
 
 
 async def test_without_a_key() -> None:
-    """A host of one's own asks for none; a header of the configuration takes the place of any other."""
+    """Without a key no header is sent for it. A configured header replaces any other of its name."""
     auth = HeaderAuth("authorization", None, CIMultiDict({"accept": "*/*"}), {"Accept": "text/plain"}, ())
     assert dict((await auth.credentials(*SENT, None)).headers) == {"accept": "text/plain"}
 

@@ -1,4 +1,4 @@
-"""The provider that says what it was told."""
+"""Tests of the provider that repeats its input."""
 
 import json
 from typing import Any
@@ -21,7 +21,7 @@ async def ask(*texts: str, stream: bool = True, **fields: Any) -> list[Batch]:
     return [batch async for batch in ECHO.stream(ChatRequest("m", messages, stream=stream, **fields))]
 
 
-def said(batches: list[Batch], choice: int = 0) -> str:
+def text_of(batches: list[Batch], choice: int = 0) -> str:
     return "".join(e.text for batch in batches for e in batch if isinstance(e, TextDelta) and e.block == choice)
 
 
@@ -30,7 +30,7 @@ def arguments(batches: list[Batch]) -> Any:
 
 
 async def test_one_batch_a_word() -> None:
-    """It starts, says one word a batch, and ends with its usage."""
+    """The reply starts, sends one word in each batch, and ends with its usage."""
     batches = await ask("hello there")
     started, begun = batches[0]
     assert isinstance(started, Started)
@@ -47,43 +47,43 @@ async def test_one_batch_a_word() -> None:
 
 @pytest.mark.parametrize("text", ["", " ", "a", "  a  b\n\nc\t", "\n", "größe 🦀 \u00a0 x", "a" * 10000])
 async def test_every_text_comes_back_exactly(text: str) -> None:
-    """The pieces are the text, white space and all, streamed or not."""
-    assert said(await ask("first", text)) == f"You said: {text}"
+    """The text comes back exactly, white space included, streamed or not."""
+    assert text_of(await ask("first", text)) == f"You said: {text}"
     (whole,) = await ask(text, stream=False)
-    assert said([whole]) == f"You said: {text}"
+    assert text_of([whole]) == f"You said: {text}"
 
 
 async def test_last_user_message() -> None:
-    """It answers the user's last message, its text parts alone; without any it answers the empty text."""
+    """The text parts of the user's last message are repeated; without one it is the empty text."""
     messages = (
         Message(Role.USER, (Text("one"),)),
         Message(Role.USER, (Text("two"), Thinking("hm"), Text("three"))),
         Message(Role.ASSISTANT, (Text("no"),)),
     )
     (whole,) = [batch async for batch in ECHO.stream(ChatRequest("m", messages, stream=False))]
-    assert said([whole]) == "You said: twothree"
-    assert said(await ask()) == "You said: "
+    assert text_of([whole]) == "You said: twothree"
+    assert text_of(await ask()) == "You said: "
 
 
 async def test_limit_of_tokens() -> None:
-    """A limit cuts the reply after so many words, and says so."""
+    """A token limit cuts the reply after so many words, with the reason LENGTH."""
     for sampling in (Sampling(max_tokens=3), Sampling(max_completion_tokens=3)):
         batches = await ask("a b c", sampling=sampling)
-        assert said(batches) == "You said: a"
+        assert text_of(batches) == "You said: a"
         assert batches[-1] == [BlockFinished(0), Usage(3, 3, 6), Finished(0, FinishReason.LENGTH, "length")]
     assert (await ask("a", sampling=Sampling(max_tokens=3)))[-1][-1] == Finished(0, FinishReason.STOP, "stop")
 
 
 async def test_choices() -> None:
-    """Every choice that is asked for says the same, and all are ended in order."""
+    """Every requested choice has the same text, and all finish in order."""
     batches = await ask("a", sampling=Sampling(choices=3))
-    assert [said(batches, choice) for choice in range(4)] == ["You said: a"] * 3 + [""]
+    assert [text_of(batches, choice) for choice in range(4)] == ["You said: a"] * 3 + [""]
     ends = [Finished(choice, FinishReason.STOP, "stop") for choice in range(3)]
     assert batches[-1] == [*map(BlockFinished, range(3)), Usage(1, 9, 10), *ends]
 
 
 async def test_tools() -> None:
-    """It calls the tool that it must, the first where it may choose, and none where it need not."""
+    """The tool that must be called is called, the first one if any must be, and none if the choice is free."""
     batches = await ask("hi", tools=TOOLS, tool_choice=ToolChoice(ToolChoiceMode.TOOL, "g"))
     call = next(e.value for e in batches[0] if isinstance(e, BlockStarted))
     assert isinstance(call, ToolCall)
@@ -93,14 +93,14 @@ async def test_tools() -> None:
     required = await ask("hi", tools=TOOLS, tool_choice=ToolChoice(ToolChoiceMode.REQUIRED), stream=False)
     assert arguments(required) == {}
     for choice in (None, ToolChoice(ToolChoiceMode.AUTO), ToolChoice(ToolChoiceMode.NONE)):
-        assert said(await ask("hi", tools=TOOLS, tool_choice=choice)) == "You said: hi"
+        assert text_of(await ask("hi", tools=TOOLS, tool_choice=choice)) == "You said: hi"
 
 
 async def test_json() -> None:
-    """A JSON reply is an object with the text, or what the schema asks for."""
-    assert json.loads(said(await ask("hi", response_format=JsonObjectFormat()))) == {"echo": "hi"}
+    """A JSON reply is an object with the text, or an example of the schema."""
+    assert json.loads(text_of(await ask("hi", response_format=JsonObjectFormat()))) == {"echo": "hi"}
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
-    assert json.loads(said(await ask("hi", response_format=JsonSchemaFormat("s", schema)))) == {"a": 0}
+    assert json.loads(text_of(await ask("hi", response_format=JsonSchemaFormat("s", schema)))) == {"a": 0}
 
 
 @pytest.mark.parametrize(
@@ -123,19 +123,19 @@ async def test_json() -> None:
     ],
 )
 def test_examples(schema: JsonObject, value: object) -> None:
-    """The smallest value that a schema lets through."""
+    """`example` returns the smallest value that the schema allows."""
     assert example(schema, "hi") == value
 
 
 def test_schema_without_end() -> None:
-    """A schema that needs itself comes to an end."""
+    """A schema that contains itself ends."""
     assert example({"$ref": "#"}, "hi") is None
     assert "next" in example({"required": ["next"], "properties": {"next": {"$ref": "#"}}}, "hi")
 
 
-async def test_others_have_their_turn_while_a_long_text_is_said() -> None:
-    """Of the words that are read, and of those that are said, after every 1,000; all of it is said."""
+async def test_a_long_text_yields_to_other_calls() -> None:
+    """A long text yields to other calls after every 1,000 words that are read or sent."""
     async with other_call() as other:
         text = "word " * 20_000
-        assert said(await ask(text, stream=False)) == f"You said: {text}"
+        assert text_of(await ask(text, stream=False)) == f"You said: {text}"
         assert other.turns >= 60

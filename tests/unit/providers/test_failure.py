@@ -1,4 +1,4 @@
-"""What it means that a provider refuses."""
+"""Tests of what a provider's errors mean."""
 
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -43,7 +43,7 @@ from antiphon.providers.failure import EXPLANATION_CHARACTERS, error_of_payload,
     ],
 )
 def test_statuses(status: int, kind: type[ProviderError]) -> None:
-    """Each status has one meaning, is kept, and says nothing of the provider's text."""
+    """Each status becomes one class of error and is kept; the message has none of the provider's text."""
     error = error_of_status("acme", status, {}, b'{"error": {"message": "secret words", "code": "secret_code"}}')
     assert type(error) is kind
     assert (error.status, error.provider, error.code) == (status, "acme", None)
@@ -57,22 +57,22 @@ def test_statuses(status: int, kind: type[ProviderError]) -> None:
         *((status, True) for status in (408, 409, 425, 429, 500, 502, 503, 504, 529)),
     ],
 )
-def test_what_would_be_the_same_again_is_not_worth_a_retry(status: int, retryable: bool) -> None:
-    """A redirect or a status that makes no sense is a wrong address; an account without money stays one."""
+def test_a_permanent_failure_is_not_retryable(status: int, retryable: bool) -> None:
+    """A status that would be the same again, such as a redirect or a lack of credit, is not retryable."""
     assert error_of_status("acme", status, {}, b"").retryable is retryable
 
 
 @pytest.mark.parametrize("fields", [{"code": "insufficient_quota"}, {"type": "insufficient_quota", "code": None}])
 def test_a_quota_that_is_used_up_is_not_worth_a_retry(fields: dict[str, str | None]) -> None:
-    """Though its status is that of a rate limit; in a stream too."""
+    """A used-up quota is a rate limit that is not retryable, in a stream too."""
     for error in (error_of_status("acme", 429, {}, orjson.dumps({"error": fields})), error_of_payload("acme", {"error": fields})):
         assert type(error) is ProviderRateLimited
         assert not error.retryable
     assert error_of_status("acme", 429, {}, orjson.dumps({"error": {"code": "rate_limit_exceeded"}})).retryable
 
 
-def test_only_safe_codes_are_told() -> None:
-    """A code of the allow-list is told; another, or something that is no code, is not."""
+def test_only_safe_codes_are_given_to_callers() -> None:
+    """A code is given to the caller only if it is on the allow-list."""
     body = b'{"error": {"message": "m", "code": "context_length_exceeded"}}'
     error = error_of_status("acme", 400, {}, body)
     assert error.code == "context_length_exceeded"
@@ -88,7 +88,7 @@ def test_bodies_of_any_shape(body: bytes) -> None:
 
 
 def test_bad_key_with_status_400() -> None:
-    """A 400 whose error object names the key is a matter of credentials, also in the array that Google's hosts make of it."""
+    """A 400 whose error code is about the key is `ProviderCredentials`, also in the list that Google's hosts send."""
     for body in (b'{"error": {"code": "invalid_api_key"}}', b'[{"error": {"code": 400, "status": "UNAUTHENTICATED"}}]'):
         assert type(error_of_status("acme", 400, {}, body)) is ProviderCredentials
 
@@ -124,7 +124,10 @@ def test_bad_key_with_status_400() -> None:
     ids=str,
 )
 def test_a_400_about_the_key_the_account_or_the_model_is_the_gateways(body: object) -> None:
-    """By its words, where they are some; else by how the message begins. Nothing of it is told."""
+    """A 400 about the key, the account or the model is `ProviderCredentials`, by its code or the beginning of its message.
+
+    The caller gets none of the text.
+    """
     error = error_of_status("acme", 400, {}, orjson.dumps(body))
     explain(error, orjson.dumps(body), ())
     assert type(error) is ProviderCredentials
@@ -145,7 +148,7 @@ def test_a_400_about_the_key_the_account_or_the_model_is_the_gateways(body: obje
     ids=str,
 )
 def test_a_callers_words_about_keys_are_about_the_request(body: object) -> None:
-    """Nobody can have a good key taken for a bad one by writing of keys."""
+    """An error that quotes a caller's text about keys stays `ProviderRejected`, so that it cannot make a valid key look invalid."""
     assert type(error_of_status("acme", 400, {}, orjson.dumps(body))) is ProviderRejected
 
 
@@ -164,7 +167,7 @@ JSON = st.recursive(
 
 @given(body=JSON, status=st.sampled_from([200, 400, 401, 404, 413, 422, 429, 500]))
 def test_an_error_object_of_any_shape_is_an_error_of_ours(body: Any, status: int) -> None:
-    """Whatever stands where a word is expected."""
+    """Any JSON gives a `ProviderError` and no other exception."""
     data = orjson.dumps(body)
     for error in (error_of_status("acme", status, {}, data), error_of_payload("acme", body)):
         explain(error, data, ("open-sesame",))
@@ -241,20 +244,20 @@ REFUSALS: dict[str, tuple[object, tuple[str | None, str | None, str | None]]] = 
 @pytest.mark.parametrize("name", REFUSALS)
 @pytest.mark.parametrize("status", [400, 413, 422])
 def test_what_a_provider_says_of_the_request(name: str, status: int) -> None:
-    """Its message, code and param, from every shape that is known, without what is private."""
-    body, told = REFUSALS[name]
+    """Message, code and param are read from every known form of error, without private text."""
+    body, expected = REFUSALS[name]
     error = error_of_status("acme", status, {}, orjson.dumps(body))
     explain(error, orjson.dumps(body), ("open-sesame",))
     assert isinstance(error, ProviderRejected)
-    assert (error.explanation, error.code, error.param) == told
+    assert (error.explanation, error.code, error.param) == expected
     assert not error.retryable
 
 
 @pytest.mark.parametrize(
     "body", [b"", b"<html>No</html>", b"text", b"[]", b"7", b"\xff", b'{"error": {}}', b'{"error": ' + b"[" * 900]
 )
-def test_a_refusal_without_a_message_has_our_words_alone(body: bytes) -> None:
-    """A page, plain text and nonsense are of something between, and not of the provider's API."""
+def test_an_unknown_body_gives_no_explanation(body: bytes) -> None:
+    """A body that is not the API's, such as a web page, gives no explanation, because it may come from a proxy on the way."""
     error = error_of_status("acme", 400, {}, body)
     explain(error, body, ())
     assert isinstance(error, ProviderRejected)
@@ -262,7 +265,7 @@ def test_a_refusal_without_a_message_has_our_words_alone(body: bytes) -> None:
 
 
 def test_an_explanation_is_1000_characters_at_most() -> None:
-    """It is cut after what is private was taken out, so that nothing private is cut in two."""
+    """An explanation is cut to 1,000 characters after private text is removed, so that no secret is cut in two."""
     body = orjson.dumps({"error": {"message": "x" * 5 + " " + "y " * 490 + "open-sesame-and-more " * 9}})
     error = error_of_status("acme", 400, {}, body)
     explain(error, body, ("open-sesame-and-more",))
@@ -273,8 +276,8 @@ def test_an_explanation_is_1000_characters_at_most() -> None:
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 503])
-def test_of_no_other_failure_is_anything_told(status: int) -> None:
-    """The provider's words go to the log alone."""
+def test_other_failures_have_none_of_the_providers_text(status: int) -> None:
+    """Other errors have none of the provider's text, code or param."""
     body = orjson.dumps({"error": {"message": "secret words", "code": "secret_code", "param": "secret"}})
     error = error_of_status("acme", status, {}, body)
     explain(error, body, ())
@@ -300,19 +303,19 @@ def test_of_no_other_failure_is_anything_told(status: int) -> None:
     ],
 )
 def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
-    """The wait is read in milliseconds, in seconds and as a date; nonsense is no wait."""
+    """The time to wait is read in milliseconds, seconds or as a date; an invalid one is None."""
     assert retry_after(headers) == seconds
 
 
 def test_retry_after_date() -> None:
-    """A date to come is the time until then."""
+    """A future date gives the seconds until then."""
     value = retry_after({"retry-after": format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)})
     assert value is not None
     assert 57 < value <= 60
 
 
 def test_waits_of_errors() -> None:
-    """A rate limit always has a wait, of one second if none is told; an overload the one that is told; a refusal none."""
+    """A rate limit always has a time to wait, 1 second by default. An overload has the one that was sent, and a rejection none."""
     assert error_of_status("acme", 429, {}, b"").retry_after == 1.0
     assert error_of_status("acme", 429, {"retry-after": "9"}, b"").retry_after == 9
     assert error_of_status("acme", 503, {"retry-after": "9"}, b"").retry_after == 9
@@ -344,13 +347,13 @@ def test_waits_of_errors() -> None:
     ],
 )
 def test_payloads(payload: object, kind: type[ProviderError], status: int | None) -> None:
-    """An error object inside a good answer is read by its status, then by the words of its code and type."""
+    """An error object in a 200 is classified by its status, then by its code and type."""
     error = error_of_payload("acme", payload)
     assert (type(error), error.status) == (kind, status)
 
 
-def test_the_log_gets_what_the_provider_said_redacted_and_cut() -> None:
-    """The provider's text goes to the log at the level debug only: without keys, and not more than 500 characters."""
+def test_the_log_has_the_providers_text_redacted_and_cut() -> None:
+    """The provider's text is logged at the level debug only, without keys and with at most 500 characters."""
     with structlog.testing.capture_logs() as logs:
         log_refusal("acme", 401, b"no: open-sesame, sk-123456789012 \xff" + b"." * 600, ("open-sesame",))
     line, text = logs
@@ -359,8 +362,8 @@ def test_the_log_gets_what_the_provider_said_redacted_and_cut() -> None:
     assert text["body"].startswith("no: [redacted], [redacted] \ufffd...")
 
 
-def test_the_log_gets_no_words_of_the_request() -> None:
-    """Of an error object the log has its type, code and param, if they are words and not sentences; the message it has not."""
+def test_the_log_has_no_text_of_the_request() -> None:
+    """The log line has type, code and param if they are single words, and never the message, which may quote the request."""
     error = {"message": "my secret diary", "type": "invalid_request_error", "code": 17, "param": "messages[0].content"}
     with structlog.testing.capture_logs() as logs:
         log_refusal("acme", 400, orjson.dumps({"error": error}), ())

@@ -1,4 +1,4 @@
-"""The table of hosts, and what the environment switches on."""
+"""Tests of the table of hosts, and of enabling hosts by environment variables."""
 
 import httpx2
 import pytest
@@ -11,7 +11,7 @@ from antiphon.providers.registry import PROTOCOLS, build
 
 @pytest.mark.parametrize("host", HOSTS, ids=lambda host: host.name)
 def test_rows(host: object) -> None:
-    """Every row can be switched on by its variables alone, and then built."""
+    """Every host can be enabled by its variables alone, and built."""
     row = next(row for row in HOSTS if row is host)
     environment = {name: "http://host.test" for name in (row.url_variable,) if name}
     environment |= {name: "a-key" for name in (row.key_variable,) if name}
@@ -26,7 +26,7 @@ def test_rows(host: object) -> None:
 
 
 def test_rows_do_not_compete() -> None:
-    """No name or pattern stands in two rows, and none takes every model."""
+    """No name or pattern occurs in two rows, and none matches every model."""
     assert len({host.name for host in HOSTS}) == len(HOSTS)
     models = [model for host in HOSTS for model in host.models]
     assert len(set(models)) == len(models)
@@ -35,7 +35,7 @@ def test_rows_do_not_compete() -> None:
 
 
 def test_the_environment_switches_on() -> None:
-    """A host is on when its variable is set, and not when it is empty; the order is the table's."""
+    """A host is enabled if its variable is set and not empty; the order is that of the table."""
     assert from_environment({}) == {}
     assert from_environment({"OPENAI_API_KEY": " ", "OLLAMA_HOST": ""}) == {}
     configs = from_environment({"GROQ_API_KEY": "g", "OPENAI_API_KEY": "o"})
@@ -47,14 +47,14 @@ def test_the_environment_switches_on() -> None:
 
 
 def test_the_environment_names_the_url() -> None:
-    """The usual variable takes the place of the base URL; it alone switches on nothing that needs a key."""
+    """A variable can replace the base URL, but does not enable a host that needs a key."""
     assert from_environment({"OPENAI_BASE_URL": "http://x/v1"}) == {}
     config = from_environment({"OPENAI_BASE_URL": "http://x/v1/", "OPENAI_API_KEY": "k"})["openai"]
     assert config.base_url == "http://x/v1"
 
 
 def test_azure() -> None:
-    """Azure needs its endpoint and its key, which goes into a header of its own."""
+    """Azure needs its endpoint and its key, which is sent in the header `api-key`."""
     assert from_environment({"AZURE_OPENAI_API_KEY": "k"}) == {}
     config = from_environment({"AZURE_OPENAI_API_KEY": "k", "AZURE_OPENAI_ENDPOINT": "https://r.openai.azure.com/"})["azure"]
     assert config.base_url == "https://r.openai.azure.com/openai/v1"
@@ -76,19 +76,19 @@ def test_azure() -> None:
     ],
 )
 def test_ollama_host(value: str, url: str) -> None:
-    """OLLAMA_HOST is a URL, or an address as its server listens on."""
+    """OLLAMA_HOST is a URL, or a listening address as Ollama's server takes it."""
     assert from_environment({"OLLAMA_HOST": value})["ollama"].base_url == url
 
 
 def test_local_hosts_need_no_key() -> None:
-    """VLLM and LM Studio are on by their URL; a key is sent where there is one."""
+    """VLLM and LM Studio are enabled by their URL alone; a key is used if there is one."""
     assert from_environment({"VLLM_BASE_URL": "http://x/v1"})["vllm"].api_key_env is None
     assert from_environment({"VLLM_BASE_URL": "http://x/v1", "VLLM_API_KEY": "k"})["vllm"].api_key_env == "VLLM_API_KEY"
     assert from_environment({"LMSTUDIO_BASE_URL": "http://x/v1"})["lmstudio"].base_url == "http://x/v1"
 
 
 def test_complete_fills_what_is_missing() -> None:
-    """A configured provider with the name of a row gets what it leaves open, and keeps what it sets."""
+    """A configured provider with the name of a host gets the settings that it leaves unset, and keeps its own."""
     environment = {"MISTRAL_API_KEY": "k"}
     config = complete("mistral", ProviderConfig(models=("m",), read_timeout=7), environment)
     assert config.base_url == "https://api.mistral.ai/v1"
@@ -101,13 +101,13 @@ def test_complete_fills_what_is_missing() -> None:
 
 
 def test_a_key_goes_to_its_own_host_only() -> None:
-    """A provider that only shares the name of a row, and has a base URL of its own, gets neither key nor models of the row."""
+    """A provider with a host's name but another base URL gets neither the host's key nor its models."""
     config = complete("openai", ProviderConfig(base_url="http://other/v1"), {"OPENAI_API_KEY": "k"})
     assert (config.base_url, config.api_key_env, config.models) == ("http://other/v1", None, ())
 
 
 def test_no_base_url() -> None:
-    """A provider that nobody knows needs a base URL, and so does a host that has none for all; echo needs none."""
+    """An unknown provider, and a host without a common URL, need a base URL; `echo` needs none."""
     with pytest.raises(ConfigError, match=r"providers\.mine\.base_url"):
         complete("mine", ProviderConfig(), {})
     with pytest.raises(ConfigError, match="AZURE_OPENAI_ENDPOINT"):
@@ -127,6 +127,6 @@ def test_no_base_url() -> None:
         ("openai", "http://127.0.0.1:8000/v1", Thoughts.NONE),
     ],
 )
-def test_what_a_provider_takes_back(name: str, base_url: str | None, takes: Thoughts) -> None:
-    """A row is known by its address, whatever the provider is called; else by its name."""
+def test_capabilities_are_found_by_url_or_name(name: str, base_url: str | None, takes: Thoughts) -> None:
+    """A host's capabilities are found by the base URL, whatever the provider is called, and else by name."""
     assert capabilities(name, base_url).thoughts is takes

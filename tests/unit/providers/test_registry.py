@@ -1,4 +1,4 @@
-"""From a protocol's name to a provider."""
+"""Tests of building a provider by its protocol."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from antiphon.providers.registry import build
 
 
 def test_build() -> None:
-    """A provider of the configured protocol, under its configured name, without an event loop."""
+    """A provider of the configured protocol is built under its configured name, without an event loop."""
     provider = build("mine", ProviderConfig(base_url="http://x/v1", api_key_env="K"), {"K": "k"})
     assert isinstance(provider, OpenAIProvider)
     assert provider.name == "mine"
@@ -17,7 +17,7 @@ def test_build() -> None:
 
 
 def test_unknown_protocol() -> None:
-    """A protocol that is not there names those that are."""
+    """An unknown protocol is a `ConfigError` that lists the known ones."""
     with pytest.raises(ConfigError, match="'smtp' is not known; known are echo, openai"):
         build("mine", ProviderConfig(protocol="smtp"), {})
 
@@ -26,13 +26,13 @@ def test_unknown_protocol() -> None:
     "url", [None, "", "not a url", "ftp://x/v1", "http://", "http://user:pass@x/v1", "http://x:port/v1", "http://x\n/v1"]
 )
 def test_bad_base_url(url: str | None) -> None:
-    """A base URL that cannot be used is refused at start, and its password is not told."""
+    """An invalid base URL is a `ConfigError` at the start, without its password."""
     with pytest.raises(ConfigError, match=r"providers\.mine\.base_url") as raised:
         build("mine", ProviderConfig(base_url=url), {})
     assert "pass@" not in str(raised.value)
 
 
 def test_missing_key() -> None:
-    """A key that is named and not there is refused at start."""
+    """A configured key that is not set is a `ConfigError` at the start."""
     with pytest.raises(ConfigError, match="variable K"):
         build("mine", ProviderConfig(base_url="http://x/v1", api_key_env="K"), {})

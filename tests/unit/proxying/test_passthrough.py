@@ -1,4 +1,4 @@
-"""A POST to a target, over real sockets, with a system whose names mean what the test says."""
+"""Tests of POSTs to a proxy target over real sockets, with a scripted name service."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -37,19 +37,19 @@ def port_of(upstream: OddUpstream) -> int:
 
 
 class System:
-    """A name service that answers in turn; the last answer stays."""
+    """A name service that gives its answers one by one; the last one is repeated."""
 
     def __init__(self, *answers: Sequence[str]) -> None:
         self.answers = list(answers)
-        self.asked: list[str] = []
+        self.lookups: list[str] = []
 
     async def __call__(self, host: str, port: int) -> Sequence[str]:
-        self.asked.append(host)
+        self.lookups.append(host)
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
 
 def passing(upstream: OddUpstream, system: System, **config: float) -> Passthrough:
-    """Allowed: the upstream under a name that no real system knows."""
+    """Return a `Passthrough` that allows the upstream under a name that only `system` resolves."""
     allowed = ProxyConfig(allow=(f"http://models.test:{port_of(upstream)}", "http://models.test"), **config)  # type: ignore[arg-type]
     return Passthrough(allowed, timeout=5, lookup=system)
 
@@ -61,7 +61,7 @@ async def post(through: Passthrough, url: str, *, query: str = "", timeout: floa
 
 
 async def test_the_address_that_was_checked_is_the_one_connected_to(upstream: OddUpstream) -> None:
-    """The client asks for the name once, and no other way to look it up would find it."""
+    """The name is resolved once, and the connection goes to the address that was checked."""
     upstream.script("odd", [answer(b"ok", "201 Created")])
     system = System(["127.0.0.1"], ["169.254.169.254"])
     through = passing(upstream, system)
@@ -70,19 +70,22 @@ async def test_the_address_that_was_checked_is_the_one_connected_to(upstream: Od
     received = upstream.requests[-1]
     assert (received.path, received.body) == ("/x?a=%41+%2f", BODY)
     assert received.headers == {"host": f"models.test:{port_of(upstream)}", "accept": "a", "content-length": str(len(BODY))}
-    assert system.asked == ["models.test"]
+    assert system.lookups == ["models.test"]
     await through.close()
 
 
 async def test_a_request_that_crosses_a_close_is_sent_again(upstream: OddUpstream) -> None:
-    """Once, on a connection to an address that is checked again; one that was answered with a byte is not."""
+    """A request that crosses the close of its idle connection is sent again once, to a checked address.
+
+    One that got a byte of an answer is not.
+    """
     system = System(["127.0.0.1"])
     through = passing(upstream, system)
     url = f"http://models.test:{port_of(upstream)}"
     upstream.script("odd", [answer(b"ok")])
     await post(through, url)
     for connection in list(upstream._open):
-        connection.drop()  # nothing is awaited until the request is on its way
+        connection.drop()  # there is no await before the request is sent
     assert await post(through, url) == (200, b"ok")
     assert (len(upstream.requests), upstream.connections) == (2, 2)
     upstream.script("odd", [b"H", CUT])
@@ -93,22 +96,22 @@ async def test_a_request_that_crosses_a_close_is_sent_again(upstream: OddUpstrea
 
 
 async def test_a_name_that_is_bound_anew_is_refused(upstream: OddUpstream) -> None:
-    """DNS rebinding, from one connection to the next: the second address is judged as the first was."""
+    """A name that gets a forbidden address later is refused at the next connection (DNS rebinding)."""
     upstream.script("odd", [answer(b"ok", "200 OK", "text/plain", "connection: close"), CUT])
     system = System(["127.0.0.1"], ["169.254.169.254"])
     through = passing(upstream, system)
     url = f"http://models.test:{port_of(upstream)}"
     await post(through, url)
-    through._client._session().connector.clear_dns_cache()  # type: ignore[union-attr]  # as if its time had passed
+    through._client._session().connector.clear_dns_cache()  # type: ignore[union-attr]  # as if the cached address had expired
     with pytest.raises(PermissionDenied):
         await post(through, url)
     assert len(upstream.requests) == 1
-    assert len(system.asked) == 2
+    assert len(system.lookups) == 2
     await through.close()
 
 
 async def test_a_name_without_its_port_on_the_list_reaches_nothing_inside(upstream: OddUpstream) -> None:
-    """Though the same name with a port does."""
+    """A name that is allowed without its port reaches no private address."""
     through = passing(upstream, System(["127.0.0.1"]))
     with pytest.raises(PermissionDenied) as caught:
         await post(through, "http://models.test")
@@ -117,7 +120,7 @@ async def test_a_name_without_its_port_on_the_list_reaches_nothing_inside(upstre
 
 
 async def test_proxies_of_the_environment_are_not_used(upstream: OddUpstream, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One would see the keys, and decide where to connect to."""
+    """Proxies of the environment are not used, because they would see the keys and choose where to connect."""
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     upstream.script("odd", [answer(b"ok")])
@@ -127,7 +130,7 @@ async def test_proxies_of_the_environment_are_not_used(upstream: OddUpstream, mo
 
 
 async def test_cookies_are_not_kept(upstream: OddUpstream) -> None:
-    """One caller's would be sent for another."""
+    """Cookies are not kept, because they would be sent for another caller."""
     upstream.script("odd", [answer(b"ok", "200 OK", "text/plain", "set-cookie: a=b")])
     through = passing(upstream, System(["127.0.0.1"]))
     for _ in range(2):
@@ -152,8 +155,13 @@ async def test_cookies_are_not_kept(upstream: OddUpstream) -> None:
         ([b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nxx", CUT], ProviderProtocolError),
     ],
 )
-async def test_each_failure_is_one_of_the_tree(upstream: OddUpstream, steps: list[Step], expected: type[AntiphonError]) -> None:
-    """Before the first byte and after; no redirect is followed, and no status is passed on that is none."""
+async def test_each_failure_is_an_error_of_the_domain(
+    upstream: OddUpstream, steps: list[Step], expected: type[AntiphonError]
+) -> None:
+    """Each failure, before and after the first byte, is an error of the domain.
+
+    Redirects are not followed, and invalid statuses not passed on.
+    """
     upstream.script("odd", steps)
     through = passing(upstream, System(["127.0.0.1"]), read_timeout=0.2)
     with pytest.raises(expected):
@@ -165,13 +173,13 @@ async def test_each_failure_is_one_of_the_tree(upstream: OddUpstream, steps: lis
 
 @pytest.mark.parametrize("steps", [[HANG], [head(), chunk(b"x"), HANG]])
 async def test_deadlines_and_stops_end_a_call(upstream: OddUpstream, steps: list[Step]) -> None:
-    """And with it the target's."""
+    """A deadline, a cancellation and a stop of the server end the call and drop the target's connection."""
     upstream.script("odd", steps)
     through = passing(upstream, System(["127.0.0.1"]))
     url = f"http://models.test:{port_of(upstream)}"
 
     async def begin() -> asyncio.Task[tuple[int, bytes]]:
-        """A call that has reached the target."""
+        """Start a call and wait until it has reached the target."""
         before = len(upstream.requests)
         call = asyncio.create_task(post(through, url, timeout=1))
         async with asyncio.timeout(1):
@@ -199,7 +207,7 @@ async def test_deadlines_and_stops_end_a_call(upstream: OddUpstream, steps: list
 
 
 async def test_leaving_early_drops_the_rest(upstream: OddUpstream) -> None:
-    """At once, while the target still speaks."""
+    """Leaving before the end of the answer drops the connection at once."""
     upstream.script("odd", [head(), chunk(b"x"), HANG, LAST])
     through = passing(upstream, System(["127.0.0.1"]))
     target = through.policy.target(f"http://models.test:{port_of(upstream)}")
@@ -210,7 +218,7 @@ async def test_leaving_early_drops_the_rest(upstream: OddUpstream) -> None:
 
 
 async def test_a_call_takes_a_place_and_gives_it_back(upstream: OddUpstream) -> None:
-    """However it ends; one that is refused reaches no target. Tokens and budgets have no part in it."""
+    """A proxied call counts as a concurrent stream until it ends. Limits of tokens and USD do not hold for it."""
     upstream.script("odd", [HANG])
     quotas = Quotas(LimitsConfig.model_validate({"overall": {"concurrent_streams": 1, "tokens_per_minute": 0, "daily_usd": 0}}))
     allowed = ProxyConfig(allow=(f"http://models.test:{port_of(upstream)}",))

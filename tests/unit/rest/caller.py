@@ -1,4 +1,4 @@
-"""What a REST servicer is called with, without a socket."""
+"""Helpers for calling a REST servicer without a socket."""
 
 from contextvars import ContextVar
 from typing import Any
@@ -13,7 +13,7 @@ _HELD: ContextVar[Call] = ContextVar("held")
 
 
 class Context:
-    """The part of gRPC's context that servicers of dialects use."""
+    """The part of a gRPC context that servicers of dialects use."""
 
     def __init__(self, **metadata: str) -> None:
         self.metadata = tuple(metadata.items())
@@ -30,7 +30,7 @@ class Context:
 
 
 def as_caller(principal: Principal) -> Call:
-    """Who calls from here on, in this task."""
+    """Make `principal` the caller of this task's further calls. Return its call."""
     call = Call(caller=principal)
     _HELD.set(call)
     make_current(call)

@@ -1,6 +1,6 @@
-"""The rows of the dialects agree with the protos, with what Envoy has by hand, and with each other.
+"""Tests that the rows of the dialects agree with the protos, with Envoy's hand-written files and with each other.
 
-A message says what to add where, for whoever adds a dialect or a method.
+The messages say what to add for a new dialect or method.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ROWS = pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.
 
 
 def _rest_methods() -> dict[str, set[str]]:
-    """The methods of each REST service, by the descriptor set that Envoy reads."""
+    """Return the methods of each REST service in the descriptor set that Envoy reads."""
     files = descriptor_pb2.FileDescriptorSet.FromString((GATEWAY / "antiphon.pb").read_bytes())
     return {
         f"{file.package}.{service.name}": {method.name for method in service.method}
@@ -30,13 +30,13 @@ def _rest_methods() -> dict[str, set[str]]:
 
 
 def _lua(name: str) -> str:
-    """A text that `status.lua` has by hand."""
+    """Return the value of a hand-written text constant in `status.lua`."""
     (line,) = (line for line in (GATEWAY / "status.lua").read_text().splitlines() if line.startswith(f'local {name} = "'))
     return line.split('"')[1]
 
 
 def test_every_rest_service_has_a_row() -> None:
-    """A service of the protos that has no row is served by nobody."""
+    """Every REST service of the protos has a row; without one it would not be served."""
     missing = _rest_methods().keys() - {dialect.service.full_name for dialect in DIALECTS}
     assert not missing, f"add a row to DIALECTS in rest/registry.py for {sorted(missing)}, then run `make proto`"
     assert len({dialect.name for dialect in DIALECTS}) == len(DIALECTS) == len(_rest_methods())
@@ -44,19 +44,19 @@ def test_every_rest_service_has_a_row() -> None:
 
 @ROWS
 def test_every_method_has_a_scope_and_a_shape_of_errors(dialect: Dialect) -> None:
-    """A method of the proto says what its caller needs, what it answers, and how its errors look."""
+    """Every method of the protos has its scope, statuses and error shape."""
     declared = _rest_methods()[dialect.service.full_name]
     missing = sorted(declared - dialect.methods.keys())
     assert not missing, f"add to METHODS in rest/{dialect.name}/methods.py: {missing}"
-    gone = sorted(dialect.methods.keys() - declared)
-    assert not gone, f"remove from METHODS in rest/{dialect.name}/methods.py: {gone}"
+    extra = sorted(dialect.methods.keys() - declared)
+    assert not extra, f"remove from METHODS in rest/{dialect.name}/methods.py: {extra}"
     full = {f"{dialect.service.full_name}/{name}" for name in declared}
     assert full <= scopes().keys()
     assert full <= renderers().keys()
 
 
 def test_the_server_knows_what_differs_by_method() -> None:
-    """The scope, the shape of errors and the place of the key are those of the method."""
+    """The scope, the error shape and the place of the key are found by method."""
     assert scopes()["antiphon.rest.v1.AssistantService/Chat"] is Scope.CHAT
     assert scopes()["antiphon.rest.v1.AssistantService/ListChats"] is Scope.HISTORY
     assert [name for name, scope in scopes().items() if scope is None] == ["antiphon.rest.v1.EngineService/GetHealth"]
@@ -67,7 +67,7 @@ def test_the_server_knows_what_differs_by_method() -> None:
 
 @ROWS
 def test_shapes_have_names_of_their_own(dialect: Dialect) -> None:
-    """Two shapes of one name would be one in Envoy's files."""
+    """Two error shapes may not have the same name, because they would be one in Envoy's files."""
     others = [other.errors_of(name) for other in DIALECTS for name in other.methods]
     for shape in map(dialect.errors_of, dialect.methods):
         assert all(other is shape for other in others if other.name == shape.name), f"rename the shape {shape.name!r}"
@@ -75,7 +75,7 @@ def test_shapes_have_names_of_their_own(dialect: Dialect) -> None:
 
 @ROWS
 def test_no_query_could_override_a_path(dialect: Dialect) -> None:
-    """A method with variables in its path has no other parameters: `status.lua` drops their query."""
+    """A method with variables in its path has no query parameters, because `status.lua` drops the query."""
     for method in dialect.service.methods:
         names = {field.name for field in method.input_type.fields} - {"body"}
         if any(has_variables(path) for _, path in bindings(method)):
@@ -87,7 +87,7 @@ def test_no_query_could_override_a_path(dialect: Dialect) -> None:
 
 @ROWS
 def test_envoy_holds_a_body_that_may_have_the_key(dialect: Dialect) -> None:
-    """`status.lua` awaits such a body before it asks the server: nothing of it could be held there."""
+    """Envoy buffers exactly the bodies that may have the key, because the server could not hold them before it knows the caller."""
     for name, method in dialect.methods.items():
         for _, path in bindings(dialect.service.methods_by_name[name]):
             held = path.startswith(_lua("ENGINE_CHAT"))
@@ -96,7 +96,7 @@ def test_envoy_holds_a_body_that_may_have_the_key(dialect: Dialect) -> None:
 
 @ROWS
 def test_envoy_hands_on_the_query_of_what_is_passed_on(dialect: Dialect) -> None:
-    """`status.lua` makes a header of a query that is the provider's."""
+    """`status.lua` passes the query on as a header exactly for methods that pass it to the provider."""
     for name, method in dialect.methods.items():
         for _, path in bindings(dialect.service.methods_by_name[name]):
             handed_on = path.startswith(_lua("PROXY"))

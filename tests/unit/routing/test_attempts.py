@@ -1,4 +1,4 @@
-"""One try at a provider."""
+"""Tests of one attempt at a provider."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ from tests.unit.listener import Listener
 
 
 @pytest.mark.parametrize(
-    ("error", "left"),
+    ("error", "cancelled"),
     [
         (None, False),
         (ProviderUnavailable("x", provider="p"), False),
@@ -21,8 +21,8 @@ from tests.unit.listener import Listener
         (GeneratorExit(), True),
     ],
 )
-async def test_it_is_closed_and_told_whichever_way_it_ends(error: BaseException | None, left: bool) -> None:
-    """The time to close it counts where it is the caller who is gone."""
+async def test_an_attempt_is_closed_and_reported_however_it_ends(error: BaseException | None, cancelled: bool) -> None:
+    """An attempt is closed and reported however it ends. The time to close it is reported if the call was cancelled."""
     listener = Listener()
     closed: list[bool] = []
 
@@ -40,5 +40,5 @@ async def test_it_is_closed_and_told_whichever_way_it_ends(error: BaseException 
         with pytest.raises(type(error)):
             await attempt()
     assert closed == [True]
-    assert listener.events == ["attempt_started", *(["cancelled_upstream"] if left else []), "attempt_ended"]
+    assert listener.events == ["attempt_started", *(["cancelled_upstream"] if cancelled else []), "attempt_ended"]
     assert listener.errors == [error]

@@ -1,4 +1,4 @@
-"""Which provider answers for which model."""
+"""Tests of which provider answers for which model."""
 
 import pytest
 from pydantic import SecretStr
@@ -34,24 +34,24 @@ ROUTER = Router([(A, ["one", "both", "big-*"]), (B, ["two", "both", "*"]), (C, [
     ],
 )
 def test_a_model_has_one_route(model: str, name: str, upstream: str) -> None:
-    """Listed names first, then provider/model, then patterns; the empty name is the default's."""
+    """Listed names come first, then `provider/model`, then patterns. An empty name is the default model."""
     route = ROUTER.resolve(model)
     assert (route.provider.name, route.model) == (name, upstream)
 
 
 def test_a_model_that_nobody_has_is_not_found() -> None:
-    """An unknown name, a known provider's unknown model, and half a name."""
+    """An unknown name, an unknown model of a known provider, and an incomplete name raise `ModelNotFound`."""
     router = Router([(A, ["one"])])
     for model in ("two", "a/two", "a/", "/one", "b/one"):
         with pytest.raises(ModelNotFound) as caught:
             router.resolve(model)
         assert caught.value.metadata == {"model": model}
     with pytest.raises(ModelNotFound):
-        ROUTER.resolve("a/two")  # which the pattern of another provider would fit
+        ROUTER.resolve("a/two")  # the pattern of another provider matches it
 
 
 def test_a_provider_that_is_named_answers_or_nobody_does() -> None:
-    """Whoever else has the model; an empty model is not the default here."""
+    """With a named provider only that one answers, and an empty model is not the default."""
     for name, model in (("a", "both"), ("b", "both"), ("b", "one"), ("c", "a/one"), ("a", "big-2")):
         route = ROUTER.resolve(model, name)
         assert (route.provider.name, route.model) == (name, model)
@@ -65,7 +65,7 @@ def test_a_provider_that_is_named_answers_or_nobody_does() -> None:
 
 
 def test_a_provider_lists_its_own_models() -> None:
-    """Those by name, also what another answers for."""
+    """A provider's models are listed by name, also those that another provider answers for."""
     assert ROUTER.providers() == ["a", "b", "c"]
     assert [ROUTER.models_at(name) for name in ROUTER.providers()] == [["one", "both"], ["two", "both"], []]
     with pytest.raises(ProviderNotFound):
@@ -73,13 +73,13 @@ def test_a_provider_lists_its_own_models() -> None:
 
 
 def test_models_are_listed_by_name_without_patterns() -> None:
-    """One entry a name, in order, of the provider that answers for it."""
+    """Each model name is listed once, in order, with the provider that answers for it."""
     entries = [(entry.name, entry.provider, entry.is_default) for entry in ROUTER.models()]
     assert entries == [("both", "a", False), ("one", "a", True), ("two", "b", False)]
 
 
-def test_a_default_that_nobody_has_is_told_at_start() -> None:
-    """As is a gateway without any model by name."""
+def test_an_unknown_default_model_is_refused_at_start() -> None:
+    """A default model that no provider has, or no model by name, is a `ConfigError`."""
     with pytest.raises(ConfigError, match="models.default"):
         Router([(A, ["one"])], "two")
     with pytest.raises(ConfigError, match="models.default"):
@@ -88,7 +88,7 @@ def test_a_default_that_nobody_has_is_told_at_start() -> None:
 
 
 def test_a_callers_key_pays_where_a_key_is_wanted() -> None:
-    """At any other provider it is as good as none, and so it is where there is none."""
+    """The caller's own key pays only at providers that want one."""
     router = Router([(A, ["one"]), (B, ["two", "*"])], wants_key={"a"})
     bare = ChatRequest("", (), stream=True)
     own = ChatRequest("", (), stream=True, api_key=SecretStr("sk-own"))
@@ -99,8 +99,8 @@ def test_a_callers_key_pays_where_a_key_is_wanted() -> None:
 
 
 @pytest.mark.parametrize("odd", ["any ", " any", "any\n", "a\tb", "b/any ", "b/ any", "b/\u200bany", "c/any\x00"])
-def test_what_is_no_name_goes_nowhere(odd: str) -> None:
-    """Though a pattern fits it: a provider might take it for a model that has a price, and that not everybody may use."""
+def test_an_invalid_model_name_is_refused(odd: str) -> None:
+    """An invalid model name is refused even if a pattern matches, because a provider might read it as another model."""
     with pytest.raises(InvalidRequest) as caught:
         ROUTER.resolve(odd)
     assert [violation.path for violation in caught.value.violations] == [("model",)]
@@ -111,7 +111,7 @@ def test_what_is_no_name_goes_nowhere(odd: str) -> None:
 
 
 def test_a_pattern_is_a_star_and_what_is_written() -> None:
-    """Of providers as of keys."""
+    """In a pattern only `*` is special."""
     router = Router([(A, ["one", "x[1]*"]), (B, ["y?*"])])
     assert router.resolve("x[1]2").provider.name == "a"
     assert router.resolve("y?2").provider.name == "b"

@@ -1,4 +1,4 @@
-"""What happens around a call, over a real socket: when its metadata leaves, and who is to blame for what cannot be written."""
+"""Tests over a real socket of what happens around a call: when metadata is sent, and how failed writes are classified."""
 
 import asyncio
 import logging
@@ -25,7 +25,7 @@ def ask(gateway: Running, kind: str) -> Any:
 
 
 class Held(ScriptedProvider):
-    """Says nothing until it may."""
+    """A provider that sends nothing until `may` is set."""
 
     def __init__(self) -> None:
         super().__init__([START, TextDelta(0, "Hi")], [USAGE, STOP])
@@ -41,14 +41,14 @@ class Held(ScriptedProvider):
 
 @pytest.mark.parametrize("kind", ["unary", "stream"])
 async def test_metadata_leave_with_the_first_message(kind: str, unused_tcp_port: int) -> None:
-    """Not before: a call of which nothing was answered can be tried again. The request id is among them."""
+    """Initial metadata, with the request id, is not sent before the first message, so that an unanswered call can be retried."""
     provider = Held()
     async with running(provider, unused_tcp_port) as gateway:
         call = ask(gateway, kind)
         metadata = asyncio.ensure_future(call.initial_metadata())
         while not provider.requests:
             await asyncio.sleep(0)
-        await gateway.chat.Generate(chat_pb2.GenerateRequest(), metadata=KEY).code()  # a round trip later
+        await gateway.chat.Generate(chat_pb2.GenerateRequest(), metadata=KEY).code()  # wait for one round trip
         assert not metadata.done()
         provider.may.set()
         assert dict(await metadata)["x-request-id"] == "abc-123"
@@ -57,7 +57,7 @@ async def test_metadata_leave_with_the_first_message(kind: str, unused_tcp_port:
 
 @pytest.mark.parametrize("kind", ["unary", "stream"])
 async def test_the_request_id_of_a_call_that_fails_at_once_is_a_trailer(kind: str, unused_tcp_port: int) -> None:
-    """As there is nothing before it."""
+    """If a call fails before its first message, the request id is in the trailers."""
     async with running(ScriptedProvider(ProviderRateLimited("Busy.", provider="scripted")), unused_tcp_port) as gateway:
         call = ask(gateway, kind)
         assert await call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -69,7 +69,7 @@ async def test_the_request_id_of_a_call_that_fails_at_once_is_a_trailer(kind: st
 async def test_a_caller_that_leaves_in_a_write_has_cancelled(
     method: str, unused_tcp_port: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It reads nothing of a reply that is larger than its window, and closes the connection: no fault of ours, and no traceback."""
+    """A caller that closes its connection during a write is logged as CANCELLED, without an error or traceback."""
     text = TextDelta(0, "x" * 2_000_000)
     provider = ScriptedProvider([START, text], [text], [USAGE, STOP])
     with capture_logs() as lines, caplog.at_level(logging.INFO):
@@ -99,7 +99,7 @@ async def test_a_caller_that_leaves_in_a_write_has_cancelled(
 
 
 async def test_a_reply_that_is_too_large_is_logged_as_that(unused_tcp_port: int) -> None:
-    """As gRPC tells the caller."""
+    """A reply over gRPC's size limit is logged with the code that the caller gets."""
     provider = ScriptedProvider([START, TextDelta(0, "x" * MAX_MESSAGE_BYTES)], [STOP])
     with capture_logs() as lines:
         async with running(provider, unused_tcp_port) as gateway:

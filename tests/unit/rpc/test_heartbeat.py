@@ -1,4 +1,4 @@
-"""The heartbeat of a stream, with nothing below it."""
+"""Tests of a stream's heartbeat, without a server."""
 
 import asyncio
 from typing import Any
@@ -11,7 +11,7 @@ from tests.waiting import until
 
 
 class Wire:
-    """Takes what is written; `blocked` holds up each write until it is set."""
+    """A connection that records what is written. Writes wait while `open` is cleared."""
 
     def __init__(self) -> None:
         self.written: asyncio.Queue[Any] = asyncio.Queue()
@@ -28,7 +28,7 @@ class Wire:
 
 
 async def write(pulse: HeartbeatWriter, wire: Wire, message: Any) -> None:
-    """As a call is written that has a pulse."""
+    """Write a message as a call with a heartbeat does."""
     if pulse.beat is not None:
         await pulse.beat
     pulse.pause()
@@ -37,7 +37,7 @@ async def write(pulse: HeartbeatWriter, wire: Wire, message: Any) -> None:
 
 
 async def test_silence_is_broken_again_and_again() -> None:
-    """Each time the interval passes without a message, and not before."""
+    """A heartbeat is sent each time the interval passes without a message."""
     wire = Wire()
     pulse = HeartbeatWriter(0.01, wire.write)
     beat = Call(pulse=pulse).heartbeat("beat")
@@ -48,7 +48,7 @@ async def test_silence_is_broken_again_and_again() -> None:
 
 
 async def test_headers_alone_go_out_once() -> None:
-    """There is nothing to repeat where a stream has no comments."""
+    """Without a comment to send, only the headers are sent, once."""
     wire = Wire()
     pulse = HeartbeatWriter(0.01, wire.write)
     Call(pulse=pulse).heartbeat()
@@ -62,7 +62,7 @@ async def test_headers_alone_go_out_once() -> None:
 
 
 async def test_a_message_waits_for_the_heartbeat_that_is_being_written() -> None:
-    """And a caller who is slow to read a message gets no heartbeat on top of it."""
+    """A message waits for a heartbeat that is being written, and no heartbeat is sent during a write."""
     wire = Wire()
     pulse = HeartbeatWriter(0.01, wire.write)
     Call(pulse=pulse).heartbeat("beat")
@@ -77,7 +77,7 @@ async def test_a_message_waits_for_the_heartbeat_that_is_being_written() -> None
 
 
 async def test_without_an_interval_or_a_call_there_is_none() -> None:
-    """Zero turns it off; a servicer that is called by a test has no call."""
+    """An interval of 0, or a call without a writer, sends no heartbeat."""
     wire = Wire()
     pulse = HeartbeatWriter(0, wire.write)
     assert not Call(pulse=pulse).heartbeat("beat").sent
@@ -87,7 +87,7 @@ async def test_without_an_interval_or_a_call_there_is_none() -> None:
 
 
 async def test_a_heartbeat_that_finds_the_caller_gone_does_not_hide_how_the_call_ends() -> None:
-    """Its error is the next message's, and nobody's if there is none."""
+    """An error while a heartbeat is written is not raised; the next message would raise it."""
 
     async def gone(message: Any) -> None:
         raise ConnectionError

@@ -1,4 +1,4 @@
-"""HistoryService over a real socket, on a store in memory."""
+"""Tests of HistoryService over a real socket, with a store in memory."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -42,12 +42,12 @@ async def serving(port: int) -> AsyncGenerator[Any, None]:
     await server.stop(0, lambda: None)
 
 
-def said(*texts: str) -> list[message_pb2.Message]:
+def user_messages(*texts: str) -> list[message_pb2.Message]:
     return [message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text=text))]) for text in texts]
 
 
 async def create(stub: Any, *texts: str, **fields: Any) -> history_pb2.Conversation:
-    request = history_pb2.CreateConversationRequest(conversation=history_pb2.Conversation(**fields), messages=said(*texts))
+    request = history_pb2.CreateConversationRequest(conversation=history_pb2.Conversation(**fields), messages=user_messages(*texts))
     made: history_pb2.Conversation = (await stub.CreateConversation(request, metadata=KEY)).conversation
     return made
 
@@ -58,7 +58,7 @@ async def texts(stub: Any, conversation: str) -> list[str]:
 
 
 async def test_a_conversation_from_its_creation_to_its_deletion(unused_tcp_port: int) -> None:
-    """Created, read, changed by a mask, gone: and gone again is NOT_FOUND."""
+    """A conversation is created, read, updated by a mask and deleted. Deleting it again is NOT_FOUND."""
     async with serving(unused_tcp_port) as stub:
         made = await create(stub, "a", "b", title="T", source="app", pinned=True, id="not mine to choose")
         assert (made.title, made.source, made.pinned, made.message_count) == ("T", "app", True, 2)
@@ -74,7 +74,7 @@ async def test_a_conversation_from_its_creation_to_its_deletion(unused_tcp_port:
         assert (changed.title, changed.pinned, changed.source) == ("", True, "app")
         change.update_mask.paths[:] = ["pinned"]
         change.conversation.pinned = False
-        change.conversation.title = "x" * 501  # not named, so not looked at
+        change.conversation.title = "x" * 501  # not in the mask, so not checked
         assert not (await stub.UpdateConversation(change, metadata=KEY)).conversation.pinned
         await stub.DeleteConversation(history_pb2.DeleteConversationRequest(id=made.id), metadata=KEY)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -84,7 +84,7 @@ async def test_a_conversation_from_its_creation_to_its_deletion(unused_tcp_port:
 
 
 async def test_lists_are_paged_and_filtered(unused_tcp_port: int) -> None:
-    """Pinned ones first, then the newest; "only those that are not pinned" is another thing than "no matter"."""
+    """Pinned conversations come first, then the newest. `pinned: false` is a filter and differs from unset."""
     async with serving(unused_tcp_port) as stub:
         for number in range(5):
             await create(stub, title=f"T{number}", pinned=number == 1)
@@ -102,11 +102,14 @@ async def test_lists_are_paged_and_filtered(unused_tcp_port: int) -> None:
 
 
 async def test_append_and_fork(unused_tcp_port: int) -> None:
-    """Behind the head, if it is still the one that the caller knows; a fork shares its past."""
+    """Messages are appended after the head, unless it has changed since the caller read it.
+
+    A fork shares the messages up to its point.
+    """
     async with serving(unused_tcp_port) as stub:
         made = await create(stub, "a", "b", title="T")
         request = history_pb2.AppendMessagesRequest(
-            conversation_id=made.id, messages=said("c", "d"), expected_head_message_id=made.head_message_id
+            conversation_id=made.id, messages=user_messages("c", "d"), expected_head_message_id=made.head_message_id
         )
         answer = await stub.AppendMessages(request, metadata=KEY)
         assert answer.messages[0].parent_message_id == made.head_message_id
@@ -124,13 +127,13 @@ async def test_append_and_fork(unused_tcp_port: int) -> None:
 
 
 async def test_a_page_of_large_messages_ends_early(unused_tcp_port: int) -> None:
-    """None is left out, none comes twice, and one that is larger than a page should be comes alone."""
+    """A page of large messages ends early, without gaps or repetitions. A message larger than a page comes alone."""
     async with serving(unused_tcp_port) as stub:
         made = await create(stub)
         lengths = [1, 2, 2, 2, 20, 2, 1, 1]
         for number, length in enumerate(lengths):
             append = history_pb2.AppendMessagesRequest(
-                conversation_id=made.id, messages=said(str(number) + "x" * (length * 1_000_000))
+                conversation_id=made.id, messages=user_messages(str(number) + "x" * (length * 1_000_000))
             )
             await stub.AppendMessages(append, metadata=KEY)
         pages, token = [], None
@@ -145,11 +148,11 @@ async def test_a_page_of_large_messages_ends_early(unused_tcp_port: int) -> None
 
 
 async def test_what_a_large_append_answers_is_without_content(unused_tcp_port: int) -> None:
-    """Its caller has it; the ids and the conversation are what it does not know."""
+    """The answer to a large append has ids and the conversation, but no content, which the caller has."""
     async with serving(unused_tcp_port) as stub:
         made = await create(stub)
-        small = history_pb2.AppendMessagesRequest(conversation_id=made.id, messages=said("a", "b"))
-        large = history_pb2.AppendMessagesRequest(conversation_id=made.id, messages=said("x" * 2_500_000, "y" * 2_500_000))
+        small = history_pb2.AppendMessagesRequest(conversation_id=made.id, messages=user_messages("a", "b"))
+        large = history_pb2.AppendMessagesRequest(conversation_id=made.id, messages=user_messages("x" * 2_500_000, "y" * 2_500_000))
         assert [stored.message.blocks[0].text.text for stored in (await stub.AppendMessages(small, metadata=KEY)).messages] == [
             "a",
             "b",
@@ -161,8 +164,8 @@ async def test_what_a_large_append_answers_is_without_content(unused_tcp_port: i
         assert (answer.messages[0].state, answer.conversation.message_count) == (history_pb2.MESSAGE_STATE_COMPLETE, 4)
 
 
-async def test_what_is_anothers_does_not_exist(unused_tcp_port: int) -> None:
-    """To another key every method says NOT_FOUND."""
+async def test_another_owners_conversation_is_not_found(unused_tcp_port: int) -> None:
+    """Every method is NOT_FOUND for another owner's conversation."""
     async with serving(unused_tcp_port) as stub:
         made = await create(stub, "a")
         mask = field_mask_pb2.FieldMask(paths=["title"])
@@ -173,7 +176,9 @@ async def test_what_is_anothers_does_not_exist(unused_tcp_port: int) -> None:
             stub.DeleteConversation(history_pb2.DeleteConversationRequest(id=made.id), metadata=OTHER),
             stub.ForkConversation(history_pb2.ForkConversationRequest(id=made.id), metadata=OTHER),
             stub.ListMessages(history_pb2.ListMessagesRequest(conversation_id=made.id), metadata=OTHER),
-            stub.AppendMessages(history_pb2.AppendMessagesRequest(conversation_id=made.id, messages=said("x")), metadata=OTHER),
+            stub.AppendMessages(
+                history_pb2.AppendMessagesRequest(conversation_id=made.id, messages=user_messages("x")), metadata=OTHER
+            ),
         ):
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await call
@@ -213,7 +218,7 @@ async def test_what_is_anothers_does_not_exist(unused_tcp_port: int) -> None:
     ],
 )
 async def test_requests_at_fault_name_every_field(method: str, request_: Any, fields: list[str], unused_tcp_port: int) -> None:
-    """INVALID_ARGUMENT with a BadRequest."""
+    """A wrong request is INVALID_ARGUMENT with a BadRequest that lists every wrong field."""
     async with serving(unused_tcp_port) as stub:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await getattr(stub, method)(request_, metadata=KEY)

@@ -1,4 +1,4 @@
-"""What a process does every few seconds, on a real database."""
+"""Tests of the tasks that a process does every few seconds, with a real database."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.unit.memory_store import MemoryStore
 
 
 class FailingStore(MemoryStore):
-    """Fails at its first sign of life, and tells of the next one."""
+    """A store whose first heartbeat fails, and which sets `alive` at the next one."""
 
     def __init__(self, failure: Exception) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class FailingStore(MemoryStore):
 
 
 class AbandonedStore(MemoryStore):
-    """Has two turns of a process that is gone."""
+    """A store with two turns of a process that is gone."""
 
     async def settle(self) -> int:
         return 2
@@ -56,8 +56,8 @@ def housekeeper(database: Database, store: MemoryStore, audit: AuditLog | None =
     return Housekeeper(store, StoredKeys(KeyStore(database)), audit or AuditLog(database), [])
 
 
-async def test_what_waits_is_written(database: Database) -> None:
-    """A refused call is in the audit log after a round, and no call has had to wait for that."""
+async def test_waiting_audit_events_are_written(database: Database) -> None:
+    """A refused call is in the audit log after one round, and abandoned turns are settled and logged."""
     audit = AuditLog(database)
     audit.refused(Event(REFUSED, "key:1", "ChatService/Generate", "PERMISSION_DENIED"))
     with capture_logs() as logged:
@@ -71,7 +71,10 @@ async def test_what_waits_is_written(database: Database) -> None:
     ("failure", "events"), [(StoreUnavailable(), []), (RuntimeError("a fault"), ["house not kept"])], ids=["expected", "a fault"]
 )
 async def test_a_failure_ends_nothing(database: Database, failure: Exception, events: list[str]) -> None:
-    """The next round is made all the same; only a fault is logged here, as the store has logged what it knows."""
+    """A failed round does not end the housekeeping.
+
+    Only an unexpected error is logged here, because the store has logged others.
+    """
     store = FailingStore(failure)
     with capture_logs() as logged:
         keeping = asyncio.create_task(housekeeper(database, store).run(interval=0))
@@ -83,8 +86,8 @@ async def test_a_failure_ends_nothing(database: Database, failure: Exception, ev
     assert [entry["event"] for entry in logged] == events
 
 
-async def test_pruning_that_fails_keeps_nobody_from_living(database: Database) -> None:
-    """The sign of life comes first, and what fails is not tried again at once."""
+async def test_failed_pruning_does_not_stop_heartbeats(database: Database) -> None:
+    """The heartbeat comes first in a round, and pruning that failed is not tried again at once."""
 
     class FailingAudit(AuditLog):
         tries = 0
@@ -108,7 +111,7 @@ async def test_pruning_that_fails_keeps_nobody_from_living(database: Database) -
 
 
 async def test_what_is_kept_for_long_enough_is_removed_in_parts(database: Database) -> None:
-    """A part in each round, until nothing is left; then not again for an hour."""
+    """Old data is removed in parts, one in each round, until none is left; then not again for an hour."""
     parts = [50, 7, 0, 9]
     house = Housekeeper(
         MemoryStore(),

@@ -1,4 +1,4 @@
-"""Pages of lists that every client can receive."""
+"""Tests of pages of lists that every client can receive."""
 
 from typing import Any
 
@@ -24,7 +24,10 @@ def reading(keys: list[admin_pb2.Key], sizes: list[int]) -> Any:
 @given(st.lists(st.integers(0, MAX_ANSWER_BYTES * 5 // 4), min_size=1, max_size=8), st.integers(1, 10))
 @pytest.mark.asyncio
 async def test_a_page_is_as_large_as_can_be_received(lengths: list[int], size: int) -> None:
-    """With the token of the next one; an entry that is larger comes alone, and a page that fits is read once."""
+    """A page has at most MAX_ANSWER_BYTES, unless one entry alone is larger, and a token if more follow.
+
+    A page that fits is read once.
+    """
     sizes: list[int] = []
     answer = await fit_page(size, reading([admin_pb2.Key(name="x" * length) for length in lengths], sizes))
     assert 1 <= len(answer.keys) <= size
@@ -35,6 +38,6 @@ async def test_a_page_is_as_large_as_can_be_received(lengths: list[int], size: i
 
 
 async def test_the_largest_page_of_conversations_fits() -> None:
-    """Whatever they are called."""
+    """The largest possible page of conversations fits into an answer."""
     one = history_pb2.Conversation(id="i" * 36, title="🎉" * MAX_TITLE, source="🎉" * MAX_SOURCE, forked_from="i" * 36)
     assert history_pb2.ListConversationsResponse(conversations=[one] * MAX_PAGE_SIZE).ByteSize() < MAX_ANSWER_BYTES

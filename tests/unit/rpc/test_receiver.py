@@ -1,4 +1,4 @@
-"""Receiving requests, over a real socket: who is refused before their request is there, and what unfinished ones may take."""
+"""Tests of receiving requests over a real socket: early refusals, and the limits for unfinished requests."""
 
 import asyncio
 import logging
@@ -23,12 +23,12 @@ CHECK = "/grpc.health.v1.Health/Check"
 
 
 def unfinished(to: Running, method: str = GENERATE, metadata: Any = KEY) -> Any:
-    """A call whose request does not come."""
+    """Start a call that never sends its request."""
     return to.channel.stream_unary(method)(metadata=metadata)
 
 
 async def refusal(call: Any) -> grpc.aio.AioRpcError:
-    """What a call ends with."""
+    """Return the error that the call ends with."""
     async with asyncio.timeout(5):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await call
@@ -36,11 +36,11 @@ async def refusal(call: Any) -> grpc.aio.AioRpcError:
 
 
 @asynccontextmanager
-async def slow_ones(gateway: Running, count: int, **more: Any) -> AsyncIterator[list[Any]]:
-    """Calls without their requests, which have reached the server."""
+async def unfinished_calls(gateway: Running, count: int, **more: Any) -> AsyncIterator[list[Any]]:
+    """Run `count` calls without requests that have reached the server, and cancel them at the end."""
     calls = [unfinished(gateway, **more) for _ in range(count)]
     await asyncio.gather(*(call.wait_for_connection() for call in calls))
-    # The connection's streams are served in order: when this one is answered, the others are there.
+    # A connection's streams are served in order: when this call is answered, the others have arrived.
     await gateway.models.ListModels(models_pb2.ListModelsRequest(), metadata=KEY)
     yield calls
     for call in calls:
@@ -48,7 +48,7 @@ async def slow_ones(gateway: Running, count: int, **more: Any) -> AsyncIterator[
 
 
 async def test_a_bad_key_is_refused_before_the_request_is_there(unused_tcp_port: int) -> None:
-    """Nobody without a key has anything held for them."""
+    """A call with a missing or wrong key is refused before its request is received, so that nothing is held for it."""
     async with running(ScriptedProvider(), unused_tcp_port) as gateway:
         for metadata in ((), (("authorization", "Bearer sk-other"),)):
             error = await refusal(unfinished(gateway, metadata=metadata))
@@ -57,7 +57,7 @@ async def test_a_bad_key_is_refused_before_the_request_is_there(unused_tcp_port:
 
 
 async def test_a_call_without_a_request_is_at_fault(unused_tcp_port: int) -> None:
-    """One that ends before its message began."""
+    """A call that ends without a message is INVALID_ARGUMENT."""
     async with running(ScriptedProvider(), unused_tcp_port) as gateway:
         call = unfinished(gateway)
         await call.done_writing()
@@ -65,7 +65,7 @@ async def test_a_call_without_a_request_is_at_fault(unused_tcp_port: int) -> Non
 
 
 async def test_a_request_that_does_not_come_ends(unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Within its time, with or without a key."""
+    """A request that does not arrive in time is INVALID_ARGUMENT, with or without a key."""
     monkeypatch.setattr(receiver, "MESSAGE_TIMEOUT", 0.0)
     monkeypatch.setattr(receiver, "KEYLESS_TIMEOUT", 0.0)
     monkeypatch.setattr(receiver, "CHECK_INTERVAL", 0.01)
@@ -76,32 +76,35 @@ async def test_a_request_that_does_not_come_ends(unused_tcp_port: int, monkeypat
             assert "did not arrive" in str(error.details())
 
 
-async def test_few_requests_of_strangers_are_waited_for(unused_tcp_port: int) -> None:
-    """Of health checks that do not come, the oldest ends for each that is too many; one that comes is answered."""
+async def test_few_requests_without_a_key_are_waited_for(unused_tcp_port: int) -> None:
+    """Of more than MAX_KEYLESS waiting health checks the oldest is refused; one whose request comes is answered."""
     async with (
         running(ScriptedProvider(), unused_tcp_port) as gateway,
-        slow_ones(gateway, receiver.MAX_KEYLESS, method=CHECK) as calls,
+        unfinished_calls(gateway, receiver.MAX_KEYLESS, method=CHECK) as calls,
     ):
         assert not any(call.done() for call in calls)
         found = await gateway.health.Check(health_pb2.HealthCheckRequest())
         assert found.status == health_pb2.HealthCheckResponse.SERVING
-        done, left = await asyncio.wait([asyncio.ensure_future(call.code()) for call in calls], return_when="FIRST_COMPLETED")
+        done, pending = await asyncio.wait([asyncio.ensure_future(call.code()) for call in calls], return_when="FIRST_COMPLETED")
         assert [ended.result() for ended in done] == [grpc.StatusCode.RESOURCE_EXHAUSTED]
-        for waiting in left:
+        for waiting in pending:
             waiting.cancel()
 
 
-async def test_large_requests_have_so_many_bytes_together(unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A slow one counts as the largest that there can be, a whole one as it is until its call ends; small ones pass."""
+async def test_large_requests_share_a_limit_of_bytes(unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests may take a limited number of bytes together.
+
+    A slow one counts as the largest possible, a received one with its size until its call ends, and small ones always pass.
+    """
     monkeypatch.setattr(receiver, "SLOW_AFTER", 0.0)
     monkeypatch.setattr(receiver, "CHECK_INTERVAL", 0.01)
     large = chat_pb2.GenerateRequest(model="x" * 5_000_000, messages=HELLO.messages)
     async with running(ScriptedProvider(), unused_tcp_port, max_request_bytes=40_000_000) as gateway:
-        async with slow_ones(gateway, 1) as (first,):
+        async with unfinished_calls(gateway, 1) as (first,):
             assert (await refusal(unfinished(gateway))).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
             monkeypatch.setattr(receiver, "SLOW_AFTER", 60.0)
             for _ in range(3):
-                # 33 of 40 million bytes are taken. One call of 5 is refused for its model alone, each time.
+                # 33 of 40 million bytes are in use. A call of 5 million fits: only its model is refused, each time.
                 assert (await refusal(gateway.chat.Generate(large, metadata=KEY))).code() is grpc.StatusCode.NOT_FOUND
             larger = chat_pb2.GenerateRequest(model="x" * 7_000_000, messages=HELLO.messages)
             error = await refusal(gateway.chat.Generate(larger, metadata=KEY))
@@ -119,23 +122,23 @@ async def test_large_requests_have_so_many_bytes_together(unused_tcp_port: int, 
 async def test_only_the_edge_can_say_that_a_request_is_whole(
     method: str, unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a caller at the server's own port a slow request counts as the largest, whatever its metadata say."""
+    """A slow request at the server's own port counts as the largest possible, whatever its metadata say."""
     monkeypatch.setattr(receiver, "SLOW_AFTER", 0.0)
     monkeypatch.setattr(receiver, "CHECK_INTERVAL", 0.01)
     whole = (*KEY, ("x-antiphon-whole", "1"))
     async with (
         running(ScriptedProvider(), unused_tcp_port, max_request_bytes=40_000_000) as gateway,
-        slow_ones(gateway, 2, method=method, metadata=whole) as calls,
+        unfinished_calls(gateway, 2, method=method, metadata=whole) as calls,
     ):
         codes = [asyncio.ensure_future(call.code()) for call in calls]
         async with asyncio.timeout(5):
-            (refused,), (left,) = await asyncio.wait(codes, return_when="FIRST_COMPLETED")
+            (refused,), (pending,) = await asyncio.wait(codes, return_when="FIRST_COMPLETED")
         assert refused.result() is grpc.StatusCode.RESOURCE_EXHAUSTED
-        left.cancel()
+        pending.cancel()
 
 
 async def test_a_stop_ends_what_has_no_request_and_no_key(unused_tcp_port: int) -> None:
-    """Half-sent requests, reflection and those who watch: none of them holds up a stop, while a call that is answered goes on."""
+    """A stop ends unfinished requests, reflection and health watches, while a call that is being answered goes on."""
     provider = ScriptedProvider(None)
     async with running(provider, unused_tcp_port) as gateway:
         half = unfinished(gateway)
@@ -162,7 +165,7 @@ async def test_a_stop_ends_what_has_no_request_and_no_key(unused_tcp_port: int) 
 async def test_a_watcher_that_does_not_read_is_no_fault_of_the_server(
     unused_tcp_port: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It takes not a byte, so that the stop can tell it nothing: it does not hold up the stop, and no error is logged."""
+    """A health watch whose caller does not read neither delays a stop nor is logged as an error."""
     with caplog.at_level(logging.INFO):
         async with (
             running(ScriptedProvider(), unused_tcp_port) as gateway,
@@ -178,7 +181,7 @@ async def test_a_watcher_that_does_not_read_is_no_fault_of_the_server(
 
 
 async def test_calls_are_counted_while_their_keys_are_judged(unused_tcp_port: int) -> None:
-    """As a token's key may have to be fetched: one too many is refused, whoever it is."""
+    """A call counts towards the limit while its key is checked, which may take long; one too many is refused."""
 
     class Slow:
         judging = 0
@@ -200,7 +203,7 @@ async def test_calls_are_counted_while_their_keys_are_judged(unused_tcp_port: in
 
 
 async def test_open_calls_give_their_bytes_back(unused_tcp_port: int) -> None:
-    """However many there are: they would else take the room of all large requests, for good."""
+    """Calls without a key return their bytes to the limit when they end."""
     async with running(ScriptedProvider(), unused_tcp_port, max_request_bytes=500_000) as gateway:
         for _ in range(8):
             refused = await refusal(gateway.health.Check(health_pb2.HealthCheckRequest(service="x" * 200_000)))

@@ -1,4 +1,4 @@
-"""The rows of the typed services agree with the protos."""
+"""Tests that the rows of the typed services agree with the protos."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from antiphon.rpc.registry import services
 
 
 def test_every_typed_service_has_a_row() -> None:
-    """With what a caller's key has to have for it."""
+    """Every typed service has a row with the scope that its callers need."""
     config = Config(providers={"echo": ECHO}, auth=AuthConfig(keys=(KeyConfig(name="test", key_env="K"),)))
     app = App(config, {"K": "sk-test"})
     rows = services(

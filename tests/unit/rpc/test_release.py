@@ -1,4 +1,4 @@
-"""What a call held is let go of when it has failed, without the garbage collector, over a real socket."""
+"""Tests over a real socket that a failed call releases its memory without the garbage collector."""
 
 import asyncio
 import gc
@@ -20,14 +20,14 @@ from tests.unit.scripted import START, ScriptedProvider
 
 TEXT = "x" * 10_000
 TALK = {"messages": [{"role": "user", "content": TEXT}]}
-ASKED = chat_pb2.GenerateRequest(
+REQUEST = chat_pb2.GenerateRequest(
     messages=[message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text=TEXT))])]
 )
 INVALID = chat_pb2.GenerateRequest(messages=[message_pb2.Message(role="ROLE_USER")] * 50)
 BUSY = ProviderRateLimited("Busy.", provider="scripted")
 CALLS = 20
 
-OF_METADATA = {
+LEFT_BY_EVERY_CALL = {
     "_Metadatum",
     "_HandlerCallDetails",
     "__pyx_scope_struct_35__find_method_handler",
@@ -40,13 +40,15 @@ OF_METADATA = {
     "hamt_bitmap_node",
     "HeartbeatWriter",
 }
-"""Types of what is left of every call, good or bad: by gRPC its metadata, until the next young collection; by asyncio up to 100
-timers that were cancelled, with the context of their call and the pulse in it. None of it knows the request."""
+"""Types of objects that every call leaves, failed or not, and that do not refer to the request.
+
+gRPC keeps the metadata until the next collection of young objects. asyncio keeps up to 100 cancelled timers with their contexts.
+"""
 
 
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
-    """Without the test run's own log, which keeps what it has printed."""
+    """Drop all log lines, because the test run's own log would keep them."""
 
     def drop(_logger: object, _method: str, _event: structlog.types.EventDict) -> structlog.types.EventDict:
         raise structlog.DropEvent
@@ -57,7 +59,7 @@ def _quiet() -> Iterator[None]:
 
 
 def caused() -> AntiphonError:
-    """An error that came from another, with their tracebacks."""
+    """Return an error with a cause, both with tracebacks."""
     try:
         try:
             int(TEXT)
@@ -67,8 +69,8 @@ def caused() -> AntiphonError:
         return error
 
 
-async def whole(call: Any) -> None:
-    """Reads all answers."""
+async def read_all(call: Any) -> None:
+    """Read all answers."""
     with suppress(grpc.aio.AioRpcError):
         if hasattr(call, "read"):
             while await call.read() is not grpc.aio.EOF:
@@ -77,8 +79,8 @@ async def whole(call: Any) -> None:
             await call
 
 
-async def cancelled(call: Any) -> None:
-    """Reads the first answer of a stream, and cancels."""
+async def read_and_cancel(call: Any) -> None:
+    """Read the first answer of a stream, and cancel."""
     await call.read()
     call.cancel()
     with suppress(asyncio.CancelledError):
@@ -86,32 +88,32 @@ async def cancelled(call: Any) -> None:
 
 
 def broken(gateway: Running) -> Any:
-    """A request that is no protobuf message."""
+    """Start a call with a request that is not a protobuf message."""
     raw = gateway.channel.unary_unary("/antiphon.v1.ChatService/Generate", request_serializer=bytes)
     return raw(b"\x0a\x03\xff\xff\xff", metadata=KEY)
 
 
 KINDS: dict[str, tuple[list[Any], Callable[[Running], Any], Callable[[Any], Awaitable[None]]]] = {
-    "no key": ([], lambda to: to.chat.Generate(ASKED), whole),
-    "no key, a stream": ([], lambda to: to.chat.StreamGenerate(ASKED), whole),
-    "no key, REST": ([], lambda to: to.post(TALK, metadata=()), whole),
-    "not readable": ([], broken, whole),
-    "invalid": ([], lambda to: to.chat.Generate(INVALID, metadata=KEY), whole),
-    "invalid, REST": ([], lambda to: to.post({"messages": TEXT}), whole),
-    "the provider fails": ([BUSY], lambda to: to.chat.Generate(ASKED, metadata=KEY), whole),
-    "the provider fails, REST": ([BUSY], lambda to: to.post(TALK), whole),
-    "the provider fails, a cause": ([caused()], lambda to: to.chat.StreamGenerate(ASKED, metadata=KEY), whole),
-    "late": ([[START, TextDelta(0, "Hi")], caused()], lambda to: to.chat.StreamGenerate(ASKED, metadata=KEY), whole),
-    "late, REST": ([[START, TextDelta(0, "Hi")], BUSY], lambda to: to.post({**TALK, "stream": True}), whole),
-    "a fault of ours": ([ZeroDivisionError()], lambda to: to.chat.Generate(ASKED, metadata=KEY), whole),
-    "the deadline": ([None], lambda to: to.chat.Generate(ASKED, metadata=KEY, timeout=0.1), whole),
-    "cancelled": ([[START, TextDelta(0, "Hi")], None], lambda to: to.chat.StreamGenerate(ASKED, metadata=KEY), cancelled),
+    "no key": ([], lambda to: to.chat.Generate(REQUEST), read_all),
+    "no key, a stream": ([], lambda to: to.chat.StreamGenerate(REQUEST), read_all),
+    "no key, REST": ([], lambda to: to.post(TALK, metadata=()), read_all),
+    "not readable": ([], broken, read_all),
+    "invalid": ([], lambda to: to.chat.Generate(INVALID, metadata=KEY), read_all),
+    "invalid, REST": ([], lambda to: to.post({"messages": TEXT}), read_all),
+    "the provider fails": ([BUSY], lambda to: to.chat.Generate(REQUEST, metadata=KEY), read_all),
+    "the provider fails, REST": ([BUSY], lambda to: to.post(TALK), read_all),
+    "the provider fails, a cause": ([caused()], lambda to: to.chat.StreamGenerate(REQUEST, metadata=KEY), read_all),
+    "late": ([[START, TextDelta(0, "Hi")], caused()], lambda to: to.chat.StreamGenerate(REQUEST, metadata=KEY), read_all),
+    "late, REST": ([[START, TextDelta(0, "Hi")], BUSY], lambda to: to.post({**TALK, "stream": True}), read_all),
+    "a fault of ours": ([ZeroDivisionError()], lambda to: to.chat.Generate(REQUEST, metadata=KEY), read_all),
+    "the deadline": ([None], lambda to: to.chat.Generate(REQUEST, metadata=KEY, timeout=0.1), read_all),
+    "cancelled": ([[START, TextDelta(0, "Hi")], None], lambda to: to.chat.StreamGenerate(REQUEST, metadata=KEY), read_and_cancel),
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_call_that_failed_leaves_nothing(kind: str, unused_tcp_port: int) -> None:
-    """No frame, request, reply or exception: of no type are there as many more objects as there were calls."""
+    """After failed calls no frame, request, reply or exception is left: no type has grown by about one object per call."""
     batches, call, end = KINDS[kind]
     provider = ScriptedProvider(*batches)
     async with running(provider, unused_tcp_port) as gateway:
@@ -125,7 +127,7 @@ async def test_a_call_that_failed_leaves_nothing(kind: str, unused_tcp_port: int
             provider.requests.clear()
             return Counter(type(one).__name__ for one in gc.get_objects())
 
-        await live(3)  # what is made once is made
+        await live(3)  # so that objects which are created once exist
         gc.collect()
         gc.disable()
         try:
@@ -134,11 +136,11 @@ async def test_a_call_that_failed_leaves_nothing(kind: str, unused_tcp_port: int
         finally:
             gc.enable()
     grown.subtract(before)
-    assert {name: count for name, count in grown.items() if count > CALLS / 2 and name not in OF_METADATA} == {}
+    assert {name: count for name, count in grown.items() if count > CALLS / 2 and name not in LEFT_BY_EVERY_CALL} == {}
 
 
 def test_tracebacks_of_all_that_an_error_came_from_go() -> None:
-    """Its cause, its context, and the errors of a group; also where they go round."""
+    """Tracebacks are dropped from an error, its cause, its context and the errors of a group, even if they form a cycle."""
     error = caused()
     inner = caused()
     group = ExceptionGroup("several", [inner])

@@ -1,4 +1,4 @@
-"""The gRPC server, over a real socket, in front of a scripted provider."""
+"""Tests of the gRPC server over a real socket, in front of a scripted provider."""
 
 import asyncio
 import json
@@ -46,7 +46,7 @@ HELLO = chat_pb2.GenerateRequest(
 
 
 class Running:
-    """A server, and a channel to it."""
+    """A running server with a channel and stubs."""
 
     def __init__(self, server: Server, chat: ChatService, channel: grpc.aio.Channel) -> None:
         self.server = server
@@ -90,12 +90,12 @@ async def running(
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{unused_port}") as channel:
             yield Running(server, chat, channel)
-    finally:  # gRPC waits for ever, in whatever test comes next, for the calls of a server that was not stopped
+    finally:  # without a stop, gRPC would wait forever for the server's calls, in the next test
         await server.stop(0, chat.interrupt)
 
 
 def details(error: grpc.aio.AioRpcError) -> dict[str, Any]:
-    """The details of a status, by kind."""
+    """Return the details of a status by type name."""
     status = rpc_status.from_call(error)
     assert status is not None
     found = {}
@@ -108,7 +108,7 @@ def details(error: grpc.aio.AioRpcError) -> dict[str, Any]:
 
 
 async def test_a_stream_is_events_in_sequence_and_ends_finished(unused_tcp_port: int) -> None:
-    """One message for each batch of the provider."""
+    """A stream has one message for each batch, with consecutive event numbers, and ends with `finished`."""
     async with running(ScriptedProvider(), unused_tcp_port) as gateway:
         answers = [answer async for answer in gateway.chat.StreamGenerate(HELLO, metadata=KEY)]
     assert [(answer.sequence, len(answer.events)) for answer in answers] == [(1, 3), (4, 1), (5, 4)]
@@ -117,7 +117,7 @@ async def test_a_stream_is_events_in_sequence_and_ends_finished(unused_tcp_port:
 
 
 async def test_a_failure_before_the_first_event_is_a_status_with_its_reason(unused_tcp_port: int) -> None:
-    """Here the provider's rate limit, with the time to wait."""
+    """A failure before the first event is a status with its reason and the time to wait."""
     error = ProviderRateLimited("Busy.", provider="scripted", status=429, retry_after=2.5)
     async with running(ScriptedProvider(error), unused_tcp_port) as gateway:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -137,7 +137,10 @@ async def test_a_failure_before_the_first_event_is_a_status_with_its_reason(unus
     ],
 )
 async def test_a_late_failure_is_an_event_and_a_status(failure: Exception, code: grpc.StatusCode, unused_tcp_port: int) -> None:
-    """Over gRPC an error event with the next number; over SSE an error event and no [DONE]. A bug is told like any other."""
+    """A failure during a stream is an error event with the next number and a status; in SSE there is no [DONE].
+
+    The text of a bug is not sent.
+    """
     async with running(ScriptedProvider([START, TextDelta(0, "Hel")], failure), unused_tcp_port) as gateway:
         call = gateway.chat.StreamGenerate(HELLO, metadata=KEY)
         events: list[chat_pb2.StreamEvent] = []
@@ -155,13 +158,13 @@ async def test_a_late_failure_is_an_event_and_a_status(failure: Exception, code:
         pieces = []
         with pytest.raises(grpc.aio.AioRpcError):
             async for piece in call:
-                pieces.append(piece.data)  # noqa: PERF401  # what came before the error counts
+                pieces.append(piece.data)  # noqa: PERF401  # the pieces before the error count
         text = b"".join(pieces)
         assert b"[DONE]" not in text
 
 
 async def test_a_rest_error_is_its_dialects_body_and_the_true_status(unused_tcp_port: int) -> None:
-    """REST reads the header and the body; gRPC metrics read the code."""
+    """A REST error has its HTTP status in the metadata, the dialect's body, and the true gRPC code, which metrics read."""
     async with running(ScriptedProvider(), unused_tcp_port) as gateway:
         call = gateway.post({"messages": []})
         metadata = dict(await call.initial_metadata() or ())
@@ -174,7 +177,7 @@ async def test_a_rest_error_is_its_dialects_body_and_the_true_status(unused_tcp_
 
 
 async def test_no_key_is_refused_before_the_request_is_looked_at(unused_tcp_port: int) -> None:
-    """On every service but health; the provider is not asked."""
+    """Without a valid key every service but health is refused, and the provider is not asked."""
     provider = ScriptedProvider()
     async with running(provider, unused_tcp_port) as gateway:
         for call in (
@@ -192,8 +195,8 @@ async def test_no_key_is_refused_before_the_request_is_looked_at(unused_tcp_port
 
 
 @pytest.mark.parametrize("name", ["authorization", "x-goog-api-key"])
-async def test_two_credentials_are_none(name: str, unused_tcp_port: int) -> None:
-    """Whichever is the good one, and though they are the same; another header may come twice."""
+async def test_two_credentials_are_refused(name: str, unused_tcp_port: int) -> None:
+    """Two headers with a credential are refused, even if both are the same. Other headers may be repeated."""
     provider = ScriptedProvider()
     good, other = "Bearer sk-test", "Bearer sk-other"
     async with running(provider, unused_tcp_port) as gateway:
@@ -212,8 +215,8 @@ async def test_two_credentials_are_none(name: str, unused_tcp_port: int) -> None
 
 
 @pytest.mark.parametrize(("sent", "kept"), [("abc-123", True), ("", False), ("a b", False), ("x" * 200, False)])
-async def test_a_request_id_comes_back(sent: str, kept: bool, unused_tcp_port: int) -> None:  # a parameter
-    """The caller's own if it is sane, else a new one."""
+async def test_a_request_id_comes_back(sent: str, kept: bool, unused_tcp_port: int) -> None:
+    """A valid request id is returned, and any other is replaced by a new one."""
     async with running(ScriptedProvider(), unused_tcp_port) as gateway:
         call = gateway.chat.Generate(HELLO, metadata=(*KEY, ("x-request-id", sent)))
         found = dict(await call.initial_metadata() or ())["x-request-id"]
@@ -223,7 +226,7 @@ async def test_a_request_id_comes_back(sent: str, kept: bool, unused_tcp_port: i
 
 
 async def test_a_caller_that_cancels_closes_the_providers_call(unused_tcp_port: int) -> None:
-    """At once, and nothing is left in flight."""
+    """A cancelled call closes the provider's call at once, and nothing is left in flight."""
     provider = ScriptedProvider([START, TextDelta(0, "Hel")], None)
     async with running(provider, unused_tcp_port) as gateway:
         call = gateway.chat.StreamGenerate(HELLO, metadata=KEY)
@@ -233,8 +236,8 @@ async def test_a_caller_that_cancels_closes_the_providers_call(unused_tcp_port: 
         assert gateway.service.in_flight == 0
 
 
-async def test_a_deadline_is_told_by_the_server_itself(unused_tcp_port: int) -> None:
-    """A little before the caller's own timer, so that the reason arrives."""
+async def test_the_server_itself_reports_a_deadline(unused_tcp_port: int) -> None:
+    """The server ends a call a little before the caller's deadline, so that the reason arrives."""
     async with running(ScriptedProvider(None), unused_tcp_port) as gateway:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await gateway.chat.Generate(HELLO, metadata=KEY, timeout=0.3)
@@ -242,8 +245,8 @@ async def test_a_deadline_is_told_by_the_server_itself(unused_tcp_port: int) -> 
     assert details(caught.value)["ErrorInfo"].reason == "DEADLINE_EXCEEDED"
 
 
-async def test_a_stop_lets_calls_finish_then_tells_those_that_are_left(unused_tcp_port: int) -> None:
-    """Not healthy at once; after the grace an error event, never a silent end."""
+async def test_a_stop_lets_calls_finish_and_then_ends_the_rest_with_an_error(unused_tcp_port: int) -> None:
+    """A stopping server is unhealthy at once. Calls that are left after the grace period get an error event."""
     async with running(ScriptedProvider([START, TextDelta(0, "Hel")], None), unused_tcp_port) as gateway:
         watch = gateway.health.Watch(health_pb2.HealthCheckRequest())
         assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
@@ -259,8 +262,11 @@ async def test_a_stop_lets_calls_finish_then_tells_those_that_are_left(unused_tc
         await stopping
 
 
-async def test_a_server_that_leaves_is_unready_and_serves(unused_tcp_port: int, tmp_path: Path) -> None:
-    """Callers are told, while calls succeed as before; the edge on this machine is not, until the stop."""
+async def test_an_unready_server_still_serves(unused_tcp_port: int, tmp_path: Path) -> None:
+    """An unready server still serves calls.
+
+    Its own port reports NOT_SERVING, but the unix socket of the local edge does so only at the stop.
+    """
     async with (
         running(ScriptedProvider(), unused_tcp_port, other_address=f"unix:{tmp_path}/socket") as gateway,
         grpc.aio.insecure_channel(f"unix:{tmp_path}/socket") as beside,
@@ -282,20 +288,23 @@ async def test_a_server_that_leaves_is_unready_and_serves(unused_tcp_port: int, 
 
 
 async def test_a_server_that_is_replaced_never_says_that_it_is_unhealthy(unused_tcp_port: int) -> None:
-    """Whoever watches would take its address for one without a server: the connection ends first, and its watch with it."""
+    """A replaced server closes its connections without reporting NOT_SERVING.
+
+    Watchers would take that for the state of its address, which its successor uses.
+    """
     async with running(ScriptedProvider(), unused_tcp_port) as gateway:
         watch = gateway.health.Watch(health_pb2.HealthCheckRequest())
         assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
         stopping = asyncio.create_task(gateway.server.stop(5, gateway.service.interrupt, replaced=True))
         reading = asyncio.create_task(watch.read())
-        await gateway.channel.wait_for_state_change(grpc.ChannelConnectivity.READY)  # it has left the connection
+        await gateway.channel.wait_for_state_change(grpc.ChannelConnectivity.READY)  # the server has closed the connection
         assert not reading.done()
         reading.cancel()
         await stopping
 
 
 async def test_a_stop_drops_nothing_while_a_call_goes_on(unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However long it takes: the answer arrives whole, though callers who do not read would have been dropped by then."""
+    """A running call is answered completely during a stop, even after the time at which callers who do not read are dropped."""
     monkeypatch.setattr(server_module, "LINGER", 0.5)
     monkeypatch.setattr(server_module, "CHECK_INTERVAL", 0.01)
     lingered = asyncio.Event()
@@ -331,7 +340,7 @@ async def test_a_stop_drops_nothing_while_a_call_goes_on(unused_tcp_port: int, m
 
 
 async def test_models_are_paged(unused_tcp_port: int) -> None:
-    """Every model once, in order; a token that is not ours is refused."""
+    """Every model is listed once, in order. An invalid page token is refused."""
     async with running(ScriptedProvider(), unused_tcp_port) as gateway:
         found, token = [], ""
         while True:
@@ -352,16 +361,16 @@ async def test_models_are_paged(unused_tcp_port: int) -> None:
             assert caught.value.code().name == code
 
 
-async def test_an_address_that_is_taken_is_told(unused_tcp_port: int) -> None:
-    """As an OSError with the address in it; a unix socket in a folder that is not there."""
+async def test_an_unusable_address_is_reported(unused_tcp_port: int) -> None:
+    """An address that cannot be used raises `OSError` with the address."""
     async with running(ScriptedProvider(), unused_tcp_port) as gateway:
         with pytest.raises(OSError, match="/nowhere"):
             gateway.server.listen("unix:/nowhere/x.sock")
 
 
 async def test_a_body_is_written_in_pieces_that_fit_a_message(unused_tcp_port: int) -> None:
-    """However large one delta of the provider is: nothing of it is lost."""
-    text = "\u0085" * 8_000_000  # escaped, three times as long
+    """A large delta is written in pieces of at most 1 MiB, without losing anything."""
+    text = "\u0085" * 8_000_000  # in JSON it is escaped and three times as long
     async with running(ScriptedProvider([START, TextDelta(0, text)], [STOP]), unused_tcp_port) as gateway:
         pieces = [piece.data async for piece in gateway.post({"messages": [{"role": "user", "content": "x"}], "stream": True})]
     assert max(map(len, pieces)) <= 1024 * 1024
@@ -370,21 +379,21 @@ async def test_a_body_is_written_in_pieces_that_fit_a_message(unused_tcp_port: i
     assert body.endswith(b"data: [DONE]\n\n")
 
 
-async def test_a_fault_in_the_last_chunk_is_told(unused_tcp_port: int) -> None:
-    """Usage that is no JSON number: an error event, and no [DONE]."""
+async def test_an_error_in_the_last_chunk_is_sent(unused_tcp_port: int) -> None:
+    """An error while the last chunk is written is sent as an error event, without [DONE]."""
     usage = Usage(1, 1, 1, extra={"x": object()})
     async with running(ScriptedProvider([START, TextDelta(0, "Hi")], [usage, STOP]), unused_tcp_port) as gateway:
         body = {"messages": [{"role": "user", "content": "x"}], "stream": True, "stream_options": {"include_usage": True}}
         pieces = []
         with pytest.raises(grpc.aio.AioRpcError):
             async for piece in gateway.post(body):
-                pieces.append(piece.data)  # noqa: PERF401  # what came before the error counts
+                pieces.append(piece.data)  # noqa: PERF401  # the pieces before the error count
     assert b'{"error":' in pieces[-1]
     assert b"[DONE]" not in b"".join(pieces)
 
 
 async def test_errors_with_much_in_them_arrive(unused_tcp_port: int) -> None:
-    """Long names and many fields at fault are cut short, so that the trailers that hold them pass."""
+    """Long names and long lists of fields are cut, so that the trailers with the error fit."""
     async with running(ScriptedProvider(), unused_tcp_port) as gateway:
         many = chat_pb2.GenerateRequest(messages=[message_pb2.Message()] * 5000)
         long = chat_pb2.GenerateRequest(model="z" * 50_000, messages=HELLO.messages)
@@ -395,7 +404,7 @@ async def test_errors_with_much_in_them_arrive(unused_tcp_port: int) -> None:
 
 
 async def test_the_line_of_a_call_names_its_callers_trace(unused_tcp_port: int) -> None:
-    """Sampled or not; one that cannot be read is none."""
+    """The log line of a call has the caller's trace id, sampled or not, and none if it is malformed."""
     trace, span, lines = "0a" * 16, "b7" * 8, []
     async with running(ScriptedProvider(), unused_tcp_port) as gateway:
         for parent in (f"00-{trace}-{span}-00", f"00-{trace}-{span}-01", f"00-{trace}"):

@@ -1,4 +1,4 @@
-"""Errors as a `google.rpc.Status`."""
+"""Tests of errors as a `google.rpc.Status`."""
 
 import grpc
 from google.rpc import error_details_pb2
@@ -8,7 +8,10 @@ from antiphon.rpc.status import MAX_TEXT, code_of, status_of
 
 
 def test_a_request_that_the_provider_refuses_is_an_invalid_argument() -> None:
-    """With the provider's code and param in the ErrorInfo, and its words as a field violation, as long as fits a trailer."""
+    """A request that the provider rejects is INVALID_ARGUMENT with its code and param.
+
+    The explanation is a field violation, cut to fit a trailer.
+    """
     error = ProviderRejected("The provider p refused the request.", provider="p", status=400, code="context_length_exceeded")
     error.param, error.explanation = "messages", "€" * 1000
     status = status_of(error)

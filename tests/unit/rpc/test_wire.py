@@ -1,4 +1,4 @@
-"""How much a protobuf message holds, counted on its bytes."""
+"""Tests of the limit on fields in a protobuf message, counted on its bytes."""
 
 from contextlib import suppress
 from typing import Any
@@ -16,7 +16,7 @@ from antiphon.rpc.interceptor import _request_parser
 from antiphon.v1 import admin_pb2, chat_pb2, message_pb2
 
 LARGE = b"\x92\x4e" + bytes([SMALL & 127 | 128, SMALL >> 7 & 127 | 128, SMALL >> 14]) + b"x" * SMALL
-"""A field that nobody knows, which makes a message one that is looked at."""
+"""An unknown field that makes a message large enough to be checked."""
 
 
 def varint(number: int) -> bytes:
@@ -33,11 +33,11 @@ def checked(kind: Any, data: bytes) -> None:
 
 ROLE, BLOCK = b"\x08\x03", field(2, field(1, field(1, b"x")))
 USER = field(2, ROLE + BLOCK)
-"""A message of five fields."""
+"""A message with a role and a text: five fields."""
 
 
 def test_the_layout_is_that_of_the_protos() -> None:
-    """What these tests write by hand is a request."""
+    """The hand-written bytes of these tests are a valid request."""
     request = chat_pb2.GenerateRequest.FromString(USER)
     assert (request.messages[0].role, request.messages[0].blocks[0].text.text) == (message_pb2.ROLE_USER, "x")
 
@@ -47,24 +47,24 @@ def test_the_layout_is_that_of_the_protos() -> None:
     [
         (chat_pb2.GenerateRequest, USER, 5),
         (struct_pb2.Struct, field(1, field(2, field(6, field(1, b"")))), 4),
-        (chat_pb2.GenerateRequest, field(2, b"\x13\x0a\x00\x14"), 4),  # a group has a beginning and an end
+        (chat_pb2.GenerateRequest, field(2, b"\x13\x0a\x00\x14"), 4),  # a group has a start and an end field
         (chat_pb2.GenerateRequest, b"\x99\x4e" + b"x" * 8 + b"\x9d\x4e" + b"x" * 4, 2),
-        (admin_pb2.Key, field(4, b"\x01" * 7), 8),  # numbers side by side
+        (admin_pb2.Key, field(4, b"\x01" * 7), 8),  # packed numbers
         (chat_pb2.GenerateRequest, field(1, b"\x0a\x00" * 99), 1),  # a text that looks like fields
     ],
 )
-def test_so_many_fields_are_taken_and_no_more(kind: Any, data: bytes, fields: int) -> None:
-    """In messages within messages too, and never in what is no message."""
+def test_the_number_of_fields_is_limited(kind: Any, data: bytes, fields: int) -> None:
+    """At most MAX_VALUES fields are accepted, in nested messages too. Bytes in texts do not count."""
     most = (MAX_VALUES - 1) // fields
     checked(kind, LARGE + data * most)
     with pytest.raises(TooMuch, match="more than 65536 values"):
         checked(kind, LARGE + data * (most + 1))
-    checked(kind, data * min(most + 1, SMALL // len(data)))  # what is small cannot hold too much
+    checked(kind, data * min(most + 1, SMALL // len(data)))  # a small message is never refused
 
 
 @pytest.mark.parametrize("data", [b"\x0a", b"\x80" * 9, b"\x0f\x00"])
 def test_what_is_no_message_is_not_read(data: bytes) -> None:
-    """Fields that end too early and kinds of fields that there are not: what stands before them may be very much."""
+    """A malformed message is refused, whatever comes before the malformed bytes."""
     with pytest.raises(DecodeError):
         checked(chat_pb2.GenerateRequest, LARGE + USER * 20 + data)
     read = _request_parser(chat_pb2.GenerateRequest.FromString)
@@ -73,8 +73,8 @@ def test_what_is_no_message_is_not_read(data: bytes) -> None:
             read(unreadable)
 
 
-def test_what_cannot_be_read_is_told_in_words_that_fit() -> None:
-    """Also of a value that is nested deeper than protobuf reads, in which every text is good."""
+def test_a_value_that_is_nested_too_deep_is_reported_as_such() -> None:
+    """A value that is nested too deep for protobuf is reported as such."""
     value = b"\x20\x01"
     for _ in range(200):
         value = field(6, field(1, value))
@@ -85,14 +85,14 @@ def test_what_cannot_be_read_is_told_in_words_that_fit() -> None:
 
 @given(st.binary(max_size=40))
 def test_any_bytes_can_be_looked_at(data: bytes) -> None:
-    """Whatever they are, it ends; what follows may be taken for very many fields then."""
+    """Checking any bytes ends and raises only `TooMuch` or `DecodeError`."""
     for kind in (chat_pb2.GenerateRequest, descriptor_pb2.FileDescriptorProto):
         with suppress(TooMuch, DecodeError):
             checked(kind, data + LARGE)
 
 
 def test_what_holds_too_much_is_not_read() -> None:
-    """It becomes the error of its call, before anything is made of it."""
+    """A message with too many fields is refused before it is parsed."""
     read = []
 
     class Kind:

@@ -1,4 +1,4 @@
-"""The log line of a call."""
+"""Tests of the log line of a call."""
 
 from structlog.testing import capture_logs
 
@@ -11,7 +11,7 @@ from antiphon.telemetry.call_log import CallLog
 
 
 def test_the_line_has_all_that_is_known_of_a_chat() -> None:
-    """Whose it is, what it was asked for, what it used and cost, and how long its first token took."""
+    """The line of a chat has owner, route, tokens, cost, time to first token and trace id."""
     call = Call(
         caller=Principal("ann", owner="acme"),
         method="ChatService/Generate",
@@ -40,8 +40,8 @@ def test_the_line_has_all_that_is_known_of_a_chat() -> None:
     }
 
 
-def test_the_line_of_a_refused_call_has_its_reason_and_nothing_that_is_not_known() -> None:
-    """As there is neither a caller nor a route."""
+def test_the_line_of_a_refused_call_has_its_reason_and_no_empty_fields() -> None:
+    """The line of a refused call has its reason, and no fields without a value."""
     with capture_logs() as lines:
         CallLog().ended(Call(method="m"), "RESOURCE_EXHAUSTED", ProviderRateLimited("Busy.", provider="p"))
     assert lines[0].keys() == {"event", "log_level", "method", "code", "reason", "duration_ms"}

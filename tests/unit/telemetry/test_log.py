@@ -1,4 +1,4 @@
-"""The log: what is on a line, what never is, and what happens when it cannot be written."""
+"""Tests of the log: what lines have, what they never have, and what happens if they cannot be written."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 
 
 class Disk:
-    """A file of a disk that has room for so many bytes."""
+    """A file on a disk with room for so many bytes."""
 
     def __init__(self, room: int) -> None:
         self.room = room
@@ -44,15 +44,15 @@ class Disk:
 
 @pytest.fixture
 def lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lines]:
-    """What was logged, with logging set up for a file; afterwards it is as before."""
+    """Configure the log for a file, and yield a function that returns its lines. Restore the log afterwards."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     file = tmp_path / "log"
-    root.handlers[:] = []  # pytest's own would be closed
+    root.handlers[:] = []  # pytest's own handlers would be closed
     with file.open("ab", buffering=0) as opened:
         monkeypatch.setattr(log, "_open", lambda _file: opened)
         log.configure(LogConfig(level="debug", file=file), worker=3)
-        structlog.configure(cache_logger_on_first_use=False)  # the loggers of other tests are the same
+        structlog.configure(cache_logger_on_first_use=False)  # other tests use the same loggers
         yield lambda: [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     root.handlers[:] = handlers
     root.setLevel(level)
@@ -60,7 +60,7 @@ def lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lines]:
 
 
 def headers(**fields: bytes) -> bytes:
-    """An HTTP/2 frame that calls a method with these headers too, none of them in a table."""
+    """Return an HTTP/2 HEADERS frame that calls a method with these headers added, without header compression."""
     known = {":method": b"POST", ":scheme": b"http", ":path": b"/antiphon.v1.ModelService/ListModels", ":authority": b"x"}
     grpc = {"te": b"trailers", "content-type": b"application/grpc"}
     block = b"".join(
@@ -70,12 +70,12 @@ def headers(**fields: bytes) -> bytes:
 
 
 def data() -> bytes:
-    """An HTTP/2 frame that has an empty message, and ends the call's request."""
+    """Return an HTTP/2 DATA frame with an empty message that ends the request."""
     return bytes([0, 0, 5, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0])
 
 
 async def test_a_header_that_is_not_readable_is_not_logged(lines: Lines, unused_tcp_port: int) -> None:
-    """Whatever it holds; the line says only that there was one."""
+    """A header that is not readable is logged without its name and value."""
     async with running(ScriptedProvider(), unused_tcp_port):
         reader, writer = await asyncio.open_connection("127.0.0.1", unused_tcp_port)
         sent = headers(authorization=f"Bearer {KEY}".encode() + b"\xa0", cookie=b"session=TopSecret\xff")
@@ -93,8 +93,8 @@ async def test_a_header_that_is_not_readable_is_not_logged(lines: Lines, unused_
 
 
 @pytest.mark.parametrize("name", ["grpc._cython.cygrpc", "asyncio", "aiohttp.client"])
-def test_what_a_library_says_is_redacted(name: str, lines: Lines) -> None:
-    """In its text, in what it adds, and in its traceback; where a traceback points at is left."""
+def test_a_librarys_log_line_is_redacted(name: str, lines: Lines) -> None:
+    """Secrets are removed from a library's log line, its extra fields and its traceback; file names stay."""
     try:
         int(f"Bearer {KEY}")
     except ValueError:
@@ -107,21 +107,21 @@ def test_what_a_library_says_is_redacted(name: str, lines: Lines) -> None:
 
 
 def test_an_exception_on_a_line_of_ours_is_redacted(lines: Lines) -> None:
-    """A library's error may repeat what it was given."""
+    """Secrets are removed from exceptions on our own log lines, because a library's error may repeat its input."""
     structlog.get_logger().error("call_failed", exc_info=ValueError(f"Illegal header value b'Bearer {KEY}'"))
     (line,) = lines()
     assert line["exception"] == "ValueError: Illegal header value b'Bearer [redacted]'"
 
 
-def test_a_line_is_written_whatever_is_on_it(lines: Lines) -> None:
-    """What JSON has no form for is told in another."""
+def test_a_line_with_any_value_is_written(lines: Lines) -> None:
+    """Values that JSON has no form for are written as text."""
     structlog.get_logger().info("odd", text="\ud800", number=2**70, path=Path("x"))
     (line,) = lines()
     assert (line["text"], line["number"], line["path"]) == ("\ud800", 2**70, "x")
 
 
 def test_lines_that_cannot_be_written_are_counted() -> None:
-    """The next one that can be tells how many were lost, and stands on a line of its own."""
+    """The next line that can be written has the number of lost lines and begins on a new line."""
     disk = Disk(20)
     stream = Stream(disk)
     stream.write(b'{"n":1}\n')
@@ -137,7 +137,7 @@ def test_lines_that_cannot_be_written_are_counted() -> None:
 def test_a_full_disk_breaks_neither_our_lines_nor_those_of_libraries(
     lines: Lines, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Neither raises, and nothing is printed instead."""
+    """On a full disk logging neither raises nor prints anything."""
     disk = Disk(0)
     monkeypatch.setattr(log, "_open", lambda _file: disk)
     log.configure(LogConfig())
@@ -152,15 +152,15 @@ def test_a_full_disk_breaks_neither_our_lines_nor_those_of_libraries(
 
 
 def test_a_line_of_a_closed_file_is_lost(tmp_path: Path) -> None:
-    """At the end of a process, say."""
+    """Writing to a closed file, as at the end of a process, does not raise."""
     file = (tmp_path / "log").open("ab", buffering=0)
     file.close()
     Stream(file).write(b"{}\n")
 
 
 @pytest.mark.parametrize("path", ["nowhere/log", ".", "file/log"])
-def test_a_file_that_cannot_be_is_a_mistake_of_the_configuration(path: str, tmp_path: Path) -> None:
-    """Told with the setting's name, whether it is only looked at or opened."""
+def test_a_log_file_that_cannot_be_opened_is_refused(path: str, tmp_path: Path) -> None:
+    """A log file that cannot be opened is a `ConfigError` that names the setting, both when checked and when opened."""
     (tmp_path / "file").touch()
     config = LogConfig(file=tmp_path / path)
     for ask in (log.check, log.configure):
@@ -169,7 +169,7 @@ def test_a_file_that_cannot_be_is_a_mistake_of_the_configuration(path: str, tmp_
 
 
 def test_a_check_makes_no_file(tmp_path: Path) -> None:
-    """It only looks."""
+    """Checking the log's settings creates no file."""
     log.check(LogConfig(file=tmp_path / "log"))
     log.check(LogConfig())
     assert not list(tmp_path.iterdir())

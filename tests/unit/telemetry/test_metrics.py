@@ -1,4 +1,4 @@
-"""What a worker counts."""
+"""Tests of a worker's metrics."""
 
 import asyncio
 
@@ -32,7 +32,7 @@ def play(
     end: AntiphonError | None = None,
     streamed: bool = True,
 ) -> None:
-    """One call, from its beginning to its end."""
+    """Report one call to the metrics, from its start to its end."""
     call = Call(method="ChatService/StreamGenerate")
     counted.started(call)
     attempt = Attempt(provider, model, call.started_at, streamed)
@@ -49,7 +49,7 @@ def play(
 
 
 def test_a_call_is_counted_in_every_metric() -> None:
-    """Of the table, but for what the supervisor tells; and no metric is there that is not in the table."""
+    """A call is counted in every metric of the table but those of the supervisor, and no other metric exists."""
     counted = metrics()
     counted.lag(0.001)
     play(counted, usage=Usage(10, 5, 15, cached_tokens=4, reasoning_tokens=3, estimated=True))
@@ -107,7 +107,7 @@ def test_a_call_is_counted_in_every_metric() -> None:
 
 
 def test_the_latest_names_take_the_place_of_those_before() -> None:
-    """Both at once there are not, and what was counted is the same."""
+    """With `latest`, the newest names of OpenTelemetry replace the earlier ones, with the same values."""
     counted = metrics(latest=True)
     counted.lag(0.001)
     play(counted, usage=Usage(10, 5, 15))
@@ -130,7 +130,7 @@ def test_the_latest_names_take_the_place_of_those_before() -> None:
 
 
 def test_calls_that_go_on_are_in_flight() -> None:
-    """From their beginning to their end."""
+    """Calls are in flight from their start to their end."""
     counted = metrics()
     calls = [Call(), Call()]
     for call in calls:
@@ -141,7 +141,7 @@ def test_calls_that_go_on_are_in_flight() -> None:
 
 
 def test_a_call_that_asks_no_provider_has_no_overhead() -> None:
-    """All of its time would be."""
+    """A call without a provider has no overhead, which would be all of its time."""
     counted = metrics()
     call = Call(method="HistoryService/ListMessages")
     counted.started(call)
@@ -150,15 +150,15 @@ def test_a_call_that_asks_no_provider_has_no_overhead() -> None:
 
 
 def test_a_whole_reply_has_no_time_of_tokens() -> None:
-    """Its first token comes with its last."""
+    """A reply that is not streamed has no time to first token or per token."""
     counted = metrics()
     play(counted, usage=Usage(1, 2, 3), streamed=False)
     assert not any("time_to_first" in name or "per_output" in name for name in series(counted) if name.endswith("_count}"))
     assert not any(value for name, value in series(counted).items() if "time_to_first_token" in name)
 
 
-def test_an_attempt_that_failed_tells_its_class_as_the_type_of_error() -> None:
-    """Of one that did not fail it is empty, as no label at all is to Prometheus."""
+def test_a_failed_attempt_has_its_class_as_error_type() -> None:
+    """A failed attempt has its class as `error_type`; a successful one has an empty label."""
     counted = metrics()
     play(counted, error=ProviderUnavailable("", provider="openai"))
     play(counted)
@@ -167,14 +167,14 @@ def test_an_attempt_that_failed_tells_its_class_as_the_type_of_error() -> None:
 
 
 def test_failures_are_counted_from_zero() -> None:
-    """So that Prometheus sees the first one as an increase."""
+    """Failure counters start at 0, so that Prometheus sees the first failure as an increase."""
     found = series(metrics())
     assert found['antiphon_attempts_total{class="overloaded",provider="openai"}'] == 0
     assert found['antiphon_failed_calls_total{reason="STORE_UNAVAILABLE"}'] == 0
 
 
 def test_proxied_calls_are_attempts_alone() -> None:
-    """No model of theirs is known. A target that the configuration names has its name."""
+    """Proxied calls are counted as attempts only, under the alias of the target or `other`."""
     counted = metrics()
     play(counted, provider="alias", model="", usage=Usage(1, 1, 2))
     play(counted, provider="elsewhere.example", model="", usage=Usage(1, 1, 2))
@@ -184,10 +184,10 @@ def test_proxied_calls_are_attempts_alone() -> None:
 
 
 @given(st.lists(st.tuples(st.text(max_size=8), st.text(min_size=1, max_size=8))))
-def test_labels_are_bounded_whatever_models_callers_ask_for(asked: list[tuple[str, str]]) -> None:
-    """What the configuration does not name is `other`, and takes no memory either."""
+def test_labels_are_bounded_whatever_models_callers_ask_for(pairs: list[tuple[str, str]]) -> None:
+    """Models and providers that are not configured are counted as `other`, and take no memory."""
     counted = metrics()
-    names = [*asked, ("openai", "gpt"), ("openai", "invented"), ("open", "gpt"), ("stranger", "gpt")]
+    names = [*pairs, ("openai", "gpt"), ("openai", "invented"), ("open", "gpt"), ("stranger", "gpt")]
     for provider, model in names:
         play(counted, provider=provider, model=model, usage=Usage(1, 1, 2))
     costs = {name for name in series(counted) if name.startswith("antiphon_cost_usd_total")}
@@ -201,7 +201,7 @@ def test_labels_are_bounded_whatever_models_callers_ask_for(asked: list[tuple[st
 
 
 def test_every_type_of_the_table_is_made_as_such() -> None:
-    """A histogram shows every bucket that the table has."""
+    """A histogram has every bucket of the table."""
     counted = metrics()
     play(counted, usage=Usage(10, 5, 15))
     found = series(counted)

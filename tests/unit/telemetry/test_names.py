@@ -1,4 +1,4 @@
-"""The table of metrics."""
+"""Tests of the table of metrics."""
 
 import pytest
 
@@ -7,7 +7,10 @@ from antiphon.telemetry.names import LATEST, TABLE, Kind, wants_latest
 
 
 def test_every_metric_is_in_the_table_once() -> None:
-    """And by the rules of Prometheus' names: counters end in _total, histograms have buckets."""
+    """Every metric is in the table once, and is named by Prometheus' rules.
+
+    Counters end in `_total`, and only histograms have buckets.
+    """
     declared = [value for value in vars(names).values() if isinstance(value, names.Metric)]
     latest = [metric for metrics in LATEST.values() for metric in metrics]
     assert sorted([*TABLE, *latest]) == sorted(declared)
@@ -18,8 +21,8 @@ def test_every_metric_is_in_the_table_once() -> None:
         assert list(metric.buckets) == sorted(metric.buckets)
 
 
-def test_no_label_is_of_a_caller() -> None:
-    """Owners, keys and conversations are too many, and nobody's business there."""
+def test_no_label_names_a_caller() -> None:
+    """No label has an owner, key or conversation: they are too many, and are private."""
     labels = {label for metric in TABLE for label in metric.labels}
     assert not labels & {"owner", "key", "caller", "conversation", "request_id", "peer"}
 
@@ -28,7 +31,7 @@ def test_no_label_is_of_a_caller() -> None:
     ("value", "wanted"),
     [("", False), ("http", False), ("gen_ai_latest_experimental", True), ("http/dup, gen_ai_latest_experimental", True)],
 )
-def test_the_latest_names_are_asked_for_by_opentelemetrys_variable(value: str, wanted: bool) -> None:
-    """Which may ask for more than that."""
+def test_the_latest_names_are_enabled_by_opentelemetrys_variable(value: str, wanted: bool) -> None:
+    """The newest names are enabled by OTEL_SEMCONV_STABILITY_OPT_IN, which may list more values."""
     assert wants_latest({"OTEL_SEMCONV_STABILITY_OPT_IN": value}) is wanted
     assert not wants_latest({})

@@ -1,4 +1,4 @@
-"""Listeners to calls."""
+"""Tests of the observers of calls."""
 
 import inspect
 
@@ -19,8 +19,8 @@ def fail(*_: object) -> None:
 Failing = type("Failing", (Observer,), dict.fromkeys(EVENTS, fail))
 
 
-def test_each_listener_is_told_everything_though_another_fails() -> None:
-    """And the failure is logged."""
+def test_every_observer_gets_every_event_if_another_fails() -> None:
+    """Every observer gets every event even if another one fails, and the failure is logged."""
     last = Listener()
     observers = Observers([Failing(), last])
     call, attempt = Call(first_token=0.1), Attempt("p", "m", 0.0)

@@ -1,4 +1,4 @@
-"""Spans on their way, over a real socket."""
+"""Tests of exporting spans over a real socket."""
 
 import logging
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from tests.waiting import block_until
 
 @pytest.fixture(autouse=True)
 def library() -> Iterator[None]:
-    """Leaves the library's loggers as they were."""
+    """Restore the OpenTelemetry library's loggers after each test."""
     logger = logging.getLogger(LIBRARY)
     before = logger.handlers, logger.propagate
     yield
@@ -33,8 +33,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.3")
 
 
-def test_a_failure_is_told_once_with_its_reason(quick: None) -> None:
-    """However many batches are lost; and once that they arrive again."""
+def test_a_failing_export_is_logged_once_with_its_reason(quick: None) -> None:
+    """A failing export is logged once with its reason, however many batches are lost, and once when it works again."""
     port = free_port()
     provider = make_provider(None, "1")
     with capture_logs() as logged:
@@ -53,8 +53,8 @@ def test_a_failure_is_told_once_with_its_reason(quick: None) -> None:
     assert logged[0]["error"]
 
 
-def test_a_collector_that_takes_too_few_holds_nobody_up(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The queue is bounded: what it has no place for is lost, and told once."""
+def test_a_slow_collector_does_not_block_calls(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the collector is slow, the queue is bounded; lost spans are logged once."""
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "8")
     monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "4")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "20")
@@ -72,7 +72,7 @@ def test_a_collector_that_takes_too_few_holds_nobody_up(quick: None, monkeypatch
 
 
 def test_a_stop_waits_no_longer_than_it_may(quick: None) -> None:
-    """For a collector that does not answer."""
+    """A stop waits for a silent collector only as long as allowed."""
     provider = make_provider(None, "1")
     with Receiver() as receiver:
         receiver.may_answer.clear()
@@ -83,7 +83,7 @@ def test_a_stop_waits_no_longer_than_it_may(quick: None) -> None:
 
 
 def test_the_service_is_named_by_its_operator(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In OpenTelemetry's own variables; else it is antiphon."""
+    """The service name is that of OpenTelemetry's variables, and else `antiphon`."""
     assert make_provider(None, "1.2.3").resource.attributes["service.name"] == "antiphon"
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.name=chat,deployment.environment.name=prod")
     attributes = make_provider(None, "1.2.3").resource.attributes

@@ -1,4 +1,4 @@
-"""Files that nobody but their owner may read."""
+"""Tests of files that only their owner may read."""
 
 import os
 import stat
@@ -23,7 +23,7 @@ def mode(path: Path) -> int:
 
 @pytest.mark.usefixtures("umask")
 def test_a_new_file_is_its_owners_alone(tmp_path: Path) -> None:
-    """Whatever the umask; what is written is appended."""
+    """A new file has mode 0600, whatever the umask, and is appended to."""
     path = tmp_path / "log"
     for line in (b"one\n", b"two\n"):
         with open_private(path) as file:
@@ -34,7 +34,7 @@ def test_a_new_file_is_its_owners_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("wide", [0o644, 0o666, 0o640, 0o777])
 def test_a_file_that_others_could_open_is_closed_to_them(tmp_path: Path, wide: int) -> None:
-    """Through a link as well, and what it holds stays."""
+    """An existing file gets mode 0600, through a link too, and keeps its content."""
     path, link = tmp_path / "log", tmp_path / "link"
     path.write_bytes(b"one\n")
     path.chmod(wide)
@@ -43,21 +43,23 @@ def test_a_file_that_others_could_open_is_closed_to_them(tmp_path: Path, wide: i
     assert (mode(path), path.read_bytes()) == (0o600, b"one\n")
 
 
-def test_what_is_no_file_keeps_its_mode() -> None:
-    """The null device is everybody's."""
+def test_a_device_keeps_its_mode() -> None:
+    """A device such as /dev/null keeps its mode."""
     before = mode(Path(os.devnull))
     open_private(Path(os.devnull)).close()
     assert mode(Path(os.devnull)) == before
 
 
-@pytest.mark.parametrize(("wide", "told"), [(0o666, True), (0o640, True), (0o600, False)])
-def test_a_file_of_another_user_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wide: int, told: bool) -> None:
-    """As its mode cannot be changed, but by its owner and by root."""
+@pytest.mark.parametrize(("wide", "reported"), [(0o666, True), (0o640, True), (0o600, False)])
+def test_a_readable_file_of_another_user_is_reported(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wide: int, reported: bool
+) -> None:
+    """A readable file of another user is reported, because only its owner and root can change its mode."""
     path = tmp_path / "log"
     path.touch()
     path.chmod(wide)
     owner = path.stat().st_uid
-    for user, expected in ((owner, False), (0, False), (owner + 1, told)):
+    for user, expected in ((owner, False), (0, False), (owner + 1, reported)):
         monkeypatch.setattr(os, "geteuid", lambda user=user: user)
         assert stays_open_to_others(path) is expected
     assert not stays_open_to_others(tmp_path / "none")

@@ -1,4 +1,4 @@
-"""What a provider said, without its secrets."""
+"""Tests of removing secrets from a provider's text."""
 
 import base64
 import json
@@ -33,25 +33,25 @@ from antiphon.telemetry.redaction import REDACTED, publishable, redact
     ],
 )
 def test_what_is_shaped_like_a_secret(text: str, secret: str) -> None:
-    """Keys, tokens and passwords are taken out by their shape."""
+    """Keys, tokens and passwords are removed by their form."""
     assert secret not in redact(text)
     assert REDACTED in redact(text)
 
 
 def test_known_secrets_go_whatever_their_shape() -> None:
-    """The provider's own key goes even if it looks like a word; what is too short to be one stays."""
+    """A known secret is removed even if it looks like a word, unless it is too short."""
     assert redact("you sent swordfish", ("swordfish", "o")) == f"you sent {REDACTED}"
 
 
 def test_ordinary_text_stays() -> None:
-    """An error message without secrets is left as it is."""
+    """An error message without secrets is unchanged."""
     text = '{"error": {"message": "maximum context length is 8192 tokens", "type": "invalid_request_error", "param": null}}'
     assert redact(text) == text
 
 
 @pytest.mark.parametrize("secret", ["Wren/Static+1~owl==", "sécret-é-£", 'a"b\\c/d%41e'])
 def test_known_secrets_go_however_they_are_encoded(secret: str) -> None:
-    """Also in part, twice, in the middle of base64, or escaped as JSON in JSON."""
+    """A known secret is removed in any encoding: percent, JSON escapes, hexadecimal, base64, also nested."""
     plain = secret.encode()
     escaped = json.dumps(secret)[1:-1].replace("/", "\\/")
     every = [
@@ -74,8 +74,8 @@ def test_known_secrets_go_however_they_are_encoded(secret: str) -> None:
         assert found.endswith(" after")
 
 
-def test_what_comes_back_can_be_written() -> None:
-    """Also where half a character stood beside an encoded secret."""
+def test_the_result_can_be_encoded() -> None:
+    """The result can always be encoded, even with half a surrogate pair beside an encoded secret."""
     found = redact(r"\ud83d Wren%2FStatic \u0000", ["Wren/Static"])
     assert REDACTED in found
     assert found.encode()
@@ -121,11 +121,11 @@ def test_what_comes_back_can_be_written() -> None:
         ("GET https://x/swordfish/backend failed", "backend"),
     ],
 )
-def test_what_no_caller_may_read(text: str, hidden: str) -> None:
-    """Keys, hosts, addresses and accounts are taken out of what a provider says to its caller."""
-    shown = publishable(text, ("swordfish", "gpu_no7"))
-    assert hidden not in shown
-    assert REDACTED in shown
+def test_private_text_is_removed(text: str, hidden: str) -> None:
+    """Keys, hosts, addresses and accounts are removed from text that callers get."""
+    result = publishable(text, ("swordfish", "gpu_no7"))
+    assert hidden not in result
+    assert REDACTED in result
 
 
 @pytest.mark.parametrize(
@@ -145,8 +145,8 @@ def test_what_no_caller_may_read(text: str, hidden: str) -> None:
         "wrong.Please retry; org-level and user_message stay",
     ],
 )
-def test_what_a_caller_has_to_read_stays(text: str) -> None:
-    """Words, numbers, fields and names of models are left as they are."""
+def test_ordinary_text_for_callers_stays(text: str) -> None:
+    """Words, numbers, fields and model names are unchanged."""
     assert publishable(text) == text
 
 
@@ -156,7 +156,7 @@ ADDRESSES = st.ip_addresses().map(str)
 
 @given(private=HOSTS | ADDRESSES | st.tuples(ADDRESSES, st.integers(1, 65535)).map(lambda pair: f"[{pair[0]}]:{pair[1]}"))
 def test_no_host_and_no_address_stays(private: str) -> None:
-    """Wherever in a sentence, quoted, in parentheses, or before a full stop."""
+    """Any host or address is removed, at any place in a sentence."""
     for form in ("at {}", "{} failed", "({})", "'{}'", "at {}.", "{}, twice"):
         assert private.strip("[]") not in publishable(form.format(private))
 
@@ -165,7 +165,7 @@ def test_no_host_and_no_address_stays(private: str) -> None:
     "piece", ["a", "a.", "a-", "::", "a:", "1.", "a@", "http:/", "host=", "org-", "sk-.", "0:", "arn:", "[:", "x.com."]
 )
 def test_a_long_text_takes_no_long_time(piece: str) -> None:
-    """The time grows with the length of the text, and not with its square, whatever it is made of."""
+    """The time grows linearly with the length of the text."""
     text = (piece * 65536)[:65536]
     began = time.process_time()
     publishable(text)

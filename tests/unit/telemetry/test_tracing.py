@@ -1,4 +1,4 @@
-"""The spans of a call. Where they arrive, and what a whole gateway tells, `tests/e2e/test_traces.py` holds."""
+"""Tests of the spans of a call. The export, and the spans of a whole gateway, are tested in `tests/e2e/test_traces.py`."""
 
 import asyncio
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ CALLER = TraceContext("0a" * 16, "b7" * 8, 1, "a=b")
 
 
 class Traced:
-    """A listener, and the spans that have ended."""
+    """A tracing observer and the spans that it has ended."""
 
     def __init__(self, sample: float | None = None) -> None:
         self._exporter = InMemorySpanExporter()
@@ -35,31 +35,31 @@ class Traced:
 
 @pytest.fixture(autouse=True)
 def untraced() -> None:
-    """No trace of another test."""
+    """Clear the outgoing trace of earlier tests."""
     set_outgoing_trace(None)
 
 
 def attempt(traced: Traced, call: Call, error: BaseException | None = None) -> TraceContext | None:
-    """One try; returns what its provider was told."""
+    """Report one attempt. Return the trace context that its provider was sent."""
     tried = Attempt("openai", "gpt", call.started_at, streamed=True)
     traced.listener.attempt_started(call, tried)
-    told = outgoing_trace()
+    sent = outgoing_trace()
     traced.listener.attempt_ended(call, tried, error)
     assert outgoing_trace() is None
-    return told
+    return sent
 
 
-def test_each_try_is_a_span_of_its_own() -> None:
-    """The usage is that of the last one; the others failed."""
+def test_each_attempt_is_a_span_of_its_own() -> None:
+    """Each attempt is a span of its own; the usage is on the last one."""
     traced, call = Traced(), Call(method="m", trace=CALLER)
     traced.listener.started(call)
-    told = [attempt(traced, call, ProviderUnavailable("", provider="openai")), attempt(traced, call)]
+    sent = [attempt(traced, call, ProviderUnavailable("", provider="openai")), attempt(traced, call)]
     call.usage = Usage(3, 0, 3, reasoning_tokens=2)
     traced.listener.settled(call)
     traced.listener.ended(call, "OK", None)
     first, second, server = traced.spans
-    assert [one and one.span_id for one in told] == [f"{span.context.span_id:016x}" for span in (first, second) if span.context]
-    assert [one and one.state for one in told] == ["a=b", "a=b"]
+    assert [one and one.span_id for one in sent] == [f"{span.context.span_id:016x}" for span in (first, second) if span.context]
+    assert [one and one.state for one in sent] == ["a=b", "a=b"]
     assert first.status.status_code is StatusCode.ERROR
     assert second.status.status_code is StatusCode.UNSET
     assert not [name for name in first.attributes or {} if "usage" in name]
@@ -73,8 +73,8 @@ def test_each_try_is_a_span_of_its_own() -> None:
     assert {span.parent and span.parent.span_id for span in (first, second)} == {server.context and server.context.span_id}
 
 
-def test_a_try_ends_when_it_was_over_and_not_when_its_call_is() -> None:
-    """As what it used is known only then."""
+def test_an_attempts_span_ends_with_the_attempt() -> None:
+    """An attempt's span ends with the attempt, although its usage is known later."""
     traced, call = Traced(), Call(method="m")
     traced.listener.started(call)
     attempt(traced, call)
@@ -87,8 +87,8 @@ def test_a_try_ends_when_it_was_over_and_not_when_its_call_is() -> None:
 
 
 @pytest.mark.parametrize(("sample", "trace"), [(0, None), (None, TraceContext(CALLER.trace_id, CALLER.span_id, 0))])
-def test_what_is_not_sampled_costs_no_span(sample: float | None, trace: TraceContext | None) -> None:
-    """By our share or by the caller's will; what the caller sent goes on as it came, and nothing else does."""
+def test_a_call_that_is_not_sampled_has_no_span(sample: float | None, trace: TraceContext | None) -> None:
+    """A call that is not sampled, by our share or the caller's flag, makes no span. The caller's trace is passed on unchanged."""
     traced, call = Traced(sample), Call(method="m", trace=trace)
     traced.listener.started(call)
     assert attempt(traced, call) == trace
@@ -110,7 +110,10 @@ def test_what_is_not_sampled_costs_no_span(sample: float | None, trace: TraceCon
 def test_the_status_of_a_call_is_an_error_where_it_is_the_servers(
     code: str, error: InvalidRequest | Internal | None, kind: str | None, status: StatusCode
 ) -> None:
-    """Its reason is the type of the error, and its words are in no span."""
+    """A span has the status ERROR only for the server's own errors.
+
+    The reason is its `error.type`, and the message is in no span.
+    """
     traced, call = Traced(), Call(method="m")
     traced.listener.started(call)
     traced.listener.ended(call, code, error)
@@ -120,7 +123,7 @@ def test_the_status_of_a_call_is_an_error_where_it_is_the_servers(
 
 
 def test_a_call_without_a_good_key_leaves_no_span() -> None:
-    """Its caller decides whether a call is sampled, and could fill the collector."""
+    """A call without a valid key makes no span, because anybody could fill the collector with them."""
     traced, call = Traced(), Call(method="m", trace=CALLER)
     traced.listener.started(call)
     traced.listener.ended(call, "UNAUTHENTICATED", Unauthenticated("No."))
@@ -131,8 +134,8 @@ def test_a_call_without_a_good_key_leaves_no_span() -> None:
     ("error", "kind", "status"),
     [(asyncio.CancelledError(), "gone", StatusCode.UNSET), (DeadlineExceeded(), "deadline", StatusCode.ERROR)],
 )
-def test_a_try_that_its_caller_left_is_no_fault_of_the_provider(error: BaseException, kind: str, status: StatusCode) -> None:
-    """And is told as such."""
+def test_a_cancelled_attempt_is_not_the_providers_error(error: BaseException, kind: str, status: StatusCode) -> None:
+    """An attempt that its caller has cancelled is `gone` and no error; one that hit the deadline is an error."""
     traced, call = Traced(), Call(method="m")
     traced.listener.started(call)
     attempt(traced, call, error)

@@ -1,4 +1,4 @@
-"""Envoy's admin interface; what the real Envoy does when it is told to drain, `tests/unit/edge/test_files.py` holds."""
+"""Tests of Envoy's admin interface. What a real Envoy does when it drains is tested in `tests/unit/edge/test_files.py`."""
 
 import socket
 import subprocess
@@ -11,21 +11,21 @@ from pathlib import Path
 from antiphon.up import admin
 
 
-def test_an_envoy_that_is_not_there_is_told_nothing(tmp_path: Path) -> None:
-    """A stop goes on without it."""
+def test_turning_a_missing_envoy_unready_does_nothing(tmp_path: Path) -> None:
+    """`turn_unready` does nothing if there is no Envoy, so that a stop goes on."""
     admin.turn_unready(tmp_path / "none")
 
 
 @contextmanager
 def envoy(folder: Path) -> Iterator[Future[bytes]]:
-    """Answer once, as the Envoy in a folder; yields what was asked."""
+    """Answer one request as the Envoy in a folder. Yield a future of the request."""
 
     def answer() -> bytes:
         connection, _ = listener.accept()
         with connection:
-            asked = connection.recv(4096)
+            request = connection.recv(4096)
             connection.sendall(b"HTTP/1.1 200 OK\r\n\r\nOK\n")
-            return asked
+            return request
 
     with socket.socket(socket.AF_UNIX) as listener, ThreadPoolExecutor() as threads:
         listener.settimeout(20)
@@ -34,17 +34,17 @@ def envoy(folder: Path) -> Iterator[Future[bytes]]:
         yield threads.submit(answer)
 
 
-def test_a_hook_of_a_container_tells_it(tmp_path: Path) -> None:
-    """By the folder's name: the file says 1, and the admin interface is told."""
-    with envoy(tmp_path) as asked:
+def test_the_stop_hook_of_a_container_turns_it_unready(tmp_path: Path) -> None:
+    """The command of a container's stop hook writes 1 to the drain file and posts to the admin interface."""
+    with envoy(tmp_path) as request:
         subprocess.run([sys.executable, "-m", "antiphon.up.admin", str(tmp_path)], check=True)
-        assert asked.result().startswith(b"POST /healthcheck/fail ")
+        assert request.result().startswith(b"POST /healthcheck/fail ")
     assert (tmp_path / admin.DRAINING_FILE).read_text(encoding="ascii") == "1\n"
 
 
 def test_a_stop_can_be_taken_back(tmp_path: Path) -> None:
-    """For an Envoy that outlives the server it was told of."""
-    with envoy(tmp_path) as asked:
+    """`turn_ready` takes a drain back, for an Envoy that outlives its server."""
+    with envoy(tmp_path) as request:
         admin.turn_ready(tmp_path)
-        assert asked.result().startswith(b"POST /healthcheck/ok ")
+        assert request.result().startswith(b"POST /healthcheck/ok ")
     assert (tmp_path / admin.DRAINING_FILE).read_text(encoding="ascii") == "0\n"

@@ -1,4 +1,4 @@
-"""What a start says."""
+"""Tests of what `antiphon up` prints at its start."""
 
 import json
 import subprocess
@@ -28,7 +28,7 @@ TLS = {"certificate": "tls.crt", "key": "tls.key"}
     ],
 )
 def test_plain_text_for_others_is_warned_of(settings: dict[str, Any], named: tuple[str, ...]) -> None:
-    """In one line, with the settings; what only this machine reaches, or has TLS, is not."""
+    """One line warns of settings that listen for other machines without TLS."""
     lines = warnings_of(Config(**settings))
     assert len(lines) == bool(named)
     for line in lines:
@@ -36,7 +36,7 @@ def test_plain_text_for_others_is_warned_of(settings: dict[str, Any], named: tup
 
 
 def test_with_tls_the_lines_to_paste_have_it() -> None:
-    """The URL, and what the terminal is given."""
+    """With TLS the printed commands use `https` and `grpcs`."""
     out = Console(width=200)
     plain = banner(out, Config(), None, "echo", ["echo"])
     secure = banner(out, Config(rest={"tls": TLS}, grpc={"tls": TLS}), None, "echo", ["echo"])
@@ -50,18 +50,18 @@ def test_with_tls_the_lines_to_paste_have_it() -> None:
 @pytest.mark.parametrize("key", [None, "sk-ap-" + 51 * "x"], ids=["a key of the operator's", "a key made for the run"])
 @pytest.mark.parametrize("names", [["echo"], ["echo", *(f"model-{number}" for number in range(500))]], ids=["one", "many"])
 def test_it_fits_a_terminal_of_80_columns(key: str | None, names: list[str]) -> None:
-    """However many models there are."""
-    shown = banner(Console(width=80), Config(), key, "echo", names)
-    assert [line for line in shown.splitlines() if len(line) > 80] == []
-    assert len(shown.splitlines()) < 30
+    """The banner fits 80 columns and fewer than 30 lines, however many models there are."""
+    output = banner(Console(width=80), Config(), key, "echo", names)
+    assert [line for line in output.splitlines() if len(line) > 80] == []
+    assert len(output.splitlines()) < 30
 
 
 def test_what_is_to_be_pasted_is_one_command_of_a_shell() -> None:
-    """With the key that was made, and quoted, whatever a model is called."""
+    """The printed curl command is one valid shell command with the generated key, whatever the model is called."""
     odd = 'it\'s $HOME \\ "x"'
-    shown = banner(Console(width=80), Config(), "sk-made", odd, [odd])
-    command = shown[shown.index("  curl ") : shown.index("\n\nOr")]
+    output = banner(Console(width=80), Config(), "sk-made", odd, [odd])
+    command = output[output.index("  curl ") : output.index("\n\nOr")]
     words = subprocess.run(["bash", "-c", command.replace("curl", "printf '%s\\0'", 1)], capture_output=True, text=True, check=True)
-    told = words.stdout.split("\0")
-    assert told[told.index("--oauth2-bearer") + 1] == "sk-made"
-    assert json.loads(told[told.index("-d") + 1])["model"] == odd
+    arguments = words.stdout.split("\0")
+    assert arguments[arguments.index("--oauth2-bearer") + 1] == "sk-made"
+    assert json.loads(arguments[arguments.index("-d") + 1])["model"] == odd

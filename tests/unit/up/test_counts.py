@@ -1,4 +1,4 @@
-"""What all workers have counted, as one, with workers of this process."""
+"""Tests of adding up the metrics of all workers, with workers in this process."""
 
 import tempfile
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ class Worker:
 
 @pytest.fixture
 def path() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory() as folder:  # the paths of pytest's are too long for sockets
+    with tempfile.TemporaryDirectory() as folder:  # pytest's paths are too long for sockets
         yield Path(folder, "metrics.sock")
 
 
@@ -41,7 +41,7 @@ def read(of: Counts) -> dict[str, float]:
 
 
 def test_whether_the_newest_configuration_is_in_force(path: Path) -> None:
-    """As the supervisor knows it."""
+    """A gauge reports whether the newest configuration is in use."""
     newest = [True]
     with closing(Counts(path, interval=600, is_newest=lambda: newest[0])) as of:
         assert parse(of.exposition().decode())[RELOADED.name].series == {RELOADED.name: 1}
@@ -49,8 +49,8 @@ def test_whether_the_newest_configuration_is_in_force(path: Path) -> None:
         assert parse(of.exposition().decode())[RELOADED.name].series == {RELOADED.name: 0}
 
 
-def test_all_workers_are_one(path: Path) -> None:
-    """And it is told what each has counted by the moment somebody asks."""
+def test_metrics_of_all_workers_are_added_up(path: Path) -> None:
+    """The metrics of all workers are added up as of the moment of the request."""
     first, second = Worker(), Worker()
     with closing(Counts(path, interval=600)) as of, Reporter(path, first.exposition), Reporter(path, second.exposition):
         block_until(lambda: "calls_total" in read(of) and len(of._workers) == 2)
@@ -62,7 +62,7 @@ def test_all_workers_are_one(path: Path) -> None:
 
 
 def test_counters_of_a_worker_that_ended_stay_in_the_sum(path: Path) -> None:
-    """Up to its last moment, where it could tell; those of the one that follows come on top. Its gauges are gone."""
+    """The counters of an ended worker stay in the sum, with its last report; its gauges do not."""
     first, second = Worker(), Worker()
     with closing(Counts(path, interval=600)) as of:
         with Reporter(path, first.exposition):
@@ -75,8 +75,8 @@ def test_counters_of_a_worker_that_ended_stay_in_the_sum(path: Path) -> None:
             assert read(of) == {"calls_total": 4, "open": 0, EXITS.name: 1}
 
 
-def test_a_worker_in_whose_place_there_is_another_is_none_that_ended(path: Path) -> None:
-    """What it counted stays in the sum all the same."""
+def test_a_replaced_worker_is_not_counted_as_an_exit(path: Path) -> None:
+    """A replaced worker is not counted as an exit, but its counters stay in the sum."""
     worker = Worker()
     with closing(Counts(path, interval=600)) as of:
         with Reporter(path, worker.exposition) as reporter:
@@ -85,22 +85,22 @@ def test_a_worker_in_whose_place_there_is_another_is_none_that_ended(path: Path)
         block_until(lambda: read(of) == {"calls_total": 3, EXITS.name: 0} and not of._workers)
 
 
-def test_a_worker_that_does_not_answer_is_taken_by_what_it_said_last(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits for it for longer than `ANSWER_TIMEOUT`."""
+def test_a_worker_that_does_not_answer_counts_with_its_last_report(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that does not answer within ANSWER_TIMEOUT is counted with its last report."""
     monkeypatch.setattr(counts, "ANSWER_TIMEOUT", 0.05)
     worker = Worker()
     worker.calls.inc()
     with closing(Counts(path, interval=600)) as of, ExitStack() as stack:
         reporter = stack.enter_context(Reporter(path, worker.exposition))
         block_until(lambda: read(of).get("calls_total") == 1)
-        with reporter._send_lock:  # hangs
+        with reporter._send_lock:  # the reporter hangs
             worker.calls.inc()
             assert read(of)["calls_total"] == 1
         block_until(lambda: read(of)["calls_total"] == 2)
 
 
-def test_workers_are_asked_now_and_then(path: Path) -> None:
-    """Though nobody wants to know: so a worker that is killed takes little with it."""
+def test_workers_are_asked_regularly(path: Path) -> None:
+    """Workers are asked regularly, so that little is lost if one is killed."""
     worker = Worker()
     with closing(Counts(path, interval=0.01)), Reporter(path, worker.exposition):
         block_until(lambda: worker.reports > 3)

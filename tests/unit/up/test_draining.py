@@ -1,4 +1,4 @@
-"""The drain of a real Envoy that has no server behind it."""
+"""Tests of draining a real Envoy without a server behind it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.waiting import block_until
 
 @pytest.fixture
 def envoy(tmp_path: Path) -> Iterator[int]:
-    """The port of an Envoy that runs in `tmp_path`."""
+    """Run an Envoy in `tmp_path` and yield its port."""
     port = free_port()
     files.prepare(tmp_path, RestConfig(listen=f"127.0.0.1:{port}"), ["server.sock"])
     process = subprocess.Popen(files.command(1), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -46,17 +46,17 @@ def _ready(folder: Path) -> int:
 
 
 def test_it_serves_and_asks_its_callers_to_leave(envoy: int, tmp_path: Path) -> None:
-    """Envoy says that it is not ready, answers all the same, and closes the connection behind the answer."""
+    """A draining Envoy is not ready, but answers, and closes the connection after each answer."""
     assert _ready(tmp_path) == 200
     drain(tmp_path, 0, 0)
     assert _ready(tmp_path) == 503
     response = httpx2.get(f"http://127.0.0.1:{envoy}/health", trust_env=False)
-    assert response.status_code == 503  # of the server that is not there
+    assert response.status_code == 503  # because there is no server
     assert response.headers["connection"] == "close"
 
 
 def test_it_waits_for_calls_that_go_on(envoy: int, tmp_path: Path) -> None:
-    """A chat whose body is not whole is a call that goes on, as the edge holds it: the wait ends with it, and not before."""
+    """The drain waits for a call whose body is still incomplete, and ends with that call."""
     with socket.create_connection(("127.0.0.1", envoy), timeout=30) as caller:
         caller.sendall(b"POST /api/engine/chat/echo HTTP/1.1\r\nhost: edge\r\ncontent-length: 2\r\n\r\n{")
         block_until(lambda: "http.edge.downstream_rq_active: 1" in _stats(tmp_path))
@@ -82,7 +82,7 @@ def _stats(folder: Path) -> str:
         return admin.get("/stats").text
 
 
-def test_an_envoy_that_is_not_there_is_told(tmp_path: Path) -> None:
-    """The error names the socket that nobody listens at."""
+def test_a_missing_envoy_is_reported(tmp_path: Path) -> None:
+    """Without an Envoy the drain raises an `OSError` that names the socket."""
     with pytest.raises(OSError, match=r"admin\.sock"):
         drain(tmp_path, 0, 0)

@@ -1,4 +1,4 @@
-"""Metrics of several processes as one."""
+"""Tests of adding up the metrics of several processes."""
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -19,19 +19,19 @@ def exposition(times: int) -> str:
 
 
 def values(text: str) -> dict[tuple[str, ...], float]:
-    """As Prometheus' own parser reads them."""
+    """Return the values as Prometheus' own parser reads them."""
     found = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     return {(s.name, *s.labels.values()): s.value for s in found if not s.name.endswith("_created")}
 
 
 def test_what_is_read_is_written_as_it_was() -> None:
-    """Label values with anything in them included."""
+    """Metrics that are parsed and rendered are unchanged, with any characters in labels."""
     text = exposition(2)
     assert values(render(parse(text).values())) == values(text)
 
 
 def test_series_are_added_up() -> None:
-    """Counters, buckets and gauges; but what describes a process is the same of each."""
+    """Counters, buckets and gauges are added up; info metrics stay 1."""
     total: Families = {}
     for times in (1, 2):
         add(total, parse(exposition(times)))
@@ -44,7 +44,7 @@ def test_series_are_added_up() -> None:
 
 
 def test_gauges_end_with_their_process() -> None:
-    """Counters do not."""
+    """With `gauges=False` only counters and histograms are added."""
     total: Families = {}
     add(total, parse(exposition(1)), gauges=False)
     assert {name for name, *_ in values(render(total.values()))} == {
@@ -55,7 +55,7 @@ def test_gauges_end_with_their_process() -> None:
     }
 
 
-def test_what_is_none_is_refused() -> None:
-    """A number is a number."""
+def test_a_value_that_is_not_a_number_is_refused() -> None:
+    """A value that is not a number raises `ValueError`."""
     with pytest.raises(ValueError, match="could not convert"):
         parse("# TYPE a counter\na b\n")

@@ -1,4 +1,4 @@
-"""A worker's signs of life."""
+"""Tests of a worker's heartbeats to its supervisor."""
 
 import os
 from collections.abc import Iterator
@@ -18,8 +18,8 @@ def pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, int]]:
     os.close(reader)
 
 
-async def test_an_event_loop_that_goes_round_gives_signs(pipe: tuple[int, int]) -> None:
-    """Again and again, until the end."""
+async def test_a_running_event_loop_sends_heartbeats(pipe: tuple[int, int]) -> None:
+    """A running event loop sends heartbeats until the end."""
     reader, writer = pipe
     read = bytearray()
 
@@ -36,7 +36,7 @@ async def test_an_event_loop_that_goes_round_gives_signs(pipe: tuple[int, int]) 
 
 
 async def test_a_supervisor_that_is_gone_harms_nobody(pipe: tuple[int, int]) -> None:
-    """Nor does one that does not read: the worker goes on."""
+    """A supervisor that is gone or does not read does not stop the worker."""
     _, writer = pipe
     os.set_blocking(writer, False)
     with pytest.raises(BlockingIOError):
@@ -47,18 +47,18 @@ async def test_a_supervisor_that_is_gone_harms_nobody(pipe: tuple[int, int]) -> 
     os.close(writer)
 
 
-async def test_without_a_supervisor_there_is_nobody_to_tell() -> None:
-    """`antiphon serve` by itself."""
+async def test_without_a_supervisor_no_heartbeats_are_sent() -> None:
+    """Without a supervisor, as with `antiphon serve`, no heartbeats are sent."""
     async with heartbeat.Heart().beating(None):
         pass
 
 
 async def test_a_heart_is_silent_when_the_event_loop_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And neither before it began to beat, nor after the end."""
+    """The heart is silent while the event loop hangs, and not before its start or after its end."""
     monkeypatch.setattr(heartbeat, "HANG_AFTER", 0.05)
     heart = heartbeat.Heart()
     assert not heart.is_silent
     async with heart.beating(None):
         await until(lambda: heart._last is not None)
-        block_until(lambda: heart.is_silent)  # the event loop waits with it
+        block_until(lambda: heart.is_silent)  # this blocks the event loop
     assert not heart.is_silent

@@ -1,4 +1,4 @@
-"""The launch: addresses, the folder, the plan; and once the whole, with Envoy and workers that only tell their health."""
+"""Tests of the launch: addresses, folder and plan; and one whole gateway with Envoy and workers that only report their health."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def config(**settings: object) -> Config:
         ("metrics", "ANTIPHON_METRICS__LISTEN=127.0.0.1:"),
     ],
 )
-def test_a_taken_address_is_told_by_its_setting(taken: int, setting: str, variable: str) -> None:
-    """The line names the setting and the variable that would change it."""
+def test_a_taken_address_is_reported_by_its_setting(taken: int, setting: str, variable: str) -> None:
+    """A taken address is reported with its setting, and with the variable and a free port to change it."""
     (line,) = launch.unusable_addresses(config(**{setting: {"listen": f"127.0.0.1:{taken}"}}))
     assert line.startswith(f"{setting}.listen: 127.0.0.1:{taken} is taken")
     proposed = int(line.partition(variable)[2])
@@ -70,7 +70,7 @@ def test_a_taken_address_is_told_by_its_setting(taken: int, setting: str, variab
 
 
 def test_an_address_taken_with_reuseport_is_taken() -> None:
-    """Another gateway's workers share their port among themselves, and must not share it with this one."""
+    """An address that another gateway's workers share by SO_REUSEPORT counts as taken."""
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         other.bind(("127.0.0.1", 0))
@@ -80,7 +80,7 @@ def test_an_address_taken_with_reuseport_is_taken() -> None:
 
 
 def test_what_is_proposed_is_free() -> None:
-    """The port after the one that is taken, unless another has that too, or the other setting."""
+    """The proposed port is free and not that of the other setting."""
     with socket.socket() as first, socket.socket() as second:
         first.bind(("127.0.0.1", 0))
         first.listen()
@@ -89,29 +89,29 @@ def test_what_is_proposed_is_free() -> None:
             second.bind(("127.0.0.1", port + 1))
             second.listen()
         except OSError:
-            pass  # another has it, which will do
+            pass  # another process has the port, which serves the test as well
         settings = config(grpc={"listen": f"127.0.0.1:{port}"}, rest={"listen": f"127.0.0.1:{port + 2}"})
         line = launch.unusable_addresses(settings)[0]
         assert int(line.rpartition(":")[2]) not in (port, port + 1, port + 2)
 
 
 def test_both_settings_cannot_have_one_address() -> None:
-    """The second of two names for one address is taken by the first."""
+    """If two settings name the same address, the second one is reported."""
     port = free_port()
     (line,) = launch.unusable_addresses(config(grpc={"listen": f"127.0.0.1:{port}"}, rest={"listen": f"localhost:{port}"}))
     assert line.startswith("rest.listen")
 
 
-def test_an_address_of_another_machine_is_told() -> None:
-    """An address that this machine does not have is told with the system's words."""
+def test_an_address_of_another_machine_is_reported() -> None:
+    """An address that this machine does not have is reported with the system's reason."""
     (line,) = launch.unusable_addresses(config(rest={"listen": "203.0.113.1:8080"}))
     assert line.startswith("rest.listen: 203.0.113.1:8080 cannot be listened on: ")
     assert line.endswith(". Change rest.listen or ANTIPHON_REST__LISTEN.")
 
 
 @pytest.mark.parametrize("error", [socket.gaierror(-2, "Name or service not known"), UnicodeError("label empty or too long")])
-def test_an_unknown_host_is_told(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    """A name without an address, or that cannot be a name, is told."""
+def test_an_unknown_host_is_reported(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """A host without an address, or with an invalid name, is reported."""
 
     def fail(*_: object, **__: object) -> None:
         raise error
@@ -124,7 +124,7 @@ def test_an_unknown_host_is_told(monkeypatch: pytest.MonkeyPatch, error: Excepti
 
 
 def test_the_workers_command_line() -> None:
-    """A worker is this very Python, with the configuration file that was given, if one was."""
+    """A worker runs with this Python and with the given configuration file, if any."""
     command = launch.worker_command(Path("a.yaml"), Path("/run/worker-1.sock"), 1)
     assert command[:4] == [sys.executable, "-m", "antiphon", "serve"]
     assert command[4:] == ["--config", "a.yaml", "--socket", "/run/worker-1.sock", "--worker", "1"]
@@ -132,7 +132,7 @@ def test_the_workers_command_line() -> None:
 
 
 def test_envoy_gets_no_secret_of_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Envoy is told the few variables that it may have; a worker has them all."""
+    """Envoy gets only a fixed list of variables, without secrets; a worker gets all."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     made = launch.plan(config(), None, "")
     assert made.envoy.variables == sorted(edge.VARIABLES)
@@ -141,10 +141,10 @@ def test_envoy_gets_no_secret_of_the_environment(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_whole_gateway_comes_up_and_goes_down(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """With Envoy and two workers: ready when both are healthy and REST answers; afterwards no process and no folder is left."""
+    """A gateway with Envoy and two workers becomes ready and answers REST. After its end no process and no folder is left."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(launch, "worker_command", lambda _config, path, _number: [sys.executable, "-c", WORKER, str(path)])
-    said: list[str] = []
+    printed: list[str] = []
     answers: list[bytes] = []
     settings = config(workers=2, log={"file": str(tmp_path / "log")}, limits={"drain": 1})
     host, _, port = settings.rest.listen.partition(":")
@@ -155,7 +155,7 @@ def test_a_whole_gateway_comes_up_and_goes_down(monkeypatch: pytest.MonkeyPatch,
             answers.append(connection.makefile("rb").read())
         os.kill(os.getpid(), signal.SIGTERM)
 
-    assert supervise(launch.plan(settings, None, ""), os.environ, say=said.append, ready=ready) == 0, said
+    assert supervise(launch.plan(settings, None, ""), os.environ, say=printed.append, ready=ready) == 0, printed
     assert b'{"code":404,"error":"Not Found"' in answers[0]
     assert [entry.name for entry in os.scandir(tmp_path)] == ["log"]
     assert (tmp_path / "log").stat().st_mode & 0o777 == 0o600
@@ -164,7 +164,7 @@ def test_a_whole_gateway_comes_up_and_goes_down(monkeypatch: pytest.MonkeyPatch,
 
 @pytest.mark.parametrize("lock", [0, 7])
 def test_the_lock_goes_on_to_the_supervisor(lock: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever its number, which is 0 where standard input is closed."""
+    """The supervisor inherits the lock's descriptor, even if its number is 0."""
     inherited: list[int] = []
     monkeypatch.setattr(os, "set_inheritable", lambda descriptor, _: inherited.append(descriptor))
     monkeypatch.setattr(os, "execve", lambda *_: None)
@@ -174,7 +174,10 @@ def test_the_lock_goes_on_to_the_supervisor(lock: int, tmp_path: Path, monkeypat
 
 
 def test_the_files_of_keys_and_secrets_are_watched(tmp_path: Path) -> None:
-    """Wherever a setting names one: a reload reads them again. Not so certificates, which are read again without one."""
+    """Files of keys and secrets are watched, because only a reload reads them again.
+
+    Certificates are not, because they are read again by themselves.
+    """
     settings = config(
         auth={"keys": [{"name": "a", "key_file": str(tmp_path / "a")}]},
         providers={"p": {"base_url": "http://h/v1", "api_key_file": str(tmp_path / "b"), "models": ["m"]}},
@@ -186,7 +189,7 @@ def test_the_files_of_keys_and_secrets_are_watched(tmp_path: Path) -> None:
 
 
 def test_the_workers_read_a_copy_of_the_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Which was checked, and which nobody else can read, whatever becomes of the file."""
+    """Workers read a copy of the checked configuration, with mode 0600; the check reads the original file."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     path = tmp_path / "mine.yaml"
     path.write_text("workers: 1")
@@ -200,7 +203,7 @@ def test_the_workers_read_a_copy_of_the_configuration(monkeypatch: pytest.Monkey
 
 
 def test_a_server_beside_an_envoy_takes_its_socket_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Whatever an earlier one had told that Envoy; its supervisor starts nothing but it."""
+    """The plan for a server beside an Envoy resets the Envoy's endpoint and drain file, and starts only the server."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     run = tmp_path / "run"
     run.mkdir()
@@ -218,6 +221,6 @@ def test_a_server_beside_an_envoy_takes_its_socket_again(monkeypatch: pytest.Mon
 
 
 def test_a_server_that_reloads_needs_an_envoy(tmp_path: Path) -> None:
-    """Which is told of each server that takes the place of another."""
+    """A server that reloads needs the folder of an Envoy, which is told about each new server."""
     with pytest.raises(OSError, match="is not where an Envoy runs"):
         launch.plan_server(config(), None, tmp_path / "server.sock")

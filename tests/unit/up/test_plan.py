@@ -1,4 +1,4 @@
-"""The plan of a supervisor."""
+"""Tests of the supervisor's plan."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +7,7 @@ from antiphon.up.plan import Plan, Program
 
 
 def test_a_plan_survives_its_text(tmp_path: Path) -> None:
-    """What launches the supervisor, and the supervisor, hold the same plan."""
+    """A plan that is dumped and loaded is unchanged."""
     worker = Program("worker 0", ["/bin/true", "ü"], folder=tmp_path, grace=35.0)
     plan = Plan(
         [worker], Program("Envoy", ["/bin/true"], tmp_path, 5.0, ["PATH"], "SIGINT"), tmp_path, 30.0, tmp_path / "log", "up\n"
@@ -20,7 +20,7 @@ def test_a_plan_survives_its_text(tmp_path: Path) -> None:
     assert (plan.envoys_folder, beside.envoys_folder) == (tmp_path, tmp_path / "edge")
 
 
-def test_where_the_log_goes_survives_it_too(tmp_path: Path) -> None:
-    """A plan whose log is on standard output stays one."""
+def test_the_log_on_standard_output_survives_too(tmp_path: Path) -> None:
+    """`stdout_is_log` is kept when a plan is dumped and loaded."""
     plan = Plan([], Program("Envoy", ["/bin/true"], tmp_path, 5.0), tmp_path, 30.0, None, "up\n", stdout_is_log=True)
     assert Plan.loads(plan.dumps()).stdout_is_log

@@ -1,4 +1,4 @@
-"""The port for Prometheus and probes."""
+"""Tests of the port for Prometheus and probes."""
 
 import select
 import socket
@@ -28,20 +28,20 @@ class Served:
 @pytest.fixture
 def served() -> Iterator[Served]:
     of = Served()
-    said = {"hanging": lambda: of.hanging, "leaving": lambda: of.leaving}
-    with closing(Responder(of.address, lambda: b"calls_total 1\n", lambda: of.missing, **said)):
+    options = {"hanging": lambda: of.hanging, "leaving": lambda: of.leaving}
+    with closing(Responder(of.address, lambda: b"calls_total 1\n", lambda: of.missing, **options)):
         yield of
 
 
 def test_metrics_are_as_prometheus_reads_them(served: Served) -> None:
-    """With its content type; a query is ignored."""
+    """`/metrics` has Prometheus' content type; a query is ignored."""
     answer = served.get("/metrics?name=x")
     assert (answer.status_code, answer.content) == (200, b"calls_total 1\n")
     assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
 
 
 def test_it_is_ready_if_nothing_is_missing(served: Served) -> None:
-    """And says what is. It is alive all the same."""
+    """`/readyz` is 200 if nothing is missing, and else 503 with the list; `/healthz` is 200 in both cases."""
     assert served.get("/readyz").json() == {"status": "ready"}
     served.missing = ["worker 0"]
     answer = served.get("/readyz")
@@ -49,8 +49,8 @@ def test_it_is_ready_if_nothing_is_missing(served: Served) -> None:
     assert served.get("/healthz").json() == {"status": "ok"}
 
 
-def test_it_says_that_it_stops_whatever_is_missing(served: Served) -> None:
-    """As the edge does."""
+def test_a_stopping_gateway_is_draining(served: Served) -> None:
+    """`/readyz` of a stopping gateway is 503 with "draining", as at the edge."""
     served.missing, served.leaving = ["worker 0"], True
     answer = served.get("/readyz")
     assert (answer.status_code, answer.json()) == (503, {"status": "draining"})
@@ -58,7 +58,7 @@ def test_it_says_that_it_stops_whatever_is_missing(served: Served) -> None:
 
 
 def test_it_is_not_alive_if_something_hangs(served: Served) -> None:
-    """And says what."""
+    """`/healthz` is 503 with the list if something hangs."""
     served.hanging = ["worker 0"]
     answer = served.get("/healthz")
     assert (answer.status_code, answer.json()) == (503, {"status": "hangs", "hanging": ["worker 0"]})
@@ -66,7 +66,7 @@ def test_it_is_not_alive_if_something_hangs(served: Served) -> None:
 
 @pytest.mark.parametrize(("path", "method", "status"), [("/", "GET", 404), ("/metrics", "POST", 405), ("/healthz", "HEAD", 200)])
 def test_other_requests(served: Served, path: str, method: str, status: int) -> None:
-    """There is nothing else."""
+    """Another path is 404 and another method 405; HEAD has no body."""
     answer = served.get(path, method)
     assert answer.status_code == status
     assert bool(answer.content) == (method != "HEAD")
@@ -76,9 +76,9 @@ def test_other_requests(served: Served, path: str, method: str, status: int) -> 
     "sent", [b"\r\n", b"GET\r\n\r\n", b"\0" * 40_000 + b"\r\n\r\n", b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 9_000]
 )
 def test_what_is_no_request_ends_the_connection_alone(served: Served, sent: bytes) -> None:
-    """The next one is answered."""
+    """An invalid request ends its connection only, and the next one is answered."""
     host, _, port = served.address.partition(":")
-    # What it has not read, it resets.
+    # The server resets a connection whose bytes it has not read.
     with suppress(OSError), socket.create_connection((host, int(port))) as connection:
         connection.sendall(sent)
         connection.shutdown(socket.SHUT_WR)
@@ -87,8 +87,8 @@ def test_what_is_no_request_ends_the_connection_alone(served: Served, sent: byte
     assert served.get("/healthz").status_code == 200
 
 
-def test_a_client_that_dribbles_has_as_long_as_one_that_is_silent(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The time is that of the whole request."""
+def test_a_slow_client_has_the_same_timeout_as_a_silent_one(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The timeout holds for the whole request, so that a slow client is dropped as a silent one is."""
     monkeypatch.setattr(responder, "TIMEOUT", 0.2)
     host, _, port = served.address.partition(":")
     with socket.create_connection((host, int(port))) as connection, suppress(ConnectionError):
@@ -106,7 +106,7 @@ def _is_readable(connection: socket.socket) -> bool:
 
 
 def test_clients_that_say_nothing_hold_nobody_up_for_long(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not even if they are as many as are served at once."""
+    """Silent clients do not block others for long, even if they take all MAX_REQUESTS places."""
     monkeypatch.setattr(responder, "TIMEOUT", 0.05)
     host, _, port = served.address.partition(":")
     silent = [socket.create_connection((host, int(port))) for _ in range(MAX_REQUESTS)]
@@ -115,8 +115,8 @@ def test_clients_that_say_nothing_hold_nobody_up_for_long(served: Served, monkey
         connection.close()
 
 
-def test_an_address_that_is_taken_is_told() -> None:
-    """By its setting."""
+def test_a_taken_address_is_reported() -> None:
+    """A taken address raises an `OSError` that names the setting."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(OSError, match=f"metrics.listen: {address} cannot be listened on: Address already in use"):

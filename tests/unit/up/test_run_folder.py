@@ -1,4 +1,4 @@
-"""The folder of one run, and what is left of runs that were killed."""
+"""Tests of the folder of one run, and of sweeping the folders of killed runs."""
 
 import os
 import socket
@@ -16,7 +16,7 @@ from antiphon.up.readiness import worker_socket
 
 @pytest.fixture(autouse=True)
 def parent(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Where the folders are, with a path that is short enough for sockets."""
+    """Put run folders into a folder whose path is short enough for sockets, and yield it."""
     with tempfile.TemporaryDirectory(prefix="run") as short:
         monkeypatch.setattr(tempfile, "tempdir", short)
         yield Path(short)
@@ -27,8 +27,8 @@ def fill(folder: Path) -> None:
         (folder / name).touch()
 
 
-def left(listener: bool = False) -> tuple[Path, socket.socket]:
-    """A folder whose process is gone, with a socket in it."""
+def abandoned(listener: bool = False) -> tuple[Path, socket.socket]:
+    """Make a run folder whose process is gone, with a socket in it. Return both."""
     folder, lock = run_folder.make()
     os.close(lock)
     fill(folder)
@@ -42,7 +42,7 @@ def left(listener: bool = False) -> tuple[Path, socket.socket]:
 
 
 def test_it_is_private_and_its_sockets_paths_are_short(monkeypatch: pytest.MonkeyPatch, parent: Path) -> None:
-    """Nobody else may reach the sockets, whatever TMPDIR is."""
+    """A run folder has mode 0700, and its sockets' paths are short enough, whatever TMPDIR is."""
     long = parent / ("x" * 80)
     long.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(long))
@@ -56,8 +56,8 @@ def test_it_is_private_and_its_sockets_paths_are_short(monkeypatch: pytest.Monke
 
 
 def test_what_a_killed_gateway_left_is_taken_away() -> None:
-    """Sockets included; also what it had only begun to fill."""
-    folder, _ = left()
+    """The folder of a killed gateway is removed with its sockets, also if it was still empty."""
+    folder, _ = abandoned()
     empty, lock = run_folder.make()
     os.close(lock)
     run_folder.sweep()
@@ -66,7 +66,7 @@ def test_what_a_killed_gateway_left_is_taken_away() -> None:
 
 
 def test_what_is_in_use_stays() -> None:
-    """By this process, by another one, and by a child without its supervisor that still answers."""
+    """A folder stays if it is in use by this process, by another one, or by a child that still answers without its supervisor."""
     mine, lock = run_folder.make()
     fill(mine)
     program = "import sys; from antiphon.up import run_folder; print(run_folder.make()[0], flush=True); sys.stdin.read()"
@@ -76,7 +76,7 @@ def test_what_is_in_use_stays() -> None:
     ) as other:
         assert other.stdout is not None
         theirs = Path(other.stdout.readline().strip())
-        orphan, listener = left(listener=True)
+        orphan, listener = abandoned(listener=True)
         run_folder.sweep()
         assert (mine.exists(), theirs.exists(), orphan.exists()) == (True, True, True)
         other.kill()
@@ -91,15 +91,15 @@ def test_what_is_in_use_stays() -> None:
     ["antiphon-mine", "antiphon-longer_than_that", "antiphon-ABCDEFGH", "other-abcdefgh"],
 )
 def test_what_is_not_named_so_stays(parent: Path, name: str) -> None:
-    """Only names as they are made here are looked at."""
+    """Folders with other names are not touched."""
     (parent / name).mkdir()
     run_folder.sweep()
     assert (parent / name).exists()
 
 
 def test_what_holds_something_else_stays(parent: Path) -> None:
-    """A file or folder that is none of ours, a link, a file of that name."""
-    folder, _ = left()
+    """A folder with an unknown file or folder, a link and a plain file are not touched."""
+    folder, _ = abandoned()
     (folder / "notes.txt").touch()
     nested = parent / "antiphon-nested00"
     (nested / "x.yaml").mkdir(parents=True)
@@ -115,7 +115,7 @@ def test_what_holds_something_else_stays(parent: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
 def test_what_is_another_users_stays(parent: Path) -> None:
-    """Though this one could take it away."""
+    """Another user's folder is not touched, even if it could be removed."""
     folder = parent / "antiphon-theirs00"
     folder.mkdir()
     os.chown(folder, 12345, -1)

@@ -1,4 +1,4 @@
-"""The supervisor, with children that are small programs."""
+"""Tests of the supervisor, with small programs as its children."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ while True:
 """
 
 
-# Gives a sign of life, and then hangs. Usage: FILE --heartbeat DESCRIPTOR
+# Sends a heartbeat and then hangs. Usage: FILE --heartbeat DESCRIPTOR
 HANGING = """
 import os, signal, sys
 file, _, descriptor = sys.argv[1:]
@@ -59,13 +59,13 @@ while True:
 
 
 class Stage:
-    """A set of child programs, what they wrote, and what the supervisor said."""
+    """A set of child programs, the lines that they wrote, and the lines of the supervisor."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.file = folder / "children"
         self.file.touch()
-        self.said: list[str] = []
+        self.printed: list[str] = []
         self.readied = 0
         self.blocked: list[str] = []
 
@@ -90,20 +90,20 @@ class Stage:
         self.readied += 1
 
     def run(self, *workers: Program, envoy: Program | None = None, meanwhile: Callable[[], None] = lambda: None) -> int:
-        """Runs the supervisor here, as signals come to the main thread, and `meanwhile` beside it; returns the exit code."""
+        """Run the supervisor in this thread, which gets the signals, and `meanwhile` in another one. Return the exit code."""
         programs = [*workers, envoy or self.program("envoy")]
-        *others, last = [Child(program, os.environ, 2, self.said.append) for program in programs]
+        *others, last = [Child(program, os.environ, 2, self.printed.append) for program in programs]
 
         def script() -> None:
             try:
                 meanwhile()
             except BaseException:
-                told()
+                send_signal()
                 raise
 
         with ThreadPoolExecutor() as threads:
             played = threads.submit(script)
-            code = supervisor.run(others, last, self.missing, drain=1, say=self.said.append, ready=self.ready)
+            code = supervisor.run(others, last, self.missing, drain=1, say=self.printed.append, ready=self.ready)
             played.result()
         return code
 
@@ -115,7 +115,7 @@ def stage(tmp_path: Path) -> Stage:
 
 @pytest.fixture
 def hangup(request: pytest.FixtureRequest) -> Iterator[None]:
-    """SIGHUP is heard or ignored as the test wants it, however the tests were started: nohup has it ignored."""
+    """Set the handler of SIGHUP to the test's parameter, because nohup starts the tests with SIGHUP ignored."""
     before = signal.signal(signal.SIGHUP, request.param)
     yield
     signal.signal(signal.SIGHUP, before)
@@ -127,21 +127,21 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child, "MAX_DELAY", 0.02)
 
 
-def told(number: signal.Signals = signal.SIGTERM) -> None:
-    """Tells the supervisor, which is this process."""
+def send_signal(number: signal.Signals = signal.SIGTERM) -> None:
+    """Send a signal to the supervisor, which is this process."""
     os.kill(os.getpid(), number)
 
 
 def alive(pid: int) -> bool:
-    """Whether the process runs; one that has ended, and that nobody has asked for yet, does not."""
+    """Return whether the process runs. A zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
 
 
-def test_ready_is_told_once_when_nothing_is_missing(stage: Stage) -> None:
-    """The gateway is ready when nothing is missing, which is told once."""
+def test_ready_is_called_once_when_nothing_is_missing(stage: Stage) -> None:
+    """`ready` is called once, when nothing is missing any more."""
     stage.blocked = ["worker 0"]
 
     def script() -> None:
@@ -149,7 +149,7 @@ def test_ready_is_told_once_when_nothing_is_missing(stage: Stage) -> None:
         assert stage.readied == 0
         stage.blocked = []
         until(lambda: stage.readied)
-        told()
+        send_signal()
 
     assert stage.run(stage.program("worker 0"), meanwhile=script) == 0
     assert stage.readied == 1
@@ -159,57 +159,57 @@ def test_ready_is_told_once_when_nothing_is_missing(stage: Stage) -> None:
 @pytest.mark.usefixtures("hangup")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_the_workers_then_envoy(stage: Stage, number: signal.Signals) -> None:
-    """One signal ends everything in order, with code 0."""
+    """One signal ends the workers and then Envoy, with exit code 0."""
 
     def script() -> None:
         until(lambda: len(stage.lines) == 3)
-        told(number)
+        send_signal(number)
 
     assert stage.run(stage.program("w0"), stage.program("w1"), meanwhile=script) == 0
     assert sorted(stage.lines[3:5]) == ["w0 term", "w1 term"]
     assert stage.lines[5] == "envoy term"
-    assert "Stopping" in stage.said[0]
+    assert "Stopping" in stage.printed[0]
 
 
 @pytest.mark.parametrize("hangup", [signal.SIG_IGN], indirect=True, ids=["ignored"])
 @pytest.mark.usefixtures("hangup")
 def test_a_hangup_that_is_ignored_stays_so(stage: Stage) -> None:
-    """Whoever started the gateway with nohup wants it to go on when the terminal is closed."""
+    """SIGHUP stays ignored if it was ignored at the start, as nohup does."""
 
     def script() -> None:
         until(lambda: len(stage.lines) == 2)
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-        told()
+        send_signal()
 
     assert stage.run(stage.program("w0"), meanwhile=script) == 0
 
 
-def test_a_dead_child_is_started_again_and_told(stage: Stage) -> None:
-    """A killed child comes back, and a line says what happened."""
+def test_a_dead_child_is_started_again_and_reported(stage: Stage) -> None:
+    """A killed child is started again, and a line reports it."""
 
     def script() -> None:
         until(lambda: stage.pids("w0"))
         os.kill(stage.pids("w0")[0], signal.SIGKILL)
         until(lambda: len(stage.pids("w0")) == 2)
-        assert stage.said[0].startswith("w0 ended (by SIGKILL) after 0.")
-        told()
+        assert stage.printed[0].startswith("w0 ended (by SIGKILL) after 0.")
+        send_signal()
 
     assert stage.run(stage.program("w0"), meanwhile=script) == 0
 
 
 @pytest.mark.usefixtures("soon")
 def test_a_child_that_cannot_start_ends_the_whole(stage: Stage) -> None:
-    """Before the gateway has been ready, a child that keeps dying is given up: code 1, and the others are ended."""
+    """Before the gateway was ready, a child that keeps dying is given up: all children are ended, with exit code 1."""
     stage.blocked = ["w0"]
     assert stage.run(stage.program("w0", "3"), stage.program("w1")) == 1
     assert len(stage.pids("w0")) == child.MAX_FAILED_STARTS
-    assert "w0 cannot start: it ended 5 times within 5 s, the last time exit code 3." in stage.said
+    assert "w0 cannot start: it ended 5 times within 5 s, the last time exit code 3." in stage.printed
     assert stage.lines[-1] == "envoy term"
     assert not any(alive(pid) for name in ("w1", "envoy") for pid in stage.pids(name))
 
 
 def test_an_unusable_configuration_is_not_tried_again(stage: Stage) -> None:
-    """A child that says that its configuration is not usable is started once."""
+    """A child that reports an unusable configuration is started once only."""
     stage.blocked = ["w0"]
     assert stage.run(stage.program("w0", str(child.EXIT_UNUSABLE_CONFIG))) == 1
     assert len(stage.pids("w0")) == 1
@@ -217,7 +217,7 @@ def test_an_unusable_configuration_is_not_tried_again(stage: Stage) -> None:
 
 @pytest.mark.usefixtures("soon")
 def test_once_ready_a_child_is_never_given_up(stage: Stage) -> None:
-    """After the gateway has been ready, a child is started again however often it dies."""
+    """After the gateway was ready, a child is started again however often it dies."""
 
     def script() -> None:
         until(lambda: stage.readied)
@@ -225,13 +225,13 @@ def test_once_ready_a_child_is_never_given_up(stage: Stage) -> None:
             stage.started("w0", count)
             os.kill(stage.pids("w0")[-1], signal.SIGKILL)
         stage.started("w0", child.MAX_FAILED_STARTS + 3)
-        told()
+        send_signal()
 
     assert stage.run(stage.program("w0"), meanwhile=script) == 0
 
 
 def test_once_ready_a_kill_costs_no_delay(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However often a signal ends a child, it is started again at once, if it had lived a moment."""
+    """A child that a signal has killed is started again at once, if it had lived a moment."""
     monkeypatch.setattr(child, "FIRST_DELAY", 60.0)
     monkeypatch.setattr(child, "MIN_LIFE_IF_KILLED", 0.0)
 
@@ -241,15 +241,15 @@ def test_once_ready_a_kill_costs_no_delay(stage: Stage, monkeypatch: pytest.Monk
             stage.started("w0", count)
             os.kill(stage.pids("w0")[-1], number)
         stage.started("w0", 4)
-        assert all(line.endswith("starting it again now") for line in stage.said)
-        told()
+        assert all(line.endswith("starting it again now") for line in stage.printed)
+        send_signal()
 
     assert stage.run(stage.program("w0"), meanwhile=script) == 0
 
 
 @pytest.mark.parametrize("ready", [True, False])
 def test_a_child_that_dies_by_itself_is_started_again_later(stage: Stage, monkeypatch: pytest.MonkeyPatch, ready: bool) -> None:
-    """With an exit code, or before the gateway has been ready, however long it took: what it died of is still there."""
+    """A child that exits by itself, or that is killed before the gateway was ready, is started again after a delay."""
     monkeypatch.setattr(child, "MIN_LIFE_IF_KILLED", 0.0)
     monkeypatch.setattr(child, "FIRST_DELAY", 60.0)
     monkeypatch.setattr(child, "MAX_DELAY", 60.0)
@@ -257,68 +257,66 @@ def test_a_child_that_dies_by_itself_is_started_again_later(stage: Stage, monkey
 
     def script() -> None:
         until(lambda: stage.pids("w0") and bool(stage.readied) is ready)
-        os.kill(stage.pids("w0")[0], signal.SIGTERM if ready else signal.SIGKILL)  # the program ends itself on SIGTERM: code 0
-        until(lambda: stage.said)
-        assert stage.said[0].endswith("starting it again in 60 s")
-        told()
+        os.kill(stage.pids("w0")[0], signal.SIGTERM if ready else signal.SIGKILL)  # on SIGTERM the program exits with code 0
+        until(lambda: stage.printed)
+        assert stage.printed[0].endswith("starting it again in 60 s")
+        send_signal()
 
     assert stage.run(stage.program("w0"), meanwhile=script) == 0
 
 
 def test_a_program_that_is_not_there_is_given_up(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A program that cannot be run at all is an early death like any other."""
+    """A program that cannot be run counts as an early death."""
     monkeypatch.setattr(child, "FIRST_DELAY", 0.0)
     monkeypatch.setattr(child, "_wrapped_command", lambda program: program.command)
     stage.blocked = ["w0"]
     program = Program("w0", [str(stage.folder / "none")], folder=stage.folder, grace=1)
     assert stage.run(program) == 1
-    assert "w0 cannot start" in stage.said[-1]
-    assert "No such file" in stage.said[-1]
+    assert "w0 cannot start" in stage.printed[-1]
+    assert "No such file" in stage.printed[-1]
 
 
 def test_a_deaf_child_is_killed_after_its_grace(stage: Stage) -> None:
-    """SIGKILL follows when the grace is over, and is told."""
+    """A child that ignores SIGTERM is killed after its grace period, and a line reports it."""
 
     def script() -> None:
         until(lambda: len(stage.lines) == 2)
-        told()
+        send_signal()
 
     assert stage.run(stage.program("w0", "deaf", grace=0.2), meanwhile=script) == 0
-    assert "w0 did not end within 0.2 s of SIGTERM: killed" in stage.said
+    assert "w0 did not end within 0.2 s of SIGTERM: killed" in stage.printed
     assert not alive(stage.pids("w0")[0])
 
 
 def test_a_second_signal_ends_at_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second signal kills what is left; the code tells the signal."""
+    """A second signal kills all children at once; the exit code names the signal."""
     monkeypatch.setattr(supervisor, "SIGNAL_WINDOW", 0.0)
 
     def script() -> None:
         until(lambda: len(stage.lines) == 2)
-        told()
+        send_signal()
         until(lambda: "w0 term" in stage.lines)
-        told(signal.SIGINT)
+        send_signal(signal.SIGINT)
 
     assert stage.run(stage.program("w0", "deaf", grace=60), meanwhile=script) == 128 + signal.SIGINT
 
 
 def test_a_signal_that_comes_twice_at_once_is_one(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As `timeout` sends it: to its child, and to the group that both are in. Nothing is cut short."""
+    """A signal that comes twice at once, as `timeout` sends it, counts as one."""
     monkeypatch.setattr(supervisor, "SIGNAL_WINDOW", 60.0)
 
     def script() -> None:
         until(lambda: len(stage.lines) == 2)
-        told()
+        send_signal()
         until(lambda: "w0 term" in stage.lines)
-        told()
+        send_signal()
 
     assert stage.run(stage.program("w0", "deaf", grace=0.5), meanwhile=script) == 0
-    assert "w0 did not end within 0.5 s of SIGTERM: killed" in stage.said
+    assert "w0 did not end within 0.5 s of SIGTERM: killed" in stage.printed
 
 
-def test_children_that_are_told_to_end_before_the_supervisor_are_not_started_again(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whoever tells every process at once tells one of them first: nothing is said of those that have ended by then."""
+def test_children_that_end_before_the_supervisor_are_not_started_again(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If all processes get a signal at once, children that end before the supervisor are neither started again nor reported."""
     monkeypatch.setattr(child, "SIGNAL_WINDOW", 60.0)
 
     def script() -> None:
@@ -327,16 +325,16 @@ def test_children_that_are_told_to_end_before_the_supervisor_are_not_started_aga
         for pid in pids:
             os.kill(pid, signal.SIGTERM)
         until(lambda: not any(map(alive, pids)))
-        told()
+        send_signal()
 
     assert stage.run(stage.program("w0"), meanwhile=script) == 0
     assert len(stage.lines) == 4
-    assert [line.partition(".")[0] for line in stage.said] == ["Stopping"]
+    assert [line.partition(".")[0] for line in stage.printed] == ["Stopping"]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux can do it")
 def test_a_child_that_ends_by_another_signal_does_not_hear_sigterm(stage: Stage) -> None:
-    """So Envoy outlives the workers, whoever else is told to end."""
+    """A child with another stop signal ignores SIGTERM, so that Envoy outlives the workers."""
 
     def script() -> None:
         until(lambda: len(stage.lines) == 2)
@@ -349,33 +347,33 @@ def test_a_child_that_ends_by_another_signal_does_not_hear_sigterm(stage: Stage)
 
 
 def test_a_child_that_hangs_is_started_again(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that gave signs of life, and gives none any more, is killed; a line says so."""
+    """A child without further heartbeats is killed and started again, and a line reports it."""
     monkeypatch.setattr(liveness, "INTERVAL", 0.05)
 
     def script() -> None:
         until(lambda: len(stage.pids("w0")) == 2)
-        assert stage.said[0].startswith("w0 hangs: no sign of life for ")
-        assert "w0 ended (by SIGKILL)" in stage.said[1]
-        told()
+        assert stage.printed[0].startswith("w0 hangs: no sign of life for ")
+        assert "w0 ended (by SIGKILL)" in stage.printed[1]
+        send_signal()
 
     program = Program("w0", [sys.executable, "-c", HANGING, str(stage.file)], folder=stage.folder, grace=10, sends_heartbeat=True)
     assert stage.run(program, meanwhile=script) == 0
 
 
 def test_a_stop_does_not_wait_for_a_restart(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A child that waits to be started again is simply not."""
+    """A child that waits for its restart is not started again during a stop."""
     monkeypatch.setattr(child, "FIRST_DELAY", 60.0)
     monkeypatch.setattr(child, "MAX_DELAY", 60.0)
 
     def script() -> None:
-        until(lambda: any("w0 ended" in line for line in stage.said))
-        told()
+        until(lambda: any("w0 ended" in line for line in stage.printed))
+        send_signal()
 
     assert stage.run(stage.program("w0", "1"), meanwhile=script) == 0
 
 
 def test_a_failing_ready_callback_ends_the_children(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `ready` raises comes out, and no child is left."""
+    """An exception of `ready` is raised after all children are ended."""
 
     def fail() -> None:
         raise RuntimeError("no terminal")
@@ -387,21 +385,21 @@ def test_a_failing_ready_callback_ends_the_children(stage: Stage, monkeypatch: p
 
 
 def test_children_have_sessions_of_their_own(stage: Stage) -> None:
-    """Ctrl-C in a terminal reaches the foreground process group, so the children must not be in it."""
+    """Each child has its own session, so that Ctrl-C in a terminal does not reach it."""
 
     def script() -> None:
         until(lambda: len(stage.lines) == 2)
         for line in stage.lines:
             _, _, pid, session = line.split()
             assert pid == session
-        told()
+        send_signal()
 
     stage.run(stage.program("w0"), meanwhile=script)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux can do it")
 def test_children_die_with_a_killed_supervisor(tmp_path: Path) -> None:
-    """SIGKILL of the supervisor leaves no child behind."""
+    """Children end if the supervisor is killed by SIGKILL."""
     stage = Stage(tmp_path)
     driver = f"""
 import os, sys
@@ -420,7 +418,7 @@ sys.stdin.read()
 
 
 def test_a_child_gets_the_variables_of_its_program(tmp_path: Path) -> None:
-    """A program that names its variables gets those that there are, and nothing else."""
+    """A program with a list of variables gets only those that are set."""
     file = tmp_path / "environment"
     show = [sys.executable, "-c", f"import json, os; open({str(file)!r}, 'w').write(json.dumps(dict(os.environ)))"]
     envoy = Program("Envoy", show, folder=tmp_path, grace=1, variables=["LANG", "TZ"])
@@ -429,7 +427,7 @@ def test_a_child_gets_the_variables_of_its_program(tmp_path: Path) -> None:
 
     def script() -> None:
         until(lambda: file.exists() and file.read_text(encoding="utf-8"))
-        told()
+        send_signal()
 
     with ThreadPoolExecutor() as threads:
         played = threads.submit(script)
@@ -439,7 +437,7 @@ def test_a_child_gets_the_variables_of_its_program(tmp_path: Path) -> None:
 
 
 def test_the_supervisor_answers_prometheus_and_probes(tmp_path: Path) -> None:
-    """What workers report, and what the edge is missing; the port goes with the gateway, and so does the workers' socket."""
+    """The supervisor serves the workers' metrics and the probes. The port and the socket are gone after the end."""
     folder = Path(tempfile.mkdtemp())
     address = f"127.0.0.1:{free_port()}"
     pause = f"import pathlib, signal; pathlib.Path({str(tmp_path / 'there')!r}).touch(); signal.pause()"
@@ -448,11 +446,11 @@ def test_the_supervisor_answers_prometheus_and_probes(tmp_path: Path) -> None:
     found: list[tuple[int, str]] = []
 
     def script() -> None:
-        until((tmp_path / "there").exists)  # and so whoever hears signals is
+        until((tmp_path / "there").exists)  # so the supervisor handles signals by now
         with Reporter(folder / METRICS_SOCKET, lambda: b"# TYPE calls_total counter\ncalls_total 7.0\n"):
             until(lambda: "calls_total 7.0" in get(address, "/metrics")[1])
             found.extend(get(address, path) for path in ("/healthz", "/readyz"))
-        told()
+        send_signal()
 
     with ThreadPoolExecutor() as threads:
         played = threads.submit(script)
@@ -464,7 +462,7 @@ def test_the_supervisor_answers_prometheus_and_probes(tmp_path: Path) -> None:
         get(address, "/healthz")
 
 
-# Gives a sign of life, and then hangs; ends on SIGTERM once FILE is there. Usage: FILE --heartbeat DESCRIPTOR
+# Sends a heartbeat and then hangs; ends on SIGTERM once FILE exists. Usage: FILE --heartbeat DESCRIPTOR
 HESITATING = """
 import os, pathlib, signal, sys, time
 file, _, descriptor = sys.argv[1:]
@@ -481,34 +479,34 @@ while True:
 
 
 def test_probes_see_what_hangs_and_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before what hangs is killed; and for as long as the stop takes. Here somebody else runs Envoy."""
+    """Probes report a hanging worker before it is killed, and a stop for as long as it takes. This supervisor runs no Envoy."""
     monkeypatch.setattr(liveness, "INTERVAL", 0.2)
     monkeypatch.setattr(liveness, "FIRST_INTERVAL", 0.01)
     folder = Path(tempfile.mkdtemp(prefix="antiphon-test-"))
     address = f"127.0.0.1:{free_port()}"
     command = [sys.executable, "-c", HESITATING, str(tmp_path / "go")]
     worker = Program("worker 0", command, folder=tmp_path, grace=20, sends_heartbeat=True)
-    monkeypatch.chdir(tmp_path)  # the paths of pytest's are too long for sockets
+    monkeypatch.chdir(tmp_path)  # pytest's paths are too long for sockets
     plan = Plan([worker], None, folder=folder, drain=1, log_file=None, banner="", metrics=address, edge=Path())
-    said: list[str] = []
+    printed: list[str] = []
 
     def script() -> None:
         until(lambda: answers(address, "/healthz") == (503, '{"status": "hangs", "hanging": ["worker 0"]}\n'))
         until(lambda: answers(address, "/healthz") == (200, '{"status": "ok"}\n'))
         until(lambda: len(list(tmp_path.glob("go-*"))) == 2)
-        told()
+        send_signal()
         until(lambda: answers(address, "/readyz") == (503, '{"status": "draining"}\n'))
         (tmp_path / "go").touch()
 
     with ThreadPoolExecutor() as threads:
         played = threads.submit(script)
-        supervisor.supervise(plan, os.environ, say=said.append, ready=lambda: None)
+        supervisor.supervise(plan, os.environ, say=printed.append, ready=lambda: None)
         played.result()
-    assert "worker 0 hangs: no sign of life for 0.6 s; killed" in said
+    assert "worker 0 hangs: no sign of life for 0.6 s; killed" in printed
 
 
 def answers(address: str, path: str) -> tuple[int, str] | None:
-    """What is answered; None while nobody is there."""
+    """Return the status and body of an answer, or None while the port is closed."""
     try:
         return get(address, path)
     except ConnectionRefusedError:
@@ -524,7 +522,10 @@ def get(address: str, path: str) -> tuple[int, str]:
 
 
 def test_the_supervisor_is_of_the_standard_library_alone() -> None:
-    """And not of asyncio: it stays for as long as the gateway runs, and what it imports stays in memory with it."""
+    """The supervisor imports only the standard library, and neither asyncio nor ssl.
+
+    It runs as long as the gateway, and its imports stay in memory.
+    """
     show = "import sys, antiphon.up.supervisor; print(*(name.split('.')[0] for name in sys.modules))"
     run = subprocess.run([sys.executable, "-S", "-c", show], capture_output=True, text=True, check=False, env=_source_path())
     assert run.returncode == 0, run.stderr

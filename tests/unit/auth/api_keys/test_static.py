@@ -1,4 +1,4 @@
-"""Static API keys."""
+"""Tests of the API keys in the configuration (static keys)."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,8 +19,8 @@ RING = KeyRing([(DEV, SecretStr("sk-dev")), (OPS, SecretStr("sk-ops"))])
 
 
 @pytest.mark.parametrize("header", ["Bearer sk-ops", "bearer sk-ops", "BEARER  sk-ops "])
-async def test_a_good_key_tells_who_is_calling(header: str) -> None:
-    """Whatever the case of the scheme."""
+async def test_a_valid_key_identifies_its_principal(header: str) -> None:
+    """A valid bearer key identifies its principal, whatever the case of the word Bearer."""
     assert await identify(RING, header) == OPS
 
 
@@ -28,14 +28,17 @@ async def test_a_good_key_tells_who_is_calling(header: str) -> None:
     "header", [None, "", "Bearer", "Bearer ", "sk-dev", "Basic sk-dev", "Bearer sk-de", "Bearer sk-devs", "Bearer é"]
 )
 async def test_anything_else_is_refused(header: str | None) -> None:
-    """No key, half a key, another scheme."""
+    """A missing key, an incomplete key and another scheme are refused, and the error does not repeat the key."""
     with pytest.raises(Unauthenticated) as caught:
         await identify(RING, header)
     assert "sk-" not in caught.value.message
 
 
 async def test_keys_come_from_where_the_configuration_says() -> None:
-    """From its variables; from ANTIPHON_KEY where it names none; never from nowhere."""
+    """A key is read from the variable that the configuration names, or from ANTIPHON_KEY if it names none.
+
+    A missing variable is a `ConfigError`.
+    """
     named = AuthConfig(keys=(KeyConfig(name="dev", key_env="DEV_KEY"),))
     assert await load_keys(named, {"DEV_KEY": "k1\n"}).authenticate("k1") == DEV
     found = await load_keys(AuthConfig(), {"ANTIPHON_KEY": "k2"}).authenticate("k2")
@@ -46,20 +49,20 @@ async def test_keys_come_from_where_the_configuration_says() -> None:
             load_keys(auth, {})
 
 
-async def test_there_may_be_no_key_where_tokens_are_good() -> None:
-    """The one in ANTIPHON_KEY is good all the same, if it is there."""
+async def test_no_key_is_needed_with_a_token_issuer() -> None:
+    """A configuration with a token issuer needs no API key; ANTIPHON_KEY is still accepted if it is set."""
     auth = AuthConfig(tokens=(config(),))
     assert await load_keys(auth, {}).authenticate("") is None
     assert await load_keys(auth, {"ANTIPHON_KEY": "k2"}).authenticate("k2") is not None
 
 
 def test_keys_are_kept_only_as_digests() -> None:
-    """Nothing in a key ring holds the key itself."""
+    """A key ring holds the digests of its keys and never the keys."""
     assert "sk-dev" not in repr(vars(RING))
 
 
 async def test_the_first_kind_that_knows_a_credential_decides() -> None:
-    """And none that no kind knows."""
+    """The first authenticator that recognises a credential returns the principal. A credential that none recognises gives None."""
     other = KeyRing([(DEV, SecretStr("sk-ops")), (OPS, SecretStr("sk-other"))])
     kinds = Authenticators(RING, other)
     assert await kinds.authenticate("sk-ops") == OPS
@@ -70,22 +73,25 @@ async def test_the_first_kind_that_knows_a_credential_decides() -> None:
 @pytest.mark.parametrize(
     ("names", "values"), [(("a", "b"), ("same", "same")), (("a", "a"), ("one", "other"))], ids=["one key", "one name"]
 )
-def test_twins_are_refused(names: tuple[str, str], values: tuple[str, str]) -> None:
-    """Nobody could tell whose the conversations are."""
+def test_keys_with_the_same_name_or_value_are_refused(names: tuple[str, str], values: tuple[str, str]) -> None:
+    """Two keys with the same name or the same value are a `ConfigError`, because their conversations could not be told apart."""
     keys = tuple(KeyConfig(name=name, key_env=variable) for name, variable in zip(names, ("K1", "K2"), strict=True))
     with pytest.raises(ConfigError):
         load_keys(AuthConfig(keys=keys), dict(zip(("K1", "K2"), values, strict=True)))
 
 
 def test_a_key_of_two_lines_is_refused() -> None:
-    """No header could carry it."""
+    """A key with a line break is a `ConfigError`, because no header can carry it. The error does not repeat the key."""
     with pytest.raises(ConfigError) as caught:
         load_keys(AuthConfig(keys=(KeyConfig(name="a", key_env="K1"),)), {"K1": "sk-a\nsk-b"})
     assert "sk-a" not in str(caught.value)
 
 
-async def test_a_key_of_the_configuration_may_what_it_says() -> None:
-    """In the words of stored keys; without them, everything but what admins may, as its own owner."""
+async def test_a_configured_key_has_the_rights_of_its_entry() -> None:
+    """A configured key has the owner, scopes, models and limits of its entry.
+
+    An entry without scopes has all scopes but `admin`.
+    """
     ci = KeyConfig(
         name="ci",
         key_env="CI",
@@ -112,8 +118,8 @@ async def test_a_key_of_the_configuration_may_what_it_says() -> None:
     ("written", "all_of_it"),
     [({}, True), ({"scopes": None, "models": None}, True), ({"scopes": [], "models": []}, False)],
 )
-async def test_an_empty_list_opens_nothing(written: dict[str, Any], all_of_it: bool) -> None:
-    """A key whose scopes or models are an empty list opens none of them; only where they are unset or null it opens the default."""
+async def test_an_empty_list_allows_nothing(written: dict[str, Any], all_of_it: bool) -> None:
+    """An empty list of scopes or models allows none of them; the default holds only if the list is unset or null."""
     ring = load_keys(AuthConfig(keys=(KeyConfig.model_validate({"name": "a", "key_env": "A", **written}),)), {"A": "k"})
     found = await ring.authenticate("k")
     assert found is not None
@@ -122,15 +128,15 @@ async def test_an_empty_list_opens_nothing(written: dict[str, Any], all_of_it: b
 
 
 async def test_an_admin_with_an_empty_list_of_scopes_is_an_admin_alone() -> None:
-    """`admin` adds to the scopes, of which there are none."""
+    """A key with `admin: true` and an empty list of scopes has the scope `admin` and no other."""
     key = KeyConfig.model_validate({"name": "a", "key_env": "A", "scopes": [], "admin": True})
     found = await load_keys(AuthConfig(keys=(key,)), {"A": "k"}).authenticate("k")
     assert found is not None
     assert found.scopes == {Scope.ADMIN}
 
 
-async def test_a_key_ends_when_it_is_said_to_end() -> None:
-    """To the moment, without a restart; a time without a zone is in UTC."""
+async def test_a_key_is_refused_from_its_expiry_on() -> None:
+    """A key is refused from its expiry time on, without a restart. A time without a zone is UTC."""
     end = datetime(2027, 1, 1, tzinfo=UTC)
     now = end - timedelta(microseconds=1)
     ring = KeyRing([(DEV, SecretStr("sk-dev")), (OPS, SecretStr("sk-ops"))], {DEV.id: end}, lambda: now)
@@ -164,14 +170,14 @@ async def test_a_key_ends_when_it_is_said_to_end() -> None:
         {"quota": {}},
     ],
 )
-def test_what_no_stored_key_could_be_is_refused(wrong: dict[str, Any]) -> None:
-    """The bounds are those of `AdminService`."""
+def test_a_configured_key_has_the_bounds_of_a_stored_one(wrong: dict[str, Any]) -> None:
+    """A configured key is validated with the same bounds as a key made by `AdminService`."""
     with pytest.raises(ValidationError):
         KeyConfig.model_validate({"name": "a", "key_env": "A", **wrong})
 
 
-def test_an_owner_of_an_issuers_is_not_named_by_chance() -> None:
-    """A key's name may not be like one; an owner that is spelt out is the operator's wish."""
+def test_a_keys_name_may_not_look_like_an_issuers_owner() -> None:
+    """A key's name may not look like an owner of a token issuer (`corp:ann`), but its `owner` may name one explicitly."""
     with pytest.raises(ValidationError, match="corp:"):
         AuthConfig(keys=(KeyConfig(name="corp:ann", key_env="A"),), tokens=(config(),))
     assert (
@@ -179,8 +185,8 @@ def test_an_owner_of_an_issuers_is_not_named_by_chance() -> None:
     )
 
 
-def test_the_credentials_of_each_owner_are_told() -> None:
-    """Under the ids that the audit log has them by; without keys it is the one that the environment may hold."""
+def test_credential_ids_by_owner() -> None:
+    """`credentials_of` maps each owner to the audit-log ids of its keys; without configured keys it has the one of ANTIPHON_KEY."""
     keys = (
         KeyConfig(name="laptop", key_env="A", owner="ann"),
         KeyConfig(name="ann", key_env="B"),

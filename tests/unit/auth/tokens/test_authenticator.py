@@ -1,4 +1,4 @@
-"""Tokens as credentials, attacked."""
+"""Tests of tokens as credentials, with many attacks on the check."""
 
 import asyncio
 import hashlib
@@ -28,7 +28,7 @@ ANN = Principal("corp:ann", owner="corp:ann", id="token:corp:ann", scopes=DEFAUL
 
 
 class Clock:
-    """The time, moved by hand."""
+    """A clock that a test sets by hand, in seconds since 1970."""
 
     def __init__(self) -> None:
         self.now = time.time()
@@ -38,7 +38,7 @@ class Clock:
 
 
 class Published:
-    """A key set, and how often it was read."""
+    """A published key set that counts how often it was read."""
 
     def __init__(self, *entries: dict[str, Any]) -> None:
         self.data = jwks(*entries)
@@ -60,12 +60,12 @@ def published(*names: str) -> Published:
 
 
 async def refused(kinds: Tokens, token: str) -> Unauthenticated:
-    """The 401 that a call with the token gets, as it does with a key that is not known; nothing of the token is told."""
+    """Return the 401 of a call with this token. Assert that neither the error nor the log repeats any part of the token."""
     with capture_logs() as logs, pytest.raises(Unauthenticated) as caught:
         await identify(Authenticators(KeyRing(()), kinds), f"Bearer {token}")
-    told = f"{caught.value} {caught.value.__cause__} {logs}"
-    assert not any(len(part) > 8 and part in told for part in token.split("."))
-    assert "ann" not in told
+    output = f"{caught.value} {caught.value.__cause__} {logs}"
+    assert not any(len(part) > 8 and part in output for part in token.split("."))
+    assert "ann" not in output
     return caught.value
 
 
@@ -84,16 +84,16 @@ async def refused(kinds: Tokens, token: str) -> Unauthenticated:
         ("ed448-1", "EdDSA"),
     ],
 )
-async def test_a_token_of_the_issuer_tells_who_is_calling(name: str, alg: str) -> None:
-    """Every algorithm for public keys; an OpenID Connect token that says nothing of us opens everyday things."""
+async def test_a_valid_token_identifies_its_principal(name: str, alg: str) -> None:
+    """A token is accepted with every public-key algorithm. A plain OpenID Connect token gets the default scopes."""
     assert await tokens(published("rsa-2", name)).authenticate(sign(claims(), name, alg)) == ANN
 
 
 @pytest.mark.parametrize("alg", ["HS256", "HS512"])
 async def test_a_token_signed_with_the_shared_secret(alg: str) -> None:
-    """HS256 without being told; its larger siblings if the configuration names them."""
+    """A shared secret checks HS256 by default, and HS384 and HS512 only if the configuration names them."""
     secret = "s" * 64
-    auth = AuthConfig(tokens=(config(secret_env="S", algorithms=() if alg == "HS256" else (alg,)),))  # noqa: S106 - a variable's name
+    auth = AuthConfig(tokens=(config(secret_env="S", algorithms=() if alg == "HS256" else (alg,)),))  # noqa: S106 - the name of a variable
     made = load_tokens(auth, {"S": secret})
     signed = f"{b64(json.dumps({'alg': alg}).encode())}.{b64(json.dumps(claims()).encode())}"
     signature = JWSRegistry.algorithms[alg].sign(signed.encode(), OctKey.import_key(secret.encode()))
@@ -117,7 +117,7 @@ async def test_a_token_signed_with_the_shared_secret(alg: str) -> None:
     ],
 )
 async def test_what_a_header_says_besides_does_not_matter(header: dict[str, Any]) -> None:
-    """Keys and URLs that a token brings along are not looked at; without a key's name, the only key is meant."""
+    """Keys and URLs in a token's header are ignored. A token without a key id is checked with the issuer's only key."""
     keys = published()
     assert await tokens(keys).authenticate(sign(claims(), **header)) == ANN
     assert keys.reads == 1
@@ -125,7 +125,7 @@ async def test_what_a_header_says_besides_does_not_matter(header: dict[str, Any]
 
 @pytest.mark.parametrize("aud", [AUDIENCE, [AUDIENCE], ["other", AUDIENCE], "second"])
 async def test_one_audience_of_several_is_enough(aud: Any) -> None:
-    """On either side."""
+    """One common audience is enough, whether the token or the configuration lists several."""
     assert await tokens(published(), audience=[AUDIENCE, "second"]).authenticate(sign(claims(aud=aud))) == ANN
 
 
@@ -186,7 +186,7 @@ async def test_one_audience_of_several_is_enough(aud: Any) -> None:
     ],
 )
 async def test_claims_that_are_not_right_are_refused(wrong: dict[str, Any]) -> None:
-    """Though they are signed by the issuer: wrong issuer, audience, times, subject."""
+    """A token of the issuer with a wrong or malformed issuer, audience, time, subject or token type is refused."""
     await refused(tokens(published()), sign(claims(**wrong)))
 
 
@@ -194,7 +194,10 @@ COGNITO: dict[str, Any] = {"aud": None, "client_id": "app-1", "token_use": "acce
 
 
 async def test_a_token_without_an_audience_is_good_by_its_client() -> None:
-    """An access token as AWS Cognito signs it, where the configuration names the client; one with an audience is good beside it."""
+    """An AWS Cognito access token, which has no audience, is accepted if its client id is configured.
+
+    A token with an audience is accepted too.
+    """
     assert await tokens(published(), audience=[], client_ids=["app-0", "app-1"]).authenticate(sign(claims(**COGNITO))) == ANN
     assert await tokens(published(), audience=[], client_ids="app-1").authenticate(sign(claims(**COGNITO), typ=None)) == ANN
     both = tokens(published(), client_ids=["app-1"])
@@ -218,10 +221,10 @@ async def test_a_token_without_an_audience_is_good_by_its_client() -> None:
         {"token_use": None},
         {"token_use": ["access"]},
         {"token_use": "refresh"},
-        # An ID token as Cognito signs it; and one that tries to be both.
+        # A Cognito ID token, and a token that is both ID and access token.
         {"client_id": None, "token_use": "id", "aud": "app-1"},
         {"token_use": "id", "aud": "app-1"},
-        # For somebody else: an audience is never passed over.
+        # Tokens for another audience, which is never ignored.
         {"aud": "https://other.test"},
         {"aud": "app-1"},
         {"aud": ["app-1"]},
@@ -237,12 +240,12 @@ async def test_a_token_without_an_audience_is_good_by_its_client() -> None:
 )
 @pytest.mark.parametrize("audience", [[], [AUDIENCE]], ids=["clients alone", "audience too"])
 async def test_a_token_of_another_client_is_refused(wrong: dict[str, Any], audience: list[str]) -> None:
-    """Though the issuer signed it: another client, an ID or refresh token in place of an access token, another's audience."""
+    """A token of another client, an ID or refresh token, or one for another audience is refused, though the issuer signed it."""
     await refused(tokens(published(), audience=audience, client_ids=["app-1"]), sign(claims(**COGNITO | wrong)))
 
 
 async def test_without_client_ids_an_audience_is_needed() -> None:
-    """Whatever the token says of its client."""
+    """Without configured client ids, a token that has no audience is refused, whatever its client id is."""
     await refused(tokens(published()), sign(claims(**COGNITO)))
     await refused(tokens(published()), sign(claims(**COGNITO | {"client_id": AUDIENCE})))
     forged = sign(claims(**COGNITO), "rsa-2", kid="rsa-1")
@@ -250,7 +253,10 @@ async def test_without_client_ids_an_audience_is_needed() -> None:
 
 
 async def test_clocks_may_be_apart_by_the_leeway() -> None:
-    """And no more; what has expired is told so, as its holder can do something about it."""
+    """Times in a token may be off by the leeway and no more.
+
+    The error of an expired token says so, because its holder can get a new one.
+    """
     kinds = tokens(published(), leeway=30)
     for good in ({"exp": at(-20)}, {"nbf": at(20)}, {"iat": at(20)}, {"nbf": at(-5), "exp": at(100.5)}):
         assert await kinds.authenticate(sign(claims(**good))) == ANN
@@ -261,15 +267,15 @@ async def test_clocks_may_be_apart_by_the_leeway() -> None:
 @pytest.mark.parametrize("spelling", ["none", "None", "NONE", "nOnE", "", "none ", " none", "null", None, 0, False, ["none"], {}])
 @pytest.mark.parametrize("signature", ["", "AAAA"])
 async def test_a_token_that_is_not_signed_is_refused(spelling: Any, signature: str) -> None:
-    """However it spells that; nobody is asked for keys."""
+    """An unsigned token is refused however it spells the algorithm `none`, and the key set is not read for it."""
     keys = published()
     header = json.dumps({"alg": spelling, "kid": "rsa-1"}).encode()
     await refused(tokens(keys), f"{b64(header)}.{b64(json.dumps(claims()).encode())}.{signature}")
     assert keys.reads == 0
 
 
-async def test_a_public_key_is_no_secret() -> None:
-    """HS256 with what everybody knows of the RSA key: its PEM, its DER, its JWK, its modulus."""
+async def test_a_public_key_is_not_accepted_as_a_secret() -> None:
+    """A token signed by HS256 with the public RSA key as the secret is refused: as PEM, DER, JWK or modulus."""
     kinds = tokens(published())
     rsa = key("rsa-1")
     assert isinstance(rsa, RSAKey)
@@ -286,14 +292,14 @@ async def test_a_public_key_is_no_secret() -> None:
 @pytest.mark.parametrize(
     ("by", "alg", "header"),
     [
-        ("rsa-9", "RS256", {"kid": "rsa-1"}),  # another's key under a good name
+        ("rsa-9", "RS256", {"kid": "rsa-1"}),  # another key with a valid key id
         ("rsa-9", "RS256", {"kid": "rsa-1", "jwk": {}}),
         ("rsa-9", "RS256", {"kid": "rsa-1", "jku": "https://id.test.evil.test/jwks"}),
         ("rsa-9", "RS256", {"kid": "rsa-1", "x5u": "https://evil.test/cert"}),
         ("rsa-9", "RS256", {"kid": "rsa-1", "x5c": ["AAAA"]}),
         ("rsa-9", "RS256", {"kid": "rsa-9"}),
         ("rsa-1", "RS256", {"kid": "RSA-1"}),
-        ("rsa-1", "RS256", {"kid": None}),  # there are several
+        ("rsa-1", "RS256", {"kid": None}),  # there are several keys
         ("rsa-1", "RS256", {"kid": ""}),
         ("rsa-1", "RS256", {"kid": 1}),
         ("rsa-1", "RS256", {"kid": ["rsa-1"]}),
@@ -302,7 +308,7 @@ async def test_a_public_key_is_no_secret() -> None:
         ("rsa-1", "RS256", {"kid": "rsa-1' OR '1'='1"}),
         ("rsa-1", "RS256", {"kid": "ec-1"}),  # a key of another kind
         ("ec-1", "ES256", {"kid": "rsa-1"}),
-        ("rsa-1", "RS256", {"alg": "RS384"}),  # signed with another than it says
+        ("rsa-1", "RS256", {"alg": "RS384"}),  # signed with another algorithm than the header's
         ("rsa-1", "RS256", {"alg": "PS256"}),
         ("rsa-1", "RS256", {"alg": "rs256"}),
         ("rsa-1", "RS256", {"alg": "RS256 "}),
@@ -328,7 +334,7 @@ async def test_a_public_key_is_no_secret() -> None:
     ],
 )
 async def test_keys_and_headers_that_do_not_fit_are_refused(by: str, alg: str, header: dict[str, Any]) -> None:
-    """Whoever signed it; no key is asked for that the issuer has not got more than the cooldown allows."""
+    """A token with a wrong key, key id, algorithm or header is refused, and causes at most one read of the key set."""
     keys = published("rsa-1", "ec-1", "ed-1")
     await refused(tokens(keys), sign(claims(), by, alg, **header))
     assert keys.reads <= 1
@@ -349,19 +355,19 @@ async def test_keys_and_headers_that_do_not_fit_are_refused(by: str, alg: str, h
         (entry("ec-1", kty="RSA"), "ec-1", "ES256"),
         (entry("ec-1", crv="P-384"), "ec-1", "ES256"),
         (entry("ed-1", crv="X25519"), "ed-1", "EdDSA"),
-        (key("rsa-1").as_dict(private=True), "rsa-1", "RS256"),  # known to everybody
+        (key("rsa-1").as_dict(private=True), "rsa-1", "RS256"),  # a published private key
         (entry("rsa-1", kid=5), "rsa-1", "RS256"),
         (entry("rsa-1", kid=None), "rsa-1", "RS256"),
     ],
 )
-async def test_a_key_that_is_not_meant_for_it_checks_nothing(published_entry: dict[str, Any], by: str, alg: str) -> None:
-    """A weak one, a symmetric one, one of another use, algorithm or kind, a secret that was published."""
+async def test_an_unsuitable_key_verifies_no_token(published_entry: dict[str, Any], by: str, alg: str) -> None:
+    """A published key that is weak, symmetric, private, or of another use, algorithm or type verifies no token."""
     await refused(tokens(Published(published_entry, entry("rsa-2"))), sign(claims(), by, alg))
 
 
 @pytest.mark.parametrize("alg", ["RS384", "ES256"])
 async def test_only_algorithms_that_the_configuration_names_are_good(alg: str) -> None:
-    """Though the key would do."""
+    """A token with an algorithm that the configuration does not list is refused, though the key would verify it."""
     kinds = tokens(published("rsa-1", "ec-1"), algorithms=("RS256",))
     assert await kinds.authenticate(sign(claims())) == ANN
     await refused(kinds, sign(claims(), "rsa-1" if alg == "RS384" else "ec-1", alg))
@@ -412,13 +418,13 @@ def mangled() -> list[str]:
 
 
 @pytest.mark.parametrize("number", range(len(mangled())))
-async def test_what_is_no_whole_token_is_refused(number: int) -> None:
-    """Segments too many, too few, twice, of garbage, not in canonical form; JSON that is none, too deep, or said twice."""
+async def test_a_malformed_token_is_refused(number: int) -> None:
+    """A malformed token is refused: wrong number of segments, bad base64, bad JSON, or a member that occurs twice."""
     await refused(tokens(published()), mangled()[number])
 
 
 async def test_a_token_changed_in_any_place_is_refused() -> None:
-    """One character after the other, and a cut at each place."""
+    """A token with one character changed or cut at any position is refused."""
     kinds = tokens(published("ec-1"))
     good = sign(claims(), "ec-1", "ES256")
     assert await kinds.authenticate(good) == ANN
@@ -432,7 +438,7 @@ async def test_a_token_changed_in_any_place_is_refused() -> None:
 
 
 async def test_a_huge_token_is_not_looked_at() -> None:
-    """One of the greatest length is good, one beyond it is not, be it signed or not."""
+    """A token of MAX_TOKEN characters is accepted; a longer one is refused without being read."""
     kinds = tokens(published())
     room = MAX_TOKEN - len(sign(claims(pad="")))
     longest = sign(claims(pad="x" * (room * 3 // 4)))
@@ -456,15 +462,18 @@ async def test_a_huge_token_is_not_looked_at() -> None:
         sign(claims(aud="api")),
     ],
 )
-async def test_another_credential_is_none_of_this_kind(credential: str) -> None:
-    """A key of a provider's own may look like a token, and may be one that is meant for the provider: it is left alone."""
+async def test_other_credentials_are_left_to_other_authenticators(credential: str) -> None:
+    """A credential that no configured issuer can have signed gives None, because it may be a provider's key.
+
+    No key set is read for it.
+    """
     keys = published()
     assert await tokens(keys).authenticate(credential) is None
     assert keys.reads == 0
 
 
 async def test_a_token_is_checked_once_and_known_for_a_while() -> None:
-    """Not for longer than a minute, nor than it lasts."""
+    """A verified token is accepted from the cache for at most a minute, and never after its expiry."""
     clock = Clock()
     keys = published()
     kinds = tokens(keys, clock)
@@ -482,7 +491,7 @@ async def test_a_token_is_checked_once_and_known_for_a_while() -> None:
 
 
 async def test_a_token_in_its_leeway_is_not_remembered() -> None:
-    """It is checked each time."""
+    """A token that is accepted only by the leeway is not cached, and is verified each time."""
     clock = Clock()
     kinds = tokens(published(), clock)
     token = sign(claims(exp=int(clock.now) - 10))
@@ -491,8 +500,8 @@ async def test_a_token_in_its_leeway_is_not_remembered() -> None:
     await refused(kinds, token)
 
 
-async def test_what_is_remembered_is_bounded_and_is_no_token() -> None:
-    """The oldest goes first; only digests are kept."""
+async def test_the_cache_is_bounded_and_holds_digests() -> None:
+    """The cache holds at most MAX_VERIFIED tokens, as digests, and drops the oldest first."""
     kinds = tokens(published("ed-1"))
     first = sign(claims(n=0), "ed-1", "EdDSA")
     for number in range(MAX_VERIFIED + 10):
@@ -504,7 +513,7 @@ async def test_what_is_remembered_is_bounded_and_is_no_token() -> None:
 
 
 async def test_two_issuers_may_call_two_people_the_same() -> None:
-    """They own different things; a token of one, signed by the other, is refused."""
+    """Two issuers with the same subject give two owners. A token of one issuer that the other has signed is refused."""
     one, two = config(), config(name="shop", issuer="https://shop.test")
     keys = {"rsa-1": RotatingKeys(one, published("rsa-1")), "rsa-2": RotatingKeys(two, Published(entry("rsa-2", kid="rsa-1")))}
     kinds = Tokens({one.issuer: Issuer(one, keys["rsa-1"]), two.issuer: Issuer(two, keys["rsa-2"])}, Fetcher())
@@ -516,8 +525,8 @@ async def test_two_issuers_may_call_two_people_the_same() -> None:
     await refused(kinds, sign(claims(), "rsa-2", kid="rsa-1"))
 
 
-async def test_many_at_once_make_one_reading() -> None:
-    """Calls with different tokens, while no key is known yet."""
+async def test_concurrent_calls_read_the_key_set_once() -> None:
+    """Fifty concurrent calls with different tokens read the key set once."""
     keys = published("ed-1")
     kinds = tokens(keys)
     found = await asyncio.gather(*(kinds.authenticate(sign(claims(n=n), "ed-1", "EdDSA")) for n in range(50)))
@@ -542,15 +551,18 @@ async def test_many_at_once_make_one_reading() -> None:
         ({"issuer": "https://id.test#x"}, {}, "issuer"),
     ],
 )
-def test_what_cannot_be_is_told_at_start(settings: dict[str, Any], environment: dict[str, str], where: str) -> None:
-    """A secret that is short or not there, a file that is not there, a URL that is not safe."""
+def test_impossible_settings_are_refused_at_start(settings: dict[str, Any], environment: dict[str, str], where: str) -> None:
+    """A missing or short secret, a missing file and an unsafe URL are a `ConfigError` at the start, which names the setting."""
     with pytest.raises(ConfigError, match=where) as caught:
         load_tokens(AuthConfig(tokens=(config(**settings),)), environment)
     assert "xxx" not in str(caught.value)
 
 
-def test_an_issuer_is_a_good_one() -> None:
-    """One source of keys, algorithms that go with it, an audience, no admin by default, names and owners that are its own."""
+def test_an_issuers_configuration_is_validated() -> None:
+    """The configuration of an issuer is validated.
+
+    It needs one source of keys, matching algorithms, an audience and a unique name, and may not give `admin` by default.
+    """
     for wrong in (
         {"audience": []},
         {"audience": [], "client_ids": []},

@@ -1,4 +1,4 @@
-"""What claims amount to."""
+"""Tests of how the claims of a token become a principal."""
 
 from typing import Any
 
@@ -25,7 +25,10 @@ def principal(settings: dict[str, Any], **claims: Any) -> Principal:
     ],
 )
 def test_the_owner_comes_from_a_claim(settings: dict[str, Any], owner: str) -> None:
-    """By its name, or a path; with the issuer's name before it, or another prefix. The id is always that of the subject."""
+    """The owner is the configured claim (a name or a dotted path) behind the issuer's name or another prefix.
+
+    The id always comes from the subject.
+    """
     claims = {"email": "ann@corp.test", "org": {"unit": "sales"}, "https://corp.test/user": "ann7"}
     found = principal(settings, **claims)
     assert (found.owner, found.name, found.id) == (owner, owner, "token:corp:ann")
@@ -33,7 +36,7 @@ def test_the_owner_comes_from_a_claim(settings: dict[str, Any], owner: str) -> N
 
 @pytest.mark.parametrize("wrong", [None, 5, True, "", " ", [], ["a"], {}, "a\0", "a\n", "a\x7f", "a\u200b", "\ud800", "a" * 256])
 def test_an_owner_is_a_name_in_one_line(wrong: Any) -> None:
-    """Nothing else makes a caller: no number, no list, nothing that does not show, no end of it."""
+    """An owner claim must be a text of at most 255 visible characters in one line; anything else raises `ClaimUnusable`."""
     with pytest.raises(ClaimUnusable, match="email"):
         principal({"owner_claim": "email"}, email=wrong)
     with pytest.raises(ClaimUnusable, match="a.b.c"):
@@ -41,8 +44,8 @@ def test_an_owner_is_a_name_in_one_line(wrong: Any) -> None:
     assert principal({"name_claim": "email"}, email=wrong).name == "corp:ann"
 
 
-def test_a_caller_is_spoken_of_by_a_name() -> None:
-    """If the configuration says which."""
+def test_the_name_comes_from_a_claim() -> None:
+    """The principal's name comes from `name_claim` if that is configured; the owner stays the same."""
     found = principal({"name_claim": "preferred_username"}, preferred_username="Ann Onymous")
     assert (found.name, found.owner) == ("Ann Onymous", "corp:ann")
 
@@ -55,7 +58,7 @@ MAPPING = {"llm.chat": ["chat"], "llm.all": ["chat", "history", "proxy", "engine
     [
         ({}, {}, DEFAULT_SCOPES),
         ({}, {"scope": "openid email profile"}, DEFAULT_SCOPES),
-        ({}, {"scope": "admin chat"}, DEFAULT_SCOPES),  # what the token calls a scope is none of ours
+        ({}, {"scope": "admin chat"}, DEFAULT_SCOPES),  # without a mapping a token's scope is not one of ours
         ({"default_scopes": ["chat"]}, {"scope": "openid"}, {Scope.CHAT}),
         ({"default_scopes": []}, {"scope": "openid"}, set()),
         ({"scopes": {}}, {"scope": "llm.chat"}, set()),
@@ -86,12 +89,15 @@ MAPPING = {"llm.chat": ["chat"], "llm.all": ["chat", "history", "proxy", "engine
     ],
 )
 def test_scopes_are_what_the_mapping_says(settings: dict[str, Any], claims: dict[str, Any], scopes: set[Scope]) -> None:
-    """A text or a list, under either usual name or the one that is configured; the default only for tokens without such a claim."""
+    """Scopes are mapped from a text or a list in `scope`, `scp` or the configured claim.
+
+    The default holds only for tokens without such a claim.
+    """
     assert principal(settings, **claims).scopes == scopes
 
 
 @pytest.mark.parametrize(
-    ("value", "said", "admin"),
+    ("value", "claim", "admin"),
     [
         ("boss", "boss", True),
         ("boss", ["user", "boss"], True),
@@ -110,9 +116,9 @@ def test_scopes_are_what_the_mapping_says(settings: dict[str, Any], claims: dict
         (True, False, False),
     ],
 )
-def test_an_admin_is_who_the_claim_says(value: str | bool, said: Any, admin: bool) -> None:
-    """To the letter, and of the same kind; nobody is one without such a claim."""
-    found = principal({"admin": {"claim": "groups", "value": value}}, groups=said)
+def test_a_claim_makes_an_admin(value: str | bool, claim: Any, admin: bool) -> None:
+    """A caller is an admin only if the configured claim has exactly the configured value and type."""
+    found = principal({"admin": {"claim": "groups", "value": value}}, groups=claim)
     assert (Scope.ADMIN in found.scopes) is admin
     assert found.scopes >= DEFAULT_SCOPES
-    assert Scope.ADMIN not in principal({}, groups=said, admin=True, is_admin=True, scopes=["admin"]).scopes
+    assert Scope.ADMIN not in principal({}, groups=claim, admin=True, is_admin=True, scopes=["admin"]).scopes

@@ -1,4 +1,4 @@
-"""Where keys come from, and how they rotate."""
+"""Tests of where an issuer's keys are read from, and how they rotate."""
 
 import asyncio
 import json
@@ -20,11 +20,14 @@ from tests.odd_upstream import CUT, HANG, RESET, OddUpstream, answer, chunk, hea
 from tests.unit.auth.signer import config, entry, jwks
 
 TTL, STALE, COOLDOWN = 300.0, 3600.0, 10.0
-"""As they are without being configured."""
+"""The defaults of the configuration, in seconds."""
 
 
 class Issuer:
-    """Gives its key set when `gate` is open, or fails; its clock is moved by hand."""
+    """A source of a key set.
+
+    It waits while `gate` is closed and raises `fails` if that is set; a test sets its clock `now` by hand.
+    """
 
     def __init__(self, *names: str) -> None:
         self.names = names
@@ -56,7 +59,7 @@ async def unavailable(keys: RotatingKeys, kid: str = "ed-1") -> IdentityUnavaila
 
 
 async def test_a_key_set_is_read_once_and_again_after_its_time() -> None:
-    """A key that was withdrawn meanwhile is gone then."""
+    """A key set is read once and kept until its TTL ends. A key that was withdrawn by then is not found afterwards."""
     issuer = Issuer("ed-1", "ed-2")
     keys = issuer.keys()
     assert [await found(keys, kid) for kid in ("ed-1", "ed-2", "ed-1")] == [["ed-1"], ["ed-2"], ["ed-1"]]
@@ -70,7 +73,10 @@ async def test_a_key_set_is_read_once_and_again_after_its_time() -> None:
 
 
 async def test_an_unknown_key_makes_it_read_again_once_within_the_cooldown() -> None:
-    """So a new key is good when its first token comes; those who make up names cannot make it ask more often."""
+    """An unknown key id makes the key set be read again, at most once per cooldown.
+
+    So a new key works at once, and invented ids cause few reads.
+    """
     issuer = Issuer("ed-1")
     keys = issuer.keys()
     assert await found(keys, "ed-1") == ["ed-1"]
@@ -86,8 +92,8 @@ async def test_an_unknown_key_makes_it_read_again_once_within_the_cooldown() -> 
     assert issuer.reads == 3
 
 
-async def test_all_who_wait_wait_for_one_reading_and_who_leaves_takes_it_from_nobody() -> None:
-    """The first caller gives up; the others get their key from the one request."""
+async def test_concurrent_callers_share_one_read() -> None:
+    """Concurrent callers share one read of the key set, and a caller that is cancelled does not end it for the others."""
     issuer = Issuer("ed-1")
     issuer.gate.clear()
     keys = issuer.keys()
@@ -103,8 +109,11 @@ async def test_all_who_wait_wait_for_one_reading_and_who_leaves_takes_it_from_no
 
 
 @pytest.mark.parametrize("failure", [OSError("no"), KeysUnusable("status 500"), TimeoutError()])
-async def test_an_issuer_that_fails_is_told_and_left_in_peace(failure: Exception) -> None:
-    """Nothing is known of its keys: a caller is told when to try again; until then nobody asks, and nobody waits."""
+async def test_a_failing_issuer_is_not_asked_again_within_the_cooldown(failure: Exception) -> None:
+    """If no keys are known and the read fails, calls get `IdentityUnavailable` with the time to retry.
+
+    The issuer is not asked again within the cooldown.
+    """
     issuer = Issuer("ed-1")
     issuer.fails = failure
     keys = issuer.keys()
@@ -122,7 +131,10 @@ async def test_an_issuer_that_fails_is_told_and_left_in_peace(failure: Exception
 
 
 async def test_known_keys_go_on_while_the_issuer_fails_for_a_bounded_time() -> None:
-    """An unknown key cannot be judged meanwhile: it may be a new one."""
+    """Known keys are used for the `stale` time while the issuer fails.
+
+    An unknown key id is `IdentityUnavailable`, because it may be a new key.
+    """
     issuer = Issuer("ed-1")
     keys = issuer.keys()
     await keys.find("ed-1")
@@ -140,8 +152,8 @@ async def test_known_keys_go_on_while_the_issuer_fails_for_a_bounded_time() -> N
     assert await found(keys, "ed-1") == ["ed-1"]
 
 
-async def test_an_issuer_that_hangs_holds_up_the_first_who_finds_out_and_no_other() -> None:
-    """For no longer than the time-out; later readings go on beside the calls whose key is known."""
+async def test_a_hanging_issuer_delays_only_the_first_call() -> None:
+    """If the issuer hangs, the first call waits for the timeout at most. Later reads run in the background if the key is known."""
     issuer = Issuer("ed-1")
     keys = issuer.keys(timeout=0.05)
     await keys.find("ed-1")
@@ -162,7 +174,7 @@ async def test_an_issuer_that_hangs_holds_up_the_first_who_finds_out_and_no_othe
 
 
 async def test_an_issuer_that_withdraws_all_keys_has_none() -> None:
-    """It is believed: nothing older is used."""
+    """An empty key set is accepted, and the keys of the previous set are not used."""
     issuer = Issuer("ed-1")
     keys = issuer.keys()
     await keys.find("ed-1")
@@ -172,7 +184,7 @@ async def test_an_issuer_that_withdraws_all_keys_has_none() -> None:
 
 
 async def test_closing_ends_a_reading() -> None:
-    """Nothing is left running."""
+    """Closing cancels a read in progress, and closing twice is allowed."""
     issuer = Issuer("ed-1")
     issuer.gate.clear()
     keys = issuer.keys()
@@ -186,7 +198,10 @@ async def test_closing_ends_a_reading() -> None:
 
 
 async def test_a_file_is_read_again_when_it_was_replaced(tmp_path: Path) -> None:
-    """And has to be good at the start."""
+    """A replaced key file is read again, and a deleted one keeps the known keys.
+
+    A file that is unusable at the start is a `ConfigError`.
+    """
     path = tmp_path / "jwks.json"
     path.write_bytes(jwks(entry("ed-1")))
     keys = from_file(config(keys_ttl=0.001, keys_cooldown=0.001), path)
@@ -220,7 +235,7 @@ async def fetcher() -> AsyncGenerator[Fetcher, None]:
 
 
 async def test_a_url_is_asked_for_keys() -> None:
-    """With nothing but what it takes to ask."""
+    """Keys are fetched from a URL with no more headers than HTTP needs."""
     async with OddUpstream() as server, fetcher() as client:
         server.default = [answer(jwks(entry("ed-1")))]
         keys = from_url(config(), f"{server.base_url}/jwks?of=corp", client)
@@ -255,7 +270,10 @@ GOOD = jwks(entry("ed-1"))
     ],
 )
 async def test_a_url_that_gives_no_key_set_makes_the_issuer_unavailable(steps: Any) -> None:
-    """A status, a redirect, too much, no JSON, a cut, silence: never a hang, never a redirect followed; told apart in the log."""
+    """A failed request for the key set gives `IdentityUnavailable` and a log line with the reason.
+
+    The failures are an error status, a redirect, which is not followed, a large or malformed body, a cut and silence.
+    """
     async with OddUpstream() as server, fetcher() as client:
         server.default = steps
         keys = from_url(config(timeout=0.3), f"{server.base_url}/jwks", client)
@@ -272,17 +290,20 @@ async def test_a_url_that_gives_no_key_set_makes_the_issuer_unavailable(steps: A
 
 @asynccontextmanager
 async def provider(**document: Any) -> AsyncGenerator[tuple[str, list[str]], None]:
-    """A server with a discovery document, whose fields may be replaced, and a key set; its address, and the paths asked for."""
-    asked: list[str] = []
+    """Run a server with a discovery document, whose fields `document` replaces, and a key set.
+
+    Yield its URL and the list of requested paths.
+    """
+    paths: list[str] = []
 
     async def discovery(request: web.Request) -> web.Response:
-        asked.append(request.path)
+        paths.append(request.path)
         usual = {"issuer": url, "jwks_uri": f"{url}/keys"}
         fields = {name: value.format(url=url) if isinstance(value, str) else value for name, value in (usual | document).items()}
         return web.json_response(fields)
 
     async def keys(request: web.Request) -> web.Response:
-        asked.append(request.path)
+        paths.append(request.path)
         return web.Response(body=GOOD)
 
     app = web.Application()
@@ -294,18 +315,18 @@ async def provider(**document: Any) -> AsyncGenerator[tuple[str, list[str]], Non
     await site.start()
     url = f"http://127.0.0.1:{runner.addresses[0][1]}/tenant"
     try:
-        yield url, asked
+        yield url, paths
     finally:
         await runner.cleanup()
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
 async def test_discovery_leads_to_the_keys(slash: str) -> None:
-    """The document is below the issuer's own path; a slash at the end of the issuer belongs to its name only."""
-    async with provider(issuer="{url}" + slash) as (url, asked), fetcher() as client:
+    """The discovery document is read below the issuer's path. A slash at the end of the issuer is not doubled in the URL."""
+    async with provider(issuer="{url}" + slash) as (url, paths), fetcher() as client:
         keys = from_discovery(config(issuer=url + slash), client)
         assert await found(keys, "ed-1") == ["ed-1"]
-        assert asked == ["/tenant/.well-known/openid-configuration", "/tenant/keys"]
+        assert paths == ["/tenant/.well-known/openid-configuration", "/tenant/keys"]
 
 
 @pytest.mark.parametrize(
@@ -326,10 +347,10 @@ async def test_discovery_leads_to_the_keys(slash: str) -> None:
     ],
 )
 async def test_a_document_that_is_not_the_issuers_leads_nowhere(document: dict[str, Any]) -> None:
-    """Its `issuer` has to be the configured one to the letter, and its keys in a place that is safe to ask."""
-    async with provider(**document) as (url, asked), fetcher() as client:
+    """A discovery document is refused unless its `issuer` is exactly the configured one and its `jwks_uri` is a safe URL."""
+    async with provider(**document) as (url, paths), fetcher() as client:
         keys = from_discovery(config(issuer=url), client)
         with capture_logs() as logs:
             await unavailable(keys)
-        assert asked == ["/tenant/.well-known/openid-configuration"]
+        assert paths == ["/tenant/.well-known/openid-configuration"]
     assert "test" not in json.dumps(logs)

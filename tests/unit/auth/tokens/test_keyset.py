@@ -1,4 +1,4 @@
-"""The keys of an issuer, read."""
+"""Tests of parsing a JSON Web Key Set."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from tests.unit.auth.signer import entry, jwks
 
 @pytest.mark.parametrize("name", ["rsa-1", "ec-1", "ec384-1", "ec521-1", "ed-1", "ed448-1"])
 def test_public_keys_for_signatures_are_kept(name: str) -> None:
-    """Of every kind; with what else an entry may say."""
+    """Public signature keys of every supported type are kept; other members of an entry do no harm."""
     more = {"use": "sig", "key_ops": ["verify"], "x5t": "abc", "issuer": "https://id.test", "x5c": ["AAAA"]}
     (found,) = parse(jwks(entry(name, **more))).keys
     assert found.kid == name
@@ -59,8 +59,8 @@ def test_public_keys_for_signatures_are_kept(name: str) -> None:
         entry("ed-1", crv="Ed25519\0"),
     ],
 )
-def test_what_is_no_such_key_is_passed_over(odd: Any) -> None:
-    """Whatever it is; the others stay."""
+def test_an_unusable_key_is_ignored(odd: Any) -> None:
+    """An entry that is not a usable public signature key is ignored and counted; the other keys stay."""
     found = parse(jwks(odd, entry("ec-2")))
     assert [key.kid for key in found.keys] == ["ec-2"]
     assert found.ignored == 1
@@ -70,14 +70,17 @@ def test_what_is_no_such_key_is_passed_over(odd: Any) -> None:
 @pytest.mark.parametrize(
     "data", [b"", b"<html>", b"[]", b"5", b"{}", b'{"keys": {}}', b'{"keys": null}', b'{"keys": "x"}', b"\xff"]
 )
-def test_what_is_no_key_set_is_told(data: bytes) -> None:
-    """And nothing of what it says."""
+def test_data_that_is_not_a_key_set_raises(data: bytes) -> None:
+    """Data that is not a key set raises `KeysUnusable`."""
     with pytest.raises(KeysUnusable):
         parse(data)
 
 
 def test_a_key_is_found_by_its_name() -> None:
-    """Without a name there has to be one alone; a name may stand for keys of several kinds."""
+    """A key is found by its id, and keys of several types may share one id.
+
+    Without an id a key is found only if it is the only one.
+    """
     found = parse(jwks(entry("rsa-1"), entry("ec-1", kid="rsa-1"), entry("ed-1"), entry("ec-2", kid=None)))
     assert [key.key_type for key in found.find("rsa-1")] == ["RSA", "EC"]
     assert [key.key_type for key in found.find("ed-1")] == ["OKP"]
@@ -85,7 +88,7 @@ def test_a_key_is_found_by_its_name() -> None:
     assert len(parse(jwks(entry("ec-2", kid=None), {})).find(None)) == 1
 
 
-def test_as_many_entries_are_looked_at() -> None:
-    """A set without end costs no more than that."""
+def test_the_number_of_entries_is_limited() -> None:
+    """At most MAX_KEYS entries of a key set are read, so that a huge set costs no more."""
     found = parse(jwks(*[entry("ed-1")] * (MAX_KEYS + 5)))
     assert (len(found.keys), found.ignored) == (MAX_KEYS, 5)

@@ -1,4 +1,4 @@
-"""Sources and pictures, in the form that the API documents and in no other."""
+"""Tests of citations and images in the documented form of the API."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ def cited(**fields: Any) -> dict[str, Any]:
     ],
 )
 def test_a_source(annotation: object, citation: Citation | None) -> None:
-    """What it has beside its place is kept; a place that no text has makes it none."""
+    """A documented annotation becomes a citation and keeps its unknown fields. One with impossible positions or types is None."""
     assert read_citation(annotation) == citation
 
 
@@ -47,5 +47,5 @@ def test_a_source(annotation: object, citation: Citation | None) -> None:
     ],
 )
 def test_a_picture(image: object, block: Image | None) -> None:
-    """What it has beside its address is kept."""
+    """A documented image becomes a block and keeps its unknown fields; any other form is None."""
     assert read_image(image) == block

@@ -1,4 +1,4 @@
-"""Tool calls of the OpenAI API, as the many hosts that speak it stream them."""
+"""Tests of tool calls as the many OpenAI-compatible hosts stream them."""
 
 from typing import Any
 
@@ -46,7 +46,7 @@ def ends(*blocks: int) -> Batch:
 
 
 def made(*deltas: Json, tools: frozenset[str] = TOOLS, whole: bool = False) -> list[ToolCall]:
-    """The calls as a client puts them together."""
+    """Return the calls that a client puts together from the events."""
     calls: dict[int, ToolCall] = {}
     arguments: dict[int, str] = {}
     for event in read(*deltas, tools=tools, whole=whole):
@@ -59,7 +59,7 @@ def made(*deltas: Json, tools: frozenset[str] = TOOLS, whole: bool = False) -> l
 
 
 def joined(*deltas: Json, tools: frozenset[str] = TOOLS) -> list[tuple[str, str]]:
-    """Names and arguments as a client puts them together; all ids are there, and differ."""
+    """Return the names and arguments of the calls. Assert that all ids are there and differ."""
     calls = made(*deltas, tools=tools)
     assert all(call.id for call in calls)
     assert len({call.id for call in calls}) == len(calls)
@@ -67,7 +67,7 @@ def joined(*deltas: Json, tools: frozenset[str] = TOOLS) -> list[tuple[str, str]
 
 
 def test_as_openai_streams_them() -> None:
-    """The first delta of a call has id and name, the others pieces of arguments."""
+    """The first delta of a call has id and name, and the others have pieces of arguments."""
     assert read(call(0, "c1", "f", ""), call(0, arguments='{"a'), call(0, arguments='": 1}'), call(1, "c2", "g", "{}")) == [
         begun(0, "c1", "f"),
         InputDelta(0, '{"a'),
@@ -79,7 +79,7 @@ def test_as_openai_streams_them() -> None:
 
 
 def test_id_and_name_that_are_repeated() -> None:
-    """They are told once, also if the host tells them every time, or a new id every time."""
+    """A call is one call if the host repeats its id and name, or sends a new id, with every delta."""
     expected = [begun(0, "c1", "f"), InputDelta(0, "{"), InputDelta(0, "}"), *ends(0)]
     assert read(call(0, "c1", "f", "{"), call(0, "c1", "f", "}")) == expected
     assert read(call(0, "c1", "f", "{"), call(0, "c9", None, "}")) == expected
@@ -92,13 +92,13 @@ def test_id_and_name_that_are_repeated() -> None:
 @pytest.mark.parametrize(
     "repeated", [call(0, "c1", "f", OSLO), call(0, "c1", None, OSLO), call(0, None, "f", OSLO), call(0, "c1", "f")]
 )
-def test_a_call_that_is_told_again_whole(repeated: Json) -> None:
-    """It is a repetition, and told once."""
+def test_a_complete_call_after_its_pieces_is_ignored(repeated: Json) -> None:
+    """A complete call after its pieces is a repetition and is ignored."""
     assert joined(call(0, "c1", "f", OSLO[:5]), call(0, arguments=OSLO[5:]), repeated) == [("f", OSLO)]
 
 
 def test_whole_calls_without_index() -> None:
-    """They are told apart by their ids, or by each being whole; arguments may be an object."""
+    """Calls without an index are told apart by their ids, or because each is complete. Arguments may be an object."""
     assert made(call(None, "c1", "f", "{}"), call(None, "c2", "f", {"a": 1})) == [
         ToolCall("c1", "f", "{}"),
         ToolCall("c2", "f", '{"a":1}'),
@@ -111,7 +111,7 @@ def test_whole_calls_without_index() -> None:
 
 
 def test_one_index_for_all_calls() -> None:
-    """Calls that all have index 0 are told apart by their ids, and by their arguments being whole."""
+    """Calls that all have index 0 are told apart by their ids, or because the arguments of the earlier one are complete."""
     assert made(call(0, "c1", "f", "{}"), call(0, "c2", "g", "{}"), call(0, arguments=" ")) == [
         ToolCall("c1", "f", "{}"),
         ToolCall("c2", "g", "{} "),
@@ -134,7 +134,7 @@ def test_one_index_for_all_calls() -> None:
 
 
 def test_one_id_for_all_calls() -> None:
-    """Calls of one id are told apart by their index, and get ids of their own, as callers tell results apart by them."""
+    """Calls with the same id are told apart by their index, and get new ids so that results can be assigned."""
     assert joined(call(0, "null", "f", "{}"), call(1, "null", "g", "[]")) == [("f", "{}"), ("g", "[]")]
     first, second = made(call(0, "null", "f", "{}"), call(0, "null", "f", "[]"), whole=True)
     assert (first.id, second.arguments) == ("null", "[]")
@@ -142,14 +142,14 @@ def test_one_id_for_all_calls() -> None:
 
 
 def test_deltas_in_turns() -> None:
-    """Indices may begin anywhere; an id finds its call without an index, or behind one of another call."""
+    """Indices may begin at any number, and an id finds its call without an index or with another call's index."""
     assert joined(call(1, "c1", "f", "a"), call(0, "c0", "g", "b"), call(1, arguments="c")) == [("f", "ac"), ("g", "b")]
     assert joined(call(None, "a", "f", "1"), call(None, "b", "f", "2"), call(None, "a", None, "3")) == [("f", "13"), ("f", "2")]
     assert joined(call(0, "a", "f", "1"), call(0, "b", "f", "2"), call(0, "a", None, "3")) == [("f", "13"), ("f", "2")]
 
 
 def test_an_index_that_counts_deltas() -> None:
-    """It is no other call without a name: the id tells, or there is only the last."""
+    """A new index without a name is not a new call: the id decides, or else there must be only one call."""
     for given in ("c1", None):
         pieces = [call(1, given, None, OSLO[2:7]), call(2, given, None, OSLO[7:])]
         assert joined(call(0, "c1", "f", OSLO[:2]), *pieces) == [("f", OSLO)]
@@ -159,7 +159,7 @@ def test_an_index_that_counts_deltas() -> None:
 
 
 def test_a_name_in_pieces() -> None:
-    """The call begins when the name is whole, with the arguments by then; a name that is the same again is a repetition."""
+    """A call begins when its name is complete, with the arguments so far. A repeated name is not appended."""
     assert read(call(0, "c1", "get_", '{"ci'), call(0, None, "weather", 'ty":"Oslo"}')) == [
         begun(0, "c1", "get_weather"),
         InputDelta(0, '{"city":"Oslo"}'),
@@ -180,7 +180,7 @@ def test_a_name_in_pieces() -> None:
 
 
 def test_fields_that_are_not_known() -> None:
-    """What a call has besides a function comes with it, in the same delta, in whichever order the host tells both."""
+    """Unknown fields of a call become its state, in whatever order the host sends them."""
     signed = {**call(0, "c1", "f", "{}"), "extra_content": {"google": {"thought_signature": "s"}}}
     builtin = {"index": 1, "id": "c2", "type": "builtin_function", "function": {"name": "$search", "arguments": "{}", "x": 1}}
     early = {"index": 2, "id": "c3", "extra_content": {"google": 1}}
@@ -198,7 +198,7 @@ def test_fields_that_are_not_known() -> None:
 
 
 def test_a_tool_that_takes_plain_text() -> None:
-    """Its input streams as arguments do."""
+    """The input of a custom tool streams as arguments do."""
     custom = {"index": 1, "id": "c2", "type": "custom", "custom": {"name": "n", "input": "i"}}
     assert read(custom, {"index": 1, "custom": {"input": "j"}}, tools=frozenset({"n"})) == [
         begun(0, "c2", "n", "custom"),
@@ -210,7 +210,7 @@ def test_a_tool_that_takes_plain_text() -> None:
 
 
 def test_a_call_of_a_kind_that_is_not_known() -> None:
-    """It comes when it is whole: what it has under the name of its type is what it is given, and the rest its state."""
+    """A call of an unknown type comes when it is complete. The field named as its type is its input, and other fields its state."""
     odd = {"index": 1, "id": "c2", "type": "odd", "odd": {"a": "x"}, "note": "y"}
     assert read(odd, {"index": 1, "odd": {"a": "z"}}) == [
         begun(0, "c2", "", "odd"),
@@ -221,13 +221,13 @@ def test_a_call_of_a_kind_that_is_not_known() -> None:
 
 @pytest.mark.parametrize("delta", [{"id": "a"}, {"id": "a", "type": "function"}, call(0, "a", None, "{}"), call(0, "a", "")])
 def test_a_call_without_a_name(delta: Json) -> None:
-    """It is no call."""
+    """A call without a name raises `ValueError`."""
     with pytest.raises(ValueError, match="name"):
         read(delta)
 
 
 def test_a_whole_message_after_the_stream() -> None:
-    """Of its calls only what did not stream is told: none, the rest of the last, or more of them."""
+    """A complete message after a stream adds only what did not stream: nothing, the rest of the last call, or more calls."""
     whole = [call(0, "c1", "f", OSLO), call(1, "c2", "g", ROME)]
     for streamed, expected in (
         (whole, []),
@@ -244,7 +244,7 @@ def test_a_whole_message_after_the_stream() -> None:
 
 
 def test_the_one_function_call_of_2023() -> None:
-    """It has no id, and its name may come again with every piece."""
+    """The function call of 2023 has no id, and its name may be repeated in every piece."""
     calls = ToolCalls(0, TOOLS, BlockNumbers())
     events: Batch = []
     for delta in ({"name": "f", "arguments": ""}, {"name": "f", "arguments": "{"}, {"arguments": "}"}):

@@ -1,4 +1,4 @@
-"""One choice of the OpenAI API: what comes in one delta, and what a whole message adds to a stream."""
+"""Tests of one choice of the OpenAI API: its deltas, and what a complete message adds to a stream."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ Json = dict[str, Any]
 
 
 def read(*choices: Json, is_object: bool = False) -> Batch:
-    """The events of the choice; "object" in one is that of its chunk."""
+    """Return the events of these pieces of a choice. A key "object" in a piece is that of its chunk."""
     reader = ChoiceReader(0, frozenset({"f"}), BlockNumbers(), is_object=is_object)
     events: Batch = []
     for choice in choices:
@@ -37,7 +37,7 @@ def read(*choices: Json, is_object: bool = False) -> Batch:
 
 
 def deltas(*found: Json) -> Batch:
-    """The events of deltas."""
+    """Return the events of these deltas."""
     return read(*({"delta": delta} for delta in found))
 
 
@@ -48,8 +48,8 @@ def signed(block: int, call_id: str = "c1") -> Event:
     return BlockStarted(block, 0, ToolCall(call_id, "f", "", state=State(fields={"extra_content": {"x": 1}})))
 
 
-def test_what_came_in_one_delta_is_a_group() -> None:
-    """All kinds of it, fields beside it included; what is written as one thing alone is none, and neither is a whole reply."""
+def test_several_things_in_one_delta_are_a_group() -> None:
+    """Several things in one delta form a group, unknown fields included. One thing alone, or a whole reply, forms none."""
     token = {"token": "a", "logprob": -1.0}
     delta = {"content": "a", "reasoning": "hm", "tool_calls": [CALL, {**CALL, "index": 1, "id": "c2"}], "x": 1}
     choice = {"delta": delta, "logprobs": {"content": [token], "refusal": [token]}, "found": 2}
@@ -82,7 +82,7 @@ def test_what_came_in_one_delta_is_a_group() -> None:
 
 
 def test_another_kind_begins_another_block() -> None:
-    """Thoughts, text and calls interleave and repeat; calls stay open until the choice is over."""
+    """A change between thoughts and text ends the block and begins another. Calls stay open until the choice ends."""
     plain = {"index": 0, "id": "c1", "function": {"name": "f", "arguments": "{}"}}
     thought, text = {"reasoning_content": "h"}, {"content": "a"}
     found = deltas(thought, thought, text, {"tool_calls": [plain]}, thought, text, text)
@@ -93,7 +93,7 @@ def test_another_kind_begins_another_block() -> None:
 
 
 def test_a_signature_over_text_ends_its_block() -> None:
-    """As Google's hosts have them: beside the text, behind it, and alone; with what else stands there."""
+    """Google's signature of a text ends the text's block, whether it comes with the text, after it or alone."""
     google = {"extra_content": {"google": {"thought_signature": "s"}}}
     for pieces in ([{"content": "Hi"}, google], [{"content": "H"}, {"content": "i", **google}]):
         assert deltas(*pieces)[-1] == BlockFinished(0, State("s"))
@@ -110,7 +110,7 @@ def detail(index: int = 0, **fields: Any) -> Json:
 
 
 def test_thoughts_in_details_keep_their_signatures() -> None:
-    """Each entry is a block, whichever names the text has besides; what is encrypted is one without text."""
+    """Each entry of `reasoning_details` becomes a block with its signature; an encrypted entry becomes a block without text."""
     rest = {"reasoning_details": {"type": "reasoning.text", "index": 0, "format": "f"}}
     found = deltas(
         {"reasoning": "h", "reasoning_details": [detail(text="h")]},
@@ -140,7 +140,7 @@ def test_thoughts_in_details_keep_their_signatures() -> None:
 
 
 def test_sources_and_pictures() -> None:
-    """In the form of the API they are the text's, and blocks; in any other form they stay fields."""
+    """Citations and images in the documented form become citations and blocks; other forms stay unknown fields."""
     source = {"type": "url_citation", "url_citation": {"url": "u", "title": "t", "start_index": 0, "end_index": 2, "x": 1}}
     found = deltas({"content": "Hi"}, {"annotations": [source]})
     assert CitationDelta(0, Citation("u", "t", start=0, end=2, fields={"url_citation": {"x": 1}})) in found
@@ -155,7 +155,7 @@ def test_sources_and_pictures() -> None:
 
 
 def test_parts_of_unknown_kinds_keep_their_place() -> None:
-    """Among the text."""
+    """Content parts of unknown types become blocks at their place among the text."""
     part = {"type": "reasoning", "summary": []}
     assert deltas({"content": [part, {"type": "text", "text": "Hi"}]})[1:] == [
         BlockStarted(0, 0, Opaque(state=State(fields=part))),
@@ -198,7 +198,7 @@ WHOLE: dict[str, Json] = {
 
 @pytest.mark.parametrize("name", STREAMED)
 def test_a_whole_message_that_repeats_a_stream(name: str) -> None:
-    """Nothing of it is told again, however often it comes."""
+    """A complete message that repeats the stream adds nothing, however often it comes."""
     pieces = [{"delta": delta} for delta in STREAMED[name]]
     whole = {"message": {"role": "assistant", **WHOLE[name]}, "finish_reason": "stop", "object": "chat.completion"}
     assert read(*pieces, whole, whole) == read(*pieces)
@@ -207,7 +207,7 @@ def test_a_whole_message_that_repeats_a_stream(name: str) -> None:
 
 
 def test_a_whole_message_that_goes_on() -> None:
-    """What did not stream is told, once: the rest of a text, a text behind thoughts, all of it."""
+    """A complete message adds, once, what did not stream: the rest of a text, a text after thoughts, or everything."""
     whole = {"message": {"content": "Hello there", "reasoning_content": "hm", "x": 1}, "finish_reason": "stop"}
     rest = [TextDelta(0, "Hello"), ThinkingDelta(1, "hm"), TextDelta(2, " there"), ExtraFields(0, {"x": 1})]
     assert without_frames(read({"delta": {"content": "Hello"}}, whole)) == rest
@@ -219,14 +219,14 @@ def test_a_whole_message_that_goes_on() -> None:
 
 
 def test_a_whole_message_that_contradicts() -> None:
-    """What was told cannot be taken back: it stays, and the message is left."""
+    """A complete message that contradicts the streamed text is ignored, because sent text cannot be taken back."""
     for other in ("Bye now, friend", "Hel", "", None, 7):
         whole = {"message": {"content": other}, "finish_reason": "stop"}
         assert without_frames(read({"delta": {"content": "Hello"}}, whole)) == [TextDelta(0, "Hello")]
 
 
 def test_a_host_that_streams_messages() -> None:
-    """Its pieces are pieces, whatever it calls their chunks."""
+    """A host that streams its pieces as `message` is read as if they were deltas."""
     pieces = [{"message": {"content": "Hel"}}, {"message": {"content": "lo"}, "finish_reason": "stop"}]
     for kind in ("chat.completion.chunk", "chat.completion"):
         found = without_frames(read(*({**piece, "object": kind} for piece in pieces)))
@@ -234,7 +234,7 @@ def test_a_host_that_streams_messages() -> None:
 
 
 def test_the_rest_of_a_text_that_is_not_kept() -> None:
-    """Only its length and its last piece are known."""
+    """The rest of a text is found by the length and the last piece of the streamed text, which is not kept itself."""
     text = StreamedText()
     assert text.rest("Hello") == "Hello"
     text.add("Hel")

@@ -1,4 +1,4 @@
-"""What ends a reply of the OpenAI API, whichever way its host ends it."""
+"""Tests of how a reply of the OpenAI API ends, in the ways of different hosts."""
 
 from typing import Any
 
@@ -34,13 +34,13 @@ REFUSAL, PAUSE, CONTEXT = FinishReason.REFUSAL, FinishReason.PAUSE, FinishReason
         ("rate_limit RATE_LIMITED quota_exceeded throttled internal out_of_memory resource_exhausted", None),
     ],
 )
-def test_words_of_hosts(words: str, meaning: FinishReason | None) -> None:
-    """Each has its meaning in whatever case it is written; those of failures have none."""
+def test_finish_reasons_of_hosts(words: str, meaning: FinishReason | None) -> None:
+    """Each finish reason of a host has its meaning, in upper or lower case; those of failures have None."""
     assert {word: meaning_of(word) for word in words.split()} == dict.fromkeys(words.split(), meaning)
 
 
-def test_words_with_what_they_are_about() -> None:
-    """Google's hosts write the kind before it; and a word of no letters is one, too."""
+def test_finish_reasons_with_a_prefix() -> None:
+    """A finish reason with a prefix, as Google's hosts write it, is read; one without Latin letters is OTHER."""
     assert meaning_of("content_filter: SAFETY") is FILTER
     assert meaning_of("odd: MAX_TOKENS") is LENGTH
     assert meaning_of("function_call_filter: MALFORMED_FUNCTION_CALL") is None
@@ -49,7 +49,10 @@ def test_words_with_what_they_are_about() -> None:
 
 
 def ending(*steps: str | tuple[int, str], choices: int | None = None, spoke: bool = True) -> Ending:
-    """Words finish choice 0, pairs another one; "..." says something, "[DONE]" is the host's."""
+    """Return an `Ending` after these steps.
+
+    A word finishes choice 0 and a pair another choice, "..." is output, and "[DONE]" is the host's end mark.
+    """
     made = Ending(choices)
     made.begin(0)
     if spoke:
@@ -69,7 +72,7 @@ def ending(*steps: str | tuple[int, str], choices: int | None = None, spoke: boo
 
 
 def test_silence_ends_what_is_finished() -> None:
-    """It is waited for once every choice has a reason, and until more is said; each reason counts anew."""
+    """When every choice has a reason, silence ends the reply after WAIT. More output cancels that until the next reason."""
     made = ending("stop")
     assert (made.wait(), made.changed, made.is_complete(silent=True)) == (WAIT, True, True)
     made.changed = False
@@ -88,7 +91,7 @@ def test_silence_ends_what_is_finished() -> None:
 
 
 def test_silence_that_is_not_believed() -> None:
-    """Of a host that went on after its reasons only [DONE] or the end of the body is an end."""
+    """If a host went on after its finish reasons, only [DONE] or the end of the body ends the reply."""
     found = ending("stop", "...", "stop")
     assert (found.wait(), found.is_complete(silent=True), found.is_complete(silent=False)) == (LONG_WAIT, False, True)
     found.done = True
@@ -96,7 +99,7 @@ def test_silence_that_is_not_believed() -> None:
 
 
 def test_silence_before_anything_was_said_ends_nothing() -> None:
-    """The model may be thinking; what is said then contradicts the reason, as later."""
+    """A finish reason before any output does not make silence an end, because the model may still be thinking."""
     made = ending("stop", spoke=False)
     assert (made.is_finished, made.wait(), made.is_complete(silent=False)) == (False, None, True)
     made = ending("stop", "...", "stop", spoke=False)
@@ -116,19 +119,19 @@ def test_silence_before_anything_was_said_ends_nothing() -> None:
     ],
 )
 def test_one_reason_of_several(words: tuple[str, ...], expected: str) -> None:
-    """The last that tells more than that the model stopped."""
+    """Of several finish reasons the last one that says more than `stop` counts."""
     assert ending(*words).reasons == {0: expected}
 
 
-def test_words_for_nothing_end_nothing() -> None:
-    """Some hosts write them as long as a choice goes on."""
+def test_words_such_as_null_end_nothing() -> None:
+    """Words such as `null` that some hosts send while a choice goes on are no finish reason."""
     for word in ("", "null", "None", "not_finished", "FINISH_REASON_UNSPECIFIED"):
         made = ending(word)
         assert (made.reasons, made.wait(), made.is_complete(silent=False)) == ({0: None}, None, False)
 
 
 def test_a_failure_ends_nothing() -> None:
-    """It is told to whoever asks, and no reason is kept."""
+    """A finish reason that is a failure is reported by `finish` and not kept."""
     made = ending()
     assert not made.finish(0, "abort")
     assert made.reasons == {0: None}
@@ -151,13 +154,13 @@ def test_a_failure_ends_nothing() -> None:
         (ending("stop", (2, "stop"), "[DONE]", choices=3), False),
     ],
 )
-def test_whole(made: Ending, whole: bool) -> None:
-    """Every choice that was asked for has a reason; with [DONE] there may be fewer, or one reason for all."""
+def test_when_a_reply_is_complete(made: Ending, whole: bool) -> None:
+    """A reply is complete if every choice has a reason. With [DONE] there may be fewer choices, or one reason for all."""
     assert made.is_complete(silent=False) is whole
 
 
 def failure(reader: ReplyReader, data: bytes, at: int) -> ProviderError:
-    """What reading the bytes in two pieces raises, now or at the end."""
+    """Return the error that reading the bytes in two pieces raises, at once or at the end."""
     with pytest.raises(ProviderError) as raised:
         for piece in (data[:at], data[at:]):
             reader.feed(piece)
@@ -187,14 +190,14 @@ FAILURES: dict[str, list[dict[str, Any] | str]] = {
 
 @pytest.mark.parametrize("name", FAILURES)
 def test_failures_cut_anywhere(name: str) -> None:
-    """They are failures wherever the bytes are cut."""
+    """Failures within a stream are `ProviderUnavailable` wherever the bytes are cut."""
     data = sse(*FAILURES[name])
     for at in range(len(data)):
         assert type(failure(ReplyReader(ChatRequest("m", (), stream=True), "p"), data, at)) is ProviderUnavailable
 
 
 def test_a_stop_after_every_chunk_cut_anywhere() -> None:
-    """All of the text is there, whole at [DONE] alone, wherever the bytes are cut; before that it is cut, or waited for longer."""
+    """If a host sends `stop` with every chunk, all text is read, and the reply is complete only at [DONE]."""
     pieces = [delta("One"), delta(finish="stop"), delta(" two"), delta(finish="stop"), delta(" three"), delta(finish="stop")]
     data = sse(*pieces, "[DONE]")
     for at in range(len(data)):
@@ -212,7 +215,7 @@ def test_a_stop_after_every_chunk_cut_anywhere() -> None:
 
 
 def test_one_reason_for_a_choice_cut_anywhere() -> None:
-    """Of `tool_calls` and a trailing `stop` the first is told, once."""
+    """Of `tool_calls` and a later `stop`, only `tool_calls` is sent, once."""
     function = {"index": 0, "id": "c", "function": {"name": "f", "arguments": "{}"}}
     data = sse(delta("a"), delta(tool_calls=[function]), delta(finish="tool_calls"), delta(finish="stop"), "[DONE]")
     for at in range(len(data)):
@@ -236,7 +239,7 @@ KEEP_ALIVES = {
 
 @pytest.mark.parametrize("name", KEEP_ALIVES)
 def test_keep_alives_as_data(name: str) -> None:
-    """They say nothing, at the beginning and between deltas, cut anywhere, and neither end a reply nor put off its end."""
+    """Keep-alives that hosts send as data are ignored at any place, and neither end a reply nor delay its end."""
     alive = KEEP_ALIVES[name]
     data = alive + sse(delta("hi")) + alive + sse(delta(finish="stop")) + alive + sse("[DONE]")
     for at in range(len(data)):
@@ -252,6 +255,6 @@ def test_keep_alives_as_data(name: str) -> None:
 
 @pytest.mark.parametrize("payload", ["hello", "pinging", "-", "{", "[1, 2]", '"text"', "7"])
 def test_data_that_is_no_keep_alive(payload: str) -> None:
-    """It is a failure, as before."""
+    """Other data that is not a chunk raises `ProviderProtocolError`."""
     with pytest.raises(ProviderProtocolError):
         ReplyReader(ChatRequest("m", (), stream=True), "p").feed(sse(payload))

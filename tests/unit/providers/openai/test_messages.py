@@ -1,4 +1,4 @@
-"""What goes back of a reply, host by host: to the one that made it, and to another."""
+"""Tests of how a reply is sent back in the next request: to the host that made it, and to another host."""
 
 import hashlib
 from typing import Any, Final
@@ -35,12 +35,12 @@ Json = dict[str, Any]
 
 NO_THOUGHTS: Final = ("openai", "azure", "xai", "perplexity")
 LENIENT: Final = (*NO_THOUGHTS, "openrouter", "unknown", "deepseek", "moonshot")
-"""Those that pass over fields of a message that they do not know."""
+"""The hosts that ignore unknown fields of a message."""
 STRICT: Final = ("groq", "cerebras", "mistral")
 ALL: Final = (*LENIENT, *STRICT)
 
 FILLS: Final = {"deepseek": "", "moonshot": " "}
-"""What stands in `reasoning_content` where there is no thought."""
+"""What `reasoning_content` must have, by host, if a reply has no thought."""
 
 ANSWER: Final = {"role": "tool", "tool_call_id": "c1", "content": "ok"}
 GO: Final = {"role": "user", "content": "Go"}
@@ -52,7 +52,7 @@ PICTURE: Final = {"type": "image_url", "image_url": {"url": "https://x.test/a"}}
 
 
 def own(*cells: tuple[tuple[str, ...], Json]) -> dict[str, Json]:
-    """Cells by host; the last for a host counts."""
+    """Return the expected fields by host. A later cell of a host replaces an earlier one."""
     return {host: fields for named, fields in cells for host in named}
 
 
@@ -160,7 +160,7 @@ CELLS: Final[dict[str, tuple[tuple[Block, ...], dict[str, Json], Json]]] = {
 
 
 def encoded(host: str, *messages: Message, model: str = "m") -> list[Any]:
-    """What is sent to a host."""
+    """Return the messages as they are sent to a host."""
     return list(Encoder(host, hosts.capabilities(host, None), model, known_fields=False).encode(messages))
 
 
@@ -173,7 +173,7 @@ def short(call_id: str) -> str:
 
 
 def as_host_has_it(host: str, fields: Json) -> Json:
-    """With what every reply has at a host: a thought, and ids that it takes."""
+    """Return the fields with what a host needs in every reply: a thought, and ids of its form."""
     if host in ("mistral", "cerebras") and "function_call" in fields:
         function = fields["function_call"]
         fields = {"content": None, "tool_calls": [{"id": "call_1", "type": "function", "function": function}]}
@@ -187,7 +187,7 @@ def as_host_has_it(host: str, fields: Json) -> Json:
 @pytest.mark.parametrize("host", ALL)
 @pytest.mark.parametrize("name", CELLS)
 def test_to_the_host_that_made_it(name: str, host: str) -> None:
-    """Fields of the message as well, where the host passes over what it does not know."""
+    """The host that made a reply gets it with all the state that it accepts, and with unknown fields if it is lenient."""
     blocks, cells, _ = CELLS[name]
     fields = {"x": 1} if host in LENIENT else {}
     assert encoded(host, reply(host, *blocks, x=1)) == [{"role": "assistant", **as_host_has_it(host, cells[host]), **fields}]
@@ -196,7 +196,7 @@ def test_to_the_host_that_made_it(name: str, host: str) -> None:
 @pytest.mark.parametrize("host", ALL)
 @pytest.mark.parametrize("name", CELLS)
 def test_to_another_host(name: str, host: str) -> None:
-    """Nothing of what was its provider's own."""
+    """Another host gets nothing that was the provider's own: no state, signatures or unknown fields."""
     blocks, _, cell = CELLS[name]
     assert encoded(host, reply("else", *blocks, x=1)) == [{"role": "assistant", **as_host_has_it(host, cell)}]
 
@@ -204,7 +204,7 @@ def test_to_another_host(name: str, host: str) -> None:
 @pytest.mark.parametrize("host", ALL)
 @pytest.mark.parametrize("is_own", [True, False])
 def test_a_picture(host: str, *, is_own: bool) -> None:
-    """Where the host has no field for it, or did not make it, with the next message of the user."""
+    """An image goes back in the reply if the host made it and is lenient, and otherwise with the user's next message."""
     first, second = encoded(
         host, reply(host if is_own else "else", Text("See"), Image(Media("https://x.test/a"))), Message(Role.USER, (Text("Go"),))
     )
@@ -217,8 +217,8 @@ def test_a_picture(host: str, *, is_own: bool) -> None:
 
 
 @pytest.mark.parametrize("host", ["openai", "mistral", "unknown"])
-def test_a_call_of_a_kind_of_its_provider(host: str) -> None:
-    """To another host neither it goes, nor its result, nor a message of which nothing is left."""
+def test_a_call_of_a_providers_own_type(host: str) -> None:
+    """A call of a provider's own type goes back to that host only. Another host gets neither the call nor its result."""
     call = ToolCall("c1", "", '{"a":1}', "shell_call", state=State(fields={"x": 1}))
     later = (Message(Role.TOOL, (ToolResult("c1", (Text("ok"),)),)), Message(Role.USER, (Text("Go"),)))
     call_id = short("c1") if host == "mistral" else "c1"
@@ -236,12 +236,12 @@ def test_a_call_of_a_kind_of_its_provider(host: str) -> None:
 
 @pytest.mark.parametrize("host", ALL)
 def test_a_reply_of_thoughts_alone_is_not_sent_to_another_host(host: str) -> None:
-    """It would be a message without content, which hosts refuse."""
+    """A reply of thoughts alone is not sent to another host, because it would be a message without content."""
     assert encoded(host, reply("else", Thinking("Hm")), Message(Role.USER, (Text("Go"),))) == [GO]
 
 
 def test_what_a_caller_writes_has_no_origin() -> None:
-    """It goes as it was sent: to whoever the caller chose."""
+    """A message that the caller wrote has no origin and goes to any host as it is."""
     call = ToolCall("c1", "f", "{}", extra={"x": 1})
     message = Message(Role.ASSISTANT, (Thinking("Hm"), Opaque({"type": "odd"}), call))
     assert encoded("unknown", message) == [
@@ -284,7 +284,7 @@ def test_a_thought_of_nobody_is_no_part_of_a_content() -> None:
 
 
 def test_a_block_may_be_of_another_origin_than_its_message() -> None:
-    """As a client sends it that has wrapped values of one provider and the words of another."""
+    """A block's own origin counts and not that of its message, because clients may combine values of two providers."""
     elsewhere = State("sig", {"x": 1}, origin=Origin("openai-chat", "else"))
     here = State("sig", {"x": 1}, origin=Origin("openai-chat", "openai"))
     for origin in ("openai", "else"):
@@ -298,7 +298,7 @@ def test_a_block_may_be_of_another_origin_than_its_message() -> None:
     ("given", "sent"), [("xyzKLM123", "xyzKLM123"), ("xyzKLM12", short("xyzKLM12")), ("äyzKLM123", short("äyzKLM123"))]
 )
 def test_ids_that_mistral_takes(given: str, sent: str) -> None:
-    """The same id for the call and for its result."""
+    """An id that Mistral does not accept is replaced by the same hash in the call and in its result."""
     call, result = encoded(
         "mistral", reply("mistral", ToolCall(given, "f", "{}")), Message(Role.TOOL, (ToolResult(given, (Text("ok"),)),))
     )
@@ -307,7 +307,7 @@ def test_ids_that_mistral_takes(given: str, sent: str) -> None:
 
 @pytest.mark.parametrize("host", ALL)
 def test_a_name(host: str) -> None:
-    """Models of some hosts have one, and others refuse it."""
+    """The name of a reply is sent, but not to Mistral, which refuses it."""
     (sent,) = encoded(host, Message(Role.ASSISTANT, (Text("Hi"),), "MiniMax AI"))
     assert sent.get("name") == (None if host == "mistral" else "MiniMax AI")
 

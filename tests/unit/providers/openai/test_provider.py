@@ -1,4 +1,4 @@
-"""The OpenAI protocol over a real socket, against an upstream with every odd manner that is known."""
+"""Tests of the OpenAI protocol over a real socket, against an upstream with all known oddities of hosts."""
 
 import asyncio
 import gzip
@@ -73,12 +73,12 @@ async def ask(provider: OpenAIProvider, upstream: OddUpstream, *steps: Step, str
 
 
 def flat(batches: list[Batch]) -> list[Event]:
-    """All events but what only frames the blocks."""
+    """Return all events but those that only frame blocks."""
     return without_frames(event for batch in batches for event in batch)
 
 
 async def test_stream(upstream: OddUpstream, provider: OpenAIProvider) -> None:
-    """Each read is one batch, as it comes."""
+    """Each read of the body becomes one batch, as soon as it comes."""
     more = asyncio.Event()
     upstream.script("m", [head(), chunk(sse(*EVENTS[:2])), more, chunk(sse(*EVENTS[2:], "[DONE]")), LAST])
     stream = provider.stream(request())
@@ -88,7 +88,7 @@ async def test_stream(upstream: OddUpstream, provider: OpenAIProvider) -> None:
 
 
 async def test_request(upstream: OddUpstream) -> None:
-    """The request goes to the documented path, with the key, the configured headers and query, and no hint at who asks."""
+    """A request goes to the documented path with the key, the configured headers and query, and nothing about the caller."""
     config = ProviderConfig(
         base_url=upstream.base_url + "/{model}/?a=b",
         query={"api-version": "2024-10 21"},
@@ -111,7 +111,7 @@ async def test_request(upstream: OddUpstream) -> None:
 
 
 async def test_bearer_and_none(upstream: OddUpstream, provider: OpenAIProvider) -> None:
-    """The key is a bearer token by default; without a key there is no such header."""
+    """The key is sent as a bearer token by default; without a key there is no such header."""
     await ask(provider, upstream, answer(WHOLE), stream=False)
     keyless = OpenAIProvider("acme", ProviderConfig(base_url=upstream.base_url), None)
     await ask(keyless, upstream, answer(WHOLE), stream=False)
@@ -120,7 +120,7 @@ async def test_bearer_and_none(upstream: OddUpstream, provider: OpenAIProvider) 
 
 
 async def test_unsupported_reaches_nobody(upstream: OddUpstream, provider: OpenAIProvider) -> None:
-    """What the protocol cannot say is refused before the host is asked."""
+    """A block that the protocol has no form for raises `Unsupported` before the host is asked."""
     video = ChatRequest("m", (Message(Role.USER, (Video(Media(url="https://x/y")),)),), stream=True)
     with pytest.raises(Unsupported):
         await anext(provider.stream(video))
@@ -171,7 +171,7 @@ ODD_BUT_GOOD: dict[str, list[Step]] = {
 
 @pytest.fixture
 def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is waited for in silence is short, so that tests are."""
+    """Make the waits for more output short."""
     monkeypatch.setattr("antiphon.providers.openai.ending.WAIT", 0.5)
     monkeypatch.setattr("antiphon.providers.openai.ending.LONG_WAIT", 0.5)
 
@@ -179,8 +179,10 @@ def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("short_wait")
 @pytest.mark.parametrize("steps", ODD_BUT_GOOD.values(), ids=ODD_BUT_GOOD)
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
-async def test_odd_but_good(upstream: OddUpstream, provider: OpenAIProvider, steps: list[Step], stream: bool) -> None:
-    """None of these manners changes the reply; who asked for a whole reply gets one batch, although the host streams."""
+async def test_oddities_that_do_not_change_the_reply(
+    upstream: OddUpstream, provider: OpenAIProvider, steps: list[Step], stream: bool
+) -> None:
+    """None of these oddities changes the reply. A request for a whole reply gets one batch, even if the host streams."""
     batches = await ask(provider, upstream, *steps, stream=stream)
     assert flat(batches) == GOOD
     assert stream or len(batches) == 1
@@ -190,7 +192,7 @@ async def test_odd_but_good(upstream: OddUpstream, provider: OpenAIProvider, ste
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 @pytest.mark.parametrize("content_type", ["application/json", "text/event-stream", "text/plain"])
 async def test_whole_reply(upstream: OddUpstream, provider: OpenAIProvider, stream: bool, content_type: str) -> None:
-    """A JSON body is accepted as one batch, also by who asked for a stream, and behind the blank lines that keep it alive."""
+    """A JSON body is one batch, also if a stream was asked for and after blank lines that kept the connection alive."""
     body = b"\n\n\n" + json.dumps(WHOLE, indent=1).encode()
     batches = await ask(provider, upstream, answer(body, "200 OK", content_type), stream=stream)
     assert (len(batches), flat(batches)) == (1, [STARTED, TextDelta(0, "Hello"), Usage(3, 2, 5), STOP])
@@ -223,7 +225,7 @@ CUTS: dict[str, list[Step]] = {
 @pytest.mark.parametrize("steps", CUTS.values(), ids=CUTS)
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 async def test_cuts(upstream: OddUpstream, provider: OpenAIProvider, steps: list[Step], stream: bool) -> None:
-    """None of these looks like a reply: each raises, and ends no choice."""
+    """A reply that is cut or malformed raises `ProviderProtocolError` and finishes no choice."""
     upstream.script("m", steps)
     events: list[Event] = []
     with pytest.raises(ProviderProtocolError) as raised:
@@ -234,7 +236,7 @@ async def test_cuts(upstream: OddUpstream, provider: OpenAIProvider, steps: list
 
 
 async def test_text_before_a_failure_is_given(upstream: OddUpstream, provider: OpenAIProvider) -> None:
-    """What was said before bad JSON in the same read is not lost."""
+    """Text before invalid JSON in the same read is sent before the error."""
     upstream.script("m", [head(), chunk(sse(*EVENTS[:3], "{bad")), LAST])
     stream = provider.stream(request())
     assert flat([await anext(stream)]) == GOOD[:3]
@@ -243,14 +245,14 @@ async def test_text_before_a_failure_is_given(upstream: OddUpstream, provider: O
 
 
 async def test_a_reply_that_is_finished_early(upstream: OddUpstream, provider: OpenAIProvider) -> None:
-    """A finish reason with more said after it ends nothing, however long what follows takes: only [DONE] or the end does."""
+    """A finish reason with more text after it does not end the reply; only [DONE] or the end of the body does."""
     events = (delta("", role="assistant"), delta("Hel", finish="stop"), delta("lo"))
     upstream.script("m", [head(), chunk(sse(*events)), Pause(1.5), chunk(sse(EVENTS[-1], "[DONE]")), LAST])
     assert flat([batch async for batch in provider.stream(request())]) == GOOD
 
 
 async def test_a_finished_reply_is_whole_at_a_time_out(upstream: OddUpstream) -> None:
-    """A host that ends it by silence alone, where the time-out is shorter than what is waited for."""
+    """A finished reply is complete if the read timeout passes before the wait for more output."""
     provider = OpenAIProvider("acme", ProviderConfig(base_url=upstream.base_url, read_timeout=0.2), None)
     assert flat(await ask(provider, upstream, head(), chunk(sse(*EVENTS)), HANG)) == GOOD
     await provider.close()
@@ -258,17 +260,17 @@ async def test_a_finished_reply_is_whole_at_a_time_out(upstream: OddUpstream) ->
 
 @pytest.mark.usefixtures("short_wait")
 async def test_a_host_that_goes_on_after_its_end_and_falls_silent(upstream: OddUpstream, provider: OpenAIProvider) -> None:
-    """Its silence is a cut, as its finish reasons end nothing: never a clean end of half a reply."""
+    """If a host went on after a finish reason and then falls silent, the reply is cut and never looks complete."""
     events = (delta("Hel"), delta(finish="stop"), delta("lo"), delta(finish="stop"))
     with pytest.raises(ProviderProtocolError, match="whole"):
         await ask(provider, upstream, head(), *(chunk(sse(event)) for event in events), HANG)
     await asyncio.wait_for(upstream.left.get(), 5)
 
 
-async def test_no_usage_is_waited_for_behind_the_end_of_the_body(
+async def test_usage_is_not_awaited_after_the_end_of_the_body(
     upstream: OddUpstream, provider: OpenAIProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor where it has come before; so that a caller waits for nothing."""
+    """Usage is not waited for after the end of the body, nor if it has come already."""
     monkeypatch.setattr("antiphon.providers.client._AFTER_DONE", 60.0)
     assert flat(await ask(provider, upstream, head(), chunk(sse(*EVENTS, "[DONE]")), HANG)) == GOOD
     without = [event for event in GOOD if not isinstance(event, Usage)]
@@ -281,7 +283,7 @@ async def test_no_usage_is_waited_for_behind_the_end_of_the_body(
 async def test_a_stream_without_end_for_a_whole_reply(
     upstream: OddUpstream, provider: OpenAIProvider, monkeypatch: pytest.MonkeyPatch, at_once: bool
 ) -> None:
-    """What is collected for a whole reply is limited; a stream, which is handed on as it comes, is not."""
+    """A stream that is collected for a whole reply is limited in size; one that is passed on is not."""
     monkeypatch.setattr("antiphon.providers.client.MAX_MESSAGE_BYTES", 1000)
     pieces = [chunk(sse(delta("x" * 100)))] * 100
     steps: list[Step] = [head(), *([b"".join(pieces)] if at_once else pieces), chunk(sse(delta(finish="stop"), "[DONE]")), LAST]
@@ -306,7 +308,7 @@ STATUSES: list[tuple[str, type[ProviderError]]] = [
 @pytest.mark.parametrize(("status", "kind"), STATUSES, ids=[status for status, _ in STATUSES])
 @pytest.mark.parametrize("body", [{"error": {"message": f"your key {KEY}"}}, b"<html>sk-123456789</html>", b""])
 async def test_statuses(upstream: OddUpstream, provider: OpenAIProvider, status: str, kind: type[ProviderError], body: Any) -> None:
-    """A status is its error, whatever the body; the body goes to the log, without keys, and not to the caller."""
+    """Each error status becomes its error, whatever the body. The body is logged without keys and not given to the caller."""
     with structlog.testing.capture_logs() as logs, pytest.raises(ProviderError) as raised:
         await ask(provider, upstream, answer(body, status, "text/html", "retry-after: 7"))
     assert type(raised.value) is kind
@@ -319,7 +321,7 @@ async def test_statuses(upstream: OddUpstream, provider: OpenAIProvider, status:
 
 
 async def test_a_refusal_without_end(upstream: OddUpstream, provider: OpenAIProvider) -> None:
-    """The body of a refusal is read for 64 KiB and no further."""
+    """At most 64 KiB of an error's body are read."""
     steps: list[Step] = [head("500 Oops"), chunk(b"x" * 100_000), HANG]
     with pytest.raises(ProviderUnavailable):
         await ask(provider, upstream, *steps)
@@ -328,7 +330,7 @@ async def test_a_refusal_without_end(upstream: OddUpstream, provider: OpenAIProv
 
 @pytest.mark.parametrize("tail", [[HANG], [Pause(0.1), chunk(b".")] * 100], ids=["hangs", "drips"])
 async def test_a_slow_refusal(upstream: OddUpstream, provider: OpenAIProvider, tail: list[Step]) -> None:
-    """A status is told without waiting long for its body."""
+    """An error status is reported within a few seconds, even if its body does not end."""
     began = time.monotonic()
     with pytest.raises(ProviderRateLimited) as raised:
         await ask(provider, upstream, head("429 Slow Down", "a/b", "retry-after: 7"), chunk(b"{"), *tail)
@@ -338,7 +340,7 @@ async def test_a_slow_refusal(upstream: OddUpstream, provider: OpenAIProvider, t
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 async def test_error_in_a_good_answer(upstream: OddUpstream, provider: OpenAIProvider, stream: bool) -> None:
-    """A 200 that holds an error is that error: before the first delta, and after; it is logged without keys."""
+    """An error object in a 200 becomes that error, before and after the first delta, and is logged without keys."""
     error = {"error": {"message": f"limit of {KEY}", "type": "requests", "code": "rate_limit_exceeded"}}
     for steps in (
         [answer(error)],
@@ -357,8 +359,8 @@ async def test_error_in_a_good_answer(upstream: OddUpstream, provider: OpenAIPro
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
-async def test_what_is_wrong_with_a_request_is_told(upstream: OddUpstream, provider: OpenAIProvider, stream: bool) -> None:
-    """With a status, in a 200, and after the first delta alike: without the key, and without the host that was asked."""
+async def test_the_explanation_of_a_rejection_is_kept(upstream: OddUpstream, provider: OpenAIProvider, stream: bool) -> None:
+    """The provider's explanation of a rejected request is kept without the key and the host, wherever it comes."""
     host = upstream.base_url.split("/")[2]
     words = {
         "message": f"Too long for {host} with {KEY}.",
@@ -380,7 +382,7 @@ async def test_what_is_wrong_with_a_request_is_told(upstream: OddUpstream, provi
 
 
 async def test_a_key_in_the_query_is_a_key(upstream: OddUpstream) -> None:
-    """Neither the log nor the caller gets it."""
+    """A key in the query is removed from the log and from the explanation."""
     config = ProviderConfig(base_url=f"{upstream.base_url}?key=open-door-1", query={"token": "open-door-2"})
     provider = OpenAIProvider("acme", config, None)
     body = {"error": {"message": "No: open-door-1, open-door-2."}}
@@ -392,7 +394,7 @@ async def test_a_key_in_the_query_is_a_key(upstream: OddUpstream) -> None:
 
 
 async def test_silence(upstream: OddUpstream) -> None:
-    """A host that says nothing more is a time-out, and its connection is dropped."""
+    """Silence raises `ProviderTimeout` and drops the connection."""
     provider = OpenAIProvider("acme", ProviderConfig(base_url=upstream.base_url, read_timeout=0.05), None)
     for steps in ([HANG], [head(), chunk(sse(*EVENTS[:2])), HANG]):
         with pytest.raises(ProviderTimeout):
@@ -402,7 +404,7 @@ async def test_silence(upstream: OddUpstream) -> None:
 
 
 async def test_connections_are_used_again(upstream: OddUpstream, provider: OpenAIProvider) -> None:
-    """Streams, whole replies and short refusals that came to their end leave a connection that serves the next call."""
+    """Streams, whole replies and short errors that were read to the end leave a connection for the next call."""
     for _ in range(3):
         assert flat(await ask(provider, upstream, head(), chunk(sse(*EVENTS, "[DONE]")), LAST)) == GOOD
         await ask(provider, upstream, answer(WHOLE), stream=False)
@@ -415,7 +417,7 @@ async def test_connections_are_used_again(upstream: OddUpstream, provider: OpenA
 
 
 async def test_a_reply_is_given_before_its_body_ends(upstream: OddUpstream, provider: OpenAIProvider) -> None:
-    """The last batch, and the end, come with [DONE]; what the host does with its connection then is of no matter to them."""
+    """The last batch and the end come with [DONE], even if the host keeps the body open."""
     upstream.script("m", [head(), chunk(sse(*EVENTS, "[DONE]")), HANG])
     stream = provider.stream(request())
     began = time.monotonic()
@@ -429,7 +431,7 @@ async def test_a_reply_is_given_before_its_body_ends(upstream: OddUpstream, prov
 
 
 async def test_closing_the_generator(upstream: OddUpstream, provider: OpenAIProvider) -> None:
-    """Closing between two batches drops the connection at once, and leaves no task."""
+    """Closing the generator between two batches drops the connection at once and leaves no task."""
     upstream.script("m", [head(), chunk(sse(*EVENTS[:2])), HANG])
     stream = provider.stream(request())
     assert flat([await anext(stream)]) == GOOD[:2]
@@ -441,7 +443,7 @@ async def test_closing_the_generator(upstream: OddUpstream, provider: OpenAIProv
 
 
 async def test_cancelling(upstream: OddUpstream, provider: OpenAIProvider) -> None:
-    """Cancelling the task that waits drops the connection at once: before the head, and between two deltas."""
+    """Cancelling the task drops the connection at once, before the head and between two deltas."""
     for steps in ([HANG], [head(), chunk(sse(*EVENTS[:2])), HANG]):
         upstream.requests.clear()
         task = asyncio.create_task(ask(provider, upstream, *steps))

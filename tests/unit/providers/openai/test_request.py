@@ -1,4 +1,4 @@
-"""A request as JSON of the OpenAI API."""
+"""Tests of encoding a request as JSON of the OpenAI API."""
 
 from types import MappingProxyType
 from typing import Any
@@ -54,12 +54,12 @@ def content(*parts: Block) -> Any:
 
 
 def test_what_is_not_set_is_not_sent() -> None:
-    """The smallest request holds the model and the messages, and nothing else."""
+    """The smallest request has only the model and the messages."""
     assert encoded(ChatRequest("m", HELLO, stream=False)) == {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
 
 
 def test_every_parameter() -> None:
-    """Every parameter is sent under the API's name, both limits of tokens under their own, and zeros and `false` too."""
+    """Every parameter is sent under the API's name: both token limits, zeros and `false` included."""
     sampling = Sampling(
         temperature=0.0,
         top_p=0.5,
@@ -114,7 +114,7 @@ def test_every_parameter() -> None:
 
 
 def test_stream_asks_for_usage() -> None:
-    """A stream asks for its usage where the host knows how, and keeps the other stream options of the caller."""
+    """A stream asks for usage if the host supports it, and keeps the caller's other stream options."""
     request = ChatRequest("m", HELLO, stream=True, extra={"stream_options": {"include_obfuscation": False, "include_usage": False}})
     assert encoded(request)["stream"] is True
     assert encoded(request)["stream_options"] == {"include_usage": True, "include_obfuscation": False}
@@ -122,7 +122,7 @@ def test_stream_asks_for_usage() -> None:
 
 
 def test_parts() -> None:
-    """Every kind of part has the API's form, and `extra` is merged into it."""
+    """Every kind of block has the API's form, with its `extra` fields merged in."""
     assert content() is None
     assert content(Text("")) == ""
     assert content(Text("a"), Text("b")) == [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
@@ -143,7 +143,7 @@ def test_parts() -> None:
     [("audio/wav", "wav"), ("audio/x-wav", "wav"), ("audio/mpeg", "mp3"), ("audio/mp3", "mp3"), ("AUDIO/FLAC;rate=8", "flac")],
 )
 def test_audio(media_type: str, name: str) -> None:
-    """A recording is sent as its bytes and the API's name of its format."""
+    """Audio is sent as base64 with the API's name of its format."""
     part = Audio(Media(url=f"data:{media_type};base64,QUJD"), extra={"x": 1})
     assert content(part) == [{"type": "input_audio", "input_audio": {"data": "QUJD", "format": name}, "x": 1}]
 
@@ -161,14 +161,14 @@ def test_audio(media_type: str, name: str) -> None:
     ],
 )
 def test_unsupported_parts(part: Block) -> None:
-    """What the API has no words for is refused here, and not sent in another form."""
+    """A block that the API has no form for raises `Unsupported`."""
     with pytest.raises(Unsupported, match="acme") as raised:
         content(part)
     assert raised.value.provider == "acme"
 
 
 def test_assistant_messages() -> None:
-    """Thoughts are sent back with the calls that they led to, as DeepSeek wants, and else not; calls and refusals as in replies."""
+    """Thoughts are sent back only beside tool calls, as DeepSeek needs. Calls and refusals have the form of replies."""
     call = ToolCall("c1", "f", '{"a": 1}', extra={"extra_content": 1})
     assert messages(
         Message(Role.ASSISTANT, (Thinking("hm"), Text("let me see"), call), name="bob", extra={"function_call": {}})
@@ -187,14 +187,14 @@ def test_assistant_messages() -> None:
     assert messages(Message(Role.ASSISTANT, (Thinking("hm"), Text("a")))) == [{"role": "assistant", "content": "a"}]
     assert messages(Message(Role.ASSISTANT, (call,)))[0]["content"] is None
     assert messages(Message(Role.ASSISTANT, (Refusal("no"),))) == [{"role": "assistant", "content": None, "refusal": "no"}]
-    said = (Text("a"), Refusal("no"))
-    assert messages(Message(Role.ASSISTANT, said)) == [{"role": "assistant", "content": "a", "refusal": "no"}]
+    blocks = (Text("a"), Refusal("no"))
+    assert messages(Message(Role.ASSISTANT, blocks)) == [{"role": "assistant", "content": "a", "refusal": "no"}]
     parts = [{"type": "text", "text": "a"}, {"type": "refusal", "refusal": "no"}]
-    assert messages(Message(Role.ASSISTANT, said, listed=True)) == [{"role": "assistant", "content": parts}]
+    assert messages(Message(Role.ASSISTANT, blocks, listed=True)) == [{"role": "assistant", "content": parts}]
 
 
 def test_tool_results() -> None:
-    """Each tool result is a message of its own, before what else its message holds."""
+    """Each tool result is a message of its own, before the rest of its message."""
     results = (ToolResult("c1", (Text("one"),)), ToolResult("c2", (Text("a"), Text("b"))), ToolResult("c3", ()))
     assert messages(Message(Role.TOOL, results, extra={"x": 1})) == [
         {"role": "tool", "tool_call_id": "c1", "content": "one", "x": 1},
@@ -208,7 +208,7 @@ def test_tool_results() -> None:
 
 
 def test_tools() -> None:
-    """Functions have the API's form with what is set; a provider's own tool, and its own choice, go as they are."""
+    """Functions have the API's form with the fields that are set. Native tools and tool choices are sent unchanged."""
     tools = (
         Tool("f"),
         Tool("g", "d", {"type": "object"}, strict=True, extra={"function": {"x": 1, "parameters": {"y": 2}}}),
@@ -234,7 +234,7 @@ def test_tools() -> None:
 
 
 def test_response_formats() -> None:
-    """Each form of reply has the API's form."""
+    """Each response format has the API's form."""
     for response_format, sent in (
         (JsonObjectFormat(), {"type": "json_object"}),
         (
@@ -251,7 +251,7 @@ def test_response_formats() -> None:
 
 
 def test_fields_of_the_domain_win_over_extra() -> None:
-    """`extra` adds fields and replaces none, and may be any mapping."""
+    """`extra` adds fields and replaces none; it may be any mapping."""
     request = ChatRequest(
         "m", HELLO, stream=True, extra=MappingProxyType({"model": "x", "stream": False, "a": MappingProxyType({})})
     )
@@ -260,7 +260,7 @@ def test_fields_of_the_domain_win_over_extra() -> None:
 
 
 def test_the_role_of_a_tool_in_2023() -> None:
-    """A user's message whose `extra` calls it a function's is sent as one; no other role can be replaced that way."""
+    """A user's message with the role `function` in `extra` is sent with that role. No other role can be replaced."""
     (sent,) = messages(Message(Role.USER, (Text("4"),), name="add", extra={"role": "function"}))
     assert sent == {"role": "function", "name": "add", "content": "4"}
     assert messages(Message(Role.USER, (Text("a"),), extra={"role": "system"}))[0]["role"] == "user"
@@ -268,7 +268,7 @@ def test_the_role_of_a_tool_in_2023() -> None:
 
 
 def test_what_cannot_be_sent_is_refused() -> None:
-    """Fields that are nested too deep for JSON, or that hold half a character, are the fault of the request."""
+    """Fields that are nested too deep, or that have half a surrogate pair, raise `InvalidRequest`."""
     deep: list[Any] = []
     for _ in range(100_000):
         deep = [deep]
@@ -278,7 +278,7 @@ def test_what_cannot_be_sent_is_refused() -> None:
 
 
 def test_a_tool_message_keeps_its_name() -> None:
-    """As LangChain sends it."""
+    """A tool message keeps its name, which LangChain sends."""
     result = ToolResult("c1", (Text("r"),))
     assert messages(Message(Role.TOOL, (result,), name="f")) == [
         {"role": "tool", "tool_call_id": "c1", "content": "r", "name": "f"}
@@ -286,19 +286,19 @@ def test_a_tool_message_keeps_its_name() -> None:
 
 
 def test_of_a_message_only_known_fields_are_sent_where_the_caller_speaks_another_api() -> None:
-    """What hosts know stays, and what a model said goes back as it came."""
+    """With `known_fields`, only fields of messages that hosts know are sent."""
     known = {"refusal": "No", "audio": {"id": "a"}, "function_call": {"name": "f"}, "reasoning_content": "Hm", "extra_content": {}}
     ours = {"id": "m1", "timestamp": 1, "weight": 0, "cache": None}
     call = ToolCall("c", "f", "{}", extra={"extra_content": {"signature": "s"}, "index": 0, "function": {"strict": True}})
     text = Text("Hi", extra={"cache_control": {"type": "ephemeral"}, "id": "t1"})
     picture = Image(Media(url="https://x/y.png"), extra={"image_url": {"id": 5}, "id": "i1"})
-    said = (
+    conversation = (
         Message(Role.USER, (Text("Hi"),), name="ann", extra=ours),
         Message(Role.USER, (text, picture, Opaque({"type": "odd", "id": "o1"}))),
         Message(Role.ASSISTANT, (call,), extra=known | ours),
         Message(Role.TOOL, (ToolResult("c", (Text("42", extra={"id": "t2"}),)),), extra=ours),
     )
-    user, parts, assistant, tool = encoded(ChatRequest("m", said, stream=False, known_fields=True))["messages"]
+    user, parts, assistant, tool = encoded(ChatRequest("m", conversation, stream=False, known_fields=True))["messages"]
     assert user == {"role": "user", "name": "ann", "content": "Hi"}
     assert parts["content"] == [
         {"type": "text", "text": "Hi", "cache_control": {"type": "ephemeral"}},
@@ -308,4 +308,4 @@ def test_of_a_message_only_known_fields_are_sent_where_the_caller_speaks_another
     calls = [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}, "extra_content": {"signature": "s"}}]
     assert assistant == {"role": "assistant", "content": None, "tool_calls": calls, **known}
     assert tool == {"role": "tool", "tool_call_id": "c", "content": "42"}
-    assert messages(*said)[0] == {"role": "user", "name": "ann", "content": "Hi", **ours}
+    assert messages(*conversation)[0] == {"role": "user", "name": "ann", "content": "Hi", **ours}

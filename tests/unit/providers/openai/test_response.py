@@ -1,4 +1,4 @@
-"""Answers of the OpenAI API, and of hosts that do it their own way, as events."""
+"""Tests of reading answers of the OpenAI API, and of hosts that differ from it, as events."""
 
 import base64
 import json
@@ -57,7 +57,7 @@ def reader(choices: int | None = None) -> ReplyReader:
 
 
 def fed(read: ReplyReader, data: bytes) -> list[Event]:
-    """The events of a read, its frames aside."""
+    """Return the events of one read, without those that only frame blocks."""
     return without_frames(read.feed(data))
 
 
@@ -66,7 +66,7 @@ def ended(read: ReplyReader) -> list[Event]:
 
 
 def streamed(*events: dict[str, Any] | str, choices: int | None = None) -> list[Event]:
-    """All events of a stream, its start and its frames aside."""
+    """Return all events of a stream, without its start and without those that only frame blocks."""
     read = reader(choices)
     found = read.feed(sse(*events))
     if read.failure is not None:
@@ -94,7 +94,7 @@ def reply(message: dict[str, Any], finish: str | None = "stop", **fields: Any) -
 
 
 def test_stream_in_batches() -> None:
-    """Each read gives the events that it completes; usage and ends come last, usage first."""
+    """Each read returns the events that it completes; usage and finish come last."""
     read = reader()
     assert fed(read, sse(delta(role="assistant", content=""), delta("Hel"))) == [STARTED, TextDelta(0, "Hel")]
     assert fed(read, sse(delta("lo"), delta(finish="stop"))) == [TextDelta(0, "lo")]
@@ -105,7 +105,7 @@ def test_stream_in_batches() -> None:
 
 @pytest.mark.parametrize("end", ["\n\n", "\r\n\r\n"])
 def test_cut_anywhere(end: str) -> None:
-    """Where the bytes are cut makes no difference to the events."""
+    """Cutting the bytes at any place does not change the events."""
     events = (delta("größe "), delta("🦀"), delta(finish="stop"), {**delta(), "choices": [], "usage": USAGE}, "[DONE]")
     stream = b": keep-alive" + end.encode() + sse(*events, end=end)
     for at in range(len(stream) + 1):
@@ -115,7 +115,7 @@ def test_cut_anywhere(end: str) -> None:
 
 
 def test_whole_reply() -> None:
-    """A whole reply is the same events in one batch."""
+    """A whole reply gives the same events in one batch."""
     assert whole(reply({"role": "assistant", "content": "Hello"}, usage=USAGE)) == [
         STARTED,
         TextDelta(0, "Hello"),
@@ -141,19 +141,19 @@ def test_whole_reply() -> None:
     ],
 )
 def test_finish_reasons(reason: str, meaning: FinishReason) -> None:
-    """Every reason has its meaning, and keeps the provider's word."""
+    """Every finish reason has its meaning, and keeps the provider's word."""
     assert streamed(delta("a", finish=reason))[-1] == Finished(0, meaning, reason)
 
 
 @pytest.mark.parametrize("reason", ["error", "insufficient_system_resource"])
 def test_finish_reasons_that_are_failures(reason: str) -> None:
-    """A choice that ended by a failure is not a reply."""
+    """A finish reason that means a failure raises `ProviderUnavailable`."""
     with pytest.raises(ProviderUnavailable):
         streamed(delta("a", finish=reason), "[DONE]")
 
 
 def test_no_done() -> None:
-    """Without [DONE], a reply that is finished is whole, also if the last blank line is missing."""
+    """Without [DONE], a finished reply is complete, even without its last blank line."""
     for stream in (sse(delta("a", finish="stop")), sse(delta("a", finish="stop"))[:-1], sse(delta("a", finish="stop"))[:-2]):
         read = reader()
         assert [*fed(read, stream), *ended(read)] == [STARTED, TextDelta(0, "a"), STOP]
@@ -161,14 +161,14 @@ def test_no_done() -> None:
 
 @pytest.mark.parametrize("tail", [(), ("[DONE]",)], ids=["eof", "done"])
 def test_not_finished_is_a_cut(tail: tuple[str, ...]) -> None:
-    """An end before every choice is finished raises, with and without [DONE]; so does one without any choice."""
+    """An end before every choice is finished, or without any choice, raises `ProviderProtocolError`."""
     for events in ((), (delta("a"),), ({**delta(), "choices": []},), (delta("a", finish="stop"), delta("b", index=1))):
         with pytest.raises(ProviderProtocolError):
             streamed(*events, *tail)
 
 
 def test_fewer_choices_than_asked_for_is_a_cut() -> None:
-    """All the choices that were asked for must finish; they are ended in order."""
+    """All requested choices must finish, and are finished in order."""
     both = (delta("a", index=1, finish="length"), delta("b", finish="stop"))
     assert streamed(*both, choices=2)[-2:] == [STOP, Finished(1, FinishReason.LENGTH, "length")]
     with pytest.raises(ProviderProtocolError):
@@ -180,7 +180,7 @@ def test_fewer_choices_than_asked_for_is_a_cut() -> None:
 
 
 def test_a_host_that_gives_fewer_choices_says_that_it_is_done() -> None:
-    """With [DONE], what came is the answer: the first choices, or one finish reason for all of them; as in a whole reply."""
+    """With [DONE], or in a whole reply, there may be fewer choices, or one finish reason for all."""
     assert streamed(delta("b", finish="stop"), "[DONE]", choices=2)[-1] == STOP
     both = [delta("a", finish="stop"), delta("b", index=1)]
     assert streamed(*both, "[DONE]", choices=2)[-2:] == [STOP, Finished(1, FinishReason.OTHER, "")]
@@ -203,7 +203,7 @@ def test_a_host_that_gives_fewer_choices_says_that_it_is_done() -> None:
 
 
 def test_cut_inside_an_event() -> None:
-    """Every cut before the end of the finishing event raises: none looks like a short answer."""
+    """A cut anywhere before the end of the finishing event raises `ProviderProtocolError`."""
     stream = sse(delta("a"), delta("b", finish="stop"))
     for at in range(len(stream) - len('"}]}\n\n')):
         read = reader()
@@ -223,7 +223,7 @@ def test_finish_before_content() -> None:
 
 
 def test_after_done() -> None:
-    """Of what comes after [DONE] only the usage is looked at, in the same read and in the next."""
+    """After [DONE] only usage is read, in the same read and in the next."""
     assert streamed(delta("a", finish="stop"), "[DONE]", delta("b"), "nonsense") == [TextDelta(0, "a"), STOP]
     rest = sse(delta("b"), '{"usage"', '{"usage": 1}', {**delta("c"), "usage": USAGE}, "nonsense")
     stream = sse(delta("a", finish="stop"), "[DONE]")
@@ -238,7 +238,7 @@ def test_after_done() -> None:
 
 
 def test_bad_json_on_the_way() -> None:
-    """What came before bad JSON in the same read is given; then it raises."""
+    """Events before invalid JSON in the same read are returned; then the reader has failed."""
     read = reader()
     assert fed(read, sse(delta("a"), "{bad")) == [STARTED, TextDelta(0, "a")]
     assert isinstance(read.failure, ProviderProtocolError)
@@ -296,7 +296,7 @@ def test_bad_json_on_the_way() -> None:
     ],
 )
 def test_json_of_another_shape(chunk: Any) -> None:
-    """JSON that is not of the protocol raises, and nothing else does."""
+    """JSON that does not follow the protocol raises `ProviderProtocolError` and no other exception."""
     with pytest.raises(ProviderProtocolError):
         streamed(chunk, delta("a", finish="stop"))
     with pytest.raises(ProviderProtocolError):
@@ -322,7 +322,7 @@ def test_json_of_another_shape(chunk: Any) -> None:
     ],
 )
 def test_logprobs_of_another_shape(logprobs: Any) -> None:
-    """Log probabilities that are not of the documented shape raise."""
+    """Log probabilities that do not have the documented form raise `ProviderProtocolError`."""
     chunk = delta("a", finish="stop")
     chunk["choices"][0]["logprobs"] = logprobs
     with pytest.raises(ProviderProtocolError):
@@ -331,7 +331,7 @@ def test_logprobs_of_another_shape(logprobs: Any) -> None:
 
 @pytest.mark.parametrize("created", [1e300, 2**63, -5, True, "yesterday", [1], {}, None, 0, 1_700_000_000_000])
 def test_a_time_that_makes_no_sense(created: Any) -> None:
-    """A reply whose time is none, or out of range, is of the present."""
+    """A missing or impossible time is replaced by the present."""
     (started, *_) = reader().feed(sse({**delta("a"), "created": created}))
     assert isinstance(started, Started)
     assert abs(started.created - time.time()) < 10
@@ -344,14 +344,14 @@ def test_a_time_that_makes_no_sense(created: Any) -> None:
 
 @pytest.mark.parametrize("count", [1e300, 2**63, -5, True, "5", [1]])
 def test_counts_that_make_no_sense(count: Any) -> None:
-    """A count of tokens that is none, or out of range, is none; what is nested too deep is left out."""
+    """An impossible token count is 0, and fields that are nested too deep are dropped."""
     usage = {"prompt_tokens": count, "completion_tokens": 2, "completion_tokens_details": {"reasoning_tokens": count, "x": DEEP}}
     assert streamed({**delta("a", finish="stop"), "usage": usage})[1] == Usage(0, 2, 2)
 
 
 @pytest.mark.parametrize("usage", [7, "x", [1], {"prompt_tokens": "x", "prompt_tokens_details": 7, "completion_tokens": None}])
 def test_usage_of_another_shape(usage: Any) -> None:
-    """Usage that makes no sense does not cost the reply."""
+    """Malformed usage does not make the reply fail."""
     assert streamed({**delta("a", finish="stop"), "usage": usage})[0] == TextDelta(0, "a")
 
 
@@ -369,7 +369,10 @@ ERRORS: list[tuple[dict[str, Any], type[ProviderError]]] = [
 
 @pytest.mark.parametrize(("payload", "kind"), ERRORS)
 def test_errors_inside_a_good_answer(payload: dict[str, Any], kind: type[ProviderError]) -> None:
-    """An error inside a good answer is that error: as the whole, as the first event, and later; its words are kept for the log."""
+    """An error object in a 200 becomes that error: as the whole answer, as the first event and later.
+
+    Its body is kept for the log.
+    """
     with pytest.raises(kind):
         whole(payload)
     with pytest.raises(kind):
@@ -385,7 +388,7 @@ def test_errors_inside_a_good_answer(payload: dict[str, Any], kind: type[Provide
 
 
 def test_error_in_a_list() -> None:
-    """Google's hosts write one so: as a whole answer, and as an event."""
+    """An error in a list, as Google's hosts send it, is read as an error."""
     error = b'[{"error": {"code": 400, "message": "m"}}]'
     with pytest.raises(ProviderRejected):
         reader().read_object(error)
@@ -394,7 +397,7 @@ def test_error_in_a_list() -> None:
 
 
 def test_error_in_a_choice() -> None:
-    """Its own words are kept, and not those of the chunk around it."""
+    """Of an error in a choice, only the error is kept for the log and not the chunk around it."""
     for choice in ({"error": {"code": 400, "message": "m"}}, {"delta": {"error": {"code": 400, "message": "m"}}}):
         read = reader()
         with pytest.raises(ProviderRejected):
@@ -403,19 +406,19 @@ def test_error_in_a_choice() -> None:
 
 
 def test_error_before_anything_was_said() -> None:
-    """An error right behind an empty first chunk is raised in the place of a start."""
+    """An error right after an empty first chunk is raised before the start of the reply."""
     with pytest.raises(ProviderRateLimited):
         reader().feed(sse(delta(role="assistant", content=""), {"error": {"code": 429}}))
 
 
 def test_named_error_event() -> None:
-    """An event that is called error is one, whatever its payload looks like."""
+    """An event named `error` is an error, whatever its data."""
     with pytest.raises(ProviderRateLimited):
         reader().feed(b'event: error\ndata: {"code": 429, "message": "m"}\n\n')
 
 
 def test_start_without_id() -> None:
-    """A host that gives no id, time or model gets ours, the present, and what was asked for."""
+    """A reply without id, time or model gets a new id, the present and the requested model."""
     (started, *_) = reader().feed(sse({"choices": [{"delta": {"content": "a"}}]}))
     assert isinstance(started, Started)
     assert started.id.startswith("chatcmpl-")
@@ -424,7 +427,7 @@ def test_start_without_id() -> None:
 
 
 def test_azure_begins_with_a_chunk_without_id() -> None:
-    """A first chunk without id and choices is waited behind; what it tells is not lost."""
+    """A first chunk without id and choices does not start the reply; its fields are kept for the start."""
     read = reader()
     first = {"id": "", "object": "", "created": 0, "model": "", "choices": [], "prompt_filter_results": [{"prompt_index": 0}]}
     assert fed(read, sse(first)) == []
@@ -440,7 +443,7 @@ def test_azure_begins_with_a_chunk_without_id() -> None:
 
 
 def test_kinds_of_delta() -> None:
-    """Thoughts, refusals, sound and unknown fields have events of their own, in a stream and in a whole reply."""
+    """Thoughts, refusals, sound, function calls and unknown fields have their events, in a stream and in a whole reply."""
     for name, field in (("reasoning_content", ""), ("reasoning", "reasoning")):
         read = reader()
         assert read.feed(sse(delta(**{name: "hm"})))[1:] == [BlockStarted(0, 0, Thinking("", field)), ThinkingDelta(0, "hm")]
@@ -483,7 +486,7 @@ def test_kinds_of_delta() -> None:
 
 
 def test_content_in_parts() -> None:
-    """Content in parts is texts, thoughts, and what else there may be."""
+    """Content in parts becomes texts, thoughts and opaque blocks."""
     parts = [
         {"type": "thinking", "thinking": [{"type": "text", "text": "h"}, {"type": "text", "text": "m"}]},
         {"type": "text", "text": "a"},
@@ -497,7 +500,7 @@ def test_content_in_parts() -> None:
 
 
 def test_logprobs() -> None:
-    """Log probabilities stand with their text, even without one; those of a refusal are handed on as fields of the choice."""
+    """Log probabilities come with their text, even an empty one. Those of a refusal become unknown fields of the choice."""
     token = {"token": "a", "logprob": -0.1, "bytes": [97], "top_logprobs": []}
     chunk = delta("a")
     chunk["choices"][0]["logprobs"] = {"content": [token], "refusal": None}
@@ -511,7 +514,7 @@ def test_logprobs() -> None:
 
 
 def test_usage_in_full() -> None:
-    """Every count has its place; what has none is handed on."""
+    """Every known token count has its field; other counts are kept in `extra`."""
     usage = {
         **USAGE,
         "prompt_tokens_details": {"cached_tokens": 1, "audio_tokens": 2, "cache_write_tokens": 6, "text_tokens": 9},
@@ -537,7 +540,7 @@ def test_usage_in_full() -> None:
 
 
 def test_thoughts_that_are_counted_beside_the_completion() -> None:
-    """As xAI's chat API does: where only all three make the total, the reply is both of them; and a zero that is told is kept."""
+    """Reasoning tokens that the total counts besides the completion, as at xAI, are added to the output. A count of 0 stays 0."""
     beside = {"completion_tokens_details": {"reasoning_tokens": 340}, "prompt_tokens_details": {"cache_write_tokens": 0}}
     for completion, total, expected in ((2, 354, 342), (342, 354, 342), (342, 0, 342)):
         usage = {"prompt_tokens": 12, "completion_tokens": completion, "total_tokens": total, **beside}
@@ -546,8 +549,11 @@ def test_thoughts_that_are_counted_beside_the_completion() -> None:
         assert whole(reply({"content": "a"}, usage=usage))[2] == found
 
 
-def test_fields_of_the_reply_keep_their_order_and_are_told_as_often_as_they_come() -> None:
-    """New and changed ones at once; that one comes again is told when it begins and when it ends."""
+def test_unknown_fields_of_the_reply_keep_their_order_and_repetitions() -> None:
+    """Unknown fields of the reply keep their order.
+
+    New and changed ones are sent at once, and repeated ones are marked as repeated.
+    """
     names = [f"x_{number}" for number in (7, 3, 9, 1, 8)]
     first = {**delta("a"), **{name: [name] for name in names}}
     events = fed(
@@ -577,7 +583,7 @@ def test_fields_of_the_reply_keep_their_order_and_are_told_as_often_as_they_come
 
 
 def test_places_of_usage() -> None:
-    """Usage is found wherever hosts put it; the last one counts, null is none, and a missing sum is made."""
+    """Usage is found wherever hosts put it. The last one counts, null is ignored, and a missing total is computed."""
     finish = delta("a", finish="stop")
     with_choice = delta("a", finish="stop")
     with_choice["choices"][0]["usage"] = USAGE
@@ -597,7 +603,7 @@ def test_places_of_usage() -> None:
 
 
 def test_groq_keeps_its_request_id() -> None:
-    """Groq's own object is handed on, its usage aside."""
+    """The field `x_groq` is passed on without its usage."""
     (started, *_) = reader().feed(sse({**delta("a"), "x_groq": {"id": "r", "usage": USAGE}}))
     assert isinstance(started, Started)
     assert started.fields == {"x_groq": {"id": "r"}}
@@ -605,14 +611,14 @@ def test_groq_keeps_its_request_id() -> None:
 
 @pytest.mark.parametrize("number", [{}, {"index": 0}, {"index": None}])
 def test_whole_reply_whose_choices_are_not_numbered(number: dict[str, Any]) -> None:
-    """Their order tells them apart."""
+    """Choices without a usable index are numbered in their order."""
     choices = [{**number, "message": {"content": text}, "finish_reason": "stop"} for text in "ab"]
     ends = [STOP, Finished(1, FinishReason.STOP, "stop")]
     assert whole(reply({}, choices=choices))[1:] == [TextDelta(0, "a"), TextDelta(1, "b"), *ends]
 
 
 def test_whole_reply_without_its_end() -> None:
-    """A whole reply with no choice raises; one that tells no reason has none, as nothing of the object is missing."""
+    """A whole reply without choices raises. One without a finish reason is complete, with the reason OTHER."""
     for nothing in (None, ""):
         assert whole(reply({"content": "a"}, nothing))[1:] == [TextDelta(0, "a"), Finished(0, FinishReason.OTHER, "")]
     for body in (reply({"content": "a"}, choices=[]), {"id": "x"}, {"detail": "x"}, None):
@@ -621,21 +627,21 @@ def test_whole_reply_without_its_end() -> None:
 
 
 def test_message_and_delta_side_by_side() -> None:
-    """Where a choice has both, a stream reads the delta and a whole reply the message."""
+    """If a choice has both, a stream reads the delta and a whole reply the message."""
     choice = {"index": 0, "message": {"content": "all"}, "delta": {"content": ""}, "finish_reason": "stop"}
     assert whole(reply({}, choices=[choice]))[1] == TextDelta(0, "all")
     assert streamed({**delta(), "choices": [{**choice, "delta": {"content": "b"}}]})[0] == TextDelta(0, "b")
 
 
 def test_event_that_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An event without end raises instead of filling the memory."""
+    """An event over the size limit raises instead of filling the memory."""
     monkeypatch.setattr("antiphon.providers.openai.response.MAX_MESSAGE_BYTES", 1000)
     with pytest.raises(ProviderProtocolError, match="too large"):
         reader().feed(b"data: " + b"x" * 1001)
 
 
 def test_sound_that_is_cut_anywhere() -> None:
-    """Base64 may be cut at any place between two deltas: each event has whole groups of it, and nothing is lost."""
+    """Base64 of sound may be cut anywhere between deltas; each event has complete groups, and nothing is lost."""
     data = base64.b64encode(bytes(range(20))).decode()
     for at in range(len(data) + 1):
         events = streamed(delta(audio={"id": "a", "data": data[:at]}), delta(audio={"data": data[at:]}), delta(finish="stop"))
@@ -651,7 +657,7 @@ def test_sound_that_is_cut_anywhere() -> None:
 
 
 def test_the_older_completions_api() -> None:
-    """A choice with a text and no message says that text; one with neither is no reply."""
+    """A choice with `text` and no message is read as that text; one with neither raises."""
     choice = {"index": 0, "text": "Hello", "finish_reason": "stop"}
     expected = [TextDelta(0, "Hello"), STOP]
     assert whole(reply({}, choices=[choice]))[1:] == expected
@@ -662,15 +668,15 @@ def test_the_older_completions_api() -> None:
 
 
 def test_a_call_begins_at_once_only_where_its_tool_was_offered() -> None:
-    """Nobody can tell whether the name of another one is whole."""
+    """A call begins at once only if its tool was offered; any other name might not be complete yet."""
     custom = NativeTool({"type": "custom", "custom": {"name": "run"}})
     tools = (Tool("f"), custom, NativeTool({"type": "web_search"}), NativeTool({"custom": {"name": 5}}))
     for name, begins in (("f", True), ("run", True), ("g", False)):
-        asked = ReplyReader(ChatRequest("m", (), stream=True, tools=tools), "p")
+        read = ReplyReader(ChatRequest("m", (), stream=True, tools=tools), "p")
         call = {"index": 0, "id": "c", "type": "function", "function": {"name": name, "arguments": "{"}}
-        events = asked.feed(sse(delta(tool_calls=[call])))
+        events = read.feed(sse(delta(tool_calls=[call])))
         assert any(isinstance(event, InputDelta) for event in events) is begins
         rest = sse(delta(tool_calls=[{"index": 0, "function": {"arguments": "}"}}]), delta(finish="tool_calls"))
-        events += [*asked.feed(rest), *asked.end()]
+        events += [*read.feed(rest), *read.end()]
         check(events)
         assert "".join(event.text for event in events if isinstance(event, InputDelta)) == "{}"

@@ -1,4 +1,4 @@
-"""The errors of the analytics dialect."""
+"""Tests of the errors of the analytics dialect."""
 
 import json
 
@@ -35,7 +35,7 @@ from antiphon.rest.analytics.errors import refusal, render_error
     ],
 )
 def test_errors_have_the_documented_shape(error: AntiphonError, status: int, word: str) -> None:
-    """Three fields."""
+    """An error has the fields `error`, `message` and `code`."""
     found, headers, data = render_error(error)
     assert found == status
     assert json.loads(data) == {"error": word, "message": error.message, "code": status}
@@ -43,14 +43,14 @@ def test_errors_have_the_documented_shape(error: AntiphonError, status: int, wor
 
 
 def test_a_rate_limit_tells_when_to_try_again_in_body_and_header() -> None:
-    """In whole seconds, rounded up."""
+    """A rate limit has the time to wait in body and header, in whole seconds, rounded up."""
     status, headers, data = render_error(ProviderRateLimited("x", provider="p", retry_after=2.5))
     assert (status, headers["retry-after"]) == (429, "3")
     assert json.loads(data) == {"error": "Too Many Requests", "message": "x", "code": 429, "retryAfter": 3}
 
 
 def test_a_400_always_has_details() -> None:
-    """Also one that no single field is to blame for, one that a guard blocks, and one that is no JSON."""
+    """A 400 always has `details`, also if no single field is wrong, a guard blocks, or the body is not JSON."""
     blocked = json.loads(render_error(ContentBlocked("pii"))[2])
     assert (blocked["code"], blocked["details"]) == (400, [])
     assert json.loads(render_error(Unsupported("No video.", "p"))[2]) == {
@@ -63,7 +63,7 @@ def test_a_400_always_has_details() -> None:
     assert json.loads(render_error(broken)[2])["details"] == [{"field": "body", "message": "JSON decode error"}]
 
 
-def test_what_envoy_refuses_has_the_documented_shape() -> None:
-    """The status in words that no version of Python changes; a 400 has details here as well."""
+def test_envoys_own_errors_have_the_documented_shape() -> None:
+    """Envoy's own errors have the same form, with fixed names of statuses."""
     assert refusal(413, "No.") == {"error": "Payload Too Large", "message": "No.", "code": 413}
     assert refusal(400, "No.") == {"error": "Bad Request", "message": "No.", "code": 400, "details": []}

@@ -1,4 +1,4 @@
-"""The analytics dialect, without a socket."""
+"""Tests of the analytics dialect, called without a socket."""
 
 import json
 from typing import Any
@@ -29,10 +29,10 @@ CONTEXT = domain.Message(domain.Role.SYSTEM, (domain.Text("Acme sells hats."),))
 
 
 async def called(
-    provider: ScriptedProvider, body: dict[str, Any], said: list[httpbody_pb2.HttpBody] | None = None, caller: Principal = ADMIN
+    provider: ScriptedProvider, body: dict[str, Any], written: list[httpbody_pb2.HttpBody] | None = None, caller: Principal = ADMIN
 ) -> list[httpbody_pb2.HttpBody]:
-    """What the servicer writes for a body; `said` has it even if it raises."""
-    said = [] if said is None else said
+    """Return what the servicer writes for a body. `written` collects it, even if the call raises."""
+    written = [] if written is None else written
     chat = ChatService(Router([(provider, ["one", "two"])]), Recorder(NO_STORE), NO_PRICES, timeout=60)
     servicer = analytics.AnalyticsServicer(chat, Contexts({"acme": ClientConfig(context="Acme sells hats.")}, {}))
     data = {"messages": [{"role": "user", "content": "Hello"}]} | body
@@ -40,12 +40,12 @@ async def called(
     as_caller(caller)
     context: Any = Context()
     async for piece in servicer.CreateAnalyticsChat(request, context):
-        said.append(piece)
-    return said
+        written.append(piece)
+    return written
 
 
 async def test_the_documented_answer() -> None:
-    """Nothing more, and nothing less; a default model where the body names none."""
+    """The answer has exactly the documented fields. Without a model in the body the default is used."""
     provider = ScriptedProvider()
     (piece,) = await called(provider, {})
     assert piece.content_type == "application/json"
@@ -61,7 +61,7 @@ async def test_the_documented_answer() -> None:
 
 
 async def test_tokens_that_were_estimated_are_marked() -> None:
-    """Where the provider did not tell them."""
+    """Estimated usage is marked as `estimated`."""
     (piece,) = await called(ScriptedProvider([START, domain.TextDelta(0, "Hello")], [STOP]), {})
     usage = json.loads(piece.data)["data"]["usage"]
     assert usage.pop("estimated") is True
@@ -69,7 +69,7 @@ async def test_tokens_that_were_estimated_are_marked() -> None:
 
 
 async def test_a_stream_is_chunks_and_done() -> None:
-    """As in the OpenAI dialect."""
+    """A stream has the chunks of the OpenAI dialect and ends with [DONE]."""
     pieces = await called(ScriptedProvider(), {"stream": True})
     assert [piece.content_type for piece in pieces] == ["text/event-stream", "", "", ""]
     events = b"".join(piece.data for piece in pieces).decode().removesuffix("\n\n").split("\n\n")
@@ -82,15 +82,15 @@ async def test_a_stream_is_chunks_and_done() -> None:
     ("client", "expected"), [("acme", (CONTEXT, HELLO)), ("other", (HELLO,)), ("", (HELLO,)), (None, (HELLO,))]
 )
 async def test_a_clients_context_stands_before_the_conversation(client: str | None, expected: tuple[domain.Message, ...]) -> None:
-    """A client without one is as good as none."""
+    """A client's context comes before the messages. An unknown client has none."""
     provider = ScriptedProvider()
     await called(provider, {"client_id": client})
     assert provider.requests[0].messages == expected
     assert provider.requests[0].trusted == len(expected) - 1, "the operator's words are not guarded, and the caller's are"
 
 
-async def test_what_is_documented_elsewhere_counts_and_what_is_unknown_does_not() -> None:
-    """Sampling and tools reach the provider; one reply only; other fields are accepted and dropped."""
+async def test_openai_parameters_are_used_and_unknown_ones_dropped() -> None:
+    """Sampling and tools reach the provider, `n` is ignored, and unknown fields are dropped."""
     provider = ScriptedProvider()
     tool = {"type": "function", "function": {"name": "f"}}
     await called(provider, {"model": "two", "temperature": 0, "max_tokens": 9, "n": 3, "tools": [tool], "wishes": "many"})
@@ -107,7 +107,7 @@ async def test_what_is_documented_elsewhere_counts_and_what_is_unknown_does_not(
 
 
 async def test_a_tool_call_stands_beside_the_content() -> None:
-    """It would be lost otherwise."""
+    """Tool calls are in the message, with null as the content."""
     finished = domain.Finished(0, domain.FinishReason.TOOL_CALLS, "tool_calls")
     (piece,) = await called(
         ScriptedProvider(
@@ -122,8 +122,8 @@ async def test_a_tool_call_stands_beside_the_content() -> None:
     }
 
 
-async def test_what_came_in_one_delta_is_one_chunk() -> None:
-    """With what is content here as well: a refusal, and what is said in sound, alone or with others."""
+async def test_a_delta_group_is_one_chunk() -> None:
+    """A group of deltas becomes one chunk, in which refusals and transcripts are content too."""
     group: domain.Batch = [
         domain.DeltaGroup(0, 6),
         domain.BlockStarted(0, 0, domain.Audio(domain.Media(), "a")),
@@ -146,7 +146,7 @@ async def test_what_came_in_one_delta_is_one_chunk() -> None:
 
 
 async def test_the_one_function_of_2023_stands_beside_the_content() -> None:
-    """As in a stream."""
+    """A function call of 2023 is in the message as `function_call`."""
     call = {"name": "f", "arguments": "{}"}
     finished = domain.Finished(0, domain.FinishReason.TOOL_CALLS, "function_call")
     begun = domain.BlockStarted(0, 0, domain.ToolCall("", "f", "", "function_call"))
@@ -167,8 +167,8 @@ async def test_the_one_function_of_2023_stands_beside_the_content() -> None:
         ({"stream": 1, "seed": "7", "logprobs": 0}, ["stream", "seed", "logprobs"]),
     ],
 )
-async def test_every_field_at_fault_is_told(body: dict[str, Any], fields: list[str]) -> None:
-    """With its path; no provider is asked."""
+async def test_every_wrong_field_is_reported(body: dict[str, Any], fields: list[str]) -> None:
+    """Every wrong field is listed by its path, and the provider is not asked."""
     provider = ScriptedProvider()
     with pytest.raises(InvalidRequest) as caught:
         await called(provider, body)
@@ -180,8 +180,8 @@ async def test_every_field_at_fault_is_told(body: dict[str, Any], fields: list[s
 
 
 @pytest.mark.parametrize("client", [None, "acme"])
-async def test_a_message_at_fault_is_told_by_its_place_in_the_body(client: str | None) -> None:
-    """Also where a client's context stands before it."""
+async def test_a_wrong_message_is_reported_by_its_index(client: str | None) -> None:
+    """A wrong message is named by its index in the body, with or without a client's context before it."""
     messages = [{"role": "user", "content": "x"}, {"role": "user", "content": "a\0"}]
     with pytest.raises(InvalidRequest) as caught:
         await called(ScriptedProvider(), {"client_id": client, "messages": messages})
@@ -189,24 +189,24 @@ async def test_a_message_at_fault_is_told_by_its_place_in_the_body(client: str |
 
 
 async def test_a_late_failure_is_an_event_and_no_done() -> None:
-    """In the shape of every error here."""
-    said: list[httpbody_pb2.HttpBody] = []
+    """A failure during a stream is an event with the error, without [DONE]."""
+    written: list[httpbody_pb2.HttpBody] = []
     provider = ScriptedProvider([START, domain.TextDelta(0, "Hel")], ProviderProtocolError("Cut.", provider="scripted"))
     with pytest.raises(ProviderProtocolError):
-        await called(provider, {"stream": True}, said)
-    assert said[-1].data == b'data: {"error":"Error","message":"Cut.","code":502}\n\n'
+        await called(provider, {"stream": True}, written)
+    assert written[-1].data == b'data: {"error":"Error","message":"Cut.","code":502}\n\n'
 
 
 async def test_a_failure_before_the_first_byte_is_a_status() -> None:
-    """Nothing is written that would be a 200."""
-    said: list[httpbody_pb2.HttpBody] = []
+    """A failure before the first byte is raised, so that it can become a status."""
+    written: list[httpbody_pb2.HttpBody] = []
     with pytest.raises(ProviderUnavailable):
-        await called(ScriptedProvider(ProviderUnavailable("x", provider="scripted")), {"stream": True}, said)
-    assert said == []
+        await called(ScriptedProvider(ProviderUnavailable("x", provider="scripted")), {"stream": True}, written)
+    assert written == []
 
 
 async def test_a_refusal_is_the_content() -> None:
-    """And stands beside it, in a whole reply and in a stream: neither is an empty answer."""
+    """A refusal is both the content and the field `refusal`, whole and streamed."""
     batches = [START, domain.RefusalDelta(0, "I can")], [domain.RefusalDelta(0, "not.")], [USAGE, STOP]
     (piece,) = await called(ScriptedProvider(*batches), {})
     expected = {"role": "assistant", "content": "I cannot.", "refusal": "I cannot."}
@@ -214,8 +214,8 @@ async def test_a_refusal_is_the_content() -> None:
     assert await streamed(ScriptedProvider(*batches)) == expected
 
 
-async def test_sound_alone_is_shown_by_what_is_said_in_it() -> None:
-    """The sound stands beside it; where there is text too, that is the content."""
+async def test_the_content_of_sound_alone_is_its_transcript() -> None:
+    """The content of sound alone is its transcript; if there is text, that is the content."""
     begun = domain.BlockStarted(1, 0, domain.Audio(domain.Media(), "a"))
     sound = domain.MediaDelta(1, "AAAA", "Good day.", expires=7)
     batches = [START, begun, sound], [USAGE, STOP]
@@ -230,7 +230,7 @@ async def test_sound_alone_is_shown_by_what_is_said_in_it() -> None:
 
 
 async def streamed(provider: ScriptedProvider) -> dict[str, Any]:
-    """The message that the texts of a stream's deltas add up to."""
+    """Return the message that the text deltas of a stream add up to."""
     pieces = await called(provider, {"stream": True})
     events = b"".join(piece.data for piece in pieces).decode().removesuffix("data: [DONE]\n\n").strip().split("\n\n")
     message: dict[str, Any] = {}
@@ -242,6 +242,6 @@ async def streamed(provider: ScriptedProvider) -> dict[str, Any]:
 
 
 async def test_a_reply_without_text_is_an_empty_one() -> None:
-    """Never null, where there is no tool call."""
+    """A reply without text has an empty content and not null."""
     (piece,) = await called(ScriptedProvider([START, USAGE, STOP]), {})
     assert json.loads(piece.data)["data"]["message"] == {"role": "assistant", "content": ""}

@@ -1,4 +1,4 @@
-"""The errors of the assistant dialect."""
+"""Tests of the errors of the assistant dialect."""
 
 import json
 from typing import Any
@@ -32,12 +32,12 @@ from antiphon.rest.assistant.errors import refusal, render_error
     ],
 )
 def test_errors_are_a_message(error: Any, status: int, message: str) -> None:
-    """And the status; the fields at fault are in it."""
+    """An error is a status and a `message`, which names the wrong fields."""
     found, headers, body = render_error(error)
     assert (found, json.loads(body)) == (status, {"message": message})
     assert ("retry-after" in headers) == (status in (429, 503))
 
 
-def test_what_envoy_refuses_is_a_message() -> None:
-    """As the server's own errors are."""
+def test_envoys_own_errors_are_messages() -> None:
+    """Envoy's own errors have the same form."""
     assert refusal(413, "No.") == {"message": "No."}

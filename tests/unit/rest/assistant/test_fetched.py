@@ -1,4 +1,4 @@
-"""A whole chat as JSON, in pieces."""
+"""Tests of writing a whole chat as JSON in pieces."""
 
 import json
 from typing import Any
@@ -13,7 +13,7 @@ from tests.unit.memory_store import MemoryStore
 
 
 class Watched(MemoryStore):
-    """Takes note of how much is read at once."""
+    """A store that records how many messages are read at once."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ def user(text: str) -> Message:
 
 
 async def test_a_large_chat_is_read_and_written_in_pieces() -> None:
-    """None of which has much more than a message; together they are one object."""
+    """A large chat is read and written in pieces of little more than a message, which together are one JSON object."""
     store = Watched()
     made = await store.create("ann", title="t", source="", pinned=False, messages=[user(f"{at}" * 1_500_000) for at in range(7)])
     pieces = [piece async for piece in fetch(store, "ann", made.id, "")]
@@ -42,7 +42,7 @@ async def test_a_large_chat_is_read_and_written_in_pieces() -> None:
 
 
 async def test_a_small_chat_is_one_piece() -> None:
-    """An empty one as well; a reply of which nothing came is not there."""
+    """A small or empty chat is one piece. A reply without output is left out."""
     store = MemoryStore()
     made = await store.create("ann", title="t", source="", pinned=False, messages=[])
     (piece,) = [piece async for piece in fetch(store, "ann", made.id, "")]
@@ -54,8 +54,8 @@ async def test_a_small_chat_is_one_piece() -> None:
     assert [message["content"] for message in json.loads(piece)["messages"]] == ["a", "b"]
 
 
-async def test_a_chat_that_is_deleted_while_it_is_read_is_no_whole_object() -> None:
-    """Nor does it look like one: what had come is no JSON."""
+async def test_a_chat_that_is_deleted_while_it_is_read_gives_invalid_json() -> None:
+    """If the chat is deleted while it is written, the call raises, and the pieces so far are not valid JSON."""
     store = MemoryStore()
     made = await store.create("ann", title="t", source="", pinned=False, messages=[user("x" * 3_000_000)] * 3)
     pieces = []

@@ -1,4 +1,4 @@
-"""The assistant dialect, called without a socket, on a store in memory."""
+"""Tests of the assistant dialect, called without a socket, with a store in memory."""
 
 import json
 from typing import Any
@@ -33,14 +33,14 @@ MAYA = domain.Message(domain.Role.SYSTEM, (domain.Text(assistant.MAYA.system),))
 
 
 class Context:
-    """What a servicer needs of a call."""
+    """The part of a gRPC context that the servicer uses."""
 
     def time_remaining(self) -> None:
         return None
 
 
 class Dialect:
-    """A servicer, what it asks, and what it keeps."""
+    """A servicer with its provider and store."""
 
     def __init__(self, *batches: domain.Batch | Exception | None, guards: Guards | None = None, **personas: PersonaConfig) -> None:
         self.provider = ScriptedProvider(*batches)
@@ -51,7 +51,7 @@ class Dialect:
         self.content_type = ""
 
     async def call(self, method: str, request: Any) -> Any:
-        """The JSON of an answer, or the text of a stream."""
+        """Call a method. Return its JSON, or the text of a stream."""
         call = as_caller(Principal("me", owner="me"))
         pieces = [piece async for piece in getattr(self.servicer, method)(request, Context())]
         self.status = call.headers.get("x-http-status", "200")
@@ -68,8 +68,8 @@ def sent(**body: Any) -> httpbody_pb2.HttpBody:
     return httpbody_pb2.HttpBody(data=json.dumps(body).encode())
 
 
-async def test_of_what_comes_before_a_chat_only_the_personas_words_are_trusted() -> None:
-    """Context that the caller sends is guarded and not kept; the persona's words go as they are, kept or not."""
+async def test_context_is_guarded_and_the_personas_prompt_is_not() -> None:
+    """Context from the caller is guarded and not stored. The persona's system prompt is sent unchanged."""
     guards = build_guards([GuardConfig(name="words", kind="blocklist", patterns=["bad"], action="mask", replacement="#")])  # type: ignore[call-arg]
     dialect = Dialect(guards=guards, stern=PersonaConfig(system="Be bad"))
     made = await dialect.generate(persona="stern", fastContext=["It is bad", {"bad": 1}])
@@ -79,13 +79,13 @@ async def test_of_what_comes_before_a_chat_only_the_personas_words_are_trusted()
         domain.Message(domain.Role.USER, (domain.Text("Hi"),)),
     )
     context = domain.Message(domain.Role.SYSTEM, (domain.Text('Context for this chat:\n\nIt is #\n\n{"#":1}'),))
-    assert [asked.messages for asked in dialect.provider.requests] == [(system, context, user), (system, user)]
+    assert [request.messages for request in dialect.provider.requests] == [(system, context, user), (system, user)]
     kept = (await dialect.store.messages("me", made["chatId"])).messages
     assert [stored.message.role for stored in kept] == [domain.Role.USER, domain.Role.ASSISTANT]
 
 
 async def test_tokens_that_were_estimated_are_marked() -> None:
-    """Whole and streamed, where the provider did not tell them."""
+    """Estimated usage is marked as `estimated`, whole and streamed."""
     dialect = Dialect([START, domain.TextDelta(0, "Hello")], [STOP])
     assert (await dialect.generate())["metadata"]["usage"]["estimated"] is True
     events = (await dialect.generate(stream=True)).strip().split("\n\n")
@@ -93,7 +93,7 @@ async def test_tokens_that_were_estimated_are_marked() -> None:
 
 
 async def test_fields_of_a_message_are_kept_but_for_those_that_a_fetch_added() -> None:
-    """Also unknown ones, which the provider is not sent."""
+    """Fields of a message are stored, unknown ones too, but not those that a fetch has added. Hosts do not get unknown ones."""
     dialect = Dialect()
     before = {"role": "assistant", "content": None, "refusal": "No", "audio": {"id": "a"}, "weight": 0, "reasoning_content": "Hm"}
     ours = {"messageId": "x", "createdAt": "x", "status": "complete", "model": "x"}
@@ -104,14 +104,14 @@ async def test_fields_of_a_message_are_kept_but_for_those_that_a_fetch_added() -
     chat = await dialect.call("CreateChat", assistant_pb2.CreateChatRequest(body=sent(messages=history)))
     kept = await dialect.call("FetchChat", assistant_pb2.FetchChatRequest(chat_id=chat["chatId"]))
     assert {name: value for name, value in kept["messages"][1].items() if name not in ours} == before
-    (asked,) = dialect.provider.requests
-    assert asked.known_fields
+    (request,) = dialect.provider.requests
+    assert request.known_fields
     blocks = (domain.Thinking("Hm"), domain.Refusal("No"), domain.Audio(domain.Media(), "a"))
-    assert (asked.messages[2].blocks, asked.messages[2].extra) == (blocks, {"weight": 0})
+    assert (request.messages[2].blocks, request.messages[2].extra) == (blocks, {"weight": 0})
 
 
 async def test_a_chat_is_made_and_goes_on() -> None:
-    """The persona's words come first each time, and are not kept."""
+    """A chat is created and continued. The persona's system prompt is sent each time and not stored."""
     dialect = Dialect()
     made = await dialect.generate()
     assert (dialect.status, made["title"], made["result"]["message"]) == ("201", "Hi", "Hello")
@@ -127,7 +127,7 @@ async def test_a_chat_is_made_and_goes_on() -> None:
 
 
 async def test_a_persona_has_model_and_sampling() -> None:
-    """Maya too can be configured; without words of her own she has none."""
+    """A persona sets model and sampling. The built-in persona `maya` can be configured; without `system` it has no prompt."""
     maya = PersonaConfig(model="two", temperature=0, top_p=0.5, max_tokens=9)
     dialect = Dialect(maya=maya)
     await dialect.generate()
@@ -151,15 +151,15 @@ async def test_a_persona_has_model_and_sampling() -> None:
     ],
 )
 async def test_tools(tools: Any, names: list[str]) -> None:
-    """A list, one tool, or functions by name with options that are no tools."""
+    """`tools` may be a list, one tool, or functions by name; other entries are options and no tools."""
     dialect = Dialect()
     await dialect.generate(tools=tools)
     found = dialect.provider.requests[0].tools
     assert [tool.name for tool in found if isinstance(tool, domain.Tool)] == names
 
 
-async def test_a_stream_tells_thought_reply_tools_and_metadata() -> None:
-    """In this order; line ends of any kind stay within their event."""
+async def test_a_stream_has_thoughts_text_calls_and_metadata() -> None:
+    """A stream has thoughts, text, tool calls and metadata in this order. Line ends within text do not split an event."""
     call = [domain.BlockStarted(2, 0, domain.ToolCall("c1", "f", "")), domain.InputDelta(2, "{}")]
     dialect = Dialect([START], [domain.ThinkingDelta(0, "Hm"), domain.TextDelta(1, "a\u2028b\n")], [*call, USAGE, STOP])
     text = await dialect.generate(stream=True)
@@ -198,8 +198,8 @@ CUSTOM = {"id": "c2", "type": "custom", "custom": {"name": "sql", "input": "SELE
         ),
     ],
 )
-async def test_every_kind_of_call_is_told(call: domain.ToolCall, response: dict[str, Any], content: dict[str, Any]) -> None:
-    """Of a tool that takes plain text, of the one function of 2023, of a kind to come: whole and as an event."""
+async def test_every_kind_of_call_is_in_the_reply(call: domain.ToolCall, response: dict[str, Any], content: dict[str, Any]) -> None:
+    """Every kind of tool call is in the whole reply and in an event: custom, function call of 2023, unknown."""
     begun = domain.BlockStarted(0, 0, replace(call, arguments=""))
     dialect = Dialect([START], [begun, *([domain.InputDelta(0, call.arguments)] if call.arguments else []), USAGE, STOP])
     whole = await dialect.generate()
@@ -210,7 +210,7 @@ async def test_every_kind_of_call_is_told(call: domain.ToolCall, response: dict[
 
 
 async def test_a_failure_before_the_first_byte_is_raised() -> None:
-    """So that it can be a status; not even the planning has been said."""
+    """A failure before the first byte is raised. A later one is an error event."""
     dialect = Dialect(ProviderRateLimited("Busy.", provider="scripted"))
     with pytest.raises(ProviderRateLimited):
         await dialect.generate(stream=True)
@@ -219,12 +219,12 @@ async def test_a_failure_before_the_first_byte_is_raised() -> None:
     pieces = []
     with pytest.raises(ProviderProtocolError):
         async for piece in dialect.servicer.GenerateStream(request, Context()):
-            pieces.append(piece.data)  # noqa: PERF401  # what came before the error counts
+            pieces.append(piece.data)  # noqa: PERF401  # the pieces before the error count
     assert json.loads(pieces[-1].removeprefix(b"data: ")) == {"type": "error", "content": None, "error": {"message": "Cut."}}
 
 
 async def test_a_direct_chat_asks_the_store_nothing() -> None:
-    """It is forgotten."""
+    """A direct chat does not use the store."""
     dialect = Dialect()
     answer = await dialect.call("Chat", assistant_pb2.ChatRequest(body=sent(chat_history=HI)))
     assert answer["result"] == {"message": "Hello", "persona": "maya"}
@@ -232,8 +232,8 @@ async def test_a_direct_chat_asks_the_store_nothing() -> None:
     assert dialect.store.calls == 0
 
 
-async def test_messages_by_their_place() -> None:
-    """A fork up to it; a place that is none is refused, and so are a place and an id together."""
+async def test_a_chat_is_forked_at_a_message_index() -> None:
+    """A chat can be forked at a message index. A wrong index, and an index together with an id, are refused."""
     dialect = Dialect()
     chat = (await dialect.generate())["chatId"]
     fork = await dialect.call("ForkChat", assistant_pb2.ForkChatRequest(body=sent(chatId=chat, messageIndex=0, title="F")))
@@ -244,7 +244,7 @@ async def test_messages_by_their_place() -> None:
 
 
 async def test_a_message_cannot_name_itself() -> None:
-    """Unknown fields that it came with do not stand for the gateway's own."""
+    """Unknown fields of a message do not replace the gateway's own, such as `messageId`."""
     dialect = Dialect()
     extra = {"messageId": "x", "createdAt": "x", "status": "x", "model": "x", "mine": "y"}
     chat = await dialect.store.create(
@@ -258,32 +258,32 @@ async def test_a_message_cannot_name_itself() -> None:
 @pytest.mark.parametrize(
     "body", [{"stream": "true"}, {"stream": 1}, {"voice": 0}, {"scope": 1}, {"tools": 5}, {"fast_context": {}}]
 )
-async def test_a_wrong_type_is_told_with_the_callers_name_of_the_field(body: dict[str, Any]) -> None:
-    """No number is a truth, nor is a text; and no class of the server's is named."""
+async def test_a_wrong_type_is_reported_by_the_callers_field_name(body: dict[str, Any]) -> None:
+    """Types are strict, and an error has the field name that the caller used."""
     with pytest.raises(InvalidRequest) as caught:
         await Dialect().generate(**body)
     assert {violation.path for violation in caught.value.violations} == {tuple(body)}
 
 
 @pytest.mark.parametrize(
-    ("method", "asking"),
+    ("method", "request_type"),
     [
         ("Generate", assistant_pb2.GenerateRequest),
         ("GenerateStream", assistant_pb2.GenerateStreamRequest),
         ("Chat", assistant_pb2.ChatRequest),
     ],
 )
-async def test_a_message_at_fault_is_told_by_its_place_in_the_body(method: str, asking: Any) -> None:
-    """The persona's words before it do not count."""
+async def test_a_wrong_message_is_reported_by_its_index(method: str, request_type: Any) -> None:
+    """A wrong message is named by its index in the body, without the persona's prompt before it."""
     history = [*HI, {"role": "user", "content": "a\0"}]
     with pytest.raises(InvalidRequest) as caught:
-        await Dialect().call(method, asking(body=sent(chat_history=history)))
+        await Dialect().call(method, request_type(body=sent(chat_history=history)))
     assert message_of_error(caught.value) == "chat_history.1: text must not hold the character NUL"
 
 
 @pytest.mark.parametrize("title", [None, " "])
-async def test_a_title_that_nobody_sent_is_not_at_fault(title: str | None) -> None:
-    """A NUL in the message that it is made from is not in it: the store is to refuse the message."""
+async def test_a_derived_title_is_never_reported_as_wrong(title: str | None) -> None:
+    """A NUL is left out of a derived title, so that the error names the message and not the title."""
     body = sent(messages=[{"role": "user", "content": "a\0b"}], title=title)
     made = await Dialect().call("CreateChat", assistant_pb2.CreateChatRequest(body=body))
     assert made["title"] == "ab"
@@ -291,14 +291,14 @@ async def test_a_title_that_nobody_sent_is_not_at_fault(title: str | None) -> No
 
 @pytest.mark.parametrize(("body", "field"), [({"chatId": 1}, "chatId"), ({"chatId": "c", "messageIndex": True}, "messageIndex")])
 async def test_a_forks_types_are_strict(body: dict[str, Any], field: str) -> None:
-    """True is not the second message."""
+    """Types in a fork's body are strict: `true` is not the index 1."""
     with pytest.raises(InvalidRequest) as caught:
         await Dialect().call("ForkChat", assistant_pb2.ForkChatRequest(body=sent(**body)))
     assert [violation.path for violation in caught.value.violations] == [(field,)]
 
 
 async def test_pins() -> None:
-    """No body and an empty one pin."""
+    """No body and an empty object pin a chat; `pinned: false` unpins it."""
     dialect = Dialect()
     chat = (await dialect.generate())["chatId"]
     bodies = ((b"", True), (b'{"pinned": false}', False), (b"{}", True))

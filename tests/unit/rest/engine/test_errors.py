@@ -1,4 +1,4 @@
-"""The errors of the engine dialect."""
+"""Tests of the errors of the engine dialect."""
 
 import json
 
@@ -24,12 +24,12 @@ from antiphon.rest.engine.errors import refusal, render_error
     ],
 )
 def test_errors_are_details(error: AntiphonError, status: int) -> None:
-    """One field; a provider's 401 is not the caller's."""
+    """An error has the field `detail`. A provider's 401 is a 502 for the caller."""
     found, headers, data = render_error(error)
     assert (found, json.loads(data)) == (status, {"detail": "x"})
     assert ("retry-after" in headers) is (status == 429)
 
 
-def test_what_envoy_refuses_is_a_detail() -> None:
-    """As the server's own errors are."""
+def test_envoys_own_errors_are_details() -> None:
+    """Envoy's own errors have the same form."""
     assert refusal(413, "No.") == {"detail": "No."}

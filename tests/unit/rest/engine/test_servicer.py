@@ -1,4 +1,4 @@
-"""The engine dialect, without a socket."""
+"""Tests of the engine dialect, called without a socket."""
 
 import json
 from typing import Any
@@ -48,19 +48,19 @@ async def called(
     *own: str,
     at: str = "scripted",
     caller: Principal = USER,
-    said: list[httpbody_pb2.HttpBody] | None = None,
+    written: list[httpbody_pb2.HttpBody] | None = None,
     context: Context | None = None,
 ) -> list[httpbody_pb2.HttpBody]:
-    """What the servicer writes for a body; `said` has it even if it raises."""
-    said = [] if said is None else said
+    """Return what the servicer writes for a body. `written` collects it, even if the call raises."""
+    written = [] if written is None else written
     if isinstance(body, dict):
         body = json.dumps({"model": "one", "chat_input": "Hello"} | body).encode()
     request = engine_pb2.CreateEngineChatRequest(provider=at, body=httpbody_pb2.HttpBody(data=body))
     as_caller(caller)
     given: Any = context or Context()
     async for piece in servicer(provider, *own).CreateEngineChat(request, given):
-        said.append(piece)
-    return said
+        written.append(piece)
+    return written
 
 
 async def answered(provider: ScriptedProvider, **body: Any) -> dict[str, Any]:
@@ -71,7 +71,7 @@ async def answered(provider: ScriptedProvider, **body: Any) -> dict[str, Any]:
 
 
 async def test_the_documented_answer() -> None:
-    """Every field, in order, nulls included; the provider is asked for a stream."""
+    """The answer has every documented field in order, nulls included. The provider is asked for a stream."""
     provider = ScriptedProvider()
     found = await answered(provider)
     assert " ".join(found) == (
@@ -134,14 +134,17 @@ async def test_the_documented_answer() -> None:
     ],
 )
 async def test_parameters_override_the_defaults_and_are_repeated(given: Any, echoed: dict[str, Any], sent: domain.Sampling) -> None:
-    """Of the defaults only the length is sent on."""
+    """Given parameters override the defaults and are repeated in the answer.
+
+    Of the defaults only `max_tokens` is sent to the provider.
+    """
     provider = ScriptedProvider()
     assert (await answered(provider, parameters=given))["parameters"] == echoed
     assert provider.requests[0].sampling == sent
 
 
 async def test_a_conversation_is_its_own_context() -> None:
-    """As it was sent; the last message's content is the input."""
+    """A conversation is returned as `context`, unchanged, and its last content as `chat_input`."""
     conversation = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": [{"type": "text", "text": "Hi"}]},
@@ -152,11 +155,11 @@ async def test_a_conversation_is_its_own_context() -> None:
     assert [message.role for message in provider.requests[0].messages] == [domain.Role.SYSTEM, domain.Role.USER]
 
 
-@pytest.mark.parametrize(("name", "told"), [("one-2024-08-06", "one"), ("two", "two"), ("", "one")])
-async def test_a_version_behind_the_models_name_is_not_told(name: str, told: str) -> None:
-    """Another name is."""
+@pytest.mark.parametrize(("name", "expected"), [("one-2024-08-06", "one"), ("two", "two"), ("", "one")])
+async def test_a_version_suffix_of_the_model_is_not_returned(name: str, expected: str) -> None:
+    """A version suffix of the requested model is not returned; another model's name is."""
     started = domain.Started("x", name, ORIGIN, 1)
-    assert (await answered(ScriptedProvider([started, USAGE, STOP])))["model"] == told
+    assert (await answered(ScriptedProvider([started, USAGE, STOP])))["model"] == expected
 
 
 def call(
@@ -168,7 +171,7 @@ def call(
 
 
 async def test_tools_and_the_functions_of_2023() -> None:
-    """The same to the provider; the answer is in the caller's own form."""
+    """Tools and functions of 2023 are the same for the provider, and the answer has the form that the caller used."""
     finished = domain.Finished(0, domain.FinishReason.TOOL_CALLS, "tool_calls")
     batch = [START, *call('{"a":1}'), USAGE, finished]
     function = {"name": "f", "parameters": {"type": "object"}}
@@ -190,7 +193,7 @@ async def test_tools_and_the_functions_of_2023() -> None:
 
 
 async def test_a_stream_is_bare_text() -> None:
-    """Piece by piece, of the first choice, without thoughts; and no mark at its end unless asked for."""
+    """A stream is the plain text of the first choice, without thoughts and without an end token."""
     first, second = (
         [domain.ThinkingDelta(0, "hm"), domain.TextDelta(1, "Hé")],
         [domain.BlockStarted(2, 1, domain.Text("")), domain.TextDelta(2, "no"), domain.TextDelta(1, "llo\n")],
@@ -223,7 +226,7 @@ async def test_a_stream_is_bare_text() -> None:
     ],
 )
 async def test_a_stream_and_a_whole_reply_have_the_same_output(events: list[domain.Event], output: str) -> None:
-    """Whatever the model says, none of it becomes an empty answer: not a refusal, a recording, or a call of a tool."""
+    """Whole and streamed replies have the same output, and a refusal, a recording or a call is never an empty one."""
     batches: list[domain.Batch] = [[START], *([event] for event in events), [USAGE, STOP]]
     assert (await answered(ScriptedProvider(*batches)))["chat_output"] == output
     pieces = await called(ScriptedProvider(*batches), {"is_stream": True})
@@ -235,10 +238,10 @@ async def test_a_stream_and_a_whole_reply_have_the_same_output(events: list[doma
 
 
 async def test_an_end_token_carries_the_measurements() -> None:
-    """As LLMstudio 0.3 writes them."""
+    """The end token has the figures in the form of LLMstudio 0.3."""
     pieces = await called(ScriptedProvider(), {"is_stream": "True", "has_end_token": True})
     token, *figures = pieces[-1].data.decode().split(",")
-    assert token == "<END_TOKEN>"  # noqa: S105 - of a text
+    assert token == "<END_TOKEN>"  # noqa: S105 - marks the end of a text
     found = dict(figure.split("=") for figure in figures)
     assert " ".join(found) == (
         "input_tokens output_tokens cost_usd latency_s time_to_first_token_s inter_token_latency_s tokens_per_second"
@@ -249,7 +252,7 @@ async def test_an_end_token_carries_the_measurements() -> None:
 
 @pytest.mark.parametrize("word", ["brand_new", ""])
 async def test_a_finish_reason_that_the_clients_do_not_know_is_stop(word: str) -> None:
-    """Whole and as a chunk: they refuse a reply with another word."""
+    """An unknown finish reason becomes `stop`, because the clients refuse any other."""
     batch = [START, domain.TextDelta(0, "Hello"), USAGE, domain.Finished(0, domain.FinishReason.OTHER, word)]
     assert (await answered(ScriptedProvider(batch)))["choices"][0]["finish_reason"] == "stop"
     (*_, last) = await called(ScriptedProvider(batch), {"is_stream": True, "retries": 0})
@@ -257,13 +260,16 @@ async def test_a_finish_reason_that_the_clients_do_not_know_is_stop(word: str) -
 
 
 async def test_a_stream_without_text_has_its_type_all_the_same() -> None:
-    """And nothing else."""
+    """A stream without text is one empty piece with its content type."""
     (piece,) = await called(ScriptedProvider([START, USAGE, STOP]), {"is_stream": True})
     assert (piece.content_type, piece.data) == ("text/plain; charset=utf-8", b"")
 
 
 async def test_a_1x_client_gets_one_chunk_object_a_piece() -> None:
-    """It sends `retries` and no session; what it adds is a parameter, and it knows no defaults."""
+    """A 1.x client, recognised by `retries` without a session, gets JSON chunks.
+
+    Its extra fields are parameters, and it gets no defaults.
+    """
     text, tool = [domain.TextDelta(0, "Hel"), domain.TextDelta(0, "lo")], call("{}", 1)
     provider = ScriptedProvider([START, *text], [*tool], [USAGE, STOP])
     body = {"is_stream": True, "retries": 0, "parameters": {"temperature": 0.5}, "seed": 1, "base_url": "x"}
@@ -282,7 +288,7 @@ async def test_a_1x_client_gets_one_chunk_object_a_piece() -> None:
 
 
 async def test_a_1x_client_gets_a_call_with_its_fields_in_one_delta() -> None:
-    """It has a function, whatever only the provider knows beside it."""
+    """A 1.x client gets a tool call with its unknown fields in one delta."""
     signed = call("{}", 1, state=domain.State(fields={"extra_content": {"google": 1}}))
     text = [domain.BlockStarted(0, 0, domain.Text("")), domain.TextDelta(0, "Hi")]
     provider = ScriptedProvider([START, domain.DeltaGroup(0, 4), *text, *signed], [USAGE, STOP])
@@ -299,7 +305,7 @@ async def test_a_1x_client_gets_a_call_with_its_fields_in_one_delta() -> None:
 
 @pytest.mark.parametrize("size", [200_000, 300_000])
 async def test_a_long_request_is_not_repeated_in_a_chunk(size: int) -> None:
-    """The 1.x client cannot read a large one; figures, output and parameters are there all the same."""
+    """A request over 256 KiB is not repeated in the last chunk, which the 1.x client could not read."""
     pieces = await called(ScriptedProvider(), {"is_stream": True, "retries": 0, "chat_input": "x" * size, "seed": 1})
     last = json.loads(pieces[-1].data)
     assert len(pieces[-1].data) < 1_000_000
@@ -309,24 +315,26 @@ async def test_a_long_request_is_not_repeated_in_a_chunk(size: int) -> None:
 
 @pytest.mark.parametrize("is_1x", [False, True])
 async def test_a_late_failure_breaks_the_transfer(is_1x: bool) -> None:
-    """Bare text has no place for an error, and a short one must not look whole; no end token."""
-    said: list[httpbody_pb2.HttpBody] = []
+    """A failure during a stream breaks the transfer off without an end token, because plain text has no place for an error."""
+    written: list[httpbody_pb2.HttpBody] = []
     context = Context()
     provider = ScriptedProvider([START, domain.TextDelta(0, "Hel")], ProviderProtocolError("Cut.", provider="scripted"))
     body = {"is_stream": True, "has_end_token": True} | ({"retries": 0} if is_1x else {})
     with pytest.raises(ProviderProtocolError):
-        await called(provider, body, said=said, context=context)
-    assert len(said) == 1
+        await called(provider, body, written=written, context=context)
+    assert len(written) == 1
     assert len(context.trailing) > 100
 
 
 async def test_a_failure_before_the_first_byte_is_a_status() -> None:
-    """The transfer has not begun."""
-    said: list[httpbody_pb2.HttpBody] = []
+    """A failure before the first byte is raised, so that it can become a status."""
+    written: list[httpbody_pb2.HttpBody] = []
     context = Context()
     with pytest.raises(ProviderRateLimited):
-        await called(ScriptedProvider(ProviderRateLimited("x", provider="p")), {"is_stream": True}, said=said, context=context)
-    assert (said, context.trailing) == ([], ())
+        await called(
+            ScriptedProvider(ProviderRateLimited("x", provider="p")), {"is_stream": True}, written=written, context=context
+        )
+    assert (written, context.trailing) == ([], ())
 
 
 @pytest.mark.parametrize(
@@ -344,8 +352,8 @@ async def test_a_failure_before_the_first_byte_is_a_status() -> None:
         ({"tools": [{"type": "function"}]}, [("tools", 0, "function")]),
     ],
 )
-async def test_every_field_at_fault_is_told(body: Any, places: list[tuple[str | int, ...]]) -> None:
-    """Where it stands in this body; no provider is asked; no key is repeated."""
+async def test_every_wrong_field_is_reported(body: Any, places: list[tuple[str | int, ...]]) -> None:
+    """Every wrong field is listed by its place in the body, without values. The provider is not asked."""
     provider = ScriptedProvider()
     with pytest.raises(InvalidRequest) as caught:
         await called(provider, body)
@@ -358,18 +366,18 @@ async def test_every_field_at_fault_is_told(body: Any, places: list[tuple[str | 
 
 
 @pytest.mark.parametrize(
-    ("said", "place"),
+    ("chat_input", "place"),
     [("a\0", ["chat_input"]), ([{"role": "user", "content": "x"}, {"role": "user", "content": "a\0"}], ["chat_input", 1])],
 )
-async def test_a_nul_is_told_where_it_stands(said: Any, place: list[str | int]) -> None:
-    """In the body, whose one text is no list."""
+async def test_a_nul_is_reported_at_its_place(chat_input: Any, place: list[str | int]) -> None:
+    """A NUL is reported at its place in the body, with an index only if `chat_input` is a list."""
     with pytest.raises(InvalidRequest) as caught:
-        await called(ScriptedProvider(), {"chat_input": said})
+        await called(ScriptedProvider(), {"chat_input": chat_input})
     assert json.loads(render_error(caught.value)[2])["detail"][0]["loc"] == place
 
 
 async def test_unknown_providers_and_models() -> None:
-    """404 and 400; another provider that has the model is not asked."""
+    """An unknown provider is a 404 and an unknown model a 400; no other provider is asked."""
     provider = ScriptedProvider()
     with pytest.raises(ProviderNotFound) as no_provider:
         await called(provider, {}, at="other")
@@ -384,7 +392,7 @@ async def test_unknown_providers_and_models() -> None:
 
 @pytest.mark.parametrize(("given", "sent"), [(None, None), ("None", None), ("", None), ("sk-own", "sk-own"), (GATEWAY_KEY, None)])
 async def test_the_callers_own_key_goes_to_the_provider(given: str | None, sent: str | None) -> None:
-    """None is the gateway's; a key of the gateway never leaves it; what goes does not show when printed."""
+    """The caller's provider key is sent to the provider and hidden in `repr`. A key of the gateway is never sent on."""
     provider = ScriptedProvider()
     await called(provider, {"api_key": given})
     (request,) = provider.requests
@@ -394,7 +402,7 @@ async def test_the_callers_own_key_goes_to_the_provider(given: str | None, sent:
 
 @pytest.mark.parametrize("body", [{"api_key": GATEWAY_KEY}, {"retries": 0, "parameters": {"api_key": GATEWAY_KEY}}])
 async def test_a_key_of_the_gateway_may_stand_in_the_body(body: dict[str, Any]) -> None:
-    """Its holder is the caller; it is neither sent on nor repeated."""
+    """A gateway key in the body identifies the caller, and is neither sent on nor repeated."""
     provider = ScriptedProvider()
     (piece,) = await called(provider, body, caller=ANONYMOUS)
     assert current().caller == USER
@@ -405,7 +413,7 @@ async def test_a_key_of_the_gateway_may_stand_in_the_body(body: dict[str, Any]) 
 
 @pytest.mark.parametrize("body", [{}, {"api_key": "None"}, {"api_key": "sk-own"}, {"api_key": 5}, b"{", b"[]", b"{}"])
 async def test_without_a_good_key_nobody_is_let_in(body: Any) -> None:
-    """Whatever else is wrong with the body; a provider's key alone is not enough."""
+    """Without a valid gateway key a call is `Unauthenticated`, even with a provider's key or an invalid body."""
     provider = ScriptedProvider()
     with pytest.raises(Unauthenticated):
         await called(provider, body, caller=ANONYMOUS)
@@ -417,7 +425,7 @@ async def test_without_a_good_key_nobody_is_let_in(body: Any) -> None:
 
 
 async def test_a_providers_key_lets_in_where_the_operator_says_so() -> None:
-    """For that provider, and as nobody."""
+    """If the operator allows it for a provider, a provider's key is enough; the caller stays anonymous."""
     provider = ScriptedProvider()
     await called(provider, {"api_key": "sk-own"}, "scripted", caller=ANONYMOUS)
     assert current().caller is ANONYMOUS
@@ -429,7 +437,7 @@ async def test_a_providers_key_lets_in_where_the_operator_says_so() -> None:
 @pytest.mark.parametrize("value", ["sk-a", "", "None", None, 5, ["sk-a"], {"api_key": "sk-a"}, "sk-\u00e9\n", "Nonesuch"])
 @pytest.mark.parametrize("parameters", [{}, {"parameters": None}, {"parameters": {"api_key": "sk-b", "x": 1}}, {"parameters": [1]}])
 def test_a_key_is_found_without_the_rest(value: Any, parameters: dict[str, Any]) -> None:
-    """The same as in the whole body, if it is a text."""
+    """`key_from_json` finds the same key as `key_from_object`, if it is a text."""
     body = {"chat_input": "x", "api_key": value, **parameters, "more": [[]]}
     found = key_from_object(body)
     for one in (body, dict(reversed(body.items()))):
@@ -438,13 +446,13 @@ def test_a_key_is_found_without_the_rest(value: Any, parameters: dict[str, Any])
 
 @pytest.mark.parametrize("rest", [b'"\xff"', b'"' + b"x" * 10_000 + b'"', b"1e999", b"9" * 10_000, b"[" * 500 + b"]" * 500])
 def test_nothing_but_the_key_is_read(rest: bytes) -> None:
-    """What no parser would take stands in no key's way."""
+    """The key is found even if other values of the body could not be parsed."""
     assert key_from_json(b'{"x":' + rest + b',"api_key":"sk-a"}') == "sk-a"
     assert key_from_json(b'{"x":' + b"[" * 5000 + rest) is None
 
 
 async def test_a_long_body_has_its_key_in_the_header(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before anybody is known no more is read than may hold a key, and nothing of a body is parsed."""
+    """A body over MAX_KEYLESS_BYTES needs its key in the header. No body is parsed before the caller is known."""
     monkeypatch.setattr(engine, "parse_in_turns", None)
     body = {"model": "one", "chat_input": "", "api_key": GATEWAY_KEY}
     room = MAX_KEYLESS_BYTES - len(json.dumps(body))
@@ -461,37 +469,37 @@ async def test_a_long_body_has_its_key_in_the_header(monkeypatch: pytest.MonkeyP
 # Lists.
 
 
-async def said_by(method: Any, request: Any) -> Any:
+async def json_of(method: Any, request: Any) -> Any:
     context: Any = Context()
     (piece,) = [piece async for piece in method(request, context)]
     return json.loads(piece.data)
 
 
 async def test_the_lists() -> None:
-    """Providers, their models by name, and what a chat's parameters may hold: the defaults are those that are used."""
+    """Providers, models by name, and parameters with the defaults that are used are listed, limited to the caller's models."""
     as_caller(USER)
     dialect = servicer(ScriptedProvider())
-    assert await said_by(dialect.ListEngineProviders, engine_pb2.ListEngineProvidersRequest()) == ["scripted"]
+    assert await json_of(dialect.ListEngineProviders, engine_pb2.ListEngineProvidersRequest()) == ["scripted"]
     models = {"name": "scripted", "models": ["one"]}
-    assert await said_by(dialect.ListEngineModels, engine_pb2.ListEngineModelsRequest()) == {"scripted": models}
-    assert await said_by(dialect.ListEngineModels, engine_pb2.ListEngineModelsRequest(provider="scripted")) == models
-    parameters = await said_by(dialect.ListEngineParameters, engine_pb2.ListEngineParametersRequest(provider="scripted"))
+    assert await json_of(dialect.ListEngineModels, engine_pb2.ListEngineModelsRequest()) == {"scripted": models}
+    assert await json_of(dialect.ListEngineModels, engine_pb2.ListEngineModelsRequest(provider="scripted")) == models
+    parameters = await json_of(dialect.ListEngineParameters, engine_pb2.ListEngineParametersRequest(provider="scripted"))
     assert {parameter["id"]: parameter["default"] for parameter in parameters} == DEFAULTS
     assert all(set(parameter) == {"id", "name", "type", "default", "min", "max", "step"} for parameter in parameters)
     as_caller(Principal("narrow", owner="narrow", models=("two", "other/*")))
     nothing = {"scripted": {**models, "models": []}}
-    assert await said_by(dialect.ListEngineModels, engine_pb2.ListEngineModelsRequest()) == nothing
-    health = await said_by(dialect.GetHealth, engine_pb2.GetHealthRequest())
+    assert await json_of(dialect.ListEngineModels, engine_pb2.ListEngineModelsRequest()) == nothing
+    health = await json_of(dialect.GetHealth, engine_pb2.GetHealthRequest())
     assert health["status"] == "healthy"
 
 
-async def test_lists_of_what_is_not_there() -> None:
-    """An unknown provider; none where one is needed."""
+async def test_lists_of_an_unknown_provider_are_refused() -> None:
+    """Lists of an unknown provider raise `ProviderNotFound`; a missing provider raises `InvalidRequest`."""
     dialect = servicer(ScriptedProvider())
     with pytest.raises(ProviderNotFound):
-        await said_by(dialect.ListEngineModels, engine_pb2.ListEngineModelsRequest(provider="x"))
+        await json_of(dialect.ListEngineModels, engine_pb2.ListEngineModelsRequest(provider="x"))
     with pytest.raises(ProviderNotFound):
-        await said_by(dialect.ListEngineParameters, engine_pb2.ListEngineParametersRequest(provider="x"))
+        await json_of(dialect.ListEngineParameters, engine_pb2.ListEngineParametersRequest(provider="x"))
     with pytest.raises(InvalidRequest) as caught:
-        await said_by(dialect.ListEngineParameters, engine_pb2.ListEngineParametersRequest())
+        await json_of(dialect.ListEngineParameters, engine_pb2.ListEngineParametersRequest())
     assert caught.value.violations[0].path == ("query", "provider")

@@ -1,4 +1,4 @@
-"""Streams in the shape of the OpenAI dialect."""
+"""Tests of streams in the form of the OpenAI dialect."""
 
 import json
 from typing import Any
@@ -21,7 +21,7 @@ def chunks(*batches: domain.Batch, include_usage: bool = False) -> list[dict[str
 
 
 def deltas(*events: domain.Event) -> list[dict[str, Any]]:
-    """The deltas of the first choice, but for the first and the last."""
+    """Return the deltas of the first choice, without the first and the last chunk."""
     return [chunk["choices"][0]["delta"] for chunk in chunks([START, *events, STOP])][1:-1]
 
 
@@ -34,7 +34,7 @@ ENTRY = {"index": 0, "id": "c0", "type": "function", "function": {"name": "f", "
 
 
 def test_chunks_are_those_of_the_api() -> None:
-    """A first one with the role, then the deltas, then the reason."""
+    """A stream has a first chunk with the role, then the deltas, then the finish reason."""
     found = chunks([START, domain.TextDelta(0, "Hel")], [domain.TextDelta(0, "lo")], [USAGE, STOP])
     assert [chunk["choices"][0]["delta"] for chunk in found] == [
         FIRST,
@@ -50,7 +50,7 @@ def test_chunks_are_those_of_the_api() -> None:
 
 
 def test_usage_comes_last_and_only_if_asked_for() -> None:
-    """In a chunk without choices; null in all others."""
+    """If asked for, usage is in a last chunk without choices, and null in all others."""
     found = chunks([START, domain.TextDelta(0, "x")], [USAGE], [STOP], include_usage=True)
     assert [chunk["usage"] is None for chunk in found] == [True, True, True, False]
     assert found[-1]["choices"] == []
@@ -58,7 +58,7 @@ def test_usage_comes_last_and_only_if_asked_for() -> None:
 
 
 def test_thoughts_have_the_name_that_their_provider_gives_them_too() -> None:
-    """Who knows the provider's own API finds them there."""
+    """Thoughts are in `reasoning_content`, and also in the provider's own field."""
     thought = domain.BlockStarted(0, 0, domain.Thinking("", "reasoning"))
     assert deltas(thought, domain.ThinkingDelta(0, "hm"), domain.ThinkingDelta(0, "m")) == [
         {"reasoning_content": "hm", "reasoning": "hm"},
@@ -70,8 +70,11 @@ def test_thoughts_have_the_name_that_their_provider_gives_them_too() -> None:
     ]
 
 
-def test_thoughts_with_a_state_are_told_in_details_too() -> None:
-    """With their signature, wrapped, which comes at the end, and what is encrypted in an entry of its own."""
+def test_thoughts_with_a_state_are_in_details_too() -> None:
+    """Thoughts with a state are in `reasoning_details` too, with the wrapped signature at the end.
+
+    Encrypted ones have their own entry.
+    """
     rest = {"reasoning_details": {"type": "reasoning.text", "format": "f", "index": 0}}
     found = deltas(
         domain.BlockStarted(0, 0, domain.Thinking("", state=domain.State(fields=rest))),
@@ -93,7 +96,7 @@ def test_thoughts_with_a_state_are_told_in_details_too() -> None:
 
 
 def test_every_kind_of_block_has_its_chunks() -> None:
-    """Thought, tool calls, refusal, sound, pictures, sources, log probabilities, unknown fields; a second choice of its own."""
+    """Every kind of block has its chunks, for each of two choices."""
     token = {"token": "x", "logprob": -1}
     found = chunks(
         [
@@ -142,21 +145,21 @@ def test_every_kind_of_block_has_its_chunks() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "told"),
+    ("reason", "expected"),
     [
         (domain.FinishReason.REFUSAL, "content_filter"),
         (domain.FinishReason.PAUSE, "length"),
         (domain.FinishReason.CONTEXT_WINDOW, "length"),
     ],
 )
-def test_reasons_that_the_api_has_another_word_for(reason: domain.FinishReason, told: str) -> None:
-    """Its clients read no other."""
+def test_reasons_that_the_api_has_another_word_for(reason: domain.FinishReason, expected: str) -> None:
+    """Finish reasons that the API does not have are replaced by those that its clients read."""
     found = chunks([START, domain.TextDelta(0, "x"), domain.Finished(0, reason, "odd")])
-    assert found[-1]["choices"][0]["finish_reason"] == told
+    assert found[-1]["choices"][0]["finish_reason"] == expected
 
 
 def test_the_first_chunk_of_a_recorded_stream_has_its_session() -> None:
-    """As a whole reply has it; no later chunk has it, nor any of a stream that is not recorded."""
+    """Only the first chunk of a recorded stream has `session_id`."""
     events = [domain.TextDelta(0, "a"), domain.TextDelta(0, "b"), domain.Finished(0, domain.FinishReason.STOP, "stop")]
     found = chunks([domain.Started("id", "model", ORIGIN, 1, {"fp": "x"}, conversation_id="chat-1"), *events])
     assert [chunk.get("session_id") for chunk in found] == ["chat-1", None, None, None]
@@ -164,8 +167,8 @@ def test_the_first_chunk_of_a_recorded_stream_has_its_session() -> None:
     assert not any("session_id" in chunk for chunk in chunks([domain.Started("id", "model", ORIGIN, 1), *events]))
 
 
-def test_what_came_in_one_delta_is_one_chunk() -> None:
-    """Text, thought, several calls and fields beside them; every call has a function, whatever it tells."""
+def test_a_delta_group_is_one_chunk() -> None:
+    """A group of deltas becomes one chunk with text, thoughts, calls and unknown fields. Every call has a function."""
     token = {"token": "x", "logprob": -1}
     google = {"extra_content": {"google": {"thought_signature": "ap1.scripted.s"}}}
     found = chunks(
@@ -209,7 +212,7 @@ def test_what_came_in_one_delta_is_one_chunk() -> None:
 
 
 def test_calls_of_other_kinds() -> None:
-    """A tool that takes plain text, the one function of 2023, and a kind that is not known, which comes when it is whole."""
+    """Custom calls and function calls of 2023 stream; a call of an unknown type comes when it is complete."""
     found = chunks(
         [
             START,
@@ -235,7 +238,7 @@ def test_calls_of_other_kinds() -> None:
 
 
 def test_a_signature_over_a_text_comes_with_its_end() -> None:
-    """In one chunk, where it came in one delta."""
+    """The signature of a text comes with the block's end, in the same chunk if both came in one delta."""
     text = [domain.BlockStarted(0, 0, domain.Text("")), domain.TextDelta(0, "Hi"), domain.BlockFinished(0, domain.State("s"))]
     google = {"extra_content": {"google": {"thought_signature": "ap1.scripted.s"}}}
     assert deltas(*text) == [{"content": "Hi"}, google]
@@ -243,7 +246,7 @@ def test_a_signature_over_a_text_comes_with_its_end() -> None:
 
 
 def test_parts_that_are_not_known_stand_among_the_text() -> None:
-    """In a delta, in the order in which they came."""
+    """Unknown content parts of a group stay in order among the text."""
     part, other = {"type": "reasoning", "summary": []}, {"type": "odd"}
     events: domain.Batch = [
         domain.BlockStarted(0, 0, domain.Opaque(state=domain.State(fields=part))),
@@ -259,8 +262,8 @@ def test_parts_that_are_not_known_stand_among_the_text() -> None:
     assert deltas(domain.DeltaGroup(0, 8), *events) == [{"content": content}]
 
 
-def test_what_is_told_of_a_reply_is_told_once() -> None:
-    """In the next chunk, and in the last where none follows; in every one what the provider tells with every one."""
+def test_unknown_fields_of_a_reply_are_sent_once() -> None:
+    """Unknown fields of the reply are in the next chunk, or in the last one. Those that the provider repeats are in every chunk."""
     found = chunks(
         [
             domain.Started("id", "model", ORIGIN, 1, {"ids": [1, 2], "fp": "a"}),
@@ -296,8 +299,8 @@ def test_what_is_told_of_a_reply_is_told_once() -> None:
     assert list(found[0])[4:6] == ["ids", "fp"]
 
 
-def test_tokens_written_to_a_cache_are_told() -> None:
-    """Among the details of the prompt, where the provider told of any, or that there were none."""
+def test_tokens_written_to_a_cache_are_reported() -> None:
+    """Tokens written to a cache are in the prompt's details if the provider counts them, 0 included."""
     for usage, expected in (
         (domain.Usage(7, 5, 12, cache_write_tokens=6), 6),
         (domain.Usage(7, 5, 12, cache_write_tokens=0), 0),
@@ -309,7 +312,7 @@ def test_tokens_written_to_a_cache_are_told() -> None:
 
 @pytest.mark.parametrize("text", ["\n\ndata: [DONE]\n\n", "\r", "\u2028\u2029\x85\x0b\x0c", "\"'\\", "שלום 🎼", "\ud83d\ude00"])
 def test_text_cannot_forge_an_event(text: str) -> None:
-    """Whatever the model writes stays inside its JSON string, for readers that split at any kind of line end."""
+    """Text of the model stays inside its JSON string, also for readers that split at any kind of line end."""
     text = text.encode("utf-16", "surrogatepass").decode("utf-16")
     writer = ChunkWriter(include_usage=False)
     data = writer.write(framed(START, domain.TextDelta(0, text))).decode()

@@ -1,4 +1,4 @@
-"""Whole replies in the shape of the OpenAI dialect."""
+"""Tests of whole replies in the form of the OpenAI dialect."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from tests.unit.scripted import ORIGIN, START, STOP
 
 
 def message(*events: domain.Event) -> dict[str, Any]:
-    """The message of the first choice."""
+    """Return the message of the first choice."""
     found: dict[str, Any] = completion(folded(START, *events, STOP))["choices"][0]["message"]
     return found
 
@@ -24,7 +24,7 @@ CALL = {"id": "c0", "type": "function", "function": {"name": "f", "arguments": "
 
 
 def test_a_whole_reply_is_a_completion_object() -> None:
-    """With documented nulls, and with what only the provider knows."""
+    """A whole reply is a completion object with the documented nulls and with unknown fields."""
     found = completion(
         folded(
             domain.Started("id", "model", ORIGIN, 1, {"service_tier": "default"}),
@@ -34,14 +34,14 @@ def test_a_whole_reply_is_a_completion_object() -> None:
             domain.Finished(0, domain.FinishReason.TOOL_CALLS, "tool_calls"),
         )
     )
-    said = {"role": "assistant", "content": None, "refusal": None, "tool_calls": [CALL], "annotations": []}
-    assert found["choices"] == [{"index": 0, "message": said, "logprobs": None, "finish_reason": "tool_calls"}]
+    expected = {"role": "assistant", "content": None, "refusal": None, "tool_calls": [CALL], "annotations": []}
+    assert found["choices"] == [{"index": 0, "message": expected, "logprobs": None, "finish_reason": "tool_calls"}]
     assert found["usage"]["prompt_tokens_details"] == {"cached_tokens": 3, "audio_tokens": 0}
     assert (found["object"], found["service_tier"], found["usage"]["cost"]) == ("chat.completion", "default", 1)
 
 
 def test_texts_are_one_and_thoughts_are_one() -> None:
-    """Whatever stands between them; under the name that their provider gives them too."""
+    """All texts are joined, and all thoughts, which are also in the provider's own field."""
     thought = domain.Thinking("", "reasoning")
     found = message(
         domain.BlockStarted(0, 0, thought),
@@ -57,8 +57,8 @@ def test_texts_are_one_and_thoughts_are_one() -> None:
     assert "reasoning_details" not in found
 
 
-def test_what_is_opaque_goes_out_wrapped() -> None:
-    """Of thoughts, texts and calls, each with where it is from."""
+def test_opaque_values_are_wrapped() -> None:
+    """Signatures and encrypted thoughts are wrapped with their origin."""
     rest = {"reasoning_details": {"type": "reasoning.text", "format": "f"}}
     found = message(
         domain.BlockStarted(0, 0, domain.Thinking("", state=domain.State(fields=rest))),
@@ -78,7 +78,7 @@ def test_what_is_opaque_goes_out_wrapped() -> None:
 
 
 def test_parts_that_are_not_known_stand_among_the_text() -> None:
-    """In the order in which they came."""
+    """Unknown content parts stay in order among the text."""
     part, other = {"type": "reasoning", "summary": []}, {"type": "odd"}
     events = [
         domain.BlockStarted(0, 0, domain.Opaque(state=domain.State(fields=part))),
@@ -91,7 +91,7 @@ def test_parts_that_are_not_known_stand_among_the_text() -> None:
 
 
 def test_sources_pictures_and_sound() -> None:
-    """In the form of the API."""
+    """Citations, images and sound have the form of the API."""
     found = message(
         domain.TextDelta(0, "Hi"),
         domain.CitationDelta(0, domain.Citation("u", "t", start=0, end=2, fields={"url_citation": {"x": 1}})),
@@ -125,5 +125,5 @@ def test_sources_pictures_and_sound() -> None:
     ],
 )
 def test_calls_of_other_kinds(block: domain.Block, given: str, field: str, expected: object) -> None:
-    """A tool that takes plain text, the one function of 2023, and a kind that is not known."""
+    """Custom calls, function calls of 2023 and calls of unknown types have their own forms."""
     assert message(domain.BlockStarted(0, 0, block), domain.InputDelta(0, given))[field] == expected

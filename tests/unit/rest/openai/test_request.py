@@ -1,4 +1,4 @@
-"""Requests of the OpenAI dialect."""
+"""Tests of requests in the OpenAI dialect."""
 
 import json
 from typing import Any
@@ -23,7 +23,7 @@ def failing(**fields: Any) -> list[tuple[str, str]]:
 
 
 def test_every_documented_parameter_reaches_the_domain() -> None:
-    """And what is not known goes along as it is."""
+    """Every documented parameter is read, and unknown ones are kept unchanged in `extra`."""
     request = parsed(
         model="gpt-4o",
         temperature=1,
@@ -63,13 +63,13 @@ def test_every_documented_parameter_reaches_the_domain() -> None:
 
 
 def test_documented_nulls_are_the_same_as_nothing() -> None:
-    """The document writes every parameter but the messages as nullable."""
+    """Null is the same as unset for every parameter that the API documents as nullable."""
     names = "model temperature top_p n stream stop max_tokens presence_penalty frequency_penalty tools tool_choice session_id"
     assert parsed(**dict.fromkeys(names.split())) == parsed()
 
 
 def test_messages_of_every_role_and_part() -> None:
-    """Text, null, parts that are known and parts that are not; tool calls and their results; unknown fields."""
+    """Messages of all roles are read, with known and unknown parts, tool calls, results and unknown fields."""
     image = {"type": "image_url", "image_url": {"url": "https://x.test/a.png", "detail": "low"}}
     request = parsed(
         messages=[
@@ -136,7 +136,7 @@ def test_messages_of_every_role_and_part() -> None:
     ],
 )
 def test_tool_choices(choice: Any, expected: domain.ToolChoice) -> None:
-    """A word, a function, or what only the provider knows."""
+    """A tool choice is a word, a function, or an object that is passed on unchanged."""
     assert parsed(tool_choice=choice).tool_choice == expected
 
 
@@ -161,7 +161,7 @@ def test_tool_choices(choice: Any, expected: domain.ToolChoice) -> None:
     ],
 )
 def test_response_formats(form: Any, expected: domain.ResponseFormat | None) -> None:
-    """The documented ones, or what only the provider knows."""
+    """Documented response formats are read; others are passed on unchanged."""
     assert parsed(response_format=form).response_format == expected
 
 
@@ -174,13 +174,13 @@ def test_response_formats(form: Any, expected: domain.ResponseFormat | None) -> 
     ],
 )
 def test_parts_that_a_provider_has_in_a_form_of_its_own(part: Any) -> None:
-    """As Mistral has them: they go as they are."""
+    """Content parts in Mistral's form are passed on unchanged."""
     (message,) = parsed(messages=[{"role": "user", "content": [part]}]).messages
     assert message.blocks == (domain.Opaque(part),)
 
 
-def test_tools_keep_what_is_not_known() -> None:
-    """In a function, and as a tool of another type."""
+def test_tools_keep_unknown_fields() -> None:
+    """Unknown fields of a function and tools of other types are kept."""
     tools = parsed(
         tools=[
             {"type": "function", "function": {"name": "f", "parameters": {}, "cache": 1}},
@@ -219,19 +219,19 @@ def test_tools_keep_what_is_not_known() -> None:
         ({"audio": {"voice": "x"}}, [("audio.format", "missing")]),
     ],
 )
-def test_a_bad_body_is_told_field_by_field(fields: dict[str, Any], expected: list[tuple[str, str]]) -> None:
-    """All that are at fault, by path and kind."""
+def test_every_wrong_field_is_reported(fields: dict[str, Any], expected: list[tuple[str, str]]) -> None:
+    """Every wrong field is reported by path and kind."""
     assert failing(**fields) == expected
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b'"x"', b"\xff"])
 def test_what_is_not_a_json_object_is_refused(data: bytes) -> None:
-    """As an invalid request, never as a fault of ours."""
+    """A body that is not a JSON object raises `InvalidRequest`."""
     with pytest.raises(InvalidRequest):
         parse(data, request.ChatCompletionBody)
 
 
-def test_more_messages_than_can_be_looked_at_are_refused_at_once() -> None:
-    """Before each of them is looked at."""
+def test_too_many_messages_are_refused_before_they_are_checked() -> None:
+    """More than 10,000 messages are refused before any of them is checked. At most 100 faults are reported."""
     assert failing(messages=[1] * 10_001) == [("messages", "too_long")]
     assert len(failing(messages=[1] * 1000)) == 100

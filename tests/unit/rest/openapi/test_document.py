@@ -1,4 +1,4 @@
-"""The OpenAPI document: that it is one, that it is whole, and that it knows every error."""
+"""Tests that the OpenAPI document is valid and has every path and every error."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from antiphon.rest.registry import DIALECTS
 from tests.unit.domain.test_errors import leaves
 
 GATEWAY = Path(__file__).parents[4] / "gateway"
-ASKING = {
+MODEL_METHODS = {
     name: (method.statuses, dialect.errors_of(name).render)
     for dialect in DIALECTS
     for name, method in dialect.methods.items()
     if 402 in method.statuses
 }
-"""The methods that ask a model: what each may answer, and what renders its errors."""
+"""Methods that ask a model: their documented statuses, and the function that renders their errors."""
 DOCUMENT = openapi.document()
 OPERATIONS = {operation["operationId"]: operation for methods in DOCUMENT["paths"].values() for operation in methods.values()}
 
 
 def transcoded() -> set[tuple[str, str]]:
-    """What Envoy transcodes, by its own descriptor set and configuration, with the variables' names left out."""
+    """Return the verb and path of all that Envoy transcodes, without the names of variables."""
     text = (GATEWAY / "listeners.yaml").read_text()
     services = set(re.findall(r"^ +- (antiphon\.rest\.v1\.\w+)$", text, re.MULTILINE))
     files = descriptor_pb2.FileDescriptorSet.FromString((GATEWAY / "antiphon.pb").read_bytes())
@@ -48,27 +48,27 @@ def transcoded() -> set[tuple[str, str]]:
 
 
 def test_it_is_an_openapi_document() -> None:
-    """By the specification's own schema; it can be written as JSON, and no two operations have one name."""
+    """The document is valid by the specification's schema, can be written as JSON, and has unique operation ids."""
     validate(DOCUMENT)
     assert json.loads(json.dumps(DOCUMENT)) == DOCUMENT
     assert len(OPERATIONS) == sum(len(methods) for methods in DOCUMENT["paths"].values())
 
 
 def test_every_transcoded_path_is_in_it() -> None:
-    """And no other: the paths are those of the descriptor set that Envoy reads."""
+    """The document has exactly the paths that Envoy transcodes."""
     assert len(transcoded()) > 20
     written = {(verb, re.sub(r"\{[^}]*\}", "{}", path)) for path, methods in DOCUMENT["paths"].items() for verb in methods}
     assert written == transcoded()
 
 
 def test_every_method_is_in_it() -> None:
-    """A method that a proto gains has to be told about."""
+    """Every method of the protos has a row in its dialect."""
     for dialect in DIALECTS:
         assert set(dialect.methods) == set(dialect.service.methods_by_name)
 
 
-def test_what_the_protos_say_is_told() -> None:
-    """The comment of each method and service, and the parameters with their types."""
+def test_the_comments_of_the_protos_are_in_it() -> None:
+    """The document has the comments of the protos and the parameters with their types."""
     assert "one JSON object, or server-sent events" in OPERATIONS["CreateChatCompletion"]["description"]
     assert all(operation["description"] for operation in OPERATIONS.values())
     assert {"name": "pageSize", "in": "query", "required": False, "schema": {"type": "integer", "format": "int32"}} in OPERATIONS[
@@ -77,12 +77,12 @@ def test_what_the_protos_say_is_told() -> None:
     assert [parameter["required"] for parameter in OPERATIONS["ListEngineParameters"]["parameters"]] == [True, False]
 
 
-@pytest.mark.parametrize("method", ASKING)
+@pytest.mark.parametrize("method", MODEL_METHODS)
 def test_every_error_is_documented(method: str) -> None:
-    """Whatever a method that asks a model raises, it has a status and a body that are documented."""
-    statuses, render = ASKING[method]
+    """Every error that a method which asks a model can raise has a documented status and body."""
+    statuses, render = MODEL_METHODS[method]
     elsewhere = {"MessageNotFound", "KeyNotFound", "KeyRevoked"}
-    if 409 not in statuses:  # nothing is recorded
+    if 409 not in statuses:  # methods that record nothing
         elsewhere |= {"ConversationChanged", "TurnNotComplete", "TurnInProgress", "RequestIdReused"}
     for error in leaves():
         if type(error).__name__ not in elsewhere:
@@ -91,6 +91,6 @@ def test_every_error_is_documented(method: str) -> None:
 
 
 def check(operation: str, status: int, body: Any) -> None:
-    """Raises unless the answer is documented."""
+    """Raise unless the answer of the operation is documented."""
     schema = OPERATIONS[operation]["responses"][str(status)]["content"]["application/json"]["schema"]
     jsonschema_rs.validator_for({**schema, "components": DOCUMENT["components"]}).validate(body)

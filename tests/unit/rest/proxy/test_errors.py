@@ -1,4 +1,4 @@
-"""The errors of the proxies."""
+"""Tests of the errors of the two proxy paths."""
 
 import json
 
@@ -24,7 +24,7 @@ from antiphon.rest.proxy.errors import gemini_refusal, openai_refusal, render_ge
     ],
 )
 def test_errors_have_the_shape_of_each_api(error: errors.AntiphonError, status: int, name: str) -> None:
-    """The same status in both."""
+    """An error has the form of its API, OpenAI's or Gemini's, with the same status in both."""
     code, _, body = render_openai_error(error)
     assert (code, set(json.loads(body)), set(json.loads(body)["error"])) == (
         status,
@@ -40,7 +40,7 @@ def test_errors_have_the_shape_of_each_api(error: errors.AntiphonError, status: 
     ("status", "word"),
     [(400, "INVALID_ARGUMENT"), (405, "NOT_FOUND"), (408, "DEADLINE_EXCEEDED"), (413, "INVALID_ARGUMENT"), (503, "UNAVAILABLE")],
 )
-def test_what_envoy_refuses_has_the_shape_of_each_api(status: int, word: str) -> None:
-    """As the server's own errors have."""
+def test_envoys_own_errors_have_the_shape_of_each_api(status: int, word: str) -> None:
+    """Envoy's own errors have the same forms."""
     assert gemini_refusal(status, "No.") == {"error": {"code": status, "message": "No.", "status": word}}
     assert openai_refusal(status, "No.").keys() == {"error"}

@@ -1,4 +1,4 @@
-"""What the proxies look at in bodies."""
+"""Tests of the checks of bodies on the two proxy paths."""
 
 import json
 from typing import Any
@@ -12,7 +12,7 @@ from antiphon.rest.proxy import proxied
 
 
 def refused(check: Any, data: bytes, **options: Any) -> tuple[str, str]:
-    """The field at fault, and the kind of wrong."""
+    """Return the wrong field and the kind of the first violation."""
     with pytest.raises(InvalidRequest) as caught:
         check(data, **options)
     violation = caught.value.violations[0]
@@ -25,13 +25,13 @@ def refused(check: Any, data: bytes, **options: Any) -> tuple[str, str]:
         b'{"model":"m","messages":[]}',
         b' \r\n\t{ "messages" : [ null , 1e999 ] , "model" : "" }\n',
         rb'{"model":"\ud83c","messages":["\udfbc\ud83c", "\\ud83c"],"x":"\uD83C"}',
-        b'{"model":1,"messages":{},"model":"m","messages":[]}',  # the last one counts, as nearly everywhere
+        b'{"model":1,"messages":{},"model":"m","messages":[]}',  # the last one counts, as in nearly every parser
         b'{"model":"m","messages":["\xff"]}',  # the provider's matter
         b'{"model":"m","messages":' + b"[" * 50 + b"]" * 50 + b"}",
     ],
 )
-def test_what_can_be_right_passes(data: bytes) -> None:
-    """The check is of what the documents require, and no more."""
+def test_a_body_with_the_required_fields_passes(data: bytes) -> None:
+    """The checks require what the API documents, and no more."""
     proxied.check_openai(data)
     proxied.check_gemini(data.replace(b"{", b'{"contents":[{"parts":[]}],', 1), count=False)
 
@@ -43,19 +43,19 @@ def test_what_can_be_right_passes(data: bytes) -> None:
      rb'{"model":"\ud8","messages":[]}', b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}"],
 )  # fmt: skip
 def test_what_is_not_json_is_refused(data: bytes) -> None:
-    """However it is not; nesting without end is not taken either."""
+    """A body that is not JSON, or is nested too deep, is refused."""
     assert refused(proxied.check_openai, data) == ("body", "invalid_json")
     assert refused(proxied.check_gemini, data, count=False) == ("body", "invalid_json")
 
 
 @pytest.mark.parametrize("data", [b"[]", b"null", b'"x"', b"1", b"true"])
 def test_what_is_not_an_object_is_refused(data: bytes) -> None:
-    """JSON or not."""
+    """JSON that is not an object is refused."""
     assert refused(proxied.check_openai, data) == ("body", "invalid_type")
 
 
 def test_counting_tokens_may_have_a_whole_request() -> None:
-    """In the place of the contents; it is checked like one."""
+    """Counting tokens accepts a whole request in place of `contents`, which is checked in the same way."""
     whole = {"model": "models/m", "contents": [{"parts": []}]}
     for name in ("generateContentRequest", "generate_content_request"):
         proxied.check_gemini(json.dumps({name: whole}).encode(), count=True)
@@ -67,7 +67,7 @@ def test_counting_tokens_may_have_a_whole_request() -> None:
 
 @pytest.mark.parametrize("name", ["generationConfig", "generation_config", "safetySettings", "safety_settings"])
 def test_options_have_their_types_in_either_spelling(name: str) -> None:
-    """Null is the same as not sent."""
+    """Options have strict types in both spellings; null is the same as unset."""
     good: Any = {} if name.startswith("g") else [{"category": "HARM_CATEGORY_HARASSMENT", "threshold": "BLOCK_NONE"}]
     bad: Any = [] if name.startswith("g") else {}
     for value in (good, None):
@@ -101,7 +101,7 @@ def gemini(**fields: Any) -> bytes:
 
 
 def test_a_full_body_passes() -> None:
-    """Numbers however they are written, either spelling, and what is not known."""
+    """A full body passes, with any form of numbers, both spellings and unknown fields."""
     parts = [{"text": "Hi"}, {"text": None, "inlineData": 5}, {}, {"functionCall": {"name": "f"}}]
     settings = [{"category": "X", "threshold": "Y", "method": 5}]
     body = {"contents": [{"parts": parts, "role": "user", "more": 1}], "safetySettings": settings, "generationConfig": GOOD_CONFIG}
@@ -140,8 +140,8 @@ def test_a_full_body_passes() -> None:
         ({"generationConfig": {"thinkingConfig": {"thinking_budget": "many"}}}, "generationConfig.thinkingConfig.thinking_budget"),
     ],
 )
-def test_a_field_of_a_wrong_type_is_told(fields: dict[str, Any], field: str) -> None:
-    """By its place and the caller's own name of it, alone and in a request whose tokens are counted."""
+def test_a_field_of_a_wrong_type_is_reported(fields: dict[str, Any], field: str) -> None:
+    """A field of a wrong type is reported by its path in the caller's spelling, also within a request to count."""
     assert refused(proxied.check_gemini, gemini(**fields), count=False) == (field, "invalid_type")
     whole = json.loads(gemini(**fields))
     counted = json.dumps({"generateContentRequest": whole}).encode()
@@ -150,7 +150,7 @@ def test_a_field_of_a_wrong_type_is_told(fields: dict[str, Any], field: str) -> 
 
 @pytest.mark.parametrize("missing", ["category", "threshold"])
 def test_a_safety_setting_has_both_its_fields(missing: str) -> None:
-    """Null is the same as none."""
+    """A safety setting needs both `category` and `threshold`, and neither may be null."""
     setting = {"category": "X", "threshold": "Y"}
     del setting[missing]
     body = gemini(safetySettings=[setting])
@@ -170,13 +170,13 @@ def test_a_safety_setting_has_both_its_fields(missing: str) -> None:
         ({"generationConfig": {"stopSequences": [""] * (MAX_ENTRIES + 1)}}, "generationConfig.stopSequences"),
     ],
 )
-def test_there_is_an_end_to_what_is_looked_at(fields: dict[str, Any], field: str) -> None:
-    """Each entry costs time before anybody else is served."""
+def test_too_many_entries_are_refused(fields: dict[str, Any], field: str) -> None:
+    """More than MAX_ENTRIES entries are refused, because checking each takes time from other calls."""
     assert refused(proxied.check_gemini, gemini(**fields), count=False) == (field, "too_long")
 
 
-async def test_what_holds_too_much_is_refused_before_it_is_read() -> None:
-    """Though the proxies pass on what they do not know, for who takes it apart has to pass over all of it."""
+async def test_too_many_values_are_refused_before_parsing() -> None:
+    """A body with more than MAX_VALUES values is refused before it is parsed."""
     data = b'{"model":"m","messages":[],"x":[' + b"[]," * MAX_VALUES + b"0]}"
     with pytest.raises(InvalidRequest) as caught:
         await proxied.check_size(data)

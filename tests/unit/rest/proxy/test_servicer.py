@@ -1,4 +1,4 @@
-"""The proxies' dialect, without a socket."""
+"""Tests of the proxy dialect, called without a socket."""
 
 import json
 from types import SimpleNamespace
@@ -29,7 +29,7 @@ def answer(status: int = 200, **headers: str) -> Any:
 
 
 def test_a_header_with_a_key_in_it_does_not_come_back() -> None:
-    """Nor one that does not fit into metadata, nor one that nobody named."""
+    """Only named response headers are passed on, and none with a sent key or with a value that is not valid metadata."""
     sent = {"authorization": "Bearer sk-own", "x-goog-api-key": "AIza"}
     got = answer(
         200,
@@ -53,14 +53,14 @@ def test_a_header_with_a_key_in_it_does_not_come_back() -> None:
 
 
 def test_429_always_says_when_to_come_again() -> None:
-    """The provider's word, or a second."""
+    """A 429 always has `retry-after`: the provider's, or 1 second."""
     assert proxy.answer_metadata(answer(429), {})["retry-after"] == "1"
     assert proxy.answer_metadata(answer(429, retry_after="7"), {})["retry-after"] == "7"
     assert "retry-after" not in proxy.answer_metadata(answer(500), {})
 
 
 @pytest.mark.parametrize(
-    ("written", "told"),
+    ("written", "expected"),
     [
         ("application/json; charset=utf-8", "application/json; charset=utf-8"),
         ("", "application/octet-stream"),
@@ -69,9 +69,9 @@ def test_429_always_says_when_to_come_again() -> None:
         ("text/pl\u00e4in", "application/octet-stream"),
     ],
 )
-def test_content_types(written: str, told: str) -> None:
-    """As they came, but for what would be taken for gRPC's own."""
-    assert proxy._content_type(answer(content_type=written)) == told
+def test_content_types(written: str, expected: str) -> None:
+    """The content type is passed on, unless it is invalid or would be taken for gRPC's."""
+    assert proxy._content_type(answer(content_type=written)) == expected
 
 
 @pytest.mark.parametrize(
@@ -85,14 +85,14 @@ def test_content_types(written: str, told: str) -> None:
     ],
 )
 def test_the_log_knows_a_providers_error_by_its_status(status: int, kind: type[errors.ProviderError]) -> None:
-    """The caller has read the provider's own words by then."""
+    """The log has a provider's error by its status; its text has been passed to the caller already."""
     error = proxy.upstream_error(answer(status), SimpleNamespace(name="host"))  # type: ignore[arg-type]
     assert type(error) is kind
     assert (error.provider, error.status) == ("host", status)
 
 
-class Judge:
-    """Knows a good key and a revoked one."""
+class FakeAuthenticator:
+    """An authenticator that knows one valid and one revoked key."""
 
     async def authenticate(self, credential: str) -> Principal | None:
         if credential == "ap-revoked":
@@ -100,10 +100,10 @@ class Judge:
         return USER if credential == "ap-good" else None
 
 
-async def asked(key: str, where: str, *, in_query: bool = False) -> Violation:
-    """What is told of a call with this key in this place; nothing can be sent, as there is nobody to send it to."""
+async def violation_of(key: str, where: str, *, in_query: bool = False) -> Violation:
+    """Return the violation of a call with this key at this place. Nothing is sent, because there is no client."""
     policy = EgressPolicy(ProxyConfig(allow=("https://generativelanguage.googleapis.com",)))
-    servicer: Any = proxy.ProxyServicer(SimpleNamespace(policy=policy), Judge())  # type: ignore[arg-type]
+    servicer: Any = proxy.ProxyServicer(SimpleNamespace(policy=policy), FakeAuthenticator())  # type: ignore[arg-type]
     coded = key.replace("-", "%2D")
     queries = {
         "key": f"alt=sse&%6bey={coded}",
@@ -137,23 +137,23 @@ async def asked(key: str, where: str, *, in_query: bool = False) -> Violation:
 @pytest.mark.parametrize("where", ["api_key", "x-goog-api-key", "x-goog-user-project", "user-agent", "openai-organization"])
 @pytest.mark.parametrize("key", ["ap-good", "ap-revoked"])
 async def test_a_key_of_the_gateway_does_not_leave_in_the_place_of_the_providers(key: str, where: str) -> None:
-    """In the path, or in any header that is passed on."""
-    assert (await asked(key, where)).path == (where,)
+    """A gateway key in the path or in a header that is passed on is refused."""
+    assert (await violation_of(key, where)).path == (where,)
     if where != "api_key":
-        assert (await asked(f"Bearer {key}", where)).path == (where,)
+        assert (await violation_of(f"Bearer {key}", where)).path == (where,)
 
 
 @pytest.mark.parametrize("where", ["key", "api_key", "access_token", "authorization", "query"])
 @pytest.mark.parametrize("key", ["ap-good", "ap-revoked"])
 async def test_a_key_of_the_gateway_does_not_leave_in_the_query(key: str, where: str) -> None:
-    """Under whatever name, or under none, and however it is written."""
-    assert (await asked(key, where, in_query=True)).path == (where,)
+    """A gateway key in the query is refused, under any name or none, and in any encoding."""
+    assert (await violation_of(key, where, in_query=True)).path == (where,)
 
 
-async def test_a_target_at_fault_is_told_in_one_sentence() -> None:
-    """With the field, and one full stop."""
+async def test_a_wrong_target_is_reported_in_one_sentence() -> None:
+    """A wrong target is reported in one sentence that names the field."""
     policy = EgressPolicy(ProxyConfig())
-    servicer: Any = proxy.ProxyServicer(SimpleNamespace(policy=policy), Judge())  # type: ignore[arg-type]
+    servicer: Any = proxy.ProxyServicer(SimpleNamespace(policy=policy), FakeAuthenticator())  # type: ignore[arg-type]
     request = proxy_pb2.ProxyChatCompletionRequest(api_key="sk-theirs", proxy_url="https://a..b")
     context: Any = Context()
     with pytest.raises(InvalidRequest) as caught:
@@ -163,15 +163,15 @@ async def test_a_target_at_fault_is_told_in_one_sentence() -> None:
 
 
 def test_the_contract_marks_the_key_as_one() -> None:
-    """So that no tool prints it."""
+    """The proto marks the API key as `debug_redact`, so that tools do not print it."""
     field = proxy_pb2.ProxyChatCompletionRequest.DESCRIPTOR.fields_by_name["api_key"]
     assert field.GetOptions().debug_redact
 
 
-@pytest.mark.parametrize("told", [False, True])
-async def test_limits_are_those_of_one_side(told: bool) -> None:
-    """The provider's, if it tells of any; else the gateway's."""
-    given = ("x-ratelimit-limit-requests: 7",) if told else ("openai-version: 1",)
+@pytest.mark.parametrize("provider_sends_limits", [False, True])
+async def test_rate_limit_headers_are_the_providers_or_the_gateways(provider_sends_limits: bool) -> None:
+    """The rate-limit headers are the provider's if it sends any, and else the gateway's."""
+    given = ("x-ratelimit-limit-requests: 7",) if provider_sends_limits else ("openai-version: 1",)
     async with OddUpstream() as upstream:
         upstream.script("odd", [scripted(b"{}", "200 OK", "application/json", *given)])
         url = upstream.base_url
@@ -185,7 +185,7 @@ async def test_limits_are_those_of_one_side(told: bool) -> None:
         await through.close()
     assert b"".join(pieces) == b"{}"
     limits = {name: value for name, value in added.items() if name.startswith("x-ratelimit-")}
-    if told:
+    if provider_sends_limits:
         assert limits == {"x-ratelimit-limit-requests": "7"}
     else:
         assert limits.keys() == {f"x-ratelimit-{word}-requests" for word in ("limit", "remaining", "reset")}

@@ -1,4 +1,4 @@
-"""A reply on its way to a caller."""
+"""Tests of writing a reply to a caller."""
 
 from collections.abc import AsyncGenerator
 from types import SimpleNamespace
@@ -16,7 +16,7 @@ CUT = ProviderProtocolError("Cut.", provider="p")
 
 
 class Writer:
-    """Writes texts as they are; a batch without one adds nothing."""
+    """A writer that sends texts as they are; a batch without text adds nothing."""
 
     content_type = "text/odd"
     comment = b"..."
@@ -33,7 +33,7 @@ class Writer:
         return self._end
 
 
-async def said(*texts: str | Exception) -> AsyncGenerator[domain.Batch, None]:
+async def batches_of(*texts: str | Exception) -> AsyncGenerator[domain.Batch, None]:
     for text in texts:
         if isinstance(text, Exception):
             raise text
@@ -45,7 +45,7 @@ def late(error: AntiphonError) -> bytes:
 
 
 def answered(batches: AsyncGenerator[domain.Batch, None], end: bytes | Exception) -> AsyncGenerator[HttpBody, None]:
-    """What is written of a chat service that says `batches`."""
+    """Return the pieces that are written for a chat service which sends `batches`."""
     chat: Any = SimpleNamespace(stream=lambda *_: batches)
 
     async def prepare() -> PreparedCall:
@@ -55,11 +55,11 @@ def answered(batches: AsyncGenerator[domain.Batch, None], end: bytes | Exception
 
 
 async def pieces(*texts: str | Exception, end: bytes | Exception = b"end") -> list[tuple[str, bytes]]:
-    return [(piece.content_type, piece.data) async for piece in answered(said(*texts), end)]
+    return [(piece.content_type, piece.data) async for piece in answered(batches_of(*texts), end)]
 
 
 async def test_the_first_piece_has_the_type() -> None:
-    """Empty ones are left out, but for one that is all there is."""
+    """The first piece has the content type. Empty pieces are left out, unless there is no other."""
     assert await pieces("", "a", "", "b") == [("text/odd", b"a"), ("", b"b"), ("", b"end")]
     assert await pieces("a", end=b"") == [("text/odd", b"a")]
     assert await pieces() == [("text/odd", b"end")]
@@ -68,21 +68,26 @@ async def test_the_first_piece_has_the_type() -> None:
 
 @pytest.mark.parametrize("at_end", [False, True])
 @pytest.mark.parametrize(("failure", "message"), [(CUT, "Cut."), (ValueError("secret"), Internal().message)])
-async def test_a_failure_is_told_in_band_once_a_piece_has_left(failure: Exception, message: str, *, at_end: bool) -> None:
-    """Whatever it is, also that of the last piece; in our words, and without what ends a stream well."""
+async def test_a_failure_after_the_first_piece_is_sent_in_the_stream(failure: Exception, message: str, *, at_end: bool) -> None:
+    """After the first piece any failure, also in the last one, is sent in the stream without the end mark.
+
+    An internal error's text is not sent.
+    """
     got: list[HttpBody] = []
-    batches = said("a") if at_end else said("a", failure)
+    batches = batches_of("a") if at_end else batches_of("a", failure)
     with pytest.raises(type(failure)):
         async for piece in answered(batches, failure if at_end else b"end"):
-            got.append(piece)  # noqa: PERF401  # what came before it broke off
+            got.append(piece)  # noqa: PERF401  # the pieces before the error count
     assert [piece.data for piece in got] == [b"a", f"late: {message}".encode()]
     with pytest.raises(type(failure)):
         await pieces(*([] if at_end else [failure]), end=failure)
 
 
-async def test_a_fault_that_is_found_late_is_told_of_the_callers_fields() -> None:
-    """As one that is found at once: the domain's names are nobody's business."""
-    chat: Any = SimpleNamespace(stream=lambda *_: said("a", InvalidRequest("No.", (Violation(("messages", 3), "is no good"),))))
+async def test_a_late_violation_has_the_path_in_the_callers_body() -> None:
+    """A violation that is found late has the field's path in the caller's body and not the domain's name."""
+    chat: Any = SimpleNamespace(
+        stream=lambda *_: batches_of("a", InvalidRequest("No.", (Violation(("messages", 3), "is no good"),)))
+    )
 
     async def prepare() -> PreparedCall:
         def tell(error: AntiphonError) -> bytes:
@@ -95,5 +100,5 @@ async def test_a_fault_that_is_found_late_is_told_of_the_callers_fields() -> Non
     got: list[bytes] = []
     with pytest.raises(InvalidRequest):
         async for piece in answer(chat, Call(), prepare):
-            got.append(piece.data)  # noqa: PERF401  # what came before it broke off
+            got.append(piece.data)  # noqa: PERF401  # the pieces before the error count
     assert got == [b"a", b"('chat_history', 3)"]

@@ -1,4 +1,4 @@
-"""What every dialect checks of a body."""
+"""Tests of the checks of a body that all dialects share."""
 
 import json
 from typing import Any
@@ -13,13 +13,13 @@ from tests.unit.other_calls import other_call
 
 
 class Inner(Fields):
-    """An object in a body."""
+    """An object within the body."""
 
     kind: str
 
 
 class Thing(Fields):
-    """A body."""
+    """An example of a body."""
 
     name: str = ""
     size: float | None = None
@@ -29,7 +29,7 @@ class Thing(Fields):
 
 
 def wrong(data: bytes, schema: Any = Thing) -> tuple[Violation, ...]:
-    """What is told of a body that is refused."""
+    """Return the violations of a body that is refused."""
     with pytest.raises(InvalidRequest) as caught:
         parse(data, schema)
     return caught.value.violations
@@ -37,7 +37,7 @@ def wrong(data: bytes, schema: Any = Thing) -> tuple[Violation, ...]:
 
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}"), ('[1, {"a": 2, "b": ', "}]")])
 def test_depth_is_bounded(opening: str, closing: str) -> None:
-    """Arrays, objects and both: the deepest that is taken, and one more. The field at fault is told."""
+    """Arrays and objects may be nested MAX_DEPTH deep. A deeper body is refused with the field's name."""
 
     def body(levels: int) -> bytes:
         each = 2 if len(closing) == 2 else 1
@@ -50,12 +50,12 @@ def test_depth_is_bounded(opening: str, closing: str) -> None:
 
 
 def test_many_brackets_are_not_deep() -> None:
-    """Side by side, or in a text."""
+    """Many brackets side by side, or in a text, do not count as depth."""
     parse(json.dumps({"name": "[{" * 500, "x": [[{}]] * 500}).encode(), Thing)
 
 
 def test_a_whole_number_is_a_number() -> None:
-    """Types are strict, but JSON knows one kind of number; null is the same as not sent."""
+    """Types are strict, but an integer is a valid number, and null is the same as unset."""
     body = parse(b'{"size": 1, "count": null}', Thing)
     assert (body.size, body.count) == (1.0, None)
 
@@ -79,30 +79,30 @@ def test_a_whole_number_is_a_number() -> None:
         ),
     ],
 )
-def test_what_is_wrong_is_told_by_the_path_in_the_body(data: bytes, found: list[Any]) -> None:
-    """Neither our classes nor the alternatives of a field are part of it."""
+def test_a_violation_has_the_path_in_the_body(data: bytes, found: list[Any]) -> None:
+    """A violation has the path in the body, without the names of classes or of a field's alternatives."""
     assert [(violation.path, violation.message) for violation in wrong(data)] == found
 
 
 async def in_turns(data: bytes, schema: Any) -> Any:
-    """`parse_in_turns`, of what is large only because white space follows it."""
+    """Return what `parse_in_turns` makes of a body that white space makes large."""
     return await parse_in_turns(data + b" " * SMALL, schema)
 
 
 @pytest.mark.parametrize("entry", [b"[]", b"0", b'{"a":0}', b'"a"'])
 async def test_what_holds_too_much_is_not_parsed(entry: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By either way: the body is refused before a parser sees it."""
+    """A body with more than MAX_VALUES values is refused before it is parsed, by both functions."""
     monkeypatch.setattr(json_body, "_loads", None)
     data = b'{"x":[' + b",".join([entry] * 2 * MAX_VALUES) + b"]}"
-    told = (Violation((), "The body must not hold more than 65536 values.", "too_large"),)
-    assert wrong(data) == told
+    expected = (Violation((), "The body must not hold more than 65536 values.", "too_large"),)
+    assert wrong(data) == expected
     with pytest.raises(InvalidRequest) as caught:
         await in_turns(data, Thing)
-    assert caught.value.violations == told
+    assert caught.value.violations == expected
 
 
 async def test_a_large_body_is_as_a_small_one() -> None:
-    """What it holds, and what is wrong with it; others have their turn before and after it is checked."""
+    """A large body gives the same result and violations as a small one, and yields to other calls."""
     async with other_call() as other:
         data = json.dumps({"name": "a", "inner": [{"kind": "b"}]}).encode()
         assert await in_turns(data, Thing) == parse(data, Thing)
@@ -114,8 +114,8 @@ async def test_a_large_body_is_as_a_small_one() -> None:
 
 
 @pytest.mark.parametrize("data", [b'{"name":', b'{"name": "a"}}', b"{'name': 1}", b'{"x":' + b"[" * 5000, b'{"name": "\\ud800"}'])
-async def test_a_large_body_that_is_not_json_is_told_so(data: bytes) -> None:
-    """By the one parser that has read it: another would take as long again."""
+async def test_a_large_body_that_is_not_json_is_refused(data: bytes) -> None:
+    """A large body that is not JSON is refused by one parser, because a second one would take as long again."""
     with pytest.raises(InvalidRequest) as caught:
         await in_turns(data, Thing)
     (violation,) = caught.value.violations
@@ -123,12 +123,15 @@ async def test_a_large_body_that_is_not_json_is_told_so(data: bytes) -> None:
     assert violation.message.startswith("JSON decode error: ")
 
 
-def test_of_very_many_faults_the_first_are_told() -> None:
-    """Those of the first entries of each list, as describing all takes long; where these are good, how many there are."""
+def test_of_very_many_faults_the_first_are_reported() -> None:
+    """Of very many faults, those in the first entries of each list are reported, because describing all takes long.
+
+    If those are valid, the number of faults is reported.
+    """
     bad: list[Any] = [{}, *[{"kind": "a"}] * 9, *[5] * 9_000]
     found = wrong(json.dumps({"inner": bad}).encode())
     assert found[0] == Violation(("inner", 0, "kind"), "Field required", "missing")
     assert [violation.path for violation in found[1:]] == [("inner", index) for index in range(10, 20)]
     good = [{"kind": "a"}] * 50
-    told = wrong(json.dumps({"inner": good + [5] * 9_000}).encode())
-    assert told == (Violation((), "The body has 9000 errors, too many to list.", "too_many_faults"),)
+    violations = wrong(json.dumps({"inner": good + [5] * 9_000}).encode())
+    assert violations == (Violation((), "The body has 9000 errors, too many to list.", "too_many_faults"),)

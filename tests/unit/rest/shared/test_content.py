@@ -1,4 +1,4 @@
-"""Messages in JSON."""
+"""Tests of messages in JSON."""
 
 from typing import Any
 
@@ -39,12 +39,12 @@ FUNCTION = {"id": "c1", "type": "function", "function": {"name": "f", "arguments
     ],
 )
 def test_a_message_comes_back_as_it_was_sent(body: dict[str, Any]) -> None:
-    """Text as text, lists as lists, and what is not known too."""
+    """A message that is read and written again is unchanged, unknown parts and fields included."""
     assert message_json(message_of(MessageBody.model_validate(body), ())) == body
 
 
-def test_what_only_models_and_typed_callers_say() -> None:
-    """Thought and refusal of a reply; several results in one message; media that this API has no words for."""
+def test_content_without_a_form_in_the_api_is_written() -> None:
+    """Thoughts, refusals, several results in one message, and media that the API has no form for are written in JSON."""
     reply = domain.Message(domain.Role.ASSISTANT, (domain.Thinking("Hm"), domain.Refusal("No"), domain.ToolCall("c1", "f", "{}")))
     assert message_json(reply) == {
         "role": "assistant",
@@ -84,14 +84,14 @@ def read(**fields: Any) -> domain.Message:
 
 
 def test_what_the_gateway_adds_to_a_reply_is_removed() -> None:
-    """Nulls, an empty list of sources, the index of a call; nothing of it reaches a provider."""
+    """Nulls, an empty list of annotations and the index of a call, which replies have, are dropped when they come back."""
     call = {"index": 0, **FUNCTION}
     sent = read(content="Hi", refusal=None, annotations=[], audio=None, function_call=None, tool_calls=[call])
     assert sent == domain.Message(domain.Role.ASSISTANT, (domain.Text("Hi"), domain.ToolCall("c1", "f", "{}")))
 
 
 def test_one_thought_under_several_names_is_one() -> None:
-    """With its signature, which goes back to where it is from; what is encrypted is a block of its own."""
+    """A thought that comes under several names is one block with its signature. An encrypted thought is a block of its own."""
     entry = {"type": "reasoning.text", "index": 0, "format": "f"}
     fields = {"reasoning_details": entry}
     signed = domain.Thinking("Hm", "reasoning", state=domain.State("sig", fields, origin=UP))
@@ -113,7 +113,7 @@ def test_one_thought_under_several_names_is_one() -> None:
 
 
 def test_signatures_of_texts_and_calls_go_back_to_where_they_are_from() -> None:
-    """In the form that Google's hosts have."""
+    """Signatures of texts and calls, in the form of Google's hosts, are unwrapped with their origin."""
     google = {"extra_content": {"google": {"thought_signature": WRAPPED}}}
     state = domain.State("sig", origin=UP)
     assert read(content="Hi", **google).blocks == (domain.Text("Hi", state=state),)
@@ -122,8 +122,11 @@ def test_signatures_of_texts_and_calls_go_back_to_where_they_are_from() -> None:
     assert read(content=None, tool_calls=[call]).blocks == (domain.ToolCall("c1", "f", "{}", extra=extra, state=state),)
 
 
-def test_a_stored_reply_is_told_as_it_was_answered() -> None:
-    """With what is opaque of it wrapped, and fields of its message; what the API has no word for is left out."""
+def test_a_stored_reply_is_written_as_it_was_answered() -> None:
+    """A stored reply is written as it was answered, with its signatures wrapped.
+
+    Blocks that the API has no form for are left out.
+    """
     origin = domain.Origin("openai-chat", "up", "m", "up")
     message = domain.Message(
         domain.Role.ASSISTANT,
@@ -156,16 +159,16 @@ def test_a_stored_reply_is_told_as_it_was_answered() -> None:
     }
 
 
-def test_a_stored_reply_in_sound_is_told_as_its_transcript() -> None:
-    """Beside the recording, for those that read texts only; sent back, it is no text of its own."""
+def test_a_stored_recording_is_written_as_its_transcript() -> None:
+    """The content of a stored recording is its transcript, for clients that read text only. When it comes back, it adds no text."""
     sound = domain.Audio(domain.Media(), "x", "la", 7)
-    told = message_json(domain.Message(domain.Role.ASSISTANT, (sound,)))
-    assert told == {"role": "assistant", "content": "la", "audio": {"id": "x", "transcript": "la", "expires_at": 7}}
-    assert read(content=told["content"], audio=told["audio"]).blocks == (sound,)
+    body = message_json(domain.Message(domain.Role.ASSISTANT, (sound,)))
+    assert body == {"role": "assistant", "content": "la", "audio": {"id": "x", "transcript": "la", "expires_at": 7}}
+    assert read(content=body["content"], audio=body["audio"]).blocks == (sound,)
 
 
-def test_what_the_helpers_of_the_openai_sdk_add_is_removed() -> None:
-    """Nulls of what a reply has not, and what they have parsed: providers refuse it."""
+def test_fields_added_by_the_openai_sdk_are_removed() -> None:
+    """Nulls for fields that a reply does not have, and parsed values, are removed, because providers refuse them."""
     call = {**FUNCTION, "function": {**FUNCTION["function"], "parsed_arguments": {"x": 1}}}
     assert read(content="Hi", annotations=None, parsed={"x": 1}, tool_calls=[call]) == read(content="Hi", tool_calls=[FUNCTION])
 
@@ -183,8 +186,8 @@ def test_what_the_helpers_of_the_openai_sdk_add_is_removed() -> None:
         (None, None),
     ],
 )
-def test_names_that_the_openai_sdk_has_joined(given: str | None, name: str | None) -> None:
-    """Its stream helper joins the format and the id of every piece of a thought."""
+def test_names_that_the_openai_sdk_repeats(given: str | None, name: str | None) -> None:
+    """The stream helper of the SDK concatenates the format and the id of all pieces of a thought; the repetition is removed."""
     entry = {"type": "reasoning.text", "index": 0, "format": given, "id": given}
     (thought,) = read(reasoning_details=[{**entry, "text": "Hm", "signature": "s"}]).blocks
     assert thought.state == domain.State("s", {"reasoning_details": {**entry, "format": name, "id": name}})

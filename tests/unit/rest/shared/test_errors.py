@@ -1,4 +1,4 @@
-"""The one message of an error."""
+"""Tests of the message of an error."""
 
 from typing import Any
 
@@ -19,5 +19,5 @@ from antiphon.rest.shared.errors import message_of_error
     ],
 )
 def test_every_field_at_fault_is_in_the_message(error: Any, message: str) -> None:
-    """With its path where it has one: a position in bytes that are no JSON is none."""
+    """The message lists every wrong field by its path. A position in invalid JSON is not a path."""
     assert message_of_error(error) == message

@@ -1,4 +1,4 @@
-"""A reply that goes to a client of the chat API, and comes back with its next request."""
+"""Property test of a reply that goes to a client of the chat API and comes back in its next request."""
 
 from typing import Final
 
@@ -14,7 +14,7 @@ from tests.unit.blocks import texts
 
 ORIGIN: Final = domain.Origin("openai-chat", "up.eu", "m", "up.eu")
 BACK: Final = domain.Origin(provider="up.eu", deployment="up.eu")
-"""What a wrapped value tells of it."""
+"""The origin that a wrapped value names."""
 
 ELSEWHERE: Final = domain.Origin("openai-chat", "else", "m", "else")
 """Of a block whose client had it from another provider."""
@@ -28,13 +28,13 @@ sounds: Final = st.builds(domain.Audio, st.just(domain.Media()), words, words.ma
 
 @st.composite
 def replies(draw: st.DrawFn) -> domain.Message:
-    """In the order that the API has, in which one text, one thought and one refusal are."""
+    """Draw a reply in the order that the API keeps, with at most one text, one thought and one refusal."""
     blocks: list[domain.Block] = []
     if draw(st.booleans()):
         blocks.append(domain.Thinking(draw(words), draw(st.sampled_from(["", "reasoning"])), state=draw(signed)))
     blocks += draw(st.lists(st.builds(domain.RedactedThinking, state=words.map(domain.State)), max_size=2))
-    said = draw(st.none() | st.builds(domain.Text, words, state=signed))
-    blocks += [] if said is None else [said]
+    text = draw(st.none() | st.builds(domain.Text, words, state=signed))
+    blocks += [] if text is None else [text]
     blocks += draw(st.lists(st.builds(domain.Refusal, words), max_size=1))
     blocks += draw(st.lists(sounds, max_size=1))
     blocks += draw(st.lists(pictures, max_size=2))
@@ -45,7 +45,7 @@ def replies(draw: st.DrawFn) -> domain.Message:
 
 
 def with_origin(block: domain.Block) -> domain.Block:
-    """As it comes back: what is opaque of it tells where it is from."""
+    """Return the block as it comes back, with the origin in its state."""
     if block.state is None:
         return block
     back = BACK if block.state.origin is None else domain.Origin(provider="else", deployment="else")
@@ -53,13 +53,13 @@ def with_origin(block: domain.Block) -> domain.Block:
 
 
 def without_entry(block: domain.Block) -> domain.Block:
-    """Without what the entry that the API has of a thought holds beside it."""
+    """Return the block without the fields that the API's entry of a thought adds."""
     return block if block.state is None else replace(block, state=replace(block.state, fields={}))
 
 
 @given(replies())
 def test_a_reply_comes_back(reply: domain.Message) -> None:
-    """Every block is the same, and what is opaque of it goes to its origin alone."""
+    """Every block comes back unchanged, and its opaque values have their origin."""
     body = MessageBody.model_validate(message_json(reply))
     back = message_of(body, ())
     assert tuple(map(without_entry, back.blocks)) == tuple(map(with_origin, reply.blocks))

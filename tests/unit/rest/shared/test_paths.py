@@ -1,4 +1,4 @@
-"""The paths of a method, by its proto."""
+"""Tests of the paths of a method in its proto."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OPENAI = openai_pb2.DESCRIPTOR.services_by_name["OpenAIService"].methods_by_name
 
 
 def test_every_binding_is_found() -> None:
-    """The first rule of a method and the additional ones, in their order."""
+    """The first HTTP rule of a method and its additional ones are found, in order."""
     assert list(bindings(OPENAI["CreateChatCompletion"])) == [
         ("post", "/api/v1/chat/completions"),
         ("post", "/v1/chat/completions"),
@@ -31,14 +31,14 @@ def test_every_binding_is_found() -> None:
     ],
 )
 def test_a_template_fits_its_paths(template: str, fits: str, does_not: str) -> None:
-    """A variable is one segment, or with two asterisks all that follow."""
+    """A variable matches one segment, or with `**` all that follow."""
     assert re.fullmatch(pattern_of(template), fits)
     assert not re.fullmatch(pattern_of(template), does_not)
     assert has_variables(template) == ("{" in template)
 
 
 def test_only_a_path_without_variables_has_a_query() -> None:
-    """All fields but the body are parameters, unless they could override what the path says."""
+    """All fields but the body are query parameters, unless the path has variables, which they could override."""
     assert [field.name for field in query_of(CHATS["Generate"])] == ["chat_id", "username", "source", "title"]
     assert query_of(CHATS["FetchChat"]) == []
     assert query_of(OPENAI["ListModels"]) == []

@@ -1,4 +1,4 @@
-"""What is shown of a reply where there is room for one text."""
+"""Tests of the single text that stands for a reply."""
 
 import pytest
 
@@ -37,7 +37,7 @@ CUSTOM = domain.ToolCall("c", "f", "", "custom")
     ],
 )
 def test_pieces_are_those_of_the_whole(events: list[domain.Event], text: str, output: str) -> None:
-    """With and without a place for tool calls."""
+    """The streamed pieces add up to the text of the whole reply, with and without arguments of tool calls."""
     reply = folded(*events)
     assert (reply_text(reply.choices[0]), reply_text_or_arguments(reply.choices[0])) == (text, output)
     pieces, more = ReplyTextStream(), ReplyTextStream()

@@ -1,4 +1,4 @@
-"""A message crosses the typed API and comes back as it was."""
+"""Property test of converting a message to the typed API and back."""
 
 from hypothesis import assume, example, given
 from msgspec.structs import replace
@@ -12,7 +12,7 @@ from tests.unit.blocks import EVERY, messages
 
 
 def _taken(block: domain.Block) -> bool:
-    """Whether a client may send it: calls have an id and a name."""
+    """Return whether a client may send this block: calls need an id and a name."""
     match block:
         case domain.ToolCall():
             return bool((block.id or block.type == FUNCTION_CALL) and block.name)
@@ -25,7 +25,7 @@ def _taken(block: domain.Block) -> bool:
 
 
 def _as_told(block: domain.Block) -> domain.Block:
-    """With nothing where there is an empty text, as an unset field and an empty one are the same there."""
+    """Return the block with None for empty texts, because protobuf does not tell unset from empty."""
     if block.state is not None and block.state.opaque == "":
         block = replace(block, state=replace(block.state, opaque=None))
     match block:
@@ -40,7 +40,7 @@ def _as_told(block: domain.Block) -> domain.Block:
 @example(EVERY)
 @given(messages)
 def test_a_message_comes_back(message: domain.Message) -> None:
-    """But for how its content was listed, which the OpenAI API alone knows."""
+    """Any message comes back unchanged, but for `listed`, which only the OpenAI API has."""
     assume(all(map(_taken, message.blocks)))
     sent = message_pb2.Message.FromString(message_to_proto(message).SerializeToString())
     expected = replace(message, blocks=tuple(map(_as_told, message.blocks)), name=message.name or None, listed=False)

@@ -1,4 +1,4 @@
-"""Stored values as typed messages."""
+"""Tests of stored values as typed messages."""
 
 from datetime import UTC, datetime
 
@@ -17,7 +17,7 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC)
 
 
 def test_every_part_of_a_message_comes_back() -> None:
-    """Every kind of block, with its state and its origin, and what only a provider knows, to the byte."""
+    """Every kind of block comes back exactly, with its state, origin and unknown fields."""
     sent = json_format.ParseDict(REQUEST, chat_pb2.GenerateRequest()).messages
     assert [message_to_proto(message) for message in messages_from_proto(sent)] == list(sent)
 
@@ -35,7 +35,7 @@ def test_every_part_of_a_message_comes_back() -> None:
     ],
 )
 def test_a_data_url_is_bytes_again_if_nothing_is_lost(url: str, data: bytes | None, media_type: str) -> None:
-    """Any other stays the URL that it is; either way the domain's message is the same again."""
+    """A data URL becomes bytes if that loses nothing, and else stays a URL; both give the same message again."""
     message = domain.Message(domain.Role.USER, (domain.Image(domain.Media(url=url)),))
     proto = message_to_proto(message)
     media = proto.blocks[0].image.media
@@ -46,7 +46,7 @@ def test_a_data_url_is_bytes_again_if_nothing_is_lost(url: str, data: bytes | No
 @pytest.mark.parametrize("levels", [1, 24, 25, 100])
 @pytest.mark.parametrize("kind", ["object", "list"])
 def test_a_client_can_read_a_message_of_any_depth(levels: int, kind: str) -> None:
-    """What is deeper than protobuf goes is null; all else is there."""
+    """Values nested deeper than protobuf allows become null, and the rest of the message is kept."""
     deep: object = 1
     for _ in range(levels - 1):
         deep = {"a": deep} if kind == "object" else [deep]
@@ -60,8 +60,8 @@ def test_a_client_can_read_a_message_of_any_depth(levels: int, kind: str) -> Non
     assert (messages_from_proto([read]) == (message,)) is (levels <= 24)
 
 
-def test_a_reply_has_what_a_turn_tells() -> None:
-    """Times to the microsecond, the tokens used, why it ended."""
+def test_a_reply_has_usage_and_reasons() -> None:
+    """A stored reply has times in microseconds, usage, finish reason and error reason."""
     stored = StoredMessage(
         "m2",
         "m1",

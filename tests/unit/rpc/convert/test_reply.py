@@ -1,4 +1,4 @@
-"""Replies and their events as typed messages."""
+"""Tests of replies and their events as typed messages."""
 
 import json
 
@@ -39,7 +39,10 @@ EVENTS: domain.Batch = [
 
 
 def test_every_kind_of_event_has_a_typed_form() -> None:
-    """With the number of the first; zeros are there too, and whole numbers of any length."""
+    """Every kind of event has a typed form, with zeros and integers of any length.
+
+    The batch has the sequence number of its first event.
+    """
     proto = batch_to_proto(EVENTS, 5)
     assert (proto.sequence, len(proto.events)) == (5, len(EVENTS))
     kinds = [event.WhichOneof("event") for event in proto.events]
@@ -68,13 +71,13 @@ def test_every_kind_of_event_has_a_typed_form() -> None:
 
 
 def test_an_empty_text_is_a_delta_all_the_same() -> None:
-    """Of the first block, in which all fields have their defaults."""
+    """An empty text of block 0, with all fields at their defaults, is still a text event."""
     (event,) = batch_to_proto([domain.TextDelta(0, "")], 1).events
     assert event.WhichOneof("event") == "text"
 
 
-def test_what_only_tells_how_deltas_came_has_no_typed_form() -> None:
-    """Numbers go on without it."""
+def test_groups_and_repeated_fields_have_no_typed_form() -> None:
+    """Delta groups and repeated fields have no typed form and no sequence number."""
     group, again = domain.DeltaGroup(0, 2), domain.ExtraFields(None, {"fp": "x"}, domain.Place.REPLY, repeats=True)
     proto = batch_to_proto([START, again, group, domain.ThinkingDelta(0, "a"), domain.TextDelta(1, "b")], 1)
     assert [event.WhichOneof("event") for event in proto.events] == ["started", "thinking", "text"]
@@ -82,7 +85,7 @@ def test_what_only_tells_how_deltas_came_has_no_typed_form() -> None:
 
 
 def test_a_whole_reply_holds_what_its_events_held() -> None:
-    """Blocks in their order, with their states, and the sound that is not kept elsewhere."""
+    """A whole reply has all blocks in order, with states, sound and unknown fields."""
     proto = reply_to_proto(folded(*EVENTS))
     (choice,) = proto.choices
     kinds = [block.WhichOneof("kind") for block in choice.message.blocks]
@@ -117,7 +120,7 @@ def test_tokens_are_told_one_by_one(usage: domain.Usage) -> None:
 
 
 def test_a_reply_without_usage_has_none() -> None:
-    """Unset, and not zero."""
+    """Usage that is missing is unset and not zero."""
     reply = folded(START, domain.TextDelta(0, "x"), STOP)
     assert not reply_to_proto(reply).HasField("usage")
     reply.add(USAGE)

@@ -1,4 +1,4 @@
-"""Typed requests as values of the domain."""
+"""Tests of typed requests as values of the domain."""
 
 import base64
 import json
@@ -15,7 +15,7 @@ from tests.unit.framing import folded
 
 
 def bytes_of(value: object) -> str:
-    """JSON as the typed API has it in `bytes`."""
+    """Return the value as compact JSON in base64, as a `bytes` field has it in JSON."""
     return base64.b64encode(json.dumps(value, separators=(",", ":")).encode()).decode()
 
 
@@ -81,7 +81,7 @@ REQUEST = {
 
 
 def test_every_field_of_a_request_reaches_the_domain() -> None:
-    """Zeros and false are not lost, whole numbers stay whole, bytes become a data URL."""
+    """Every field is read: zeros and false are kept, integers stay integers, bytes become a data URL."""
     proto = json_format.ParseDict(REQUEST, chat_pb2.GenerateRequest())
     assert request_from_proto(proto, stream=True) == domain.ChatRequest(
         model="gpt-4o",
@@ -146,12 +146,12 @@ def test_every_field_of_a_request_reaches_the_domain() -> None:
 
 
 def test_an_empty_request_is_all_defaults() -> None:
-    """What is unset stays unset: the provider decides."""
+    """Unset fields stay unset, so that the provider decides."""
     assert request_from_proto(chat_pb2.GenerateRequest(), stream=False) == domain.ChatRequest("", (), stream=False)
 
 
-def test_every_field_at_fault_is_told_at_once() -> None:
-    """By its path."""
+def test_every_wrong_field_is_reported_at_once() -> None:
+    """Every wrong field is reported by its path, all at once."""
     proto = json_format.ParseDict(
         {
             "messages": [
@@ -192,7 +192,7 @@ def test_every_field_at_fault_is_told_at_once() -> None:
 
 @pytest.mark.parametrize("name", ["model", "messages", "stream", "temperature"])
 def test_a_parameter_that_has_a_field_may_not_come_as_extra_too(name: str) -> None:
-    """It would be unclear which one holds."""
+    """A parameter that has a field is refused in `extra`, because it would be unclear which one counts."""
     proto = json_format.ParseDict({"messages": [{"role": "ROLE_USER"}], "extra": {name: 1}}, chat_pb2.GenerateRequest())
     with pytest.raises(InvalidRequest) as caught:
         request_from_proto(proto, stream=False)
@@ -200,7 +200,7 @@ def test_a_parameter_that_has_a_field_may_not_come_as_extra_too(name: str) -> No
 
 
 def test_numbers_that_are_no_json_are_refused_and_large_ones_kept() -> None:
-    """NaN and Infinity; a whole number that no integer of 64 bits holds stays what it is."""
+    """NaN and Infinity are refused; a number beyond 64 bits stays as it is."""
     proto = chat_pb2.GenerateRequest()
     proto.extra.update({"maximum": 1e30, "n_probs": 3.0})
     assert request_from_proto(proto, stream=False).extra == {"maximum": 1e30, "n_probs": 3}
@@ -210,14 +210,14 @@ def test_numbers_that_are_no_json_are_refused_and_large_ones_kept() -> None:
 
 
 def test_a_wrapped_value_goes_back_to_where_it_is_from() -> None:
-    """As a client of another dialect has it, which is told no origin."""
+    """A value from a REST dialect is wrapped and has no origin beside it: it is unwrapped."""
     message = {"role": "ROLE_ASSISTANT", "blocks": [{"thinking": {}, "state": {"opaque": "ap1.up.sig"}}]}
     (read,) = messages_from_proto([json_format.ParseDict(message, message_pb2.Message())])
     assert read.blocks[0].state == domain.State("sig", origin=domain.Origin(provider="up", deployment="up"))
 
 
-def test_a_value_with_its_origin_beside_it_is_the_original() -> None:
-    """Also one that looks wrapped: the provider may be such a gateway, which wraps what it answers."""
+def test_a_value_with_an_origin_is_not_unwrapped() -> None:
+    """A value with an origin is the original, even if it looks wrapped: the provider may be a gateway that wraps its values."""
     state = {"opaque": "ap1.up.sig"}
     within = {"tool_result": {"tool_call_id": "c", "blocks": [{"text": {}, "state": state}]}}
     of_message = {"origin": {"provider": "p"}, "blocks": [{"thinking": {}, "state": state}, within]}
@@ -232,8 +232,8 @@ def test_a_value_with_its_origin_beside_it_is_the_original() -> None:
     assert second.blocks[0].state == domain.State("ap1.up.sig", origin=domain.Origin(provider="q"))
 
 
-def test_a_recording_of_a_reply_comes_back_without_its_bytes() -> None:
-    """As a client sends back the message that it was answered with: the bytes have no media type, and the provider has them."""
+def test_a_recording_from_a_reply_is_read_without_its_bytes() -> None:
+    """A client may send a reply back as it came: the bytes of its recording have no media type, and the provider has them."""
     provider = domain.Started("r", "m", domain.Origin("openai-chat", "p"), 5)
     sound = domain.BlockStarted(0, 0, domain.Audio(domain.Media(), "a1"))
     events = (provider, sound, domain.MediaDelta(0, "QUJD", "La", expires=9), domain.BlockFinished(0))
@@ -247,7 +247,7 @@ def test_a_recording_of_a_reply_comes_back_without_its_bytes() -> None:
 
 
 def test_a_message_to_go_on_from_needs_its_conversation() -> None:
-    """Alone it would be ignored, so it is refused."""
+    """A parent message without its conversation is refused, because it would be ignored."""
     with pytest.raises(InvalidRequest) as caught:
         record_from_proto(chat_pb2.Recording(parent_message_id="m"), "ann")
     assert [violation.path for violation in caught.value.violations] == [("recording", "parent_message_id")]
@@ -255,7 +255,7 @@ def test_a_message_to_go_on_from_needs_its_conversation() -> None:
 
 
 def test_a_recorded_turn_has_one_reply() -> None:
-    """More are refused, by the name of the field: only one of them would be stored."""
+    """A recorded turn with several choices is refused, because only one would be stored."""
     for choices in (0, 1):
         record_from_proto(chat_pb2.Recording(), "ann", choices=choices)
     with pytest.raises(InvalidRequest) as caught:
