@@ -23,8 +23,9 @@ class Settlement:
     ) -> None:
         """Set the functions that compute what is charged.
 
-        `price` returns the cost of usage in USD, None if unknown. `usage_on_error` returns the usage of a call that ended with an
-        error; None for nothing.
+        `price` returns the cost of usage in USD; None if unknown, and then only tokens are charged. `usage_on_error` returns the
+        usage of a call that ended early, by an error or because the caller left (None); it returns None for no usage.
+        `paid_by_caller`: the caller's own provider key pays, so budgets are not charged.
         """
         self._grant = grant
         self._price = price

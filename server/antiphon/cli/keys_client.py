@@ -61,7 +61,10 @@ def revoke(address: str, key: str, id_: str) -> admin_pb2.Key:
 
 
 def rotate(address: str, key: str, id_: str, overlap: float) -> admin_pb2.RotateKeyResponse:
-    """Give a key a new secret, and return both. The old secret stays valid for `overlap` hours."""
+    """Give the key with the id `id_` a new secret, and return key and secret.
+
+    `key` is the caller's own key. The old secret stays valid for `overlap` hours.
+    """
     request = admin_pb2.RotateKeyRequest(id=id_, overlap=duration_pb2.Duration(seconds=round(overlap * 3600)))
     response: admin_pb2.RotateKeyResponse = call_admin(address, lambda stub: stub.RotateKey(request, metadata=metadata_of(key)))
     return response

@@ -85,7 +85,7 @@ class Deadlines:
         return len(self._open)
 
     def begin(self, seconds: float | None) -> Deadline:
-        """Return a new deadline of `seconds`, at most the longest allowed time. None: the longest allowed time.
+        """Return a new deadline, `seconds` from now, at most the longest allowed time. None: the longest allowed time.
 
         Pass the deadline to `end` at the end of the call.
         """

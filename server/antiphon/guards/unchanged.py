@@ -36,7 +36,7 @@ async def allowed_logprobs(guards: Sequence[Guard], text: str, logprobs: tuple[J
 async def allowed_extras(
     guards: Sequence[Guard], extras: Sequence[ExtraFields], blocks: Mapping[int, JsonObject]
 ) -> Sequence[ExtraFields] | None:
-    """Return all fields of one choice that only its provider knows; None if a guard finds anything in them.
+    """Return the unknown fields of one choice unchanged; None if a guard finds anything in them or in those of its blocks.
 
     They are checked as a whole, and joined by field name, as values may come in pieces. `blocks` has the fields of blocks, by block
     number.

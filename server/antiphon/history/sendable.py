@@ -155,7 +155,10 @@ class _Calls:
         return tuple(message for at, entry in enumerate(self._entries) if (message := self._message(at, entry)) is not None)
 
     def _message(self, at: int, entry: Entry) -> Message | None:
-        """Return the message at index `at` without the parts that hosts refuse; None if nothing is left."""
+        """Return the message of `entry`, the one at index `at`, without the calls and results that rules 3 to 5 leave out.
+
+        None if nothing is left of it.
+        """
         message = entry.message
         if message.role is Role.ASSISTANT:
             return self._reply(at, entry)

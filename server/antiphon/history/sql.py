@@ -349,7 +349,8 @@ class SqlStore:
     async def _final_write(self, reply_id: str, work: Callable[[Connection], _T]) -> _T:
         """Run the final write of one of this worker's turns, which is then no longer in progress here.
 
-        After `StoreUnavailable` the turn stays in progress, as the caller tries again. After another error `settle` ends the turn.
+        After `StoreUnavailable` the turn stays in progress, as the caller tries again. After any other error it no longer counts as
+        in progress, so that the next run of `SqlStore.settle` ends it.
         """
         try:
             done = await self._database.write(work)

@@ -53,7 +53,9 @@ class CertificateFiles(msgspec.Struct, frozen=True):
 
 
 def read(where: str, config: TlsConfig) -> CertificateFiles:
-    """Read and check the files of the setting `where`. Raises `ConfigError`, which names the setting and the file.
+    """Return the contents of the files that `config` names, checked.
+
+    `where` is the setting's name, for messages. Raises `ConfigError`, which names the setting and the file.
 
     An expired certificate is not an error: the clients will see it, and everything else keeps working.
     """

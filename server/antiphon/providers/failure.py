@@ -354,7 +354,10 @@ def _first_location(value: object, level: int = 0) -> str:
 
 
 def _location(entry: Mapping[str, Any]) -> str:
-    """Return the `loc` of an entry as text: `["body", "messages", 0, "role"]` becomes "messages[0].role"."""
+    """Return the `loc` of an entry of a `detail` list as text; empty if it has none.
+
+    `["body", "messages", 0, "role"]` becomes "messages[0].role".
+    """
     steps = entry.get("loc")
     if not isinstance(steps, list):
         return ""

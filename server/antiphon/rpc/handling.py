@@ -118,7 +118,8 @@ class Handling:
     async def request(self, read: Callable[[bytes], Any]) -> Any:
         """Admit the call, and return its request as parsed by `read`.
 
-        Raises what `Admission.admit` and `Receiver.receive` raise, and `InvalidRequest` if there is no request or it is not valid.
+        Call it once, inside the context. Raises what `Admission.admit`, `Receiver.receive` and `read` raise, and `InvalidRequest`
+        if there is no request.
         """
         call, entries, metadata = self._call, self._entries, self._metadata
         self._entries, self._metadata = (), {}  # free them now, as a stream may be long

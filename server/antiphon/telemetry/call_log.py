@@ -17,7 +17,7 @@ class CallLog(Observer):
     """The observer that writes the log line of each call."""
 
     def ended(self, call: Call, code: str, error: AntiphonError | None) -> None:
-        """Write the line of `call`, with every field that is known.
+        """Write the line of `call`, with every field that is known. `code` is the name of its gRPC status.
 
         Request id, key, provider and model are not set here: they are on every log line of a call anyway.
         """

@@ -217,7 +217,7 @@ class Reload:
         return True
 
     def _give_up(self, number: int, new: Child) -> None:
-        """Abandon the reload, as the new worker for place `number` did not become ready, and schedule another try."""
+        """Stop the new worker `number`, which did not become ready, and schedule another try. Workers already replaced stay."""
         self.refused = True
         self._retry_at = time.monotonic() + RETRY_AFTER
         new.stop()

@@ -154,7 +154,10 @@ class StreamedText:
         return piece
 
     def rest(self, whole: object) -> str:
-        """Return the part of a whole text that was not streamed yet; empty if the whole text does not continue the streamed one."""
+        """Return the part of a whole text that was not streamed yet. Some hosts send the whole text again at the end.
+
+        Empty if it does not continue the streamed text, judged by length and last piece, or is no text.
+        """
         if not isinstance(whole, str):
             return ""
         goes_on = whole[self.length - len(self.last) : self.length] == self.last

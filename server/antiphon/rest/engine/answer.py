@@ -36,7 +36,10 @@ _END_TOKEN_FORMATS: Final = {
 
 
 def completion(reply: Reply, chat: EngineChat) -> dict[str, Any]:
-    """Return the documented JSON object of a whole reply, with the documented nulls and order."""
+    """Return the documented JSON object of a whole reply, with the documented nulls and order.
+
+    `chat` has the parts of the request that the answer repeats, such as its id and parameters.
+    """
     assert reply.started is not None, "a stream that ended well has started"
     written = openai_reply.completion(reply)["choices"]
     choices = [

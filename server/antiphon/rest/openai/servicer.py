@@ -78,7 +78,7 @@ class OpenAIServicer(openai_pb2_grpc.OpenAIServiceServicer):
 
 
 def _accepts_only_events(context: Context) -> bool:
-    """Return whether the caller accepts server-sent events and nothing else.
+    """Return whether the header `accept` names `text/event-stream` and nothing else.
 
     Then a body without `stream`, or with null, asks for a stream. This is an addition to the API.
     """
