@@ -75,6 +75,10 @@ class Reader(Protocol):
         """
         ...
 
+    def break_off(self) -> Batch:
+        """Return everything held back, as the reply breaks off; may be empty. Raises nothing."""
+        ...
+
     def read_object(self, body: bytes) -> Batch:
         """Return all events of an answer that is one JSON object. Raises subclasses of `ProviderError`."""
         ...
@@ -186,6 +190,8 @@ class ProviderClient:
                 yield collected + reader.end(silent=reply.timed_out)
             except ProviderError as error:
                 self._explain(error, reply, reader.error_body, secrets)
+                if request.stream and (held := reader.break_off()):
+                    yield held
                 raise
 
     async def status_of(self, url: URL) -> int:

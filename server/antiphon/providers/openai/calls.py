@@ -147,6 +147,11 @@ class ToolCalls:
             state = state_of(call.opaque, call.fields) if call.is_changed or not call.is_known else None
             events.append(BlockFinished(call.block, state))
 
+    def break_off(self, events: Batch) -> None:
+        """Append the calls that were held back, with what has arrived of them, as the reply breaks off."""
+        for call in (*self._calls, *(() if self._function_call is None else (self._function_call,))):
+            self._begin(call, events)
+
     def _read(self, delta: JsonObject, events: Batch, *, whole: bool) -> None:
         """Read a delta: find or create its call, then add the fields. `whole`: the delta is a complete call."""
         has_body = delta.get("function") is not None or delta.get("custom") is not None

@@ -144,6 +144,10 @@ class ChoiceReader:
             events.append(BlockFinished(self._audio_block))
         self._calls.end(events)
 
+    def break_off(self, events: Batch) -> None:
+        """Append what was held back, as the reply breaks off."""
+        self._calls.break_off(events)
+
     def _begin(self, value: Block, events: Batch, key: object = None) -> int:
         """End the open block, start a new one, and return its number. `key` identifies a reasoning entry."""
         self._finish(events)

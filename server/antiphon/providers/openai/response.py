@@ -147,6 +147,13 @@ class ReplyReader:
         )
         return batch
 
+    def break_off(self) -> Batch:
+        """Return everything held back, as the reply breaks off: tool calls whose names may have been incomplete."""
+        events: Batch = []
+        for index in sorted(self._choices):
+            self._choices[index].break_off(events)
+        return events
+
     def read_object(self, body: bytes) -> Batch:
         """Return all events of an answer that is one JSON object. Raises subclasses of `ProviderError`."""
         self.ending.is_object = True

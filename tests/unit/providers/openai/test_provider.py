@@ -12,7 +12,7 @@ import structlog
 from pydantic import SecretStr
 
 from antiphon.config import ProviderConfig
-from antiphon.domain.content import Media, Message, Origin, Role, Text, Video
+from antiphon.domain.content import Media, Message, Origin, Role, Text, ToolCall, Video
 from antiphon.domain.errors import (
     ProviderCredentials,
     ProviderError,
@@ -23,7 +23,7 @@ from antiphon.domain.errors import (
     ProviderUnavailable,
     Unsupported,
 )
-from antiphon.domain.events import Batch, Event, Finished, FinishReason, Started, TextDelta, Usage
+from antiphon.domain.events import Batch, BlockStarted, Event, Finished, FinishReason, InputDelta, Started, TextDelta, Usage
 from antiphon.domain.request import ChatRequest
 from antiphon.providers.openai.provider import OpenAIProvider
 from tests.odd_upstream import CUT, HANG, LAST, RESET, OddUpstream, Pause, Step, answer, chunk, delta, head, sse
@@ -242,6 +242,17 @@ async def test_text_before_a_failure_is_given(upstream: OddUpstream, provider: O
     assert flat([await anext(stream)]) == GOOD[:3]
     with pytest.raises(ProviderProtocolError):
         await anext(stream)
+
+
+async def test_a_call_before_a_cut_is_given(upstream: OddUpstream, provider: OpenAIProvider) -> None:
+    """A call whose name may be incomplete is held back, and sent before the error if the reply breaks off."""
+    call = {"index": 0, "id": "c", "type": "function", "function": {"name": "write", "arguments": '{"a'}}
+    upstream.script("m", [head(), chunk(sse(delta(tool_calls=[call]))), CUT])
+    events: list[Event] = []
+    with pytest.raises(ProviderProtocolError):
+        async for batch in provider.stream(request()):
+            events += batch
+    assert events == [STARTED, BlockStarted(0, 0, ToolCall("c", "write", "")), InputDelta(0, '{"a')]
 
 
 async def test_a_reply_that_is_finished_early(upstream: OddUpstream, provider: OpenAIProvider) -> None:
