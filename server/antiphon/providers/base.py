@@ -28,7 +28,8 @@ class Provider(Protocol):
 
         Closing the generator, or cancelling its task, ends the upstream call at once.
 
-        Raises subclasses of `ProviderError`, and `Unsupported` for content that the protocol cannot express.
+        Raises subclasses of `ProviderError`, and `Unsupported` for content that the protocol cannot express, and for an option that
+        it lacks if the reply would differ. Options that are only hints are left out. `request.extra` is sent unchanged.
         """
         ...
 

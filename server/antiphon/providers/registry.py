@@ -1,4 +1,4 @@
-"""Maps the protocol names of the configuration to provider classes. A new protocol is one file, and one line here."""
+"""Maps the protocol names of the configuration to provider classes. A new protocol is a folder, and a line here."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The provider for the OpenAI chat-completions protocol: OpenAI, Azure, and every compatible host.
 
-This module builds the calls. `request` and `response` convert in the two directions, `exchange` makes the calls. Hosts are rows in
-`hosts`.
+This module builds the calls. `request` and `response` convert in the two directions, `providers.client` makes the
+calls. Hosts are rows in `hosts`.
 """
 
 from __future__ import annotations
