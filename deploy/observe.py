@@ -108,6 +108,12 @@ OVERVIEW: Final = Dashboard(
         Panel("Failed calls by reason", {"{{reason}}": rate("antiphon_failed_calls_total", "reason")}, "reqps"),
         Panel("Refused by a limit", {"{{limit}} of {{scope}}": rate("antiphon_limits_refused_total", "limit", "scope")}, "reqps"),
         Panel("Waiting for slow readers", {"workers": gauge("antiphon_stream_buffer_bytes")}, "bytes"),
+        Panel(
+            "Tokens sent together",
+            {"mean of the workers": f"{gauge('antiphon_stream_coalescing_seconds')} / {gauge('antiphon_workers')}"},
+            "s",
+            about="How long busy workers collect tokens before they send them; 0: not at all.",
+        ),
         Panel("Lag of the event loops", quantiles("antiphon_event_loop_lag_seconds"), "s", about="A worker that is full is late."),
         Panel("CPU, in cores", {"workers": rate("antiphon_cpu_seconds_total")}, "short", wide=6),
         Panel("Resident memory", {"workers": gauge("antiphon_resident_memory_bytes")}, "bytes", wide=6),

@@ -42,6 +42,7 @@ from antiphon.limits.limiter import Limiter
 from antiphon.limits.quotas import Quotas
 from antiphon.limits.report import UsageReport
 from antiphon.net import outbound
+from antiphon.net.coalescing import Coalescer
 from antiphon.owners.data import Owners
 from antiphon.providers import hosts
 from antiphon.providers import registry as protocols
@@ -83,8 +84,9 @@ class App:
     def __init__(self, config: Config, environment: Mapping[str, str]) -> None:
         """Build all parts. Opens no port, file or connection. Raises `ConfigError`."""
         configs = hosts.configured(config.providers, environment)
+        coalescer = Coalescer(config.streams.coalesce)
         self.providers: list[tuple[Provider, Sequence[str]]] = [
-            (protocols.build(name, provider, environment), provider.models) for name, provider in configs.items()
+            (protocols.build(name, provider, environment, coalescer), provider.models) for name, provider in configs.items()
         ]
         keyed = {name for name, provider in configs.items() if provider.has_key} | {*config.engine.own_key_providers}
         self.router = Router(self.providers, config.models.default, keyed)
@@ -113,7 +115,7 @@ class App:
         self._callers = Authenticators(*authenticators, *([] if self._tokens is None else [self._tokens]))
         prices = Prices(config.prices, {name: provider.base_url for name, provider in configs.items()})
         self._ledger = Ledger(self._database)
-        self.metrics = _metrics(config, environment, self.router, lambda: self.buffered)
+        self.metrics = _metrics(config, environment, self.router, lambda: self.buffered, lambda: coalescer.pause)
         self._tracing = _tracing(config, environment, configs)
         optional = (self.metrics, self._tracing)
         self._observer = Observers([CallLog(), self._ledger, *(listener for listener in optional if listener is not None)])
@@ -277,7 +279,9 @@ async def _first(*events: asyncio.Event) -> None:
         task.cancel()
 
 
-def _metrics(config: Config, environment: Mapping[str, str], router: Router, buffered: Callable[[], float]) -> CallMetrics | None:
+def _metrics(
+    config: Config, environment: Mapping[str, str], router: Router, buffered: Callable[[], float], coalescing: Callable[[], float]
+) -> CallMetrics | None:
     """Return the metrics, or None if `metrics.listen` is not set. Only names from the configuration may be labels."""
     if config.metrics.listen is None:
         return None
@@ -286,7 +290,7 @@ def _metrics(config: Config, environment: Mapping[str, str], router: Router, buf
     targets = {urlsplit(url).hostname or "" for url in (*config.proxy.allow, *config.proxy.aliases.values())}
     models = {provider: router.models_at(provider) for provider in router.providers()}
     proxies = {*config.proxy.aliases, *targets}
-    return CallMetrics(models, proxies, version("antiphon"), buffered, latest=wants_latest(environment))
+    return CallMetrics(models, proxies, version("antiphon"), buffered, coalescing, latest=wants_latest(environment))
 
 
 def _tracing(config: Config, environment: Mapping[str, str], providers: Mapping[str, ProviderConfig]) -> Tracing | None:

@@ -157,6 +157,7 @@ async def test_two_workers_are_scraped_as_one(counted: Counted, upstream: OddUps
         "antiphon_overhead_seconds_count": ok + 1 + TURNS + INVENTED + 1 + GONE,
         "antiphon_calls_in_flight": 0,
         "antiphon_stream_buffer_bytes": 0,
+        "antiphon_stream_coalescing_seconds": 0,
     }
     assert {name: found.get(name) for name in stated} == stated
     for metric in TABLE:

@@ -42,6 +42,9 @@ class StreamsConfig(Section):
     heartbeat: float = Field(default=15.0, ge=0)
     """Seconds of silence after which a stream sends its headers and, over SSE, a comment; and again after each such silence.
     gRPC and the engine paths send headers alone. 0: never."""
+    coalesce: float = Field(default=0.02, ge=0, le=1)
+    """The longest time in seconds for which a busy worker collects tokens of a stream before it sends them together. The first
+    token is sent at once, and a worker that is not busy collects nothing. 0: never."""
 
 
 class Config(Section):

@@ -1,4 +1,7 @@
-"""The HTTP client for all calls of models and proxied requests: aiohttp's, with the rules of this project.
+"""The HTTP client for all calls of models and proxied requests.
+
+Connections, their pool, TLS, DNS and the parser are aiohttp's. Its `ClientSession` and `ClientRequest` are not used for requests:
+they cost more CPU than everything else of a call's HTTP (docs/adr/0006).
 
 It follows no redirect, keeps no cookie, takes no proxy or password from the environment, and adds no header but `host`,
 `content-length`, and the trace context of the request, if there is one. Headers and bodies are sent and received unchanged. It
@@ -7,24 +10,39 @@ knows no provider's protocol.
 
 from __future__ import annotations
 
-import io
+import asyncio
+import re
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final, cast
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
+from aiohttp.connector import Connection
+from aiohttp.helpers import TimerNoop
+from multidict import CIMultiDict
 from yarl import URL
 
 from antiphon.domain.trace import outgoing_trace
-from antiphon.net.connection import Connector, send_with_retry, tls_context
+from antiphon.net.coalescing import Coalescer
+from antiphon.net.connection import LOST, Connector, ResponseProtocol, tls_context
 from antiphon.net.http_errors import PROXY_REFUSES, ProxyRefused, UpstreamErrors
 from antiphon.net.outbound import DIRECT, Outbound
+from antiphon.net.response import Response, drop
 
 _DNS_TTL: Final = 60
 """Seconds for which an address is used before the name is looked up, and its addresses checked, again."""
 
 _LARGE: Final = 1024 * 1024
 """Size in bytes from which a body is written in pieces, so that other calls are served in between."""
+
+_PIECE: Final = 64 * 1024
+"""Size in bytes of these pieces."""
+
+_HOSTS: Final = 1024
+"""How many hosts are remembered; a caller of the proxy may name any number."""
+
+_CONTROLS: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+"""Characters that could end a header, and begin another."""
 
 
 class Client:
@@ -38,10 +56,12 @@ class Client:
         keep_alive: float,
         resolver: AbstractResolver | None = None,
         outbound: Outbound = DIRECT,
+        coalescer: Coalescer | None = None,
     ) -> None:
         """Take time-outs in seconds: for connecting as a whole, between two reads, and for keeping an idle connection.
 
-        `resolver` looks up host names, unless `outbound` has a proxy, which does; None: the system's resolver.
+        `resolver` looks up host names, unless `outbound` has a proxy, which does; None: the system's resolver. `coalescer` joins
+        reads of streams; None: each is passed on at once.
         """
         # "connect" limits connecting as a whole, with the look-up of the name.
         self._timeouts = aiohttp.ClientTimeout(connect=connect_timeout, sock_connect=connect_timeout, sock_read=read_timeout)
@@ -49,14 +69,15 @@ class Client:
         self._resolver = outbound.resolver or resolver
         self._outbound = outbound
         self._connector: Connector | None = None
-        self._opened: aiohttp.ClientSession | None = None
+        self._coalescer = coalescer
+        self._hosts: dict[tuple[URL, object], aiohttp.ClientRequest] = {}
 
     @property
     def buffered(self) -> int:
         """Return the number of bytes of answers that arrived and were not read yet. Thread-safe."""
         return 0 if self._connector is None else self._connector.buffered
 
-    async def post(self, provider: str, url: URL, headers: Mapping[str, str], body: bytes) -> aiohttp.ClientResponse:
+    async def post(self, provider: str, url: URL, headers: Mapping[str, str], body: bytes) -> Response:
         """Send `body`, and return the response once its head has arrived.
 
         The response's `close` drops the connection unless the body was read to its end. `headers` are sent in UTF-8. `provider`
@@ -65,71 +86,131 @@ class Client:
         Raises `ProviderUnavailable`, `ProviderTimeout`, `ProviderProtocolError`, and what the resolver raises except `OSError`.
         """
         if (trace := outgoing_trace()) is not None:
-            headers = {**headers, **trace.headers()}
+            headers = CIMultiDict(headers)
+            headers.update(trace.headers())
         return await self._send("POST", provider, url, headers, body)
 
-    async def get(self, provider: str, url: URL, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+    async def get(self, provider: str, url: URL, headers: Mapping[str, str]) -> Response:
         """Send a GET request for `url`, and return the response as `post` does."""
-        return await self._send("GET", provider, url, headers, b"")
+        return await self._send("GET", provider, url, headers, None)
 
     async def close(self) -> None:
         """Close the connections."""
-        if self._opened is not None:
-            await self._opened.close()
+        if self._connector is not None:
+            await self._connector.close()
 
-    async def _send(self, method: str, provider: str, url: URL, headers: Mapping[str, str], body: bytes) -> aiohttp.ClientResponse:
-        session, outbound = self._session(), self._outbound
+    async def _send(self, method: str, provider: str, url: URL, headers: Mapping[str, str], body: bytes | None) -> Response:
+        """Send a request. If its idle connection turns out to be closed, send it once more on a new one.
+
+        No other request is sent twice: a model call costs money.
+        """
+        connector = self._connector or self._open()
+        outbound = self._outbound
         options = {"headers": headers} if outbound.is_default else outbound.options(url, headers)
-
-        async def send() -> aiohttp.ClientResponse:
-            data = body if len(body) < _LARGE else io.BytesIO(body)
-            return await session.request(method, url, data=data or None, allow_redirects=False, **options)
-
         with UpstreamErrors(provider, begun=False):
-            response = await send_with_retry(send)
+            host = self._host(url, options)
+            head = _head(method, url, options, body)
+            connection = await connector.open(host, self._timeouts)
+            protocol = cast(ResponseProtocol, connection.protocol)
+            try:
+                response = await self._exchange(connection, head, body)
+            except LOST:
+                if not protocol.was_closed_before_arrival(asyncio.get_running_loop().time()):
+                    raise
+                connection = await connector.open(host, self._timeouts, new=True)
+                response = await self._exchange(connection, head, body)
             if response.status == PROXY_REFUSES and outbound.proxy is not None:
                 # Only a proxy may answer so, one that reads the request itself (without a tunnel).
                 response.close()
                 raise ProxyRefused(response.status)
             return response
 
-    def _session(self) -> aiohttp.ClientSession:
-        if self._opened is None:
-            self._connector = Connector(
-                ssl=tls_context(),
-                limit=0,
-                resolver=self._resolver,
-                ttl_dns_cache=_DNS_TTL,
-                keepalive_timeout=self._keep_alive,
+    async def _exchange(self, connection: Connection, head: bytes, body: bytes | None) -> Response:
+        """Write a request, and wait for the head of its answer."""
+        protocol = cast(ResponseProtocol, connection.protocol)
+        upload: asyncio.Task[None] | None = None
+        try:
+            protocol.set_response_params(
+                timer=_NO_TIMER, read_until_eof=True, auto_decompress=False, read_timeout=self._timeouts.sock_read
             )
-            self._opened = aiohttp.ClientSession(
-                connector=self._connector,
-                response_class=_Response,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                skip_auto_headers=("accept", "accept-encoding", "content-type", "user-agent"),
-                timeout=self._timeouts,
-                auto_decompress=False,
-                trust_env=False,
+            if body is None or len(body) < _LARGE:
+                _write(protocol, head if body is None else head + body)
+                protocol.start_timeout()
+            else:
+                _write(protocol, head)
+                upload = asyncio.create_task(_upload(protocol, body))
+            while True:
+                message, content = await protocol.read()
+                if message.code >= 200 or message.code == 101:  # the others are interim answers: RFC 9110, section 15.2
+                    return Response(message, content, connection, upload)
+        except BaseException:
+            drop(connection, upload)
+            raise
+
+    def _host(self, url: URL, options: Mapping[str, Any]) -> aiohttp.ClientRequest:
+        """Return what the connector has to know of a host: a request that is never sent, the same for each connection."""
+        context = options.get("ssl")
+        key = (url.origin(), context)
+        found = self._hosts.get(key)
+        if found is None:
+            if len(self._hosts) >= _HOSTS:
+                self._hosts.clear()
+            found = aiohttp.ClientRequest(
+                "POST",
+                url.origin(),
+                loop=asyncio.get_running_loop(),
+                ssl=True if context is None else context,
+                proxy=options.get("proxy"),
+                proxy_headers=options.get("proxy_headers"),
             )
-        return self._opened
+            if isinstance(found.proxy_headers, CIMultiDict):  # else aiohttp adds it, and the key changes
+                found.proxy_headers["Host"] = found.headers["Host"]
+            self._hosts[key] = found
+        return found
+
+    def _open(self) -> Connector:
+        self._connector = Connector(
+            self._coalescer,
+            ssl=tls_context(),
+            limit=0,
+            resolver=self._resolver,
+            ttl_dns_cache=_DNS_TTL,
+            keepalive_timeout=self._keep_alive,
+        )
+        return self._connector
 
 
-class _Response(aiohttp.ClientResponse):
-    """A response that drops its connection if it is released before its end.
+_NO_TIMER: Final = TimerNoop()
 
-    aiohttp only closes the connection, and closing first sends what is still unsent: forever, to a host that does not read.
-    """
 
-    def close(self) -> None:
-        self._abort()
-        super().close()
+def _head(method: str, url: URL, options: Mapping[str, Any], body: bytes | None) -> bytes:
+    """Return the head of a request. Raises `ValueError` for a header that has control characters."""
+    # A proxy that reads the request itself, without a tunnel, needs the whole URL: RFC 9112, section 3.2.2.
+    target = str(url) if "proxy" in options and url.scheme == "http" else url.raw_path_qs
+    host = url.host_port_subcomponent
+    lines = [f"{method} {target} HTTP/1.1\r\nHost: {host}"]
+    lines += [f"{name}: {value}" for name, value in options["headers"].items()]
+    if body is not None:
+        lines.append(f"Content-Length: {len(body)}")
+    if any(map(_CONTROLS.search, lines[1:])):
+        raise ValueError("A header has control characters.")
+    return "\r\n".join((*lines, "\r\n")).encode()
 
-    def release(self) -> object:
-        self._abort()
-        return super().release()
 
-    def _abort(self) -> None:
-        # A response that was read to its end has no connection.
-        transport = None if self.connection is None else self.connection.transport
-        if transport is not None:
-            transport.abort()
+def _write(protocol: ResponseProtocol, data: bytes | memoryview) -> None:
+    """Write to the transport's buffer. Raises `aiohttp.ClientConnectionResetError` if the connection is closed."""
+    if protocol.transport is None or protocol.transport.is_closing():
+        raise aiohttp.ClientConnectionResetError("The connection is closed.")
+    protocol.transport.write(data)
+
+
+async def _upload(protocol: ResponseProtocol, body: bytes) -> None:
+    """Write a large body in pieces. A connection that is lost meanwhile is told to the reader of the answer, and not here."""
+    try:
+        for start in range(0, len(body), _PIECE):
+            await protocol._drain_helper()  # noqa: SLF001  # there is no public way to wait until more can be written
+            _write(protocol, memoryview(body)[start : start + _PIECE])
+            await asyncio.sleep(0)  # other calls come first
+        protocol.start_timeout()
+    except (aiohttp.ClientError, OSError):
+        pass

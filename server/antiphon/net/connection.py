@@ -1,4 +1,4 @@
-"""The connections of the HTTP client, and the single retry of a request whose idle connection the host had closed.
+"""The connections of the HTTP client, and how one tells that its host had closed it before a request arrived.
 
 Hosts close idle connections, and a request may already be on its way then. So connections are kept for less time than common hosts
 keep them (`ProviderConfig.keep_alive`), and such a request is sent once more. aiohttp itself retries only GET.
@@ -6,12 +6,9 @@ keep them (`ProviderConfig.keep_alive`), and such a request is sent once more. a
 
 from __future__ import annotations
 
-import asyncio
 import ssl
-from collections.abc import Awaitable, Callable
-from contextvars import ContextVar
 from functools import cache, partial
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, cast
 
 import aiohttp
 import httpx2
@@ -19,13 +16,15 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 
+from antiphon.net.coalescing import Coalescer
+
 _CLOSE_MARGIN: Final = 0.05
 """Seconds, in addition to a round trip, within which we must see a close that was sent before the request arrived."""
 
 _MAX_CLOSE_DELAY: Final = 0.5
 """The upper limit in seconds, round trip included: connecting may have been slow for another reason."""
 
-_LOST: Final = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientConnectionResetError)
+LOST: Final = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientConnectionResetError)
 """The exceptions of a closed or reset connection, when reading and when writing."""
 
 
@@ -38,8 +37,16 @@ class ResponseProtocol(ResponseHandler):
 
     opened_in: float | None = None
     """Seconds that connecting took: at least a round trip. None until the first request."""
+    acquired_at = 0.0
+    """The time of the event loop when the present request got this connection."""
+    was_idle = False
+    """Whether the connection had been used before the present request."""
     answered = False
-    """Whether a byte has arrived since the last request was begun."""
+    """Whether a byte has arrived since then."""
+    coalescer: Coalescer | None = None
+    """None: every read is passed on at once."""
+    coalesces = False
+    """Whether reads of this body may be delayed: its first token has arrived."""
 
     @property
     def buffered(self) -> int:
@@ -49,6 +56,29 @@ class ResponseProtocol(ResponseHandler):
     def data_received(self, data: bytes) -> None:
         self.answered = True
         ResponseHandler.data_received(self, data)
+        if self.coalesces and self.coalescer is not None and self._payload is not None and not self._payload.is_eof():
+            self.coalescer.after_read(self, len(data), self._loop)
+
+    def was_closed_before_arrival(self, now: float) -> bool:
+        """Return whether the host closed a connection that is lost now before the request reached it.
+
+        This cannot be known for sure: a host that reads a request and dies at once looks the same. So it is assumed only if the
+        connection had been idle, nothing was answered, and the close came within the time of a round trip: a close in reaction to
+        the request takes longer, as the host has worked on it.
+        """
+        if not self.was_idle or self.answered:
+            return False
+        return now - self.acquired_at <= min((self.opened_in or 0.0) + _CLOSE_MARGIN, _MAX_CLOSE_DELAY)
+
+    def hold(self) -> None:
+        """Stop reading until `release`. aiohttp's own pauses work independently of this one."""
+        if self.transport is not None and self.transport.is_reading():
+            self.transport.pause_reading()
+
+    def release(self) -> None:
+        """Continue to read, unless aiohttp itself has paused."""
+        if self.transport is not None and not (self._reading_paused or self._buffer_paused or self.transport.is_closing()):
+            self.transport.resume_reading()
 
     def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT002  # as in aiohttp
         super().resume_reading(resume_parser)
@@ -62,85 +92,39 @@ class ResponseProtocol(ResponseHandler):
             body.set_exception(cast(BaseException, exc))
 
 
-class ConnectionUse:
-    """How one request uses a connection. The connector fills it in."""
-
-    def __init__(self) -> None:
-        self.must_be_new = False
-        """Whether it must be a new one."""
-        self._protocol: ResponseProtocol | None = None
-        self._reused = False
-        self._begun = 0.0
-
-    def begin(self, protocol: ResponseProtocol, now: float) -> None:
-        """Note the connection on which the request is about to be sent."""
-        self._protocol, self._reused, self._begun = protocol, protocol.opened_in is not None, now
-
-    def was_closed_before_arrival(self, now: float) -> bool:
-        """Return whether the host closed a connection that is lost now before the request reached it.
-
-        This cannot be known for sure: a host that reads a request and dies at once looks the same. So it is assumed only if the
-        connection had been idle, nothing was answered, and the close came within the time of a round trip: a close in reaction to
-        the request takes longer, as the host has worked on it.
-        """
-        protocol = self._protocol
-        if protocol is None or not self._reused or protocol.answered:
-            return False
-        return now - self._begun <= min((protocol.opened_in or 0.0) + _CLOSE_MARGIN, _MAX_CLOSE_DELAY)
-
-
-_CURRENT_USE: Final[ContextVar[ConnectionUse | None]] = ContextVar("connection_use", default=None)
-
-_T = TypeVar("_T")
-
-
-async def send_with_retry(send: Callable[[], Awaitable[_T]]) -> _T:
-    """Send one request by `send`, which waits for the head of the answer and returns it.
-
-    A request that met the close of an idle connection is sent once more on a new connection. No other is: a model call costs money.
-    `send` is then called a second time, so its body must still be there. Raises what `send` raises.
-    """
-    use = ConnectionUse()
-    token = _CURRENT_USE.set(use)
-    try:
-        try:
-            return await send()
-        except _LOST:
-            if not use.was_closed_before_arrival(asyncio.get_running_loop().time()):
-                raise
-        use.must_be_new = True
-        return await send()
-    finally:
-        _CURRENT_USE.reset(token)
+_NEW: Final[list[Trace]] = []
+"""In place of the traces, which are not used here: the pool is not asked."""
 
 
 class Connector(aiohttp.TCPConnector):
     """Makes connections with `ResponseProtocol`; aiohttp has no public option for that."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, coalescer: Coalescer | None = None, **options: Any) -> None:
         super().__init__(**options)
         self._factory = cast("partial[ResponseHandler]", partial(ResponseProtocol, loop=self._loop))
+        self._coalescer = coalescer
 
     @property
     def buffered(self) -> int:
         """Return the number of bytes of bodies that arrived and were not read yet. Thread-safe."""
         return sum(protocol.buffered for protocol in list(self._acquired) if isinstance(protocol, ResponseProtocol))
 
-    async def connect(self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout) -> Connection:
+    async def open(self, request: aiohttp.ClientRequest, timeout: aiohttp.ClientTimeout, *, new: bool = False) -> Connection:
+        """Return a connection to the host of `request`: an idle one if there is any, unless it has to be `new`."""
         began = self._loop.time()
-        connection = await super().connect(req, traces, timeout)
+        connection = await self.connect(request, _NEW if new else [], timeout)
         now = self._loop.time()
         protocol = cast(ResponseProtocol, connection.protocol)
-        if (use := _CURRENT_USE.get()) is not None:
-            use.begin(protocol, now)
+        protocol.was_idle = protocol.opened_in is not None
         if protocol.opened_in is None:
             protocol.opened_in = now - began
-        protocol.answered = False
+            protocol.coalescer = self._coalescer
+        protocol.acquired_at = now
+        protocol.answered = protocol.coalesces = False
         return connection
 
     async def _get(self, key: Any, traces: list[Trace]) -> Connection | None:
-        use = _CURRENT_USE.get()
-        return None if use is not None and use.must_be_new else await super()._get(key, traces)
+        return None if traces is _NEW else await super()._get(key, traces)
 
 
 @cache

@@ -8,15 +8,16 @@ from functools import partial
 from types import TracebackType
 from typing import Final
 
-import aiohttp
 from yarl import URL
 
 from antiphon.config import MAX_MESSAGE_BYTES, ProviderConfig
 from antiphon.domain.errors import ProviderError, ProviderProtocolError
 from antiphon.net.client import Client
+from antiphon.net.coalescing import Coalescer
 from antiphon.net.http_errors import UpstreamErrors
 from antiphon.net.inflate import Inflater, inflater
 from antiphon.net.outbound import DIRECT, Outbound
+from antiphon.net.response import Response
 
 _END_GRACE: Final = 0.1
 """Seconds for which a finished reply may still end its body, so that the connection can be reused. No caller waits for it."""
@@ -25,7 +26,7 @@ _END_GRACE: Final = 0.1
 class HttpResponse:
     """The answer to one request. Iterate it once, for the bytes of its body as they arrive."""
 
-    def __init__(self, provider: str, response: aiohttp.ClientResponse, draining: _Draining) -> None:
+    def __init__(self, provider: str, response: Response, draining: _Draining) -> None:
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
         self._provider = provider
@@ -59,6 +60,10 @@ class HttpResponse:
         None: wait for it without this limit again.
         """
         self._until = None if seconds is None else asyncio.get_running_loop().time() + seconds
+
+    def coalesce(self) -> None:
+        """Allow several reads of the rest to be joined into one while this process is busy: the first token has arrived."""
+        self._response.coalesce()
 
     async def peek(self) -> bytes:
         """Return the start of the body without consuming it, leading white space removed; empty if there is nothing else."""
@@ -141,22 +146,22 @@ class _Draining:
     """
 
     def __init__(self) -> None:
-        self._timers: dict[aiohttp.ClientResponse, asyncio.TimerHandle] = {}
+        self._timers: dict[Response, asyncio.TimerHandle] = {}
 
-    def add(self, response: aiohttp.ClientResponse) -> None:
+    def add(self, response: Response) -> None:
         if not response.closed:
             self._timers[response] = asyncio.get_running_loop().call_later(_END_GRACE, self._drop, response)
-            # aiohttp has returned the connection to the pool by then.
-            response.content.on_eof(partial(self._forget, response))
+            # The connection is back in the pool by then.
+            response.on_eof(partial(self._forget, response))
 
     def close(self) -> None:
         for response in list(self._timers):
             self._drop(response)
 
-    def _forget(self, response: aiohttp.ClientResponse) -> None:
+    def _forget(self, response: Response) -> None:
         self._timers.pop(response).cancel()
 
-    def _drop(self, response: aiohttp.ClientResponse) -> None:
+    def _drop(self, response: Response) -> None:
         self._forget(response)
         response.close()
 
@@ -191,13 +196,17 @@ class Exchange:
 class Transport:
     """The pooled connections to one provider. Belongs to the event loop of its first call."""
 
-    def __init__(self, provider: str, config: ProviderConfig, outbound: Outbound = DIRECT) -> None:
+    def __init__(
+        self, provider: str, config: ProviderConfig, outbound: Outbound = DIRECT, coalescer: Coalescer | None = None
+    ) -> None:
+        """`coalescer` joins reads of streams; None: each is passed on at once."""
         self._provider = provider
         self._draining = _Draining()
         self._client = Client(
             connect_timeout=config.connect_timeout,
             read_timeout=config.read_timeout,
             keep_alive=config.keep_alive,
+            coalescer=coalescer,
             outbound=outbound,
         )
 

@@ -14,12 +14,11 @@ from multidict import CIMultiDict
 from pydantic import SecretStr
 from yarl import URL
 
-from antiphon.config import MAX_MESSAGE_BYTES, ProviderConfig
+from antiphon.config import MAX_MESSAGE_BYTES
 from antiphon.domain.errors import ProviderCredentials, ProviderError, ProviderProtocolError
 from antiphon.domain.events import Batch
 from antiphon.domain.request import ChatRequest
 from antiphon.net.http import HttpResponse, Transport
-from antiphon.net.outbound import DIRECT, Outbound
 from antiphon.providers.failure import ERROR_BODY_BYTES, ERROR_BODY_SECONDS, error_of_status, explain, log_refusal
 
 _BOM: Final = b"\xef\xbb\xbf"
@@ -54,6 +53,11 @@ class Reader(Protocol):
 
     @property
     def ending(self) -> EndState: ...
+
+    @property
+    def has_output(self) -> bool:
+        """Whether the model has produced anything."""
+        ...
 
     @property
     def has_usage(self) -> bool:
@@ -140,14 +144,14 @@ class HeaderAuth:
 class ProviderClient:
     """Makes the calls of one provider. Needs no event loop until the first call, and then belongs to the loop of that call."""
 
-    def __init__(self, name: str, config: ProviderConfig, auth: Auth, url: URL, outbound: Outbound = DIRECT) -> None:
+    def __init__(self, name: str, transport: Transport, auth: Auth, url: URL) -> None:
         """`url` is one of the URLs that are called. Its host is removed from everything that callers read."""
         self._name = name
         self._auth = auth
         # A host name of one plain word, as within a cluster, might be an ordinary word of a message.
         host = url.host or ""
         self._hosts = (url.authority, host) if re.search(r"[^a-z]", host) else ()
-        self._transport = Transport(name, config, outbound)
+        self._transport = transport
 
     async def stream(self, request: ChatRequest, prepare: Callable[[ChatRequest], Prepared]) -> AsyncGenerator[Batch, None]:
         """Send a request, and yield its events (see `Provider.stream`). `prepare` encodes it.
@@ -163,6 +167,7 @@ class ProviderClient:
             ending = reader.ending
             collected: Batch = []
             size = 0
+            coalesces = False
             try:
                 if begin.startswith((b"{", b"[")):
                     yield reader.read_object(await reply.read())
@@ -171,6 +176,9 @@ class ProviderClient:
                     batch = reader.feed(piece)
                     if batch and request.stream:
                         yield batch
+                        if not coalesces and reader.has_output:
+                            coalesces = True
+                            reply.coalesce()
                     else:
                         collected += batch
                     size += len(piece)

@@ -9,12 +9,13 @@ from pydantic import SecretStr
 
 from antiphon.config import ConfigError, ProviderConfig
 from antiphon.net import outbound
-from antiphon.net.outbound import Outbound
+from antiphon.net.coalescing import Coalescer
+from antiphon.net.http import Transport
 from antiphon.providers.base import Provider
 from antiphon.providers.echo import EchoProvider
 from antiphon.providers.openai.provider import OpenAIProvider
 
-_Build: TypeAlias = Callable[[str, ProviderConfig, SecretStr | None, Outbound], Provider]
+_Build: TypeAlias = Callable[[str, ProviderConfig, SecretStr | None, Transport], Provider]
 
 PROTOCOLS: Final[Mapping[str, _Build]] = {
     "openai": OpenAIProvider,
@@ -22,14 +23,15 @@ PROTOCOLS: Final[Mapping[str, _Build]] = {
 }
 
 
-def build(name: str, config: ProviderConfig, environment: Mapping[str, str]) -> Provider:
+def build(name: str, config: ProviderConfig, environment: Mapping[str, str], coalescer: Coalescer | None = None) -> Provider:
     """Return the provider `name`. Its configuration must be complete (`hosts.complete`). Needs no event loop.
 
+    `coalescer` joins reads of its streams; None: each is passed on at once.
     Raises `ConfigError` for an unknown protocol, a missing base URL or key, or an invalid proxy or certificate authority.
     """
     protocol = PROTOCOLS.get(config.protocol)
     if protocol is None:
         known = ", ".join(sorted(PROTOCOLS))
         raise ConfigError(f"providers.{name}.protocol: {config.protocol!r} is not known; known are {known}")
-    way = outbound.build(f"providers.{name}", config, environment)
-    return protocol(name, config, config.api_key(name, environment), way)
+    transport = Transport(name, config, outbound.build(f"providers.{name}", config, environment), coalescer)
+    return protocol(name, config, config.api_key(name, environment), transport)

@@ -73,13 +73,15 @@ class CallMetrics(Observer):
         proxies: Collection[str],
         version: str,
         buffered: Callable[[], float] = lambda: 0,
+        coalescing: Callable[[], float] = lambda: 0,
         *,
         latest: bool = False,
     ) -> None:
         """Create all metrics.
 
         `models` are the model names that may be labels, by provider; `proxies` are the targets of the proxy paths that may be
-        labels. `buffered` returns the bytes that wait for slow readers, and may be called by any thread. `latest` selects the
+        labels. `buffered` returns the bytes that wait for slow readers, and `coalescing` the seconds for which tokens are
+        collected; any thread may call them. `latest` selects the
         newest names of the semantic conventions, as in `names.LATEST`.
         """
         self._models = {provider: frozenset(listed) for provider, listed in models.items()}
@@ -94,6 +96,7 @@ class CallMetrics(Observer):
         self._output_token = self._histogram(names.OUTPUT_TOKEN)
         self._gauge(names.IN_FLIGHT).set_function(lambda: len(self._open))
         self._gauge(names.STREAM_BUFFER).set_function(buffered)
+        self._gauge(names.COALESCING).set_function(coalescing)
         self._attempts = self._counter(names.ATTEMPTS)
         self._cancelled = self._counter(names.CANCELLED)
         self._cancel = self._histogram(names.CANCEL)

@@ -135,6 +135,11 @@ STREAM_BUFFER: Final = Metric(
     Kind.GAUGE,
     "Bytes of replies that wait here because their callers read slowly; at most about half a MiB per reply.",
 )
+COALESCING: Final = Metric(
+    "antiphon_stream_coalescing_seconds",
+    Kind.GAUGE,
+    "How long busy workers collect tokens of a stream before they send them together, summed over the workers; 0: at once.",
+)
 OVERHEAD: Final = Metric(
     "antiphon_overhead_seconds",
     Kind.HISTOGRAM,
@@ -177,7 +182,8 @@ BUILD: Final = Metric("antiphon_build_info", Kind.GAUGE, "1, with the version as
 
 TABLE: Final = (
     *(CALL_DURATION, OPERATION_DURATION, TOKEN_USAGE, FIRST_TOKEN, OUTPUT_TOKEN, IN_FLIGHT, ATTEMPTS, CANCELLED, CANCEL),
-    *(STREAM_BUFFER, COST, TOKENS, ESTIMATED, OVERHEAD, LAG, TURNS, REFUSED, FAILED, CPU, MEMORY, WORKERS, EXITS, RELOADED, BUILD),
+    *(STREAM_BUFFER, COALESCING, COST, TOKENS, ESTIMATED, OVERHEAD, LAG, TURNS, REFUSED, FAILED),
+    *(CPU, MEMORY, WORKERS, EXITS, RELOADED, BUILD),
 )
 """All metrics, in the order of the documentation."""
 

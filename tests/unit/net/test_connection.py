@@ -65,7 +65,7 @@ async def test_it_is_sent_again_on_no_other_idle_connection(upstream: OddUpstrea
     async with asyncio.TaskGroup() as group:
         for _ in range(2):
             group.create_task(ask(transport, upstream))
-    connector = cast(Any, transport._client._session().connector)
+    connector = cast(Any, transport._client._connector)
     ((next_protocol, _), _) = next(iter(connector._conns.values()))
     port = next_protocol.transport.get_extra_info("sockname")[1]
     (closing,) = (one for one in upstream._open if one._transport.get_extra_info("peername")[1] == port)

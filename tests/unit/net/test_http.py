@@ -117,7 +117,7 @@ async def test_connections_are_of_our_protocol(upstream: OddUpstream, transport:
     """The connections of aiohttp are made with our protocol class, on which the test above depends."""
     async with post(transport, upstream, [head(), chunk(b"a"), HANG]) as reply:
         await anext(reply)
-        connected = reply._response.connection
+        connected = reply._response._connection
         assert connected is not None
         assert type(connected.protocol) is ResponseProtocol
 

@@ -14,6 +14,7 @@ from antiphon.config import ProviderConfig
 from antiphon.domain.content import Message, Role, Text
 from antiphon.domain.errors import ProviderCredentials, ProviderError
 from antiphon.domain.request import ChatRequest
+from antiphon.net.http import Transport
 from antiphon.providers.client import Credentials, HeaderAuth, Prepared, ProviderClient
 from antiphon.providers.openai.request import encode
 from antiphon.providers.openai.response import ReplyReader
@@ -63,7 +64,8 @@ async def test_each_call_is_authorised_by_what_is_sent() -> None:
     async with OddUpstream() as upstream:
         url = URL(f"{upstream.base_url}/chat/completions")
         upstream.default = [answer({"error": {"message": "token-1 and token-2 are bad"}}, "400 Bad Request")]
-        exchange = ProviderClient("acme", ProviderConfig(base_url=upstream.base_url), SignedByToken(["token-1", "token-2"]), url)
+        transport = Transport("acme", ProviderConfig(base_url=upstream.base_url))
+        client = ProviderClient("acme", transport, SignedByToken(["token-1", "token-2"]), url)
 
         def prepare(asked: ChatRequest) -> Prepared:
             return Prepared(url, encode(asked, "acme", stream_usage=False), ReplyReader(asked, "acme"))
@@ -71,12 +73,12 @@ async def test_each_call_is_authorised_by_what_is_sent() -> None:
         with structlog.testing.capture_logs() as logs:
             for number in (1, 2):
                 with pytest.raises(ProviderError) as caught:
-                    _ = [batch async for batch in exchange.stream(request, prepare)]
+                    _ = [batch async for batch in client.stream(request, prepare)]
                 assert f"token-{number}" not in str(caught.value)
                 assert f"token-{number}" not in str(logs.pop())
             with pytest.raises(ProviderCredentials):
-                _ = [batch async for batch in exchange.stream(request, prepare)]
-        await exchange.close()
+                _ = [batch async for batch in client.stream(request, prepare)]
+        await client.close()
         assert len(upstream.requests) == 2
         for number, sent in enumerate(upstream.requests, 1):
             token = f"token-{number}"

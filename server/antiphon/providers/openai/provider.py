@@ -17,7 +17,7 @@ from yarl import URL
 from antiphon.config import ConfigError, ProviderConfig
 from antiphon.domain.events import Batch
 from antiphon.domain.request import ChatRequest
-from antiphon.net.outbound import DIRECT, Outbound
+from antiphon.net.http import Transport
 from antiphon.providers.client import HeaderAuth, Prepared, ProviderClient
 from antiphon.providers.hosts import capabilities
 from antiphon.providers.openai.request import encode
@@ -33,7 +33,7 @@ class OpenAIProvider:
     Raises `ConfigError` if the base URL is missing or invalid. A `{model}` in it is replaced by the model's name.
     """
 
-    def __init__(self, name: str, config: ProviderConfig, api_key: SecretStr | None, outbound: Outbound = DIRECT) -> None:
+    def __init__(self, name: str, config: ProviderConfig, api_key: SecretStr | None, transport: Transport) -> None:
         self.name = name
         self._url = _template(name, config)
         self._fixed_url = None if _MODEL in self._url else URL(self._url)
@@ -43,7 +43,7 @@ class OpenAIProvider:
         key = None if api_key is None else api_key.get_secret_value()
         # A value in the query may be a key, too.
         auth = HeaderAuth(config.auth_header, key, _headers(), config.headers, url.query.values())
-        self._client = ProviderClient(name, config, auth, url, outbound)
+        self._client = ProviderClient(name, transport, auth, url)
 
     def stream(self, request: ChatRequest) -> AsyncGenerator[Batch, None]:
         """Send a request, and yield the events of the reply (see `Provider.stream`)."""

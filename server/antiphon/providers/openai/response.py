@@ -94,6 +94,11 @@ class ReplyReader:
         self._at_finish = 0  # length of the batch when the last choice finished
 
     @property
+    def has_output(self) -> bool:
+        """Whether the model has produced anything."""
+        return self._has_output
+
+    @property
     def has_usage(self) -> bool:
         """Return whether the provider has reported the tokens used."""
         return self._usage is not None

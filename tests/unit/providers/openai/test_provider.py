@@ -25,6 +25,7 @@ from antiphon.domain.errors import (
 )
 from antiphon.domain.events import Batch, BlockStarted, Event, Finished, FinishReason, InputDelta, Started, TextDelta, Usage
 from antiphon.domain.request import ChatRequest
+from antiphon.net.http import Transport
 from antiphon.providers.openai.provider import OpenAIProvider
 from tests.odd_upstream import CUT, HANG, LAST, RESET, OddUpstream, Pause, Step, answer, chunk, delta, head, sse
 from tests.unit.framing import without_frames
@@ -50,6 +51,10 @@ WHOLE = {
 }
 
 
+def build(config: ProviderConfig, key: str | None = None) -> OpenAIProvider:
+    return OpenAIProvider("acme", config, None if key is None else SecretStr(key), Transport("acme", config))
+
+
 @pytest.fixture
 async def upstream() -> AsyncIterator[OddUpstream]:
     async with OddUpstream() as server:
@@ -58,7 +63,7 @@ async def upstream() -> AsyncIterator[OddUpstream]:
 
 @pytest.fixture
 async def provider(upstream: OddUpstream) -> AsyncIterator[OpenAIProvider]:
-    made = OpenAIProvider("acme", ProviderConfig(base_url=upstream.base_url, read_timeout=5), SecretStr(KEY))
+    made = build(ProviderConfig(base_url=upstream.base_url, read_timeout=5), KEY)
     yield made
     await made.close()
 
@@ -95,7 +100,7 @@ async def test_request(upstream: OddUpstream) -> None:
         headers={"X-Team": "blue", "User-Agent": "mine"},
         auth_header="api-key",
     )
-    provider = OpenAIProvider("acme", config, SecretStr(KEY))
+    provider = build(config, KEY)
     upstream.default = [answer(WHOLE)]
     assert [batch async for batch in provider.stream(request(stream=False, model="my model/1"))]
     await provider.close()
@@ -113,7 +118,7 @@ async def test_request(upstream: OddUpstream) -> None:
 async def test_bearer_and_none(upstream: OddUpstream, provider: OpenAIProvider) -> None:
     """The key is sent as a bearer token by default; without a key there is no such header."""
     await ask(provider, upstream, answer(WHOLE), stream=False)
-    keyless = OpenAIProvider("acme", ProviderConfig(base_url=upstream.base_url), None)
+    keyless = build(ProviderConfig(base_url=upstream.base_url))
     await ask(keyless, upstream, answer(WHOLE), stream=False)
     await keyless.close()
     assert [sent.headers.get("authorization") for sent in upstream.requests] == [f"Bearer {KEY}", None]
@@ -264,7 +269,7 @@ async def test_a_reply_that_is_finished_early(upstream: OddUpstream, provider: O
 
 async def test_a_finished_reply_is_whole_at_a_time_out(upstream: OddUpstream) -> None:
     """A finished reply is complete if the read timeout passes before the wait for more output."""
-    provider = OpenAIProvider("acme", ProviderConfig(base_url=upstream.base_url, read_timeout=0.2), None)
+    provider = build(ProviderConfig(base_url=upstream.base_url, read_timeout=0.2))
     assert flat(await ask(provider, upstream, head(), chunk(sse(*EVENTS)), HANG)) == GOOD
     await provider.close()
 
@@ -395,7 +400,7 @@ async def test_the_explanation_of_a_rejection_is_kept(upstream: OddUpstream, pro
 async def test_a_key_in_the_query_is_a_key(upstream: OddUpstream) -> None:
     """A key in the query is removed from the log and from the explanation."""
     config = ProviderConfig(base_url=f"{upstream.base_url}?key=open-door-1", query={"token": "open-door-2"})
-    provider = OpenAIProvider("acme", config, None)
+    provider = build(config)
     body = {"error": {"message": "No: open-door-1, open-door-2."}}
     with structlog.testing.capture_logs() as logs, pytest.raises(ProviderRejected) as raised:
         await ask(provider, upstream, answer(body, "400 Bad Request"))
@@ -406,7 +411,7 @@ async def test_a_key_in_the_query_is_a_key(upstream: OddUpstream) -> None:
 
 async def test_silence(upstream: OddUpstream) -> None:
     """Silence raises `ProviderTimeout` and drops the connection."""
-    provider = OpenAIProvider("acme", ProviderConfig(base_url=upstream.base_url, read_timeout=0.05), None)
+    provider = build(ProviderConfig(base_url=upstream.base_url, read_timeout=0.05))
     for steps in ([HANG], [head(), chunk(sse(*EVENTS[:2])), HANG]):
         with pytest.raises(ProviderTimeout):
             await ask(provider, upstream, *steps)

@@ -1,0 +1,94 @@
+"""Adaptive coalescing: the busier the process is, the longer the pause between two reads of a stream.
+
+Most of the cost of a token is its own wake-up, its own message and its own write. So a connection is paused after a read, and one
+timer resumes all paused connections together: what arrived meanwhile is one read, one batch and one message. An idle process pauses
+nothing, so each token is sent as it arrives.
+"""
+
+from __future__ import annotations
+
+import time
+from asyncio import AbstractEventLoop, TimerHandle
+from collections.abc import Callable
+from typing import Final, Protocol
+
+ENOUGH: Final = 16 * 1024
+"""The size of a read in bytes from which waiting for more saves nothing."""
+
+_WINDOW: Final = 0.05
+"""The length in seconds of one measurement of how busy the process is."""
+
+_IDLE: Final = 0.2
+"""The share of one core below which nothing is paused."""
+
+_BUSY: Final = 0.5
+"""The share of one core from which pauses have their full length."""
+
+_OUTDATED: Final = 4 * _WINDOW
+"""The age in seconds from which a measurement no longer counts."""
+
+_SMOOTHING: Final = 0.5
+"""The weight of the newest measurement."""
+
+
+class Pausable(Protocol):
+    """A connection whose reading can be paused."""
+
+    def hold(self) -> None:
+        """Stop reading until `release`."""
+
+    def release(self) -> None:
+        """Continue to read, unless the connection is paused for another reason."""
+
+
+class Coalescer:
+    """Decides on the pauses of all connections of one event loop."""
+
+    def __init__(
+        self,
+        longest: float,
+        cpu_time: Callable[[], float] = time.process_time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Pause for at most `longest` seconds. `cpu_time` returns the CPU seconds that this process has used."""
+        self._pause = 0.0
+        self._longest = longest
+        self._cpu_time = cpu_time
+        self._clock = clock
+        self._share = 0.0
+        self._measured_at = 0.0
+        self._cpu = 0.0
+        self._held: list[Pausable] = []
+        self._timer: TimerHandle | None = None
+
+    @property
+    def pause(self) -> float:
+        """Return the present length of a pause in seconds; 0 if nothing was read for a while. Safe to call from any thread."""
+        return self._pause if self._clock() - self._measured_at < _OUTDATED else 0.0
+
+    def after_read(self, connection: Pausable, size: int, loop: AbstractEventLoop) -> None:
+        """Pause a connection that has just read `size` bytes of a body, if the process is busy. To be called after every read."""
+        now = self._clock()
+        if now - self._measured_at >= _WINDOW:
+            self._measure(now)
+        if not self._pause or size >= ENOUGH:
+            return
+        connection.hold()
+        self._held.append(connection)
+        if self._timer is None:
+            self._timer = loop.call_later(self._pause, self._resume)
+
+    def _measure(self, now: float) -> None:
+        cpu = self._cpu_time()
+        share = (cpu - self._cpu) / (now - self._measured_at)
+        # A long time without reads makes a long window; what was measured before it no longer counts.
+        weight = _SMOOTHING if now - self._measured_at < _OUTDATED else 1.0
+        self._share += weight * (share - self._share)
+        self._measured_at, self._cpu = now, cpu
+        self._pause = self._longest * min(max((self._share - _IDLE) / (_BUSY - _IDLE), 0.0), 1.0)
+
+    def _resume(self) -> None:
+        self._timer = None
+        held, self._held = self._held, []
+        for connection in held:
+            connection.release()

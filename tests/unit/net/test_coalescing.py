@@ -1,0 +1,69 @@
+"""Connections are paused while the process is busy, and only then."""
+
+import asyncio
+
+import pytest
+
+from antiphon.net.coalescing import ENOUGH, Coalescer
+
+LONGEST = 0.02
+
+
+class Connection:
+    """Records whether it is paused."""
+
+    def __init__(self) -> None:
+        self.paused = False
+
+    def hold(self) -> None:
+        self.paused = True
+
+    def release(self) -> None:
+        self.paused = False
+
+
+class Load:
+    """A process that uses `share` of a core: the CPU time at the loop's own time."""
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+
+    def __call__(self) -> float:
+        return asyncio.get_running_loop().time() * self.share
+
+
+async def after_some_time(share: float) -> Coalescer:
+    """One that has measured for a while."""
+    coalescer = Coalescer(LONGEST, Load(share))
+    loop = asyncio.get_running_loop()
+    coalescer.after_read(Connection(), 0, loop)
+    coalescer._measured_at -= 1.0  # a window that is over
+    coalescer._cpu -= share
+    coalescer.after_read(Connection(), ENOUGH, loop)
+    return coalescer
+
+
+@pytest.mark.parametrize(("share", "pause"), [(0.0, 0.0), (0.1, 0.0), (0.35, LONGEST / 2), (0.6, LONGEST), (1.5, LONGEST)])
+async def test_the_busier_the_longer(share: float, pause: float) -> None:
+    """Nothing below a fifth of a core, the most from half a core on."""
+    assert (await after_some_time(share)).pause == pytest.approx(pause, rel=0.01)
+
+
+async def test_paused_connections_are_resumed_together() -> None:
+    """After the pause, all at once."""
+    coalescer = await after_some_time(1.0)
+    connections = [Connection(), Connection()]
+    for connection in connections:
+        coalescer.after_read(connection, 100, asyncio.get_running_loop())
+        assert connection.paused
+    while connections[0].paused:
+        await asyncio.sleep(0)
+    assert not connections[1].paused
+
+
+async def test_a_large_read_is_passed_on_and_reading_goes_on() -> None:
+    """A stream at full speed loses no throughput."""
+    coalescer = await after_some_time(1.0)
+    connection = Connection()
+    coalescer.after_read(connection, ENOUGH, asyncio.get_running_loop())
+    assert not connection.paused
