@@ -8,7 +8,7 @@ CLIENTS := $(patsubst tests/e2e/clients/%.lock,$(VENV)/clients/%,$(wildcard test
 # A process a core, four at most, and the tests of a file in one of them, as they share a gateway.
 PYTEST := $(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help run test test-all clients cluster fuzz check format proto chart docs lock image pictures capacity clean
+.PHONY: help run test test-all clients cluster fuzz check format proto chart docs lock image pictures capacity bench bench-quick soak scale clean
 .DEFAULT_GOAL := help
 
 help: ## Show the targets
@@ -95,6 +95,18 @@ pictures: $(VENV)/dev ## Draw the dashboards in docs/images, of a gateway under 
 
 capacity: $(VENV)/dev ## Measure what a replica can do, and write it into docs/guide/sizing.md: five minutes on an idle machine
 	$(BIN)/python -m tests.bench.capacity
+
+bench: $(VENV)/dev ## Measure this build beside other gateways: an hour at most, on an idle machine (tests/bench/README.md)
+	$(BIN)/python -m tests.bench.compare $(ARGS)
+
+bench-quick: $(VENV)/dev ## The same in three minutes, with those gateways that are installed already
+	$(BIN)/python -m tests.bench.compare --quick $(ARGS)
+
+soak: $(VENV)/dev ## Load a gateway with mixed traffic for 30 minutes, and see that nothing grows
+	$(BIN)/python -m tests.bench.soak $(ARGS)
+
+scale: $(VENV)/dev ## Measure cost against workers, conversation length, keys, streams and message size: 10 minutes
+	$(BIN)/python -m tests.bench.scale $(ARGS)
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) build dist .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -9,7 +9,8 @@ when the previous ones have arrived: so each read by the server is one batch of 
 an *await woken* is a frame that resumes because what it awaits continues. `probes` documents what else is counted.
 
 Each scenario is counted several times, and the lowest result is shown: the server's housekeeping runs every few seconds, and so not
-in all of them. Of the server's internals, only `App` and the configuration are used here.
+in all of them. Of the server's internals, only `App` and the configuration are used here. `--json` prints what a program can read,
+without allocations: `tests/contract/test_bench_hops.py` holds these counts to their bounds.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ import argparse
 import asyncio
 import json
 import multiprocessing
+import os
 import socket
+import sys
 import tempfile
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from multiprocessing.connection import Connection
@@ -39,12 +42,12 @@ from antiphon.config import Config, LogConfig
 from antiphon.database.migrate import migrate
 from antiphon.rest.v1 import openai_pb2, openai_pb2_grpc
 from antiphon.telemetry import log
-from antiphon.v1 import chat_pb2, chat_pb2_grpc, message_pb2
-from tests.bench.probes import Allocations, Trace, expose_serialisation
+from antiphon.v1 import chat_pb2, chat_pb2_grpc, history_pb2, history_pb2_grpc, message_pb2
+from tests.bench.probes import GRPC_LOGGED, Allocations, Trace, expose_serialisation
 from tests.odd_upstream import LAST, OddUpstream, answer, chunk, delta, head, sse
 
-CALLS: Final = 50
-READS: Final = 100
+CALLS: Final = 20
+READS: Final = 50
 ROUNDS: Final = 3
 
 PAUSE: Final = 0.01
@@ -114,19 +117,24 @@ class Server:
 class Caller:
     """The other process: the upstream, and a client of the gateway."""
 
-    def __init__(self, pipe: Connection, tokens: int, upstream: OddUpstream, channel: grpc.aio.Channel) -> None:
+    def __init__(
+        self, pipe: Connection, probes: Sequence[type[Probe]], tokens: int, upstream: OddUpstream, channel: grpc.aio.Channel
+    ) -> None:
         self._pipe = pipe
+        self._probes = probes
         self._read = chunk(sse(*[delta(" word")] * tokens))
         self._upstream = upstream
         self._openai = openai_pb2_grpc.OpenAIServiceStub(channel)
         self._chat = chat_pb2_grpc.ChatServiceStub(channel)
+        self._history: Any = history_pb2_grpc.HistoryServiceStub(channel)
         message = {"index": 0, "message": {"role": "assistant", "content": "A sung answer."}, "finish_reason": "stop"}
         upstream.script("whole", [answer({**delta(), "object": "chat.completion", "choices": [message], "usage": USAGE})])
 
     async def run(self) -> None:
         """Run every scenario several times with each probe."""
-        for probe in (Trace, Allocations):
+        for probe in self._probes:
             await self._calls("REST JSON call", probe, self._whole)
+            await self._turns("REST JSON turn", probe)
             for dialect, begin in (("REST", self._rest), ("gRPC", self._grpc)):
                 await self._calls(f"{dialect} stream of 1 read", probe, partial(self._stream, begin, 1))
                 for _ in range(ROUNDS):
@@ -147,8 +155,17 @@ class Caller:
                 for _ in range(CALLS):
                     await call()
 
-    async def _whole(self) -> None:
-        async for _ in self._rest("whole"):
+    async def _turns(self, scenario: str, probe: type[Probe]) -> None:
+        """Make recorded calls, each the first turn of its conversation."""
+        for _ in range(ROUNDS):
+            asked = history_pb2.CreateConversationRequest()
+            made = [await self._history.CreateConversation(asked, metadata=METADATA) for _ in range(CALLS)]
+            with self._counted(Window(scenario, probe, CALLS)):
+                for each in made:
+                    await self._whole(session_id=each.conversation.id)
+
+    async def _whole(self, **more: Any) -> None:
+        async for _ in self._rest("whole", **more):
             pass
 
     async def _stream(
@@ -172,8 +189,8 @@ class Caller:
         async for _ in messages:
             pass
 
-    def _rest(self, model: str) -> AsyncIterable[Any]:
-        body = orjson.dumps({"model": model, "messages": MESSAGES, "temperature": 0.5, "stream": model == "stream"})
+    def _rest(self, model: str, **more: Any) -> AsyncIterable[Any]:
+        body = orjson.dumps({"model": model, "messages": MESSAGES, "temperature": 0.5, "stream": model == "stream", **more})
         data = httpbody_pb2.HttpBody(content_type="application/json", data=body)
         return self._openai.CreateChatCompletion(openai_pb2.CreateChatCompletionRequest(body=data), metadata=METADATA)
 
@@ -187,7 +204,7 @@ class Caller:
         return self._chat.StreamGenerate(chat_pb2.GenerateRequest(model=model, messages=messages), metadata=METADATA)
 
 
-def call(pipe: Connection, tokens: int) -> None:
+def call(pipe: Connection, probes: Sequence[type[Probe]], tokens: int) -> None:
     """Run the other process."""
 
     async def run() -> None:
@@ -195,18 +212,20 @@ def call(pipe: Connection, tokens: int) -> None:
             pipe.send(upstream.base_url)
             async with grpc.aio.insecure_channel(pipe.recv()) as channel:
                 await channel.channel_ready()
-                await Caller(pipe, tokens, upstream, channel).run()
+                await Caller(pipe, probes, tokens, upstream, channel).run()
 
     asyncio.run(run())
 
 
-def measure(more: dict[str, Any], tokens: int, folder: str) -> Results:
+def measure(more: dict[str, Any], probes: Sequence[type[Probe]], tokens: int, folder: str) -> Results:
     """Run the server and its caller, and return the counts.
 
     `more` are settings of the configuration, `tokens` the tokens in each read.
     """
+    for name in GRPC_LOGGED:
+        os.environ.pop(name, None)  # the caller logs nothing
     ours, theirs = multiprocessing.Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=call, args=(theirs, tokens), daemon=True)
+    process = multiprocessing.get_context("spawn").Process(target=call, args=(theirs, probes, tokens), daemon=True)
     process.start()
     theirs.close()
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -223,24 +242,43 @@ def measure(more: dict[str, Any], tokens: int, folder: str) -> Results:
     expose_serialisation()
     app = App(Config.model_validate(config), {"KEY": KEY})
     uvloop.run(migrate(database, 5.0))
-    results = uvloop.run(Server(ours, address).serve(app))
+    with standard_error_in(Path(folder, "stderr")):
+        results = uvloop.run(Server(ours, address).serve(app))
     process.join()
     if process.exitcode:
         raise SystemExit("the caller failed, as it says above")
     return results
 
 
+@contextmanager
+def standard_error_in(path: Path) -> Iterator[None]:
+    """Send standard error to a file during the block, where `Trace` finds what gRPC logs; an exception is shown after it."""
+    before = os.dup(2)
+    with path.open("wb+") as file:
+        os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+
+
+def figures(results: Results) -> dict[str, dict[str, float]]:
+    """Return the counts of each unit, by scenario and name."""
+    found: dict[str, dict[str, float]] = {}
+    for window, probe in results.items():
+        found.setdefault(window.scenario, {}).update((name, count / window.units) for name, count in probe.counts.items())
+    return found
+
+
 def show(results: Results, top: int) -> None:
     """Print a table of all counts, and for each scenario the places in the code with the most of each."""
     console = Console(width=132)
-    scenarios = list(dict.fromkeys(window.scenario for window in results))
-    names = sorted({name for probe in results.values() for name in probe.counts}, key=str.lower)
-    figures = {
-        (name, window.scenario): count / window.units for window, probe in results.items() for name, count in probe.counts.items()
-    }
-    table = Table("each", *scenarios)
+    found = figures(results)
+    names = sorted({name for counts in found.values() for name in counts}, key=str.lower)
+    table = Table("each", *found)
     for name in names:
-        table.add_row(name, *(f"{figures.get((name, scenario), 0):.1f}" for scenario in scenarios))
+        table.add_row(name, *(f"{counts.get(name, 0):.1f}" for counts in found.values()))
     console.print(table)
     for window, probe in results.items():
         for title, places in probe.lists.items():
@@ -252,11 +290,22 @@ def show(results: Results, top: int) -> None:
                 console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 
-if __name__ == "__main__":
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--with", dest="more", type=json.loads, default={}, help="more of the configuration, as JSON")
     parser.add_argument("--tokens", type=int, default=1, help="tokens that come with each read")
     parser.add_argument("--top", type=int, default=30, help="the most places to list of each kind")
+    parser.add_argument("--json", action="store_true", help="print the counts of what runs as JSON, and nothing else")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as made:
-        show(measure(options.more, options.tokens, made), options.top)
+        results = measure(options.more, (Trace,) if options.json else (Trace, Allocations), options.tokens, made)
+    if options.json:
+        print(json.dumps(figures(results)))  # noqa: T201  # it is what a program reads
+    else:
+        show(results, options.top)
+
+
+if __name__ == "__main__":
+    if not GRPC_LOGGED.items() <= os.environ.items():  # it has to be there before grpc is imported
+        os.execve(sys.executable, [sys.executable, "-m", "tests.bench.hops", *sys.argv[1:]], {**os.environ, **GRPC_LOGGED})  # noqa: S606
+    main()

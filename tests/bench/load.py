@@ -18,9 +18,19 @@ LONGEST: Final = 4 * 1024 * 1024
 
 def request(address: str, body: dict[str, Any], key: str = KEY) -> bytes:
     """Return the bytes of a chat completion."""
-    data = json.dumps(body).encode()
-    head = f"POST /api/v1/chat/completions HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {key}\r\n"
-    return f"{head}content-type: application/json\r\ncontent-length: {len(data)}\r\n\r\n".encode() + data
+    return post(address, "/api/v1/chat/completions", [f"authorization: Bearer {key}"], json.dumps(body).encode())
+
+
+def post(address: str, path: str, headers: Sequence[str], body: bytes) -> bytes:
+    """Return the bytes of a request with a JSON body."""
+    lines = [
+        f"POST {path} HTTP/1.1",
+        f"host: {address}",
+        *headers,
+        "content-type: application/json",
+        f"content-length: {len(body)}",
+    ]
+    return "\r\n".join([*lines, "", ""]).encode() + body
 
 
 async def load(address: str, requests: Iterable[bytes], connections: int) -> list[bytes]:

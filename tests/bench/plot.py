@@ -1,4 +1,4 @@
-"""Draws dashboards as SVG in Grafana's layout: panels with title, unit, axes and legend. No I/O and no library.
+"""Draws SVG: dashboards in Grafana's layout, with title, unit, axes and legend of each panel, and bars. No I/O and no library.
 
 The viewer of the picture draws the text, so widths of text are estimated generously.
 """
@@ -30,6 +30,35 @@ class Series(NamedTuple):
 
     name: str
     points: Points
+
+
+class Bar(NamedTuple):
+    """A value with its name. One that is `ours` has another colour."""
+
+    name: str
+    value: float
+    ours: bool = False
+
+
+def bars(title: str, unit: str, values: Sequence[Bar], *, by_value: bool = True) -> str:
+    """Return a picture of the values as bars, each with its figure; the smallest first, unless they have an order of their own."""
+    ordered = sorted(values, key=lambda bar: bar.value) if by_value else values
+    tall, left, right = 26, 120.0, 110.0
+    height = 44 + tall * len(ordered)
+    size = f'width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}"'
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="Helvetica, Arial, sans-serif" font-size="13" fill="#24292e">',
+        f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>',
+        f'<text x="10" y="22" font-size="15" font-weight="bold">{escape(title)}</text>',
+    ]
+    most = max(bar.value for bar in ordered) or 1.0
+    for number, bar in enumerate(ordered):
+        y = 38 + tall * number
+        wide = (WIDTH - left - right) * bar.value / most
+        parts.append(f'<text x="{left - 8:g}" y="{y + 15}" text-anchor="end">{escape(bar.name)}</text>')
+        parts.append(f'<rect x="{left:g}" y="{y}" width="{wide:.1f}" height="20" rx="2" fill="{COLOURS[0 if bar.ours else 8]}"/>')
+        parts.append(f'<text x="{left + wide + 6:.1f}" y="{y + 15}">{bar.value:.3g} {escape(unit)}</text>')
+    return "\n".join([*parts, "</svg>", ""])
 
 
 def dashboard(title: str, panels: Sequence[tuple[dict[str, Any], Sequence[Series], str]], seconds: float) -> str:
@@ -82,7 +111,7 @@ def _lines(series: Sequence[Series], unit: str, wide: float, tall: float, second
         y = bottom - (bottom - top) * number * step / highest
         yield f'<path d="M{left:g} {y:.1f}H{right:g}" stroke="#e6e7ea"/>'
         yield f'<text x="{left - 6:g}" y="{y + 4:.1f}" text-anchor="end" fill="#6e7077">{format_value(number * step, unit)}</text>'
-    for second in range(0, int(seconds) + 1, 30):
+    for second in range(0, int(seconds) + 1, 30 if seconds <= 300 else 60 * math.ceil(seconds / 480)):
         x = left + (right - left) * second / seconds
         yield f'<text x="{x:.1f}" y="{bottom + 14:.1f}" text-anchor="middle" fill="#6e7077">{second // 60}:{second % 60:02}</text>'
     for number, each in enumerate(ordered):

@@ -6,7 +6,11 @@ import asyncio
 import ctypes
 import gc
 import inspect
+import io
 import json
+import os
+import re
+import stat
 import sys
 import tracemalloc
 from collections import Counter
@@ -20,6 +24,7 @@ from typing import Any, Final
 import grpc
 from google.protobuf.message import Message
 from pydantic import BaseModel
+from sqlalchemy import Engine, event
 
 import antiphon
 
@@ -67,24 +72,46 @@ IN_PYTHON: Final = {
 }
 
 
-class Trace:
-    """Counts frames entered, functions called, tasks created and conversions, with a profiling function.
+SQL: Final = "SQL statements"
+LOG: Final = "log writes"
+GRPC: Final = "gRPC operations"
 
-    Calls of types that are written in C cannot be counted.
+GRPC_LOGGED: Final = {"GRPC_TRACE": "api", "GRPC_VERBOSITY": "debug"}
+"""The environment in which gRPC's core logs each operation on standard error. It reads it when `grpc` is imported."""
+
+_OPERATION: Final = re.compile(rb"\] ops\[\d+\]: (\w+)")
+
+
+class Trace:
+    """Counts what runs: frames, functions called, tasks, conversions, SQL statements, lines of the log and gRPC operations.
+
+    Frames and functions are counted by a profiling function: calls of types that are written in C cannot be. gRPC operations are
+    counted if gRPC logs them (`GRPC_LOGGED`) and standard error is a file.
     """
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        self.lists: dict[str, Counter[str]] = {title: Counter() for title in ("async hops", "awaits woken", "tasks", "conversions")}
-        """The counts by place in the code."""
+        titles = ("async hops", "awaits woken", "tasks", "conversions", SQL, GRPC)
+        self.lists: dict[str, Counter[str]] = {title: Counter() for title in titles}
+        """The counts by place in the code, by statement, and by kind of operation."""
+        self._logged = 0
 
     def start(self) -> None:
+        self._logged = _standard_error_size()
+        event.listen(Engine, "before_cursor_execute", self._see_sql)
         asyncio.get_running_loop().set_task_factory(self._make_task)
         sys.setprofile(self._see)
 
     def stop(self) -> None:
         sys.setprofile(None)
         asyncio.get_running_loop().set_task_factory(None)
+        event.remove(Engine, "before_cursor_execute", self._see_sql)
+        logged = os.pread(2, size - self._logged, self._logged) if (size := _standard_error_size()) else b""
+        for kind in _OPERATION.findall(logged):
+            self._count(GRPC, GRPC, kind.decode())
+
+    def _see_sql(self, _connection: Any, _cursor: Any, statement: str, _parameters: Any, _context: Any, _many: bool) -> None:
+        self._count(SQL, SQL, " ".join(statement.split()))
 
     def _count(self, title: str, name: str, entry: str) -> None:
         self.counts[name] += 1
@@ -94,9 +121,9 @@ class Trace:
         self._count("tasks", "tasks", getattr(work, "__qualname__", repr(work)))
         return asyncio.Task(work, loop=loop, **options)
 
-    def _see(self, frame: FrameType, event: str, function: Any) -> None:
+    def _see(self, frame: FrameType, what: str, function: Any) -> None:
         code = frame.f_code
-        if event == "call":
+        if what == "call":
             if code.co_filename.startswith(BENCH):
                 return
             self.counts["Python calls"] += 1
@@ -106,7 +133,8 @@ class Trace:
                 self._count(title, f"{title}, {whose}", place(code))
             elif code in IN_PYTHON:
                 self._count("conversions", IN_PYTHON[code], f"{code.co_qualname} called by {_caller(frame.f_back)}")
-        elif event == "c_call":
+        elif what == "c_call":
+            self.counts[LOG] += function.__name__ == "write" and isinstance(function.__self__, io.FileIO)
             self.counts["C calls"] += not code.co_filename.startswith(BENCH)
             name = f"{_library(function)}.{function.__name__}"
             if name in IN_C:
@@ -178,6 +206,12 @@ def expose_serialisation() -> None:
 
     for name in ("unary_unary_rpc_method_handler", "unary_stream_rpc_method_handler"):
         setattr(grpc, name, exposing(getattr(grpc, name)))
+
+
+def _standard_error_size() -> int:
+    """Return the size of the file that standard error goes to, or 0 if it is no file."""
+    found = os.fstat(2)
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0
 
 
 @cache

@@ -5,7 +5,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from tests.bench.plot import Series, dashboard, format_value
+from tests.bench.plot import Bar, Series, bars, dashboard, format_value
 
 
 def _panel(**more: Any) -> dict[str, Any]:
@@ -37,6 +37,21 @@ def test_a_panel_without_data_says_why() -> None:
     texts = _texts(dashboard("Board", [(_panel(), [], "no breaker"), (stat, [Series("", [(0.0, 0.1), (1.0, 0.25)])], "")], 60))
     assert "no data: no breaker" in texts
     assert "25 %" in texts
+
+
+def test_bars_have_names_and_figures() -> None:
+    """The smallest first, unless they have an order of their own."""
+    values = [Bar("a <b>", 3.0), Bar("ours", 1.5, ours=True)]
+    assert _texts(bars("Cost", "ms", values)) == ["Cost", "ours", "1.5 ms", "a <b>", "3 ms"]
+    assert _texts(bars("Cost", "ms", values, by_value=False))[1] == "a <b>"
+
+
+@pytest.mark.parametrize("seconds", [60.0, 300.0, 1800.0])
+def test_times_do_not_overlap(seconds: float) -> None:
+    """However long the run was."""
+    line = Series("line", [(0.0, 1.0), (seconds, 1.0)])
+    texts = _texts(dashboard("Board", [(_panel(), [line], "")], seconds))
+    assert 2 < sum(":" in text for text in texts) <= 11
 
 
 @pytest.mark.parametrize(

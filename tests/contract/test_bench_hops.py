@@ -1,0 +1,115 @@
+"""What a call and a token may cost inside the server, in counts that are the same on every machine.
+
+`python -m tests.bench.hops` makes the counts, and lists where each of them is. A bound has little room above what was counted when
+it was set: a change that exceeds one says why the new count is worth it, and raises it here. One that stays far below lowers it.
+CPU time depends on the machine, so no test looks at it: `make bench` measures it beside other gateways.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+ROOT: Final = Path(__file__).parents[2]
+
+BOUNDS: Final = {
+    # A JSON call: one request read and checked, one call of the provider, one answer.
+    "REST JSON call": {
+        "Python calls": 800,
+        "C calls": 740,
+        "async hops, antiphon": 57,
+        "async hops, libraries": 25,
+        "awaits woken, antiphon": 22,
+        "tasks": 4,  # gRPC's for the call, ours, and two of the wait for the request
+        "gRPC operations": 6,  # receive metadata, message and close; send metadata, message and status
+        "SQL statements": 0,  # a call that is not recorded asks the database nothing
+        "log writes": 1,
+        "JSON read": 2,  # the request, the provider's answer
+        "JSON written": 3,  # the provider's request, our answer, the line of the log
+        "protobuf parsed": 1,
+        "protobuf serialised": 1,
+        "pydantic validations": 1,
+    },
+    # The same, recorded as the first turn of a conversation.
+    "REST JSON turn": {
+        "Python calls": 1220,  # without those of the database's thread
+        "async hops, antiphon": 80,
+        "tasks": 6,
+        "gRPC operations": 6,
+        "SQL statements": 9,
+        "log writes": 1,
+        "protobuf serialised": 1,
+    },
+    # A stream of one token, whole: what a stream costs beside its tokens.
+    "REST stream of 1 read": {
+        "Python calls": 880,
+        "async hops, antiphon": 59,
+        "tasks": 4,
+        "gRPC operations": 8,
+        "SQL statements": 0,
+        "log writes": 1,
+    },
+    "gRPC stream of 1 read": {
+        "Python calls": 830,
+        "async hops, antiphon": 56,
+        "tasks": 4,
+        "gRPC operations": 7,
+        "SQL statements": 0,
+        "log writes": 1,
+    },
+    # A token that arrives alone, the dearest kind: tokens that arrive together share all of this.
+    "REST read": {
+        "Python calls": 63,
+        "C calls": 53,
+        "async hops, antiphon": 4,
+        "async hops, libraries": 2,
+        "awaits woken, antiphon": 11,
+        "tasks": 0,
+        "gRPC operations": 1,  # the message that is sent
+        "SQL statements": 0,
+        "log writes": 0,
+        "JSON read": 1,
+        "JSON written": 1,
+        "protobuf serialised": 1,
+        "pydantic validations": 0,
+    },
+    "gRPC read": {
+        "Python calls": 62,
+        "C calls": 49,
+        "async hops, antiphon": 4,
+        "async hops, libraries": 2,
+        "awaits woken, antiphon": 11,
+        "tasks": 0,
+        "gRPC operations": 1,
+        "SQL statements": 0,
+        "log writes": 0,
+        "JSON read": 1,
+        "JSON written": 0,
+        "protobuf serialised": 1,
+        "pydantic validations": 0,
+    },
+}
+
+HOUSEKEEPING: Final = 0.25
+"""What the server does every few seconds, divided by the calls or tokens during which it was counted."""
+
+
+@pytest.mark.timeout(300)
+def test_no_call_and_no_token_costs_more_than_its_bounds() -> None:
+    """Python calls, tasks, awaits, gRPC operations, SQL statements, lines of the log and conversions, of each."""
+    command = [sys.executable, "-m", "tests.bench.hops", "--json"]
+    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, timeout=280)
+    assert done.returncode == 0, done.stderr.decode()
+    found: dict[str, dict[str, float]] = json.loads(done.stdout)
+    assert found.keys() == BOUNDS.keys()
+    assert all(counts["gRPC operations"] for counts in found.values()), "gRPC logged nothing"
+    exceeded = [
+        f"{scenario}: {found[scenario].get(name, 0):.2f} {name}, and at most {bound} are allowed"
+        for scenario, bounds in BOUNDS.items()
+        for name, bound in bounds.items()
+        if found[scenario].get(name, 0) > bound + HOUSEKEEPING
+    ]
+    assert not exceeded, "see the head of this file\n" + "\n".join(exceeded)
