@@ -45,6 +45,7 @@ class ResponseProtocol(ResponseHandler):
     """Whether a byte has arrived since then."""
     coalescer: Coalescer | None = None
     """None: every read is passed on at once."""
+    _held = False
     coalesces = False
     """Whether reads of this body may be delayed: its first token has arrived."""
 
@@ -56,7 +57,7 @@ class ResponseProtocol(ResponseHandler):
     def data_received(self, data: bytes) -> None:
         self.answered = True
         ResponseHandler.data_received(self, data)
-        if self.coalesces and self.coalescer is not None and self._payload is not None and not self._payload.is_eof():
+        if self.coalesces and data and self.coalescer is not None and self._payload is not None and not self._payload.is_eof():
             self.coalescer.after_read(self, len(data), self._loop)
 
     def was_closed_before_arrival(self, now: float) -> bool:
@@ -72,18 +73,25 @@ class ResponseProtocol(ResponseHandler):
 
     def hold(self) -> None:
         """Stop reading until `release`. aiohttp's own pauses work independently of this one."""
-        if self.transport is not None and self.transport.is_reading():
-            self.transport.pause_reading()
+        self._held = True
+        self._pause_transport_reading()
 
     def release(self) -> None:
         """Continue to read, unless aiohttp itself has paused."""
-        if self.transport is not None and not (self._reading_paused or self._buffer_paused or self.transport.is_closing()):
-            self.transport.resume_reading()
+        self._held = False
+        if not (self._reading_paused or self._buffer_paused):
+            self._resume_transport_reading()
 
     def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT002  # as in aiohttp
+        if not self._reading_paused:
+            return  # aiohttp calls this after nearly every read, and would parse nothing once more
         super().resume_reading(resume_parser)
         if self._payload is None or self._payload.is_eof():
             self._drop_timeout()  # otherwise it would fire in the pool, and fail the next request
+
+    def _resume_transport_reading(self) -> None:
+        if not self._held:
+            super()._resume_transport_reading()
 
     def set_exception(self, exc: type[BaseException] | BaseException, *cause: Any) -> None:
         super().set_exception(cast(BaseException, exc), *cause)
