@@ -42,7 +42,7 @@ _HOSTS: Final = 1024
 """How many hosts are remembered; a caller of the proxy may name any number."""
 
 _CONTROLS: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-"""Characters that could end a header, and begin another."""
+"""Characters that could end a line of the head, and begin another."""
 
 
 class Client:
@@ -141,14 +141,20 @@ class Client:
                 upload = asyncio.create_task(_upload(protocol, body))
             while True:
                 message, content = await protocol.read()
-                if message.code >= 200 or message.code == 101:  # the others are interim answers: RFC 9110, section 15.2
+                if not 100 <= message.code < 200 or message.code == 101:
                     return Response(message, content, connection, upload)
+                protocol.continue_timeout()  # this was an interim answer: RFC 9110, section 15.2
         except BaseException:
             drop(connection, upload)
             raise
 
     def _host(self, url: URL, options: Mapping[str, Any]) -> aiohttp.ClientRequest:
-        """Return what the connector has to know of a host: a request that is never sent, the same for each connection."""
+        """Return what the connector has to know of a host: a request that is never sent, the same for each connection.
+
+        Raises `aiohttp.InvalidURL` for a URL that is not of HTTP, or has no host.
+        """
+        if url.scheme not in ("http", "https") or not url.raw_host:
+            raise aiohttp.InvalidURL(url)
         context = options.get("ssl")
         key = (url.origin(), context)
         found = self._hosts.get(key)
@@ -184,16 +190,21 @@ _NO_TIMER: Final = TimerNoop()
 
 
 def _head(method: str, url: URL, options: Mapping[str, Any], body: bytes | None) -> bytes:
-    """Return the head of a request. Raises `ValueError` for a header that has control characters."""
+    """Return the head of a request; a `host` among its headers is sent in place of the URL's.
+
+    Raises `ValueError` for a URL or a header that has control characters.
+    """
     # A proxy that reads the request itself, without a tunnel, needs the whole URL: RFC 9112, section 3.2.2.
     target = str(url) if "proxy" in options and url.scheme == "http" else url.raw_path_qs
-    host = url.host_port_subcomponent
-    lines = [f"{method} {target} HTTP/1.1\r\nHost: {host}"]
-    lines += [f"{name}: {value}" for name, value in options["headers"].items()]
+    headers = options["headers"]
+    lines = [f"{method} {target} HTTP/1.1"]
+    if not any(name.lower() == "host" for name in headers):
+        lines.append(f"Host: {url.host_port_subcomponent}")
+    lines += [f"{name}: {value}" for name, value in headers.items()]
     if body is not None:
         lines.append(f"Content-Length: {len(body)}")
-    if any(map(_CONTROLS.search, lines[1:])):
-        raise ValueError("A header has control characters.")
+    if any(map(_CONTROLS.search, lines)):
+        raise ValueError("The URL or a header has control characters.")
     return "\r\n".join((*lines, "\r\n")).encode()
 
 
@@ -210,7 +221,7 @@ async def _upload(protocol: ResponseProtocol, body: bytes) -> None:
         for start in range(0, len(body), _PIECE):
             await protocol._drain_helper()  # noqa: SLF001  # there is no public way to wait until more can be written
             _write(protocol, memoryview(body)[start : start + _PIECE])
+            protocol.start_timeout()
             await asyncio.sleep(0)  # other calls come first
-        protocol.start_timeout()
     except (aiohttp.ClientError, OSError):
         pass

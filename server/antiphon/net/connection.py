@@ -7,7 +7,10 @@ keep them (`ProviderConfig.keep_alive`), and such a request is sent once more. a
 from __future__ import annotations
 
 import ssl
+import sys
+from fcntl import ioctl
 from functools import cache, partial
+from termios import TIOCOUTQ
 from typing import Any, Final, cast
 
 import aiohttp
@@ -23,6 +26,9 @@ _CLOSE_MARGIN: Final = 0.05
 
 _MAX_CLOSE_DELAY: Final = 0.5
 """The upper limit in seconds, round trip included: connecting may have been slow for another reason."""
+
+_LARGE: Final = 16 * 1024
+"""Size in bytes from which a request that the host has not received yet may only be slow to send."""
 
 LOST: Final = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientConnectionResetError)
 """The exceptions of a closed or reset connection, when reading and when writing."""
@@ -48,11 +54,18 @@ class ResponseProtocol(ResponseHandler):
     _held = False
     coalesces = False
     """Whether reads of this body may be delayed: its first token has arrived."""
+    _unread_before: int | None = None
+    """How much of the request the host had not received when the present read time-out first passed; None: it did not yet."""
 
     @property
     def buffered(self) -> int:
         """Return the number of bytes of the body that arrived and were not read yet."""
         return getattr(self._payload, "_size", 0)  # there is no public way; the body of an interim answer has none
+
+    @property
+    def unsent(self) -> int:
+        """Return the number of bytes of the request that are still in this process."""
+        return 0 if self.transport is None else self.transport.get_write_buffer_size()
 
     def data_received(self, data: bytes) -> None:
         self.answered = True
@@ -81,6 +94,39 @@ class ResponseProtocol(ResponseHandler):
         self._held = False
         if not (self._reading_paused or self._buffer_paused):
             self._resume_transport_reading()
+
+    def start_timeout(self) -> None:
+        """Start the read time-out anew, unless aiohttp has paused reading: then the reader is slow, and not the host."""
+        if not (self._reading_paused or self._buffer_paused):
+            self._unread_before = None
+            super().start_timeout()
+
+    def continue_timeout(self) -> None:
+        """Start the read time-out again, which aiohttp stops at an interim answer, unless the next answer has arrived too."""
+        if not self._buffer:
+            self.start_timeout()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._read_timeout_handle is not None:
+            self.start_timeout()  # the host gets the whole time for its answer
+
+    def _on_read_timeout(self) -> None:
+        before, self._unread_before = self._unread_before, self.unsent + self._unacknowledged
+        if self._unread_before > _LARGE if before is None else self._unread_before < before:
+            super().start_timeout()  # a host that still reads a large request, or has just read it, is not silent
+        else:
+            super()._on_read_timeout()
+
+    @property
+    def _unacknowledged(self) -> int:
+        """Return the number of bytes in the buffers of the kernel that the host has not acknowledged; 0 if that is not known."""
+        if self.transport is None:
+            return 0
+        try:
+            return int.from_bytes(ioctl(self.transport.get_extra_info("socket").fileno(), TIOCOUTQ, bytes(4)), sys.byteorder)
+        except OSError:
+            return 0
 
     def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT002  # as in aiohttp
         if not self._reading_paused:
@@ -132,7 +178,13 @@ class Connector(aiohttp.TCPConnector):
         return connection
 
     async def _get(self, key: Any, traces: list[Trace]) -> Connection | None:
-        return None if traces is _NEW else await super()._get(key, traces)
+        if traces is _NEW:
+            return None
+        while (connection := await super()._get(key, traces)) is not None:
+            if not cast(ResponseProtocol, connection.protocol).should_close:
+                break
+            connection.close()  # an answer that nobody had asked for has arrived meanwhile
+        return connection
 
 
 @cache

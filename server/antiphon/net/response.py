@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 import aiohttp
 from aiohttp import StreamReader
@@ -55,7 +55,8 @@ class Response:
         if self._connection is None:
             return
         connection, self._connection = self._connection, None
-        if self._upload is None or self._upload.done():
+        is_sending = self._upload is not None and not self._upload.done()
+        if not is_sending and not cast(ResponseProtocol, connection.protocol).unsent:
             connection.release()
         else:  # the host answered without having read the request
             drop(connection, self._upload)

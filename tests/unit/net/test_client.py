@@ -6,6 +6,7 @@ Failures and connections are tested in the modules that use the client.
 import asyncio
 import gzip
 import socket
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -13,10 +14,10 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from multidict import CIMultiDict
 from yarl import URL
 
-from antiphon.domain.errors import PermissionDenied, ProviderUnavailable
+from antiphon.domain.errors import PermissionDenied, ProviderTimeout, ProviderUnavailable
 from antiphon.domain.trace import TraceContext, set_outgoing_trace
 from antiphon.net.client import Client
-from tests.odd_upstream import OddUpstream, answer
+from tests.odd_upstream import HANG, OddUpstream, answer
 from tests.waiting import until
 
 
@@ -63,6 +64,67 @@ async def test_what_is_sent(client: Client, size: int) -> None:
     assert sorted(lines) == [f"Content-Length: {size}", f"Host: {host}", "X-Key: ü", "accept: a", "accept: b"]
     assert body == b"x" * size
     server.close()
+
+
+async def test_a_host_header_is_sent_in_place_of_the_urls(client: Client) -> None:
+    """A request has one `Host`: that of its headers, if there is one."""
+    async with OddUpstream() as upstream:
+        upstream.default = [answer(b"ok")]
+        for headers, host in (({}, f"127.0.0.1:{upstream.port}"), ({"HOST": "models.test"}, "models.test")):
+            response = await client.post("acme", URL(upstream.base_url), headers, b"")
+            await response.content.read()
+            assert upstream.requests[-1].headers["host"] == host
+
+
+@pytest.mark.parametrize("control", ["\x00", "\x01", "\r", "\n", "\x7f"])
+async def test_control_characters_are_not_sent(client: Client, control: str) -> None:
+    """A control character in the URL, or in a header's name or value, is refused before anything is sent."""
+    async with OddUpstream() as upstream:
+        bad_headers = ({"x": f"a{control}b"}, {f"a{control}b": "x"})
+        requests = [(URL(upstream.base_url), headers) for headers in bad_headers]
+        if control not in "\r\n":  # yarl drops these
+            requests.append((URL(f"{upstream.base_url}/a{control}b", encoded=True), {}))
+        for url, headers in requests:
+            with pytest.raises(ValueError, match="control characters"):
+                await client.post("acme", url, headers, b"")
+        assert upstream.connections == 0
+
+
+@pytest.mark.parametrize("url", ["http:///v1", "/v1", "ftp://127.0.0.1/"])
+async def test_a_url_that_is_not_of_http(client: Client, url: str) -> None:
+    """A URL without a host, or of another scheme, is an unavailable provider."""
+    with pytest.raises(ProviderUnavailable):
+        await client.post("acme", URL(url), {}, b"")
+
+
+@pytest.mark.parametrize("status", [0, 99, 101, 204, 600, 999])
+async def test_any_status_but_an_interim_one_is_the_answer(client: Client, status: int) -> None:
+    """Interim answers are passed over; every other status is returned, even an invalid one."""
+    async with OddUpstream() as upstream:
+        upstream.default = [
+            *(f"HTTP/1.1 {code} X\r\n\r\n".encode() for code in (100, 103, 199)),
+            f"HTTP/1.1 {status:03} X\r\n\r\n".encode(),
+        ]
+        response = await client.post("acme", URL(upstream.base_url), {}, b"")
+        assert response.status == status
+        response.close()
+
+
+async def test_the_read_timeout_goes_on_after_an_interim_answer() -> None:
+    """A host that sends an interim answer and nothing more is given up; the timer does not outlive an answer."""
+    client = Client(connect_timeout=5, read_timeout=0.1, keep_alive=60)
+    interim = b"HTTP/1.1 103 Early Hints\r\n\r\n"
+    async with OddUpstream() as upstream:
+        upstream.default = [interim, HANG]
+        with pytest.raises(ProviderTimeout):
+            await client.post("acme", URL(upstream.base_url), {}, b"")
+        upstream.default = [interim + answer(b"ok")]
+        for _ in range(2):
+            response = await client.post("acme", URL(upstream.base_url), {}, b"")
+            assert await response.content.read() == b"ok"
+            await asyncio.get_running_loop().run_in_executor(None, time.sleep, 0.2)
+        assert upstream.connections == 2
+    await client.close()
 
 
 async def test_what_comes_back(client: Client) -> None:

@@ -1,6 +1,7 @@
 """Tests, over real sockets, of requests that meet the close of an idle connection."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
@@ -8,7 +9,8 @@ import pytest
 from yarl import URL
 
 from antiphon.config import ProviderConfig
-from antiphon.domain.errors import ProviderProtocolError, ProviderUnavailable
+from antiphon.domain.errors import ProviderProtocolError, ProviderTimeout, ProviderUnavailable
+from antiphon.net import client
 from antiphon.net.http import Exchange, Transport
 from tests.odd_upstream import CUT, RESET, OddUpstream, Pause, Step, answer
 
@@ -141,6 +143,86 @@ async def test_the_read_timeout_of_a_large_reply_does_not_outlive_it(upstream: O
     await until_later(0.6)
     assert await ask(transport, upstream) == b"ok"
     assert upstream.connections == 1
+    await transport.close()
+
+
+@pytest.mark.parametrize("steps", [[OK, Pause(0.02), answer(b"old")], [OK[:-1], Pause(0.02), OK[-1:] + answer(b"old")]])
+async def test_an_answer_that_was_not_asked_for_is_dropped(upstream: OddUpstream, transport: Transport, steps: list[Step]) -> None:
+    """What arrives on a connection after the end of an answer is not the answer to the next request."""
+    upstream.default = steps
+    assert await ask(transport, upstream) == b"ok"
+    await until_later(0.1)
+    upstream.default = [answer(b"new")]
+    assert await ask(transport, upstream) == b"new"
+    assert upstream.connections == 2
+
+
+class Reader:
+    """A host that reads the body of a request at `rate` bytes a second, and answers then, or already to the head if `early`."""
+
+    def __init__(self, rate: int, *, early: bool = False) -> None:
+        self.connections = 0
+        self._rate = rate
+        self._early = early
+        self._left = asyncio.Event()
+
+    async def __aenter__(self) -> URL:
+        listening = socket.socket()
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        listening.bind(("127.0.0.1", 0))
+        self._server = await asyncio.start_server(self._serve, sock=listening, limit=16_384)
+        return URL(f"http://127.0.0.1:{listening.getsockname()[1]}/")
+
+    async def __aexit__(self, *_: object) -> None:
+        self._left.set()
+        self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        head = await reader.readuntil(b"\r\n\r\n")
+        if self._early:
+            writer.write(OK)
+        if not self._rate:
+            await self._left.wait()
+        left = int(head.lower().partition(b"content-length: ")[2].partition(b"\r")[0]) if self._rate else 0
+        while left:
+            data = await reader.read(16_384)
+            left -= len(data)
+            await until_later(len(data) / self._rate)
+        if not self._early:
+            writer.write(OK)
+        writer.close()
+
+
+async def test_a_slow_upload_does_not_time_out() -> None:
+    """The read time-out starts when the host has read the request, as long as it goes on reading."""
+    transport = Transport("acme", ProviderConfig(read_timeout=0.3))
+    async with Reader(800_000) as url, asyncio.timeout(20), transport.post(url, {}, b"x" * 900_000) as reply:
+        assert await reply.read() == b"ok"
+    await transport.close()
+
+
+@pytest.mark.parametrize("size", [900_000, 8_000_000])
+async def test_a_host_that_does_not_read_times_out(size: int) -> None:
+    """A host that neither reads a large request nor answers is given up."""
+    transport = Transport("acme", ProviderConfig(read_timeout=0.2))
+    async with Reader(0) as url, asyncio.timeout(2):
+        with pytest.raises(ProviderTimeout):
+            await transport.post(url, {}, b"x" * size).__aenter__()
+    await transport.close()
+
+
+@pytest.mark.parametrize("size", [5_000_000, 8_000_000])
+async def test_an_early_answer_costs_the_connection(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection whose host answered without reading the request is not used again, as the rest would come first."""
+    monkeypatch.setattr(client, "_LARGE", 6_000_000)
+    transport = Transport("acme", ProviderConfig(read_timeout=2))
+    host = Reader(0, early=True)
+    async with host as url:
+        for _ in range(2):
+            async with transport.post(url, {}, b"x" * size) as reply:
+                assert await reply.read() == b"ok"
+        assert host.connections == 2
     await transport.close()
 
 
