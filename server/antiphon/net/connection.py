@@ -51,7 +51,6 @@ class ResponseProtocol(ResponseHandler):
     """Whether a byte has arrived since then."""
     coalescer: Coalescer | None = None
     """None: every read is passed on at once."""
-    _held = False
     coalesces = False
     """Whether reads of this body may be delayed: its first token has arrived."""
     _unread_before: int | None = None
@@ -86,14 +85,13 @@ class ResponseProtocol(ResponseHandler):
 
     def hold(self) -> None:
         """Stop reading until `release`. aiohttp's own pauses work independently of this one."""
-        self._held = True
-        self._pause_transport_reading()
+        if self.transport is not None and self.transport.is_reading():
+            self.transport.pause_reading()
 
     def release(self) -> None:
         """Continue to read, unless aiohttp itself has paused."""
-        self._held = False
-        if not (self._reading_paused or self._buffer_paused):
-            self._resume_transport_reading()
+        if self.transport is not None and not (self._reading_paused or self._buffer_paused or self.transport.is_closing()):
+            self.transport.resume_reading()
 
     def start_timeout(self) -> None:
         """Start the read time-out anew, unless aiohttp has paused reading: then the reader is slow, and not the host."""
@@ -112,6 +110,9 @@ class ResponseProtocol(ResponseHandler):
             self.start_timeout()  # the host gets the whole time for its answer
 
     def _on_read_timeout(self) -> None:
+        if self.transport is not None and not self.transport.is_reading():
+            super().start_timeout()  # `hold` is what keeps the bytes of the host away
+            return
         before, self._unread_before = self._unread_before, self.unsent + self._unacknowledged
         if self._unread_before > _LARGE if before is None else self._unread_before < before:
             super().start_timeout()  # a host that still reads a large request, or has just read it, is not silent
@@ -129,15 +130,11 @@ class ResponseProtocol(ResponseHandler):
             return 0
 
     def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT002  # as in aiohttp
-        if not self._reading_paused:
-            return  # aiohttp calls this after nearly every read, and would parse nothing once more
-        super().resume_reading(resume_parser)
+        if self._reading_paused:  # aiohttp calls this at every read of a body, too, which would end `hold`
+            super().resume_reading(resume_parser)
         if self._payload is None or self._payload.is_eof():
             self._drop_timeout()  # otherwise it would fire in the pool, and fail the next request
-
-    def _resume_transport_reading(self) -> None:
-        if not self._held:
-            super()._resume_transport_reading()
+            self.release()  # otherwise the next answer would wait
 
     def set_exception(self, exc: type[BaseException] | BaseException, *cause: Any) -> None:
         super().set_exception(cast(BaseException, exc), *cause)

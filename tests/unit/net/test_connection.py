@@ -2,7 +2,9 @@
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -11,8 +13,12 @@ from yarl import URL
 from antiphon.config import ProviderConfig
 from antiphon.domain.errors import ProviderProtocolError, ProviderTimeout, ProviderUnavailable
 from antiphon.net import client
+from antiphon.net.authorities import Authorities
+from antiphon.net.coalescing import Coalescer
 from antiphon.net.http import Exchange, Transport
-from tests.odd_upstream import CUT, RESET, OddUpstream, Pause, Step, answer
+from antiphon.net.outbound import DIRECT, Outbound
+from tests.certificates import Authority
+from tests.odd_upstream import CUT, LAST, RESET, OddUpstream, Pause, Step, answer, chunk, head
 
 OK = answer(b"ok")
 BODY = b'{"model": "any"}'
@@ -224,6 +230,76 @@ async def test_an_early_answer_costs_the_connection(size: int, monkeypatch: pyte
                 assert await reply.read() == b"ok"
         assert host.connections == 2
     await transport.close()
+
+
+@pytest.fixture(params=[False, True], ids=["tcp", "tls"])
+async def busy(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[tuple[OddUpstream, Transport]]:
+    """Make a host and a transport to it whose process is always busy: streams are held for half a second."""
+    authority = Authority()
+    tls = authority.issue("127.0.0.1").context(tmp_path) if request.param else None
+    outbound = Outbound(authorities=Authorities("ca", authority.write(tmp_path / "ca.pem"))) if request.param else DIRECT
+    coalescer = Coalescer(0.5, cpu_time=time.monotonic)
+    transport = Transport("acme", ProviderConfig(read_timeout=0.2), outbound, coalescer)
+    async with OddUpstream(tls) as server:
+        yield server, transport
+    await transport.close()
+
+
+async def test_a_busy_process_joins_reads_of_a_stream(busy: tuple[OddUpstream, Transport]) -> None:
+    """What arrives while a stream is held is one read, the read time-out does not pass meanwhile, and the connection is reused.
+
+    The read of the first byte that may be held comes at once.
+    """
+    upstream, transport = busy
+    begin = asyncio.Event()
+    rest = [step for number in range(20) for step in (chunk(b"%d," % number), Pause(0.005))]
+    for count in range(2):
+        begin.clear()
+        upstream.default = [head(), chunk(b"first"), begin, chunk(b"second"), Pause(0.05), *rest, LAST]
+        async with post(transport, upstream) as reply:
+            assert await anext(reply) == b"first"
+            reply.coalesce()
+            begin.set()
+            assert await anext(reply) == b"second"
+            assert await anext(reply) == b"".join(b"%d," % number for number in range(20))
+            assert [piece async for piece in reply] == []
+        assert upstream.requests[-1].connection == 1, count
+
+
+async def test_a_busy_process_delays_nothing_before_it_may(busy: tuple[OddUpstream, Transport]) -> None:
+    """A body that may not be coalesced is read as it arrives, also on a connection that was held before."""
+    upstream, transport = busy
+    upstream.default = [head(), chunk(b"a"), Pause(0.01), chunk(b"b") + LAST]
+    async with post(transport, upstream) as reply:
+        reply.coalesce()
+        assert await reply.read() == b"ab"
+    steps = [asyncio.Event() for _ in range(10)]
+    upstream.default = [head(), *(part for step in steps for part in (step, chunk(b"x"))), LAST]
+    async with asyncio.timeout(0.4), post(transport, upstream) as reply:
+        for step in steps:
+            step.set()
+            assert await anext(reply) == b"x"
+
+
+async def test_a_held_stream_can_be_left(busy: tuple[OddUpstream, Transport]) -> None:
+    """A stream that is left or cut off while it is held does not disturb others that are held with it."""
+    upstream, transport = busy
+    upstream.script("cut", [head(), chunk(b"a"), Pause(0.01), chunk(b"b"), Pause(0.01), CUT])
+    upstream.script("whole", [head(), chunk(b"a"), Pause(0.01), chunk(b"b"), Pause(0.01), chunk(b"c"), LAST])
+
+    async def read(model: str, pieces: int) -> int:
+        async with post(transport, upstream, b'{"model": "%b"}' % model.encode()) as reply:
+            async for _ in reply:
+                reply.coalesce()
+                if not (pieces := pieces - 1):
+                    raise ConnectionAbortedError
+        return pieces
+
+    reads = [read(model, pieces) for model, pieces in (("whole", 9), ("whole", 2), ("cut", 9), ("whole", 9))]
+    async with asyncio.timeout(5):
+        ends = await asyncio.gather(*reads, return_exceptions=True)
+    assert [type(end) for end in ends] == [int, ConnectionAbortedError, ProviderProtocolError, int]
+    assert transport.buffered == 0
 
 
 async def until_later(seconds: float) -> None:
