@@ -195,7 +195,7 @@ def _head(method: str, url: URL, options: Mapping[str, Any], body: bytes | None)
     Raises `ValueError` for a URL or a header that has control characters.
     """
     # A proxy that reads the request itself, without a tunnel, needs the whole URL: RFC 9112, section 3.2.2.
-    target = str(url) if "proxy" in options and url.scheme == "http" else url.raw_path_qs
+    target = str(url.with_fragment(None)) if "proxy" in options and url.scheme == "http" else url.raw_path_qs
     headers = options["headers"]
     lines = [f"{method} {target} HTTP/1.1"]
     if not any(name.lower() == "host" for name in headers):

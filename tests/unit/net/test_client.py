@@ -17,6 +17,7 @@ from yarl import URL
 from antiphon.domain.errors import PermissionDenied, ProviderTimeout, ProviderUnavailable
 from antiphon.domain.trace import TraceContext, set_outgoing_trace
 from antiphon.net.client import Client
+from antiphon.net.outbound import Outbound
 from tests.odd_upstream import HANG, OddUpstream, answer
 from tests.waiting import until
 
@@ -74,6 +75,17 @@ async def test_a_host_header_is_sent_in_place_of_the_urls(client: Client) -> Non
             response = await client.post("acme", URL(upstream.base_url), headers, b"")
             await response.content.read()
             assert upstream.requests[-1].headers["host"] == host
+
+
+async def test_a_proxy_reads_the_whole_url() -> None:
+    """A proxy is sent the URL as written, without its fragment, which is sent to no host: RFC 9112, section 3.2."""
+    async with OddUpstream() as proxy:
+        client = Client(connect_timeout=5, read_timeout=5, keep_alive=1, outbound=Outbound(URL(f"http://127.0.0.1:{proxy.port}")))
+        response = await client.post("acme", URL("http://models.test:8000/a%2fb?c=%20+d#e", encoded=True), {}, b"")
+        response.close()
+        assert proxy.requests[-1].path == "http://models.test:8000/a%2fb?c=%20+d"
+        assert proxy.requests[-1].headers["host"] == "models.test:8000"
+        await client.close()
 
 
 @pytest.mark.parametrize("control", ["\x00", "\x01", "\r", "\n", "\x7f"])
