@@ -10,7 +10,7 @@ from typing import Final, cast
 import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from antiphon.config import MAX_MESSAGE_BYTES
 from antiphon.rpc.health import HealthServicer
@@ -113,7 +113,8 @@ class Server:
             names.append(name)
         self._health = HealthServicer(["", *names])
         health_pb2_grpc.add_HealthServicer_to_server(self._health, handlers)
-        reflection.enable_server_reflection(names, handlers)
+        # Not by `enable_server_reflection`: it would take this for a server with threads.
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), handlers)
 
     def listen(self, address: str, credentials: grpc.ServerCredentials | None = None) -> None:
         """Add an address: "host:port", with TLS if `credentials` are given, or "unix:/path", which only this user can open.

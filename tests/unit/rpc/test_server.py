@@ -12,6 +12,7 @@ import pytest
 from google.api import httpbody_pb2
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 from pydantic import SecretStr
 from structlog.testing import capture_logs
@@ -114,6 +115,22 @@ async def test_a_stream_is_events_in_sequence_and_ends_finished(unused_tcp_port:
     assert [(answer.sequence, len(answer.events)) for answer in answers] == [(1, 3), (4, 1), (5, 4)]
     events = [event.WhichOneof("event") for answer in answers for event in answer.events]
     assert events == ["started", "block_started", "text", "text", "block_finished", "usage", "metrics", "finished"]
+
+
+async def test_reflection_names_the_services_and_unknown_methods_are_unimplemented(unused_tcp_port: int) -> None:
+    """Reflection lists every service, and a method of none of them is `UNIMPLEMENTED`."""
+    names = [*SCOPES, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"]
+    async with running(ScriptedProvider(), unused_tcp_port) as gateway:
+        asked = reflection_pb2_grpc.ServerReflectionStub(gateway.channel).ServerReflectionInfo()
+        await asked.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+        answer = await asked.read()
+        assert sorted(service.name for service in answer.list_services_response.service) == sorted(names)
+        await asked.done_writing()
+        assert await asked.read() is grpc.aio.EOF
+        for method in ("/antiphon.v1.ChatService/Unknown", "/unknown.Service/Generate", "/Generate"):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await gateway.channel.unary_unary(method)(b"", metadata=KEY)
+            assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 async def test_a_failure_before_the_first_event_is_a_status_with_its_reason(unused_tcp_port: int) -> None:
