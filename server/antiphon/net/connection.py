@@ -53,6 +53,8 @@ class ResponseProtocol(ResponseHandler):
     """None: every read is passed on at once."""
     coalesces = False
     """Whether reads of this body may be delayed: its first token has arrived."""
+    _held = False
+    """Whether reading is paused by `hold`."""
     _unread_before: int | None = None
     """How much of the request the host had not received when the present read time-out first passed; None: it did not yet."""
 
@@ -87,9 +89,13 @@ class ResponseProtocol(ResponseHandler):
         """Stop reading until `release`. aiohttp's own pauses work independently of this one."""
         if self.transport is not None and self.transport.is_reading():
             self.transport.pause_reading()
+            self._held = True
 
     def release(self) -> None:
         """Continue to read, unless aiohttp itself has paused."""
+        if not self._held:
+            return
+        self._held = False
         if self.transport is not None and not (self._reading_paused or self._buffer_paused or self.transport.is_closing()):
             self.transport.resume_reading()
 
@@ -110,8 +116,8 @@ class ResponseProtocol(ResponseHandler):
             self.start_timeout()  # the host gets the whole time for its answer
 
     def _on_read_timeout(self) -> None:
-        if self.transport is not None and not self.transport.is_reading():
-            super().start_timeout()  # `hold` is what keeps the bytes of the host away
+        if self._held:
+            super().start_timeout()  # the host may have sent something
             return
         before, self._unread_before = self._unread_before, self.unsent + self._unacknowledged
         if self._unread_before > _LARGE if before is None else self._unread_before < before:
