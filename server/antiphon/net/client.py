@@ -143,7 +143,7 @@ class Client:
                 message, content = await protocol.read()
                 if not 100 <= message.code < 200 or message.code == 101:
                     return Response(message, content, connection, upload)
-                protocol.continue_timeout()  # this was an interim answer: RFC 9110, section 15.2
+                protocol.start_timeout()  # aiohttp stops it at an interim answer, as this was: RFC 9110, section 15.2
         except BaseException:
             drop(connection, upload)
             raise

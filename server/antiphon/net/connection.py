@@ -100,15 +100,10 @@ class ResponseProtocol(ResponseHandler):
             self.transport.resume_reading()
 
     def start_timeout(self) -> None:
-        """Start the read time-out anew, unless aiohttp has paused reading: then the reader is slow, and not the host."""
-        if not (self._reading_paused or self._buffer_paused):
+        """Start the read time-out anew, unless it is the reader who is slow, and not the host."""
+        if not (self._reading_paused or self._buffer_paused or self._buffer):  # `_buffer` has answers that were not read yet
             self._unread_before = None
             super().start_timeout()
-
-    def continue_timeout(self) -> None:
-        """Start the read time-out again, which aiohttp stops at an interim answer, unless the next answer has arrived too."""
-        if not self._buffer:
-            self.start_timeout()
 
     def resume_writing(self) -> None:
         super().resume_writing()
