@@ -7,10 +7,7 @@ keep them (`ProviderConfig.keep_alive`), and such a request is sent once more. a
 from __future__ import annotations
 
 import ssl
-import sys
-from fcntl import ioctl
 from functools import cache, partial
-from termios import TIOCOUTQ
 from typing import Any, Final, cast
 
 import aiohttp
@@ -26,9 +23,6 @@ _CLOSE_MARGIN: Final = 0.05
 
 _MAX_CLOSE_DELAY: Final = 0.5
 """The upper limit in seconds, round trip included: connecting may have been slow for another reason."""
-
-_LARGE: Final = 16 * 1024
-"""Size in bytes from which a request that the host has not received yet may only be slow to send."""
 
 LOST: Final = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientConnectionResetError)
 """The exceptions of a closed or reset connection, when reading and when writing."""
@@ -55,8 +49,6 @@ class ResponseProtocol(ResponseHandler):
     """Whether reads of this body may be delayed: its first token has arrived."""
     _held = False
     """Whether reading is paused by `hold`."""
-    _unread_before: int | None = None
-    """How much of the request the host had not received when the present read time-out first passed; None: it did not yet."""
 
     @property
     def buffered(self) -> int:
@@ -102,33 +94,13 @@ class ResponseProtocol(ResponseHandler):
     def start_timeout(self) -> None:
         """Start the read time-out anew, unless it is the reader who is slow, and not the host."""
         if not (self._reading_paused or self._buffer_paused or self._buffer):  # `_buffer` has answers that were not read yet
-            self._unread_before = None
             super().start_timeout()
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        if self._read_timeout_handle is not None:
-            self.start_timeout()  # the host gets the whole time for its answer
 
     def _on_read_timeout(self) -> None:
         if self._held:
-            super().start_timeout()  # the host may have sent something
-            return
-        before, self._unread_before = self._unread_before, self.unsent + self._unacknowledged
-        if self._unread_before > _LARGE if before is None else self._unread_before < before:
-            super().start_timeout()  # a host that still reads a large request, or has just read it, is not silent
+            self.start_timeout()  # the host may have sent something
         else:
             super()._on_read_timeout()
-
-    @property
-    def _unacknowledged(self) -> int:
-        """Return the number of bytes in the buffers of the kernel that the host has not acknowledged; 0 if that is not known."""
-        if self.transport is None:
-            return 0
-        try:
-            return int.from_bytes(ioctl(self.transport.get_extra_info("socket").fileno(), TIOCOUTQ, bytes(4)), sys.byteorder)
-        except OSError:
-            return 0
 
     def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT002  # as in aiohttp
         if self._reading_paused:  # aiohttp calls this at every read of a body, too, which would end `hold`
