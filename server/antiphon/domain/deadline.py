@@ -34,9 +34,10 @@ class Deadline:
     """A time limit of `seconds` from now. One task at a time may wait on it, inside `with deadline:`."""
 
     def __init__(self, seconds: float) -> None:
-        loop = asyncio.get_running_loop()
+        # Kept and passed on, as asyncio looks it up with a system call each time.
+        self._loop = loop = asyncio.get_running_loop()
         self._error: AntiphonError | None = None
-        self._owner = asyncio.current_task()
+        self._owner = asyncio.current_task(loop)
         self._waiting: asyncio.Task[Any] | None = None
         self._cancelling = 0
         self._timer = loop.call_later(seconds, self.expire, DeadlineExceeded())
@@ -49,14 +50,14 @@ class Deadline:
                 self._waiting.cancel()
             elif self._owner is not None:
                 self._timer.cancel()
-                self._timer = asyncio.get_running_loop().call_later(CANCEL_DELAY, self._owner.cancel)
+                self._timer = self._loop.call_later(CANCEL_DELAY, self._owner.cancel)
 
     def __enter__(self) -> None:
         """Start a wait. Raises the error of `expire` if the time is over, or as soon as it is over while the block waits."""
         if self._error is not None:
             self._timer.cancel()
             raise self._error
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)
         assert task is not None, "a deadline is waited on inside a task"
         self._waiting = task
         self._cancelling = task.cancelling()
