@@ -18,12 +18,12 @@ ROOT: Final = Path(__file__).parents[2]
 BOUNDS: Final = {
     # A JSON call: one request read and checked, one call of the provider, one answer.
     "REST JSON call": {
-        "Python calls": 800,
-        "C calls": 740,
-        "async hops, antiphon": 57,
-        "async hops, libraries": 25,
-        "awaits woken, antiphon": 22,
-        "tasks": 4,  # gRPC's for the call, ours, and two of the wait for the request
+        "Python calls": 575,
+        "C calls": 410,
+        "async hops, antiphon": 55,
+        "async hops, libraries": 15,
+        "awaits woken, antiphon": 21,
+        "tasks": 3,  # gRPC's for the call, and two for its request
         "gRPC operations": 6,  # receive metadata, message and close; send metadata, message and status
         "SQL statements": 0,  # a call that is not recorded asks the database nothing
         "log writes": 1,
@@ -35,9 +35,9 @@ BOUNDS: Final = {
     },
     # The same, recorded as the first turn of a conversation.
     "REST JSON turn": {
-        "Python calls": 1220,  # without those of the database's thread
-        "async hops, antiphon": 80,
-        "tasks": 6,
+        "Python calls": 990,  # without those of the database's thread
+        "async hops, antiphon": 78,
+        "tasks": 5,
         "gRPC operations": 6,
         "SQL statements": 9,
         "log writes": 1,
@@ -45,24 +45,24 @@ BOUNDS: Final = {
     },
     # A stream of one token, whole: what a stream costs beside its tokens.
     "REST stream of 1 read": {
-        "Python calls": 880,
-        "async hops, antiphon": 59,
-        "tasks": 4,
+        "Python calls": 655,
+        "async hops, antiphon": 57,
+        "tasks": 3,
         "gRPC operations": 8,
         "SQL statements": 0,
         "log writes": 1,
     },
     "gRPC stream of 1 read": {
-        "Python calls": 830,
-        "async hops, antiphon": 56,
-        "tasks": 4,
+        "Python calls": 610,
+        "async hops, antiphon": 54,
+        "tasks": 3,
         "gRPC operations": 7,
         "SQL statements": 0,
         "log writes": 1,
     },
     # A token that arrives alone, the dearest kind: tokens that arrive together share all of this.
     "REST read": {
-        "Python calls": 63,
+        "Python calls": 60,
         "C calls": 53,
         "async hops, antiphon": 4,
         "async hops, libraries": 2,
@@ -77,7 +77,7 @@ BOUNDS: Final = {
         "pydantic validations": 0,
     },
     "gRPC read": {
-        "Python calls": 62,
+        "Python calls": 59,
         "C calls": 49,
         "async hops, antiphon": 4,
         "async hops, libraries": 2,
