@@ -1,7 +1,7 @@
 """The HTTP client for all calls of models and proxied requests.
 
 Connections, their pool, TLS, DNS and the parser are aiohttp's. Its `ClientSession` and `ClientRequest` are not used for requests:
-they cost more CPU than everything else of a call's HTTP (docs/adr/0006).
+they cost more CPU than everything else of a call's HTTP (docs/adr/0010).
 
 It follows no redirect, keeps no cookie, takes no proxy or password from the environment, and adds no header but `host`,
 `content-length`, and the trace context of the request, if there is one. Headers and bodies are sent and received unchanged. It
