@@ -37,7 +37,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from tests.bench import features, native, report
 from tests.bench.gateways import DidNotStart, Running, Use, running
-from tests.bench.load import held, post
+from tests.bench.load import open_streams, post
 from tests.bench.native import Upstream
 from tests.bench.peers import ANTIPHON, DIRECT, PEERS, Peer
 from tests.bench.report import Cancel, Failed, Held, Results, Sample, Start
@@ -235,7 +235,7 @@ async def _memory_with(gateway: Running, count: int) -> float:
     scenario = Scenario("silent", "", count, 2, "mock-hang", stream=True)
     address = f"127.0.0.1:{gateway.port}"
     asked = post(address, gateway.peer.path, gateway.headers, scenario.body(gateway.peer.model))
-    async with asyncio.timeout(120), held(address, [asked] * count):
+    async with asyncio.timeout(120), open_streams(address, [asked] * count):
         await asyncio.sleep(2.0)
         return gateway.memory
 

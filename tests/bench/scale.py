@@ -31,7 +31,7 @@ from antiphon.v1 import admin_pb2, admin_pb2_grpc, history_pb2, history_pb2_grpc
 from tests.bench import native, plot, report
 from tests.bench.compare import OUTPUT, commit, machine
 from tests.bench.gateways import Running, Use, running
-from tests.bench.load import held, load, post
+from tests.bench.load import load, open_streams, post
 from tests.bench.native import Upstream
 from tests.bench.peers import KEY, ours
 from tests.bench.plot import Bar
@@ -187,7 +187,7 @@ class Scale:
         asked = post(address, gateway.peer.path, gateway.headers, scenario.body("{}"))
 
         async def memory(count: int) -> float:
-            async with held(address, [asked] * count):
+            async with open_streams(address, [asked] * count):
                 await asyncio.sleep(1.0)
                 return gateway.memory
 
