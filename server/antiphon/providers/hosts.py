@@ -88,12 +88,14 @@ HOSTS: Final = (
         auth_header="api-key",
         capabilities=OPENAI,
     ),
-    # https://docs.anthropic.com/en/api/openai-sdk
     Host(
         name="anthropic",
-        base_url="https://api.anthropic.com/v1",
+        base_url="https://api.anthropic.com",
         key_variable="ANTHROPIC_API_KEY",
+        url_variable="ANTHROPIC_BASE_URL",
+        auth_header="x-api-key",
         models=("claude-sonnet-4-5", "claude-haiku-4-5", "claude-opus-4-1", "claude-*"),
+        protocol="anthropic",
     ),
     # https://ai.google.dev/gemini-api/docs/openai and, for the signature, https://ai.google.dev/gemini-api/docs/thought-signatures.
     # Models of before version 3 take calls without one.
@@ -211,6 +213,17 @@ HOSTS: Final = (
 )
 """The order decides which host gets a model that several claim, and whose first model is the default."""
 
+OTHER_PROTOCOLS: Final = (
+    # https://platform.claude.com/docs/en/api/openai-sdk
+    Host(
+        name="anthropic",
+        base_url="https://api.anthropic.com/v1",
+        key_variable="ANTHROPIC_API_KEY",
+        models=("claude-sonnet-4-5", "claude-haiku-4-5", "claude-opus-4-1", "claude-*"),
+    ),
+)
+"""Rows of the same hosts for a second protocol. They count if the configuration names it."""
+
 
 ECHO: Final = ProviderConfig(protocol="echo", models=("echo",))
 """The provider used if none is configured."""
@@ -239,7 +252,7 @@ def complete(name: str, config: ProviderConfig, environment: Mapping[str, str] =
     """
     if config.protocol in WITHOUT_URL:
         return config
-    host = next((host for host in HOSTS if host.name == name), None)
+    host = _row(name, config)
     changes: dict[str, object] = {}
     if host is not None:
         if config.base_url is None:
@@ -263,10 +276,18 @@ def capabilities(name: str, base_url: str | None) -> Capabilities:
     """Return the capabilities of a provider: those of the host with its address, else of the host with its name, else `UNKNOWN`."""
     address = URL(base_url).host if base_url else None
     is_known_address = address is not None and address not in _LOOPBACK
-    at_address = (host for host in HOSTS if is_known_address and host.base_url and URL(host.base_url).host == address)
-    named = (host for host in HOSTS if host.name == name)
+    rows = (*HOSTS, *OTHER_PROTOCOLS)
+    at_address = (host for host in rows if is_known_address and host.base_url and URL(host.base_url).host == address)
+    named = (host for host in rows if host.name == name)
     found = next((host for host in (*at_address, *named) if host.protocol == "openai"), None)
     return UNKNOWN if found is None else found.capabilities
+
+
+def _row(name: str, config: ProviderConfig) -> Host | None:
+    """Return the row of the host `name`, for the protocol that the configuration names, if there is one."""
+    named = [host for host in (*HOSTS, *OTHER_PROTOCOLS) if host.name == name]
+    wanted = config.protocol if "protocol" in config.model_fields_set else None
+    return next((host for host in named if host.protocol == wanted), named[0] if named else None)
 
 
 def _is_on(host: Host, environment: Mapping[str, str]) -> bool:

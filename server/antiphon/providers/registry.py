@@ -11,6 +11,7 @@ from antiphon.config import ConfigError, ProviderConfig
 from antiphon.net import outbound
 from antiphon.net.coalescing import Coalescer
 from antiphon.net.http import Transport
+from antiphon.providers.anthropic.provider import AnthropicProvider
 from antiphon.providers.base import Provider
 from antiphon.providers.cohere.provider import CohereProvider
 from antiphon.providers.echo import EchoProvider
@@ -19,6 +20,7 @@ from antiphon.providers.openai.provider import OpenAIProvider
 _Build: TypeAlias = Callable[[str, ProviderConfig, SecretStr | None, Transport], Provider]
 
 PROTOCOLS: Final[Mapping[str, _Build]] = {
+    "anthropic": AnthropicProvider,
     "cohere": CohereProvider,
     "openai": OpenAIProvider,
     "echo": lambda name, config, *_: EchoProvider(name, config),
