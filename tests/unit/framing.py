@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from antiphon.domain.content import Audio, Block, Media, Refusal, Text, Thinking, ToolCall
+from antiphon.domain.content import Audio, Block, Compaction, Media, Refusal, ServerToolCall, Text, Thinking, ToolCall
 from antiphon.domain.events import (
     OF_BLOCKS,
     Batch,
@@ -105,7 +105,8 @@ def check(events: Iterable[Event], *, is_whole: bool = True, in_order: bool = Tr
                 assert event.block not in choices, "a block begins once"
                 assert not in_order or event.block == len(choices), "blocks are numbered in order, over all choices"
                 assert event.choice not in ended, "nothing follows the end of a choice"
-                assert getattr(event.value, "text", "") in ("", None), "there is no text at the start"
+                is_whole_at_once = isinstance(event.value, Compaction)
+                assert is_whole_at_once or not getattr(event.value, "text", ""), "there is no text at the start"
                 assert getattr(event.value, "arguments", "") == ""
                 choices[event.block] = event.choice
                 open_blocks[event.block] = event.value
@@ -121,8 +122,9 @@ def check(events: Iterable[Event], *, is_whole: bool = True, in_order: bool = Tr
                 assert event.choice not in ended
             case _ if isinstance(event, OF_BLOCKS):
                 assert event.block in open_blocks, "a delta stands between the start and the end of its block"
-                expected = _KINDS.get(type(event))
-                assert expected is None or isinstance(open_blocks[event.block], type(expected)), "and is of its kind"
+                expected, value = _KINDS.get(type(event)), open_blocks[event.block]
+                is_input = isinstance(event, InputDelta) and isinstance(value, ServerToolCall)
+                assert expected is None or is_input or isinstance(value, type(expected)), "and is of its kind"
             case _:
                 pass
     assert group == 0, "a group is not longer than what follows it"
