@@ -71,7 +71,6 @@ def read(data: bytes, size: int) -> list[domain.Event]:
 def added_up(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the content, added up as Anthropic's SDKs do."""
     content: list[dict[str, Any]] = []
-    inputs: dict[int, str] = {}
     for event in events:
         match event:
             case {"type": "message_start", "message": message}:
@@ -79,28 +78,31 @@ def added_up(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
             case {"type": "content_block_start", "content_block": block}:
                 content.append(dict(block))
             case {"type": "content_block_delta", "index": index, "delta": delta}:
-                block = content[index]
-                match delta["type"]:
-                    case "text_delta":
-                        block["text"] += delta["text"]
-                    case "thinking_delta":
-                        block["thinking"] += delta["thinking"]
-                    case "signature_delta":
-                        block["signature"] = delta["signature"]
-                    case "citations_delta":
-                        block["citations"] = [*block.get("citations", ()), delta["citation"]]
-                    case "compaction_delta":
-                        block |= {name: value for name, value in delta.items() if name != "type"}
-                    case "input_json_delta":
-                        inputs[index] = inputs.get(index, "") + delta["partial_json"]
-                    case kind:
-                        pytest.fail(f"unknown: {kind}")
+                add_delta(content[index], delta)
             case _:
                 pass
-    for index, text in inputs.items():
-        if text:
-            content[index]["input"] = json.loads(text)
+    for block in content:
+        if "partial" in block:
+            block["input"] = json.loads(block.pop("partial") or "{}")
     return content
+
+
+def add_delta(block: dict[str, Any], delta: dict[str, Any]) -> None:
+    match delta["type"]:
+        case "text_delta":
+            block["text"] += delta["text"]
+        case "thinking_delta":
+            block["thinking"] += delta["thinking"]
+        case "signature_delta":
+            block["signature"] = delta["signature"]
+        case "citations_delta":
+            block["citations"] = [*block.get("citations", ()), delta["citation"]]
+        case "compaction_delta":
+            block |= {name: value for name, value in delta.items() if name != "type"}
+        case "input_json_delta":
+            block["partial"] = block.get("partial", "") + delta["partial_json"]
+        case kind:
+            pytest.fail(f"unknown: {kind}")
 
 
 def written(*replies: Message) -> list[dict[str, Any]]:
@@ -156,10 +158,10 @@ def test_a_stream(sent: list[dict[str, Any]], before: list[dict[str, Any]]) -> N
     message = reply.message()
     assert fold(read(data, 7)).message() == message
     deltas = [event["delta"] for event in sent if event["type"] == "content_block_delta"]
-    for kind in DELTAS:
+    for kind, made in DELTAS.items():
         pieces = [delta for delta in deltas if delta["type"] == kind]
         expected = sum(kind in ("text_delta", "citations_delta") or any(map(piece.get, PIECES)) for piece in pieces)
-        found = sum(isinstance(event, DELTAS[kind]) for event in events)
+        found = sum(isinstance(event, made) for event in events)
         assert found == expected or (kind == "input_json_delta" and found > expected)  # an input that was not streamed is one delta
     assert written(*messages(before), message) == accepted(added_up(sent))
     last = {**sent[0]["message"], **next((one["delta"] for one in sent if one["type"] == "message_delta"), {})}
