@@ -14,11 +14,15 @@ from antiphon.domain.content import Message, Role, Text
 from antiphon.domain.errors import Unsupported
 from antiphon.domain.events import Batch, BlockStarted, ExtraFields, Finished, FinishReason, InputDelta, Started, TextDelta, Usage
 from antiphon.domain.request import ChatRequest, Sampling, Tool, ToolChoice, ToolChoiceMode
+from antiphon.providers.anthropic.provider import AnthropicProvider
 from antiphon.providers.base import Provider
 from antiphon.providers.cohere.provider import CohereProvider
 from antiphon.providers.echo import EchoProvider
 from antiphon.providers.registry import PROTOCOLS, build
 from tests.unit.framing import check, without_frames
+
+STOPPED = {"anthropic": "end_turn", "cohere": "COMPLETE"}
+"""By protocol: the word for a reply that ended by itself, if it is not "stop"."""
 
 TOOL = Tool("find", "finds", {"type": "object", "properties": {"q": {"type": "string"}}, "required": ["q"]})
 
@@ -37,10 +41,10 @@ def config(protocol: str, llmock: LLMockServer) -> ProviderConfig:
 
 def test_every_protocol_is_here(llmock: LLMockServer) -> None:
     """The suite covers every protocol that can be configured."""
-    assert set(PROTOCOLS) == {"cohere", "echo", "openai"}
+    assert set(PROTOCOLS) == {"anthropic", "cohere", "echo", "openai"}
 
 
-@pytest.fixture(params=["cohere", "echo", "openai"])
+@pytest.fixture(params=["anthropic", "cohere", "echo", "openai"])
 async def provider(request: pytest.FixtureRequest, llmock: LLMockServer) -> AsyncIterator[Provider]:
     llmock.state.scenarios.clear()
     made = build("acme", config(request.param, llmock), {"KEY": "sk-test"})
@@ -89,7 +93,7 @@ async def test_order_of_events(provider: Provider, stream: bool) -> None:
     assert {type(event) for event in content} - {ExtraFields} == {TextDelta}
     assert isinstance(usage, Usage)
     assert usage.total_tokens == usage.input_tokens + usage.output_tokens > 0
-    assert finished == Finished(0, FinishReason.STOP, "COMPLETE" if started.origin.protocol == "cohere" else "stop")
+    assert finished == Finished(0, FinishReason.STOP, STOPPED.get(started.origin.protocol, "stop"))
     assert len(batches) > 1 if stream else len(batches) == 1  # reads that come together are one batch
 
 
@@ -102,7 +106,7 @@ async def test_stream_and_whole_agree(provider: Provider) -> None:
 
 async def test_choices(provider: Provider) -> None:
     """Every requested choice has text and an end, or is refused."""
-    if isinstance(provider, CohereProvider):
+    if isinstance(provider, AnthropicProvider | CohereProvider):
         with pytest.raises(Unsupported):
             await read(provider, ask(sampling=Sampling(choices=2)))
         return

@@ -90,8 +90,21 @@ xAI: "Incorrect API key provided: ...". Only the start is matched, and only if n
 not taken for a bad key.
 """
 
-_QUOTA_USED_UP: Final = frozenset({"insufficient_quota", "insufficient_balance", "billing_hard_limit_reached"})
+_QUOTA_USED_UP: Final = frozenset(
+    {
+        "insufficient_quota",
+        "insufficient_balance",
+        "billing_hard_limit_reached",
+        # Anthropic's `details.error_code`: https://platform.claude.com/docs/en/api/errors
+        "contract_spend_limit_reached",
+        "enforced_spend_limit_reached",
+        "linked_organization_spend_limit_reached",
+    }
+)
 """The `code` or `type` of an error that says the quota or balance is used up. A retry is useless, however late."""
+
+_SHOULD_RETRY: Final = {"true": True, "false": False}
+"""The values of the header `x-should-retry`."""
 
 SAFE_CODES: Final = frozenset(
     {
@@ -190,7 +203,11 @@ def error_of_status(provider: str, status: int, headers: Mapping[str, str], body
     """Return the error for a response with a status other than 2xx."""
     fields = _error_fields(body)
     kind = _rejection_kind(_BY_STATUS.get(status, ProviderUnavailable), fields)
-    return _build(provider, kind, status, fields, retry_after(headers))
+    error = _build(provider, kind, status, fields, retry_after(headers))
+    advice = _SHOULD_RETRY.get(headers.get("x-should-retry", ""))
+    if advice is not None and kind in (ProviderRateLimited, ProviderTimeout, ProviderUnavailable):
+        error.retryable = advice
+    return error
 
 
 def error_of_payload(provider: str, error: object) -> ProviderError:
@@ -268,7 +285,9 @@ def _build(
     if kind is ProviderRateLimited:
         message = f"The provider {provider} limits the rate of calls, or its quota is used up."
         wait = _DEFAULT_RETRY if wait is None else wait
-        retryable = not any(word in _QUOTA_USED_UP for word in (fields.get("code"), fields.get("type")) if isinstance(word, str))
+        details = fields.get("details")
+        words = (fields.get("code"), fields.get("type"), details.get("error_code") if isinstance(details, dict) else None)
+        retryable = not any(word in _QUOTA_USED_UP for word in words if isinstance(word, str))
     elif kind is ProviderRejected:
         message = f"The provider {provider} refused the request."
         wait = None
