@@ -34,7 +34,8 @@ _BETAS: Final = "anthropic-beta"
 class AnthropicProvider:
     """One configured host. Needs no event loop until the first call, and then belongs to the loop of that call.
 
-    The base URL is that of Anthropic's SDKs, without a version; one that ends in "/v1" is the same. Raises `ConfigError` if it is missing or invalid.
+    The base URL is that of Anthropic's SDKs, without a version; one that ends in "/v1" is the same. Raises `ConfigError` if it is
+    missing or invalid.
     """
 
     def __init__(self, name: str, config: ProviderConfig, api_key: SecretStr | None, transport: Transport) -> None:

@@ -40,6 +40,9 @@ _BETA: Final = re.compile(r"[\w.\-]{1,128}", re.ASCII)
 _TOOL_FIELDS: Final = ("allowed_callers", "cache_control", "defer_loading", "eager_input_streaming", "input_examples", "type")
 """The fields of a tool that callers may add."""
 
+_PLAIN: Final = NativeFormat({"type": "text"})
+"""The default of other APIs, for which this one has no word."""
+
 _NONE: Final = "none"
 _EFFORTS: Final = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh", "max": "max"}
 """Efforts of other APIs, and the API's."""
@@ -82,7 +85,7 @@ def encode(request: ChatRequest, provider: str, names: ToolNames) -> bytes:
     body["messages"] = [{**message, "content": plain(message["content"])} for message in encoder.messages]
     _add_sampling(body, request, model)
     _add_tools(body, request, names, is_strict=model.structured_output)
-    if request.response_format is not None:
+    if request.response_format not in (None, _PLAIN):
         body.setdefault("output_config", {})["format"] = _response_format(request.response_format, provider)
     if request.end_user is not None:
         body["metadata"] = {"user_id": request.end_user}
