@@ -62,6 +62,48 @@ SEEDS: Final = {
             '"audio":',
         ),
     ),
+    "anthropic stream": Seeds(
+        (
+            (
+                b'\x05data: {"type": "message_start", "message": {"id": "r", "usage": {"input_tokens": 1}}}\n\n'
+                b'data: {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}\n\n'
+                b'data: {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "x"}}\n\n'
+                b'data: {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 1}}\n\n'
+                b'data: {"type": "message_stop"}\n\n'
+            ),
+            (
+                b'\x01data: {"type": "content_block_start", "index": 0, '
+                b'"content_block": {"type": "tool_use", "id": "c", "name": "f", "input": {}}}\n\n'
+                b'data: {"type": "content_block_stop", "index": 0}\n\n'
+                b'data: {"type": "message_delta", "delta": {"stop_reason": "max_tokens"}}\n\n'
+                b'data: {"type": "message_stop"}\n\n'
+            ),
+        ),
+        (
+            "data: ",
+            '"type":',
+            '"content_block_delta"',
+            '"signature_delta"',
+            '"citations_delta"',
+            '"input_json_delta"',
+            '"compaction_delta"',
+            '"compaction"',
+            '"thinking"',
+            '"web_search_tool_result"',
+            '"iterations":',
+            '"cache_creation":',
+            '"error"',
+        ),
+    ),
+    "anthropic json": Seeds(
+        (
+            (
+                b'{"id": "r", "content": [{"type": "text", "text": "x", "citations": [{}]}, '
+                b'{"type": "thinking", "signature": "s"}], "stop_reason": "end_turn", "usage": {"input_tokens": 1, "iterations": [{"type": "compaction"}]}}'
+            ),
+        ),
+        ('"content":', '"stop_reason":', '"usage":', '"citations":', '"redacted_thinking"', '"server_tool_use"', '"input":'),
+    ),
     "cohere stream": Seeds(
         (
             (

@@ -37,6 +37,7 @@ from antiphon.net.egress import EgressPolicy, Target
 from antiphon.net.fetch import Fetcher
 from antiphon.net.sse import EventTooLarge, SseEvent, SseReader
 from antiphon.providers import failure
+from antiphon.providers.anthropic.response import ReplyReader as AnthropicReader
 from antiphon.providers.client import Reader
 from antiphon.providers.cohere.response import ReplyReader as CohereReader
 from antiphon.providers.openai import request as openai_request
@@ -376,6 +377,8 @@ TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
     "sse": sse,
     "reply stream": reply_stream,
     "reply json": reply_json,
+    "anthropic stream": partial(reply_stream, make=AnthropicReader),
+    "anthropic json": partial(reply_json, make=AnthropicReader),
     "cohere stream": partial(reply_stream, make=CohereReader),
     "cohere json": partial(reply_json, make=CohereReader),
     "refusal": refusal,

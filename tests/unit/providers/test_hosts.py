@@ -46,6 +46,19 @@ def test_the_environment_switches_on() -> None:
     assert configs["groq"].models == ()
 
 
+def test_anthropic() -> None:
+    """It has its own protocol; that of OpenAI is used if the configuration names it."""
+    environment = {"ANTHROPIC_API_KEY": "k"}
+    own = from_environment(environment)["anthropic"]
+    assert (own.protocol, own.base_url, own.auth_header) == ("anthropic", "https://api.anthropic.com", "x-api-key")
+    assert own.api_key_env == "ANTHROPIC_API_KEY"
+    assert from_environment({**environment, "ANTHROPIC_BASE_URL": "http://x/"})["anthropic"].base_url == "http://x"
+    other = complete("anthropic", ProviderConfig(protocol="openai"), environment)
+    assert (other.protocol, other.base_url, other.auth_header) == ("openai", "https://api.anthropic.com/v1", "authorization")
+    assert (other.api_key_env, other.models) == ("ANTHROPIC_API_KEY", own.models)
+    assert complete("anthropic", ProviderConfig(), environment).protocol == "anthropic"
+
+
 def test_cohere() -> None:
     """Its key switches on its own protocol."""
     config = from_environment({"COHERE_API_KEY": "k"})["cohere"]

@@ -54,7 +54,14 @@ STOP = {"type": "message_stop"}
 
 
 def start(**fields: Any) -> dict[str, Any]:
-    message = {"id": "r1", "type": "message", "role": "assistant", "model": "claude-1", "content": [], "stop_reason": None}
+    message: dict[str, Any] = {
+        "id": "r1",
+        "type": "message",
+        "role": "assistant",
+        "model": "claude-1",
+        "content": [],
+        "stop_reason": None,
+    }
     return {"type": "message_start", "message": {**message, "usage": {"input_tokens": 30, "output_tokens": 1}, **fields}}
 
 
