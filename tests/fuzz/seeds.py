@@ -99,7 +99,8 @@ SEEDS: Final = {
         (
             (
                 b'{"id": "r", "content": [{"type": "text", "text": "x", "citations": [{}]}, '
-                b'{"type": "thinking", "signature": "s"}], "stop_reason": "end_turn", "usage": {"input_tokens": 1, "iterations": [{"type": "compaction"}]}}'
+                b'{"type": "thinking", "signature": "s"}], "stop_reason": "end_turn", '
+                b'"usage": {"input_tokens": 1, "iterations": [{"type": "compaction"}]}}'
             ),
         ),
         ('"content":', '"stop_reason":', '"usage":', '"citations":', '"redacted_thinking"', '"server_tool_use"', '"input":'),

@@ -52,12 +52,25 @@ _OWN_OF_SERVER_CALLS: Final = ("type", "id", "name", "input")
 _OWN_OF_RESULTS: Final = ("type", "tool_use_id")
 
 
+_TAKES: Final[dict[object, type[Block]]] = {
+    "text_delta": Text,
+    "citations_delta": Text,
+    "thinking_delta": Thinking,
+    "signature_delta": Thinking,
+    "input_json_delta": ToolCall,
+    "compaction_delta": Compaction,
+}
+"""By type of delta: the block that takes it. Calls of the provider's tools take the same as those of the client's."""
+
+
 class _Open(Struct):
     """An open block. `number` is None for a compaction that has not begun."""
 
     number: int | None
     fields: JsonObject
-    signature: list[str] | None = None
+    takes: type[Block] | None = None
+    """None for a block that takes no delta of a known type."""
+    signature: list[str] = []
     input: str | None = None
     """The input at the start of a call, until some is streamed; None for other blocks, and afterwards."""
 
@@ -85,9 +98,11 @@ class BlockReader:
         begin = self._numbers.begin
         match kind:
             case "text":
+                opened.takes = Text
                 opened.number = begin(0, Text("", state=state_of(None, _rest(raw, kind))), events)
                 self._add_whole_text(opened.number, raw, events)
             case "thinking":
+                opened.takes = Thinking
                 opened.fields = _rest(raw, kind)
                 opened.signature = [text(raw.get("signature"))]
                 opened.number = begin(0, Thinking("", state=state_of(None, opened.fields)), events)
@@ -98,44 +113,52 @@ class BlockReader:
                 opened.number = begin(0, RedactedThinking(state=state), events)
             case "tool_use":
                 name = self._names.original(text(raw["name"]))
+                opened.takes = ToolCall
                 opened.input = _input(raw)
                 opened.number = begin(0, ToolCall(text(raw["id"]), name, "", state=state_of(None, _rest(raw, kind))), events)
             case "compaction":
+                opened.takes = Compaction
                 opened.fields = raw
                 if raw.get("content") is not None:
                     self._begin_compaction(opened, raw, events)
             case _:
-                opened.number = begin(0, _provider_block(kind, raw), events)
-                if kind in _SERVER_CALLS and "input" in raw:
-                    opened.input = _input(raw)
+                value = _provider_block(kind, raw)
+                opened.number = begin(0, value, events)
+                if isinstance(value, ServerToolCall):
+                    opened.takes = ToolCall
+                    opened.input = _input(raw) if "input" in raw else None
 
     def add(self, index: object, delta: JsonObject, events: Batch) -> None:
-        """Read a delta of a block."""
+        """Read a delta of a block. One of an unknown type, or of a block of an unknown kind, is progress."""
         opened = self._open[index]  # type: ignore[index]
         number, kind = opened.number, delta["type"]
-        if kind == "text_delta" and number is not None:  # nearly every event
-            events.append(TextDelta(number, text(delta["text"])))
-        elif kind == "compaction_delta":
-            self._begin_compaction(opened, delta, events)
-        elif number is None:
+        takes = _TAKES.get(kind)
+        if takes is None or (opened.takes is None and number is not None):
+            self._add_unknown(number, kind, delta, events)
+        elif takes is not opened.takes:
             raise ValueError("delta")
-        elif kind == "thinking_delta":
+        elif number is None or takes is Compaction:
+            self._begin_compaction(opened, delta, events)
+        elif takes is Text:  # nearly every event
+            if kind == "text_delta":
+                events.append(TextDelta(number, text(delta["text"])))
+            else:
+                _check_depth(delta)
+                events.append(CitationDelta(number, read_citation(delta["citation"])))
+        elif kind == "signature_delta":
+            opened.signature.append(text(delta["signature"]))
+        elif takes is Thinking:
             if piece := text(delta["thinking"]):
                 events.append(ThinkingDelta(number, piece))
-        elif kind == "input_json_delta":
-            if piece := text(delta["partial_json"]):
-                opened.input = None
-                events.append(InputDelta(number, piece))
-        elif kind == "signature_delta":
-            if opened.signature is None:
-                raise ValueError("signature")
-            opened.signature.append(text(delta["signature"]))
-        elif kind == "citations_delta":
-            _check_depth(delta)
-            events.append(CitationDelta(number, read_citation(delta["citation"])))
-        else:
-            _check_depth(delta)
-            events.append(BlockProgress(number, text(kind), {name: value for name, value in delta.items() if name != "type"}))
+        elif piece := text(delta["partial_json"]):
+            opened.input = None
+            events.append(InputDelta(number, piece))
+
+    def _add_unknown(self, number: int | None, kind: object, delta: JsonObject, events: Batch) -> None:
+        _check_depth(delta)
+        if number is None:
+            raise ValueError("delta")
+        events.append(BlockProgress(number, text(kind), {name: value for name, value in delta.items() if name != "type"}))
 
     def stop(self, index: object, events: Batch) -> None:
         """Read the end of a block."""
@@ -170,7 +193,7 @@ class BlockReader:
 
     def _finish(self, opened: _Open, events: Batch) -> None:
         if opened.number is not None:
-            signature = "".join(opened.signature or ())
+            signature = "".join(opened.signature)
             events.append(BlockFinished(opened.number, State(signature, opened.fields) if signature else None))
 
     def _begin_compaction(self, opened: _Open, raw: JsonObject, events: Batch) -> None:

@@ -110,7 +110,7 @@ class Encoder:
         if len(self.messages) <= 1 or (self.messages[-2]["role"], self.messages[-1]["role"]) != ("assistant", "user"):
             return False
         reply = self.messages[-2]["content"]
-        has_calls = any(part["type"] == "tool_result" for part in self.messages[-1]["content"])
+        has_calls = any(part.get("type") == "tool_result" for part in self.messages[-1]["content"])
         return has_calls and reply[0].get("type") not in ("thinking", "redacted_thinking")
 
     def _add_instructions(self, message: Message) -> None:
@@ -146,9 +146,9 @@ class Encoder:
             self.messages.append({"role": role, "content": content})
             return
         known = self.messages[-1]["content"]
-        at = next((at for at, part in enumerate(known) if part["type"] != "tool_result"), len(known))
+        at = next((at for at, part in enumerate(known) if part.get("type") != "tool_result"), len(known))
         for part in content:
-            if part["type"] == "tool_result":
+            if part.get("type") == "tool_result":
                 known.insert(at, part)
                 at += 1
             else:
@@ -213,7 +213,7 @@ class Encoder:
 
     def _add_text(self, content: list[dict[str, Any]], text: str, block: Block, fields: JsonObject, *, has_citations: bool) -> None:
         if not text.strip():
-            if content and content[-1]["type"] == "text":
+            if content and content[-1].get("type") == "text":
                 content[-1]["text"] += text
             return
         part: dict[str, Any] = {"type": "text", **fields, "text": text}
@@ -299,6 +299,6 @@ def _arguments(text: str) -> JsonObject | None:
 def _marked(parts: list[Any], extra: JsonObject) -> list[Any]:
     """Put a cache mark of a message on the last part, which is what it means there. Thinking takes no marks."""
     mark = extra.get(_CACHE)
-    if mark is not None and parts and parts[-1]["type"] not in ("thinking", "redacted_thinking"):
+    if mark is not None and parts and parts[-1].get("type") not in ("thinking", "redacted_thinking"):
         parts[-1] = {_CACHE: mark, **parts[-1]}
     return parts
