@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from functools import cache
 from typing import Any, get_args
 
 import pytest
@@ -194,6 +195,11 @@ def check(body: dict[str, Any], kind: Any, block_kind: Any) -> None:
     assert written(body, kind) == body
 
 
+@cache
+def adapter_of(kind: Any) -> Any:
+    return pydantic.TypeAdapter(kind)
+
+
 def written(value: Any, kind: Any) -> Any:
-    adapter = pydantic.TypeAdapter(kind)
+    adapter = adapter_of(kind)
     return json.loads(adapter.dump_json(adapter.validate_python(value)))
