@@ -11,7 +11,6 @@ from typing import Any
 import genai_prices
 from genai_prices.types import ModelPrice, TieredPrices
 from msgspec import Struct
-from msgspec.structs import replace
 
 from antiphon.config import PriceConfig
 from antiphon.domain.events import Usage, UsagePart
@@ -53,10 +52,7 @@ class Prices:
         """
         if usage.parts:
             costs = [self.cost(provider, part.model, _usage_of(part)) for part in usage.parts]
-            searches = replace(usage, input_tokens=0, output_tokens=0, total_tokens=0, cached_tokens=None)
-            costs.append(
-                self.cost(provider, model, replace(searches, cache_write_tokens=None, cache_write_1h_tokens=None, parts=()))
-            )
+            costs.append(self.cost(provider, model, Usage(0, 0, 0, server_tools=usage.server_tools)))
             return None if None in costs else sum(filter(None, costs))
         rates = self._rates(provider, model)
         if rates is None:
