@@ -11,6 +11,7 @@ from enum import Enum, auto
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 
 class ThinkingControl(Enum):
@@ -63,37 +64,11 @@ _OPUS_4: Final = ModelCapabilities(max_output=32_000, thinking=ThinkingControl.B
 _OPUS_4_1: Final = ModelCapabilities(max_output=32_000, thinking=ThinkingControl.BUDGET)
 _OPUS_4_5: Final = ModelCapabilities(max_output=64_000, thinking=ThinkingControl.BUDGET, efforts=_EFFORTS)
 _4_6: Final = ModelCapabilities(max_output=128_000, thinking=ThinkingControl.ADAPTIVE, efforts=_UP_TO_MAX)
-_FIXED_SAMPLING: Final = ModelCapabilities(
-    max_output=128_000, thinking=ThinkingControl.ADAPTIVE, efforts=_ALL, sampling=False, system_turns=False
-)
-_NEWEST: Final = ModelCapabilities(
-    max_output=128_000, thinking=ThinkingControl.ADAPTIVE, efforts=_ALL, sampling=False, system_turns=True
-)
-_ALWAYS_THINKS: Final = ModelCapabilities(
-    max_output=128_000,
-    thinking=ThinkingControl.ADAPTIVE,
-    off=ThinkingOff.LOW_EFFORT,
-    efforts=_ALL,
-    sampling=False,
-    system_turns=True,
-)
-_NO_FORCED_TOOLS: Final = ModelCapabilities(
-    max_output=128_000,
-    thinking=ThinkingControl.ADAPTIVE,
-    off=ThinkingOff.LOW_EFFORT,
-    efforts=_ALL,
-    sampling=False,
-    forced_tools=False,
-    system_turns=True,
-)
-_SONNET_5_5: Final = ModelCapabilities(
-    max_output=128_000,
-    thinking=ThinkingControl.ADAPTIVE,
-    off=ThinkingOff.BETWEEN_TOOLS,
-    efforts=_ALL,
-    sampling=False,
-    forced_tools=False,
-)
+_FIXED_SAMPLING: Final = ModelCapabilities(max_output=128_000, thinking=ThinkingControl.ADAPTIVE, efforts=_ALL, sampling=False)
+_NEWEST: Final = replace(_FIXED_SAMPLING, system_turns=True)
+_ALWAYS_THINKS: Final = replace(_NEWEST, off=ThinkingOff.LOW_EFFORT)
+_NO_FORCED_TOOLS: Final = replace(_ALWAYS_THINKS, forced_tools=False)
+_SONNET_5_5: Final = replace(_FIXED_SAMPLING, off=ThinkingOff.BETWEEN_TOOLS, forced_tools=False)
 _OTHER: Final = ModelCapabilities(max_output=8192, thinking=ThinkingControl.BUDGET)
 
 _BY_PREFIX: Final = (
@@ -122,7 +97,7 @@ _BY_PREFIX: Final = (
     ("claude-2", _FIRST),
     ("claude-instant", _FIRST),
 )
-"""In order: the first prefix that fits counts. A name with a date that follows "5-" is not a version, see `capabilities`."""
+"""In order: the first prefix that fits counts."""
 
 _DATE_DIGITS: Final = 8
 
