@@ -16,6 +16,7 @@ from antiphon.providers.base import Provider
 from antiphon.providers.cohere.provider import CohereProvider
 from antiphon.providers.echo import EchoProvider
 from antiphon.providers.openai.provider import OpenAIProvider
+from antiphon.providers.responses.provider import ResponsesProvider
 
 _Build: TypeAlias = Callable[[str, ProviderConfig, SecretStr | None, Transport], Provider]
 
@@ -23,6 +24,7 @@ PROTOCOLS: Final[Mapping[str, _Build]] = {
     "anthropic": AnthropicProvider,
     "cohere": CohereProvider,
     "openai": OpenAIProvider,
+    "openai-responses": ResponsesProvider,
     "echo": lambda name, config, *_: EchoProvider(name, config),
 }
 

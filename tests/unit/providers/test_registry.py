@@ -8,6 +8,7 @@ from antiphon.providers.cohere.provider import CohereProvider
 from antiphon.providers.echo import EchoProvider
 from antiphon.providers.openai.provider import OpenAIProvider
 from antiphon.providers.registry import build
+from antiphon.providers.responses.provider import ResponsesProvider
 
 
 def test_build() -> None:
@@ -17,12 +18,13 @@ def test_build() -> None:
     assert provider.name == "mine"
     assert isinstance(build("a", ProviderConfig(protocol="anthropic", base_url="http://x"), {}), AnthropicProvider)
     assert isinstance(build("c", ProviderConfig(protocol="cohere", base_url="http://x"), {}), CohereProvider)
+    assert isinstance(build("r", ProviderConfig(protocol="openai-responses", base_url="http://x/v1"), {}), ResponsesProvider)
     assert isinstance(build("echo", ProviderConfig(protocol="echo"), {}), EchoProvider)
 
 
 def test_unknown_protocol() -> None:
     """An unknown protocol is a `ConfigError` that lists the known ones."""
-    with pytest.raises(ConfigError, match="'smtp' is not known; known are anthropic, cohere, echo, openai"):
+    with pytest.raises(ConfigError, match="'smtp' is not known; known are anthropic, cohere, echo, openai, openai-responses"):
         build("mine", ProviderConfig(protocol="smtp"), {})
 
 
