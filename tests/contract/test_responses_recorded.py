@@ -156,7 +156,7 @@ def check_sent_back(reply: Message) -> None:
     elsewhere = json.dumps(Encoder("other").encode([reply]))
     for block in reply.blocks:
         if isinstance(block, RedactedThinking | Thinking | ServerToolCall) and block.state is not None:
-            own = block.state.fields["item"] if "item" in block.state.fields else {}
+            own = block.state.fields.get("item", {})
             for private in (block.state.opaque, own.get("id")):
                 assert not private or private not in elsewhere
 

@@ -128,6 +128,56 @@ SEEDS: Final = {
         ),
         ('"message":', '"content":', '"tool_calls":', '"function":', '"finish_reason":', '"usage":', '"tokens":'),
     ),
+    "responses stream": Seeds(
+        (
+            (
+                b'\x05data: {"type": "response.created", "response": {"id": "r"}}\n\n'
+                b'data: {"type": "response.output_text.delta", "output_index": 0, "content_index": 0, "delta": "x"}\n\n'
+                b'data: {"type": "response.output_item.done", "output_index": 0, '
+                b'"item": {"type": "message", "content": [{"type": "output_text", "text": "xy", "annotations": [{}]}]}}\n\n'
+                b'data: {"type": "response.completed", "response": {"usage": {"input_tokens": 1}}}\n\n'
+            ),
+            (
+                b'\x01data: {"type": "response.output_item.added", "output_index": 1, '
+                b'"item": {"type": "function_call", "name": "f"}}\n\n'
+                b'data: {"type": "response.function_call_arguments.delta", "output_index": 1, "delta": "{}"}\n\n'
+                b'data: {"type": "response.incomplete", "response": {"incomplete_details": {"reason": "max_output_tokens"}}}\n\n'
+            ),
+        ),
+        (
+            "data: ",
+            '"type":',
+            '"response.',
+            '"response.reasoning_summary_text.delta"',
+            '"response.web_search_call.searching"',
+            '"output_index":',
+            '"summary_index":',
+            '"item":',
+            '"encrypted_content":',
+            '"reasoning"',
+            '"shell_call"',
+            '"error"',
+        ),
+    ),
+    "responses json": Seeds(
+        (
+            (
+                b'{"id": "r", "status": "completed", "output": ['
+                b'{"type": "reasoning", "summary": [{"type": "summary_text", "text": "t"}]}, '
+                b'{"type": "local_shell_call", "call_id": "c", "action": {}}], "usage": {"output_tokens": 1}}'
+            ),
+        ),
+        (
+            '"output":',
+            '"type":',
+            '"custom_tool_call"',
+            '"image_generation_call"',
+            '"content":',
+            '"status":',
+            '"usage":',
+            '"error":',
+        ),
+    ),
     "reply json": Seeds(
         (
             (

@@ -42,6 +42,7 @@ from antiphon.providers.client import Reader
 from antiphon.providers.cohere.response import ReplyReader as CohereReader
 from antiphon.providers.openai import request as openai_request
 from antiphon.providers.openai.response import ReplyReader
+from antiphon.providers.responses.response import ReplyReader as ResponsesReader
 from antiphon.rest.analytics import servicer as analytics
 from antiphon.rest.assistant import servicer as assistant
 from antiphon.rest.engine import request as engine_request
@@ -381,6 +382,8 @@ TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
     "anthropic json": partial(reply_json, make=AnthropicReader),
     "cohere stream": partial(reply_stream, make=CohereReader),
     "cohere json": partial(reply_json, make=CohereReader),
+    "responses stream": partial(reply_stream, make=ResponsesReader),
+    "responses json": partial(reply_json, make=ResponsesReader),
     "refusal": refusal,
     "body": body,
     "page token": page,

@@ -103,6 +103,8 @@ class Encoder:
         """Ids of calls that are not sent, so that their results are left out too."""
         self._pictures: list[Block] = []
         """Images of a reply of another provider, to be added to the next user message."""
+        self._ids: set[object] = set()
+        """The ids of the items that are sent."""
         self._functions = 0
         """The number of function calls of OpenAI's API of 2023, which have no ids."""
 
@@ -186,7 +188,7 @@ class Encoder:
                     )
             elif not _is_empty_message(item):
                 self._note_calls(unit.blocks, item)
-                sent.append(item)
+                sent.append(self._with_new_id(item))
         self._encoded.extend(_with_reasoning(sent))
 
     def _units(self, message: Message) -> list[_Unit]:
@@ -249,6 +251,15 @@ class Encoder:
             return
         self._calls[block.id] = block.type, None
         sent.append(item)
+
+    def _with_new_id(self, item: dict[str, Any]) -> dict[str, Any]:
+        """Return the item, without its id if another has it: the API refuses a history that has one reply twice."""
+        given = item.get("id")
+        if given in self._ids:
+            return {name: value for name, value in item.items() if name != "id"}
+        if isinstance(given, str):
+            self._ids.add(given)
+        return item
 
     def _note_calls(self, blocks: list[Block], item: JsonObject) -> None:
         for block in blocks:
