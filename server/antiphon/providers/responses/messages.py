@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import hashlib
 import mimetypes
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -192,15 +192,21 @@ class Encoder:
         self._encoded.extend(_with_reasoning(sent))
 
     def _units(self, message: Message) -> list[_Unit]:
-        """Return the blocks of a reply, those of one item together. An item of which a block was changed is none any more."""
+        """Return the blocks of a reply, those of one item together. An item of which a block was changed is none any more.
+
+        The items are in the provider's order: the first block of one may have begun after that of the next.
+        """
         units: list[_Unit] = []
-        items: dict[int, _Unit] = {}
+        items: dict[int, _Unit] = {}  # those of the latest reply, if a client has joined several
         for block in message.blocks:
             state = block.state
             number = None if state is None or not self._is_own(block, message) else state.item
             if number is not None and number in items:
-                items[number].blocks.append(block)
-                continue
+                if state is None or ITEM not in state.fields:
+                    items[number].blocks.append(block)
+                    continue
+                _sort(units, items)
+                items = {}
             if number is None and state is None and units and units[-1].is_item and _may_be_part(block, units[-1].blocks[0]):
                 units[-1].is_item = False
                 units[-1].is_broken = True
@@ -208,6 +214,7 @@ class Encoder:
             units.append(unit)
             if number is not None:
                 items[number] = unit
+        _sort(units, items)
         return units
 
     def _add_block(self, sent: list[dict[str, Any]], block: Block, phase: JsonObject, *, is_own: bool) -> None:
@@ -301,6 +308,16 @@ class Encoder:
             case _:
                 kind = type(block).__name__
                 raise Unsupported(f"The provider {self._provider} accepts no {kind} here.", provider=self._provider)
+
+
+def _sort(units: list[_Unit], items: Mapping[int, _Unit]) -> None:
+    """Put the items in order of number, in the places that they have among the other units."""
+    numbers = list(items)
+    if numbers != sorted(numbers):
+        ids = {id(unit) for unit in items.values()}
+        places = [place for place, unit in enumerate(units) if id(unit) in ids]
+        for place, number in zip(places, sorted(numbers), strict=True):
+            units[place] = items[number]
 
 
 def item_of(blocks: list[Block]) -> dict[str, Any] | None:
