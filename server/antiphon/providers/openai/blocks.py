@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from antiphon.domain.content import NOTHING, Block, Image, JsonObject, Opaque, RedactedThinking, State, ToolCall
+from antiphon.domain.content import NOTHING, Block, Image, JsonObject, Opaque, Origin, RedactedThinking, State, ToolCall
 from antiphon.domain.events import Batch, BlockFinished, BlockStarted, Event
 
 PROTOCOL: Final = "openai-chat"
@@ -54,6 +54,17 @@ def take_signature(fields: dict[str, Any]) -> str | None:
 def state_of(opaque: str | None, fields: JsonObject = NOTHING) -> State | None:
     """Return a `State` with these values; None if both are empty."""
     return State(opaque, fields) if opaque is not None or fields else None
+
+
+def chat_fields(state: State | None, origin: Origin | None) -> JsonObject:
+    """Return the other fields of a block that have a place in this API: those of a provider with another protocol have none.
+
+    `origin` is that of the block's message.
+    """
+    if state is None:
+        return NOTHING
+    maker = state.origin or origin
+    return state.fields if maker is None or maker.protocol in ("", PROTOCOL) else NOTHING
 
 
 _WRITTEN_AT_START: Final = (ToolCall, Image, Opaque, RedactedThinking)

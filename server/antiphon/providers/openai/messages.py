@@ -192,7 +192,7 @@ class Encoder:
                         content.append(Text(block.text))
                 case Image() if not message.listed:
                     if is_own and self._accepts("images"):
-                        rest.setdefault("images", []).append(with_extra(image_json(block), block.extra))
+                        rest.setdefault("images", []).append(with_extra(image_json(block, message.origin), block.extra))
                     else:
                         self._pictures.append(replace(block, state=None))
                 case Audio(media=media) if media.url is None and media.file_id is None:

@@ -17,6 +17,7 @@ from typing import Final
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from antiphon.domain.content import (
     CUSTOM,
@@ -312,7 +313,8 @@ class BlockReader:
                     self._extend(found, found.streamed.rest(_part_text(part)), events)
                 states.append((found.block, without(part, *_HELD[type(value)])))
         if not states:
-            states.append((self._numbers.begin(0, _empty_block(item.type, opaque), events), {}))
+            empty = replace(_empty_block(item.type, opaque), state=State(opaque, {ITEM: own}, index))
+            self._numbers.add_complete(0, empty, events)
         for block, fields in states:
             state = State(opaque, {ITEM: own, **fields}, index) if block == states[0][0] else State(None, fields, index)
             events.append(BlockFinished(block, state))

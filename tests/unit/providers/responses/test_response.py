@@ -203,12 +203,12 @@ def test_reasoning_without_text() -> None:
     """It is redacted if it is encrypted, else an empty thought, so that the item is kept."""
     own = {"id": "rs", "type": "reasoning", "summary": []}
     assert read_item({**own, "encrypted_content": "e"}) == [
-        BlockStarted(0, 0, RedactedThinking()),
-        BlockFinished(0, state(own, opaque="e")),
+        BlockStarted(0, 0, RedactedThinking(state=state(own, opaque="e"))),
+        BlockFinished(0),
     ]
     assert read_item({**own, "encrypted_content": None}) == [
-        BlockStarted(0, 0, Thinking("", field="summary_text")),
-        BlockFinished(0, state({**own, "encrypted_content": None})),
+        BlockStarted(0, 0, Thinking("", field="summary_text", state=state({**own, "encrypted_content": None}))),
+        BlockFinished(0),
     ]
 
 
