@@ -45,6 +45,9 @@ _WITHOUT_REASONING: Final = (
 https://platform.openai.com/docs/models
 """
 
+_OF_CHAT: Final = frozenset({"audio", "logit_bias", "modalities", "prediction", "response_format", "web_search_options"})
+"""Fields of chat completions that this API refuses. They are hints, or empty, or sent in another place."""
+
 _EMPTY_SCHEMA: Final[JsonObject] = {"type": "object", "properties": {}}
 
 
@@ -65,8 +68,8 @@ def encode(request: ChatRequest, provider: str) -> bytes:
     _set(body, "temperature", sampling.temperature)
     _set(body, "top_p", sampling.top_p)
     _set(body, "top_logprobs", sampling.top_logprobs)
-    if request.tools:
-        body["tools"] = [_tool(tool) for tool in request.tools]
+    if tools := [*map(_tool, request.tools), *_search(request)]:
+        body["tools"] = tools
         _set(body, "parallel_tool_calls", request.parallel_tool_calls)
     if request.tool_choice is not None:
         body["tool_choice"] = _tool_choice(request.tool_choice)
@@ -113,11 +116,21 @@ def _include(request: ChatRequest) -> list[str] | None:
 
 def _moved(extra: JsonObject) -> JsonObject:
     """Return the caller's fields in the places that this API has for them."""
-    verbosity = extra.get("verbosity")
-    if verbosity is None:
+    if not extra.keys() & {"verbosity", *_OF_CHAT}:
         return extra
-    rest = {name: value for name, value in extra.items() if name != "verbosity"}
-    return {**rest, "text": {"verbosity": verbosity, **as_object(rest.get("text"))}}
+    rest = {name: value for name, value in extra.items() if name not in ("verbosity", *_OF_CHAT)}
+    verbosity = extra.get("verbosity")
+    return rest if verbosity is None else {**rest, "text": {"verbosity": verbosity, **as_object(rest.get("text"))}}
+
+
+def _search(request: ChatRequest) -> list[JsonObject]:
+    """Return the tool that searches the web, if the caller asked for it as chat completions does."""
+    options = request.extra.get("web_search_options")
+    if not isinstance(options, dict):
+        return []
+    place = options.get("user_location")
+    located = {"user_location": _flat(place, "approximate")} if isinstance(place, dict) else {}
+    return [{"type": "web_search", **{name: value for name, value in options.items() if value is not None}, **located}]
 
 
 def _tool(tool: Tool | NativeTool) -> JsonObject:

@@ -161,6 +161,22 @@ def test_structured_output(given: Any, expected: dict[str, Any]) -> None:
     assert added(response_format=given, extra={"verbosity": "low"}) == {"text": {"format": expected, "verbosity": "low"}}
 
 
+def test_fields_of_chat_completions() -> None:
+    """They are moved, or left out if they change nothing."""
+    chat = {
+        "response_format": {"type": "text"},
+        "logit_bias": {},
+        "modalities": [],
+        "prediction": {"type": "content", "content": "x"},
+    }
+    assert added(extra=chat) == {}
+    place = {"type": "approximate", "approximate": {"city": "Oslo"}}
+    assert added(extra={"web_search_options": {"search_context_size": "low", "user_location": place}}) == {
+        "tools": [{"type": "web_search", "search_context_size": "low", "user_location": {"type": "approximate", "city": "Oslo"}}]
+    }
+    assert added(extra={"web_search_options": {}}) == {"tools": [{"type": "web_search"}]}
+
+
 def test_extra() -> None:
     """The caller's fields are sent, beside those of the domain in the same object; he may have the reply stored."""
     extra = {"reasoning": {"summary": "auto"}, "store": True, "prompt_cache_key": "k", "truncation": "auto"}
