@@ -29,7 +29,8 @@ from antiphon.domain.content import (
 from antiphon.domain.errors import ProviderError, ProviderProtocolError, ProviderRateLimited
 from antiphon.domain.events import BlockProgress, CitationDelta, FinishReason, InputDelta, RefusalDelta, TextDelta, ThinkingDelta
 from antiphon.domain.reply import Reply
-from antiphon.providers.responses.messages import Encoder, item_of
+from antiphon.providers.responses.item_json import item_of
+from antiphon.providers.responses.messages import Encoder
 from antiphon.providers.responses.response import ReplyReader
 from tests.unit.framing import check
 

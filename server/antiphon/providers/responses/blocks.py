@@ -23,12 +23,8 @@ from antiphon.domain.content import (
     CUSTOM,
     FUNCTION,
     Block,
-    Compaction,
-    Image,
     JsonObject,
-    Media,
     Opaque,
-    RedactedThinking,
     Refusal,
     ServerToolCall,
     ServerToolResult,
@@ -60,9 +56,11 @@ from antiphon.providers.responses.items import (
     REASONING,
     Kind,
     check_depth,
+    empty_block,
     input_field,
     kind_of,
     read_citation,
+    whole_block,
     without,
 )
 
@@ -289,7 +287,7 @@ class BlockReader:
             case Kind.CALL | Kind.NATIVE_CALL | Kind.SERVER_CALL | Kind.RESULT:
                 self._end_block(number, item, raw, events)
             case _:
-                self._numbers.add_complete(0, _whole_block(item.kind, raw, number), events)
+                self._numbers.add_complete(0, whole_block(item.kind, raw, number), events)
         item.is_done = True
 
     def _end_parts(self, index: int, item: _Item, raw: JsonObject, events: Batch) -> None:
@@ -313,7 +311,7 @@ class BlockReader:
                     self._extend(found, found.streamed.rest(_part_text(part)), events)
                 states.append((found.block, without(part, *_HELD[type(value)])))
         if not states:
-            empty = replace(_empty_block(item.type, opaque), state=State(opaque, {ITEM: own}, index))
+            empty = replace(empty_block(item.type, opaque), state=State(opaque, {ITEM: own}, index))
             self._numbers.add_complete(0, empty, events)
         for block, fields in states:
             state = State(opaque, {ITEM: own, **fields}, index) if block == states[0][0] else State(None, fields, index)
@@ -382,24 +380,6 @@ def _part_block(part: JsonObject) -> Text | Refusal | Thinking | None:
 
 def _part_text(part: JsonObject) -> object:
     return part.get("refusal" if part["type"] == _REFUSAL else "text")
-
-
-def _empty_block(kind: str, opaque: str | None) -> Block:
-    """Return the block of an item without parts."""
-    if kind == MESSAGE:
-        return Text("")
-    return Thinking("", field=PART_TYPES["summary"]) if opaque is None else RedactedThinking()
-
-
-def _whole_block(kind: Kind, raw: JsonObject, index: int) -> Block:
-    """Return the block of an item that is read as a whole."""
-    if kind is Kind.COMPACTION and isinstance(opaque := raw.get(ENCRYPTED), str):
-        return Compaction(state=State(opaque, {ITEM: without(raw, ENCRYPTED)}, index))
-    if kind is Kind.IMAGE and isinstance(data := raw.get("result"), str):
-        form = raw.get("output_format")
-        url = f"data:image/{form if form in ('jpeg', 'webp') else 'png'};base64,{data}"
-        return Image(Media(url), state=State(None, {ITEM: without(raw, "result")}, index))
-    return Opaque(state=State(fields=raw, item=index))
 
 
 def _index(value: object) -> int:

@@ -12,7 +12,19 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import Any, Final
 
-from antiphon.domain.content import Citation, JsonObject
+from antiphon.domain.content import (
+    Block,
+    Citation,
+    Compaction,
+    Image,
+    JsonObject,
+    Media,
+    Opaque,
+    RedactedThinking,
+    State,
+    Text,
+    Thinking,
+)
 from antiphon.providers.openai.values import MAX_INDEX, as_object, is_shallow, text
 
 PROTOCOL: Final = "responses"
@@ -95,6 +107,24 @@ def input_field(kind: str) -> str:
     if kind == CUSTOM_ITEM:
         return "input"
     return _ACTIONS.get(kind) or ("code" if kind in ("code_interpreter_call", "program") else "arguments")
+
+
+def empty_block(kind: str, opaque: str | None) -> Block:
+    """Return the block of an item without parts."""
+    if kind == MESSAGE:
+        return Text("")
+    return Thinking("", field=PART_TYPES["summary"]) if opaque is None else RedactedThinking()
+
+
+def whole_block(kind: Kind, raw: JsonObject, index: int) -> Block:
+    """Return the block of an item that is read as a whole."""
+    if kind is Kind.COMPACTION and isinstance(opaque := raw.get(ENCRYPTED), str):
+        return Compaction(state=State(opaque, {ITEM: without(raw, ENCRYPTED)}, index))
+    if kind is Kind.IMAGE and isinstance(data := raw.get("result"), str):
+        form = raw.get("output_format")
+        url = f"data:image/{form if form in ('jpeg', 'webp') else 'png'};base64,{data}"
+        return Image(Media(url), state=State(None, {ITEM: without(raw, "result")}, index))
+    return Opaque(state=State(fields=raw, item=index))
 
 
 def without(fields: JsonObject, *names: str) -> dict[str, Any]:

@@ -21,12 +21,9 @@ A message written by the caller has no origin. Fields of messages and blocks tha
 
 from __future__ import annotations
 
-import hashlib
-import mimetypes
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -46,13 +43,20 @@ from antiphon.domain.content import (
     RedactedThinking,
     Refusal,
     Role,
-    ServerToolCall,
     Text,
     Thinking,
     ToolCall,
     ToolResult,
 )
 from antiphon.domain.errors import Unsupported
+from antiphon.providers.responses.item_json import (
+    decoded_json,
+    file_json,
+    item_of,
+    media_json,
+    native_result,
+    short_call_id,
+)
 from antiphon.providers.responses.items import (
     COMPACTION,
     CUSTOM_ITEM,
@@ -61,10 +65,8 @@ from antiphon.providers.responses.items import (
     ITEM,
     MESSAGE,
     PART_TYPES,
-    PARTS,
     PROTOCOL,
     REASONING,
-    citation_json,
     input_field,
 )
 
@@ -73,9 +75,6 @@ _PART_FIELDS: Final = ("prompt_cache_breakpoint",)
 
 _REPLY_FIELDS: Final = ("phase",)
 """The same for an assistant message."""
-
-_CALL_ID_LENGTH: Final = 64
-"""The most characters of a call id."""
 
 _CALLER: Final = "caller"
 """The field that says which program made a function call. The result must repeat it."""
@@ -139,41 +138,13 @@ class Encoder:
         """Return the result of a call. Its type is that of the call, because other APIs only have results of functions."""
         call_id = self._function_id if block.type == FUNCTION_CALL else block.tool_call_id
         kind, caller = self._calls.get(call_id, (block.type, None))
-        call_id = _call_id(call_id)
+        call_id = short_call_id(call_id)
         if kind in (FUNCTION, FUNCTION_CALL):
             made = {"type": "function_call_output", "call_id": call_id, "output": self._content(block.blocks)}
             return made if caller is None else {**made, _CALLER: caller}
         if kind == CUSTOM:
             return {"type": "custom_tool_call_output", "call_id": call_id, "output": self._content(block.blocks)}
-        return self._native_result(kind, call_id, block)
-
-    def _native_result(self, kind: str, call_id: str, block: ToolResult) -> JsonObject:
-        """Return the result of a call of a type that only this API has. The text of a result may be JSON of its `output`."""
-        written = "".join(one.text for one in block.blocks if isinstance(one, Text))
-        decoded = _decoded(written)
-        made: dict[str, Any] = {"type": f"{kind}_output", "call_id": call_id}
-        for one in block.blocks:
-            if isinstance(one, Opaque):
-                return {**made, "output": one.form}
-        match kind:
-            case "computer_call":
-                for image in block.blocks:
-                    if isinstance(image, Image):
-                        made["output"] = {**_media(image, "image_url"), "type": "computer_screenshot"}
-            case "shell_call":
-                outcome = {"type": "exit", "exit_code": int(block.is_error)}
-                made["output"] = decoded if isinstance(decoded, list) else [{"stdout": written, "stderr": "", "outcome": outcome}]
-            case "apply_patch_call":
-                made |= {"status": "failed" if block.is_error else "completed", "output": written}
-            case "tool_search_call":
-                tools = decoded.get("tools") if isinstance(decoded, dict) else decoded
-                made |= {"type": "tool_search_output", "execution": "client", "status": "completed"}
-                made["tools"] = tools if isinstance(tools, list) else []
-            case "local_shell_call":
-                made = {"type": made["type"], "id": call_id, "output": written}
-            case _:
-                made["output"] = written
-        return made
+        return native_result(kind, call_id, block)
 
     def _add_reply(self, message: Message) -> None:
         """Add an earlier reply: its own items as they came, all else as text and calls."""
@@ -246,12 +217,12 @@ class Encoder:
         if block.type == FUNCTION_CALL:
             self._functions += 1
             block = replace(block, id=self._function_id, type=FUNCTION)
-        item: dict[str, Any] = {"type": FUNCTION_ITEM, "call_id": _call_id(block.id)}
+        item: dict[str, Any] = {"type": FUNCTION_ITEM, "call_id": short_call_id(block.id)}
         if block.type == FUNCTION:
             item |= {"name": block.name, "arguments": block.arguments or "{}"}
         elif block.type == CUSTOM:
             item |= {"type": CUSTOM_ITEM, "name": block.name, "input": block.arguments}
-        elif is_own and isinstance(action := _decoded(block.arguments), dict):
+        elif is_own and isinstance(action := decoded_json(block.arguments), dict):
             item |= {"type": block.type, input_field(block.type): action}
         else:
             self._dropped_calls.add(block.id)
@@ -300,9 +271,9 @@ class Encoder:
             case Text(text=text) | Refusal(text=text):
                 return {"type": "input_text", "text": text, **extra}
             case Image():
-                return {"type": "input_image", **_media(block, "image_url"), "detail": block.detail or "auto", **extra}
+                return {"type": "input_image", **media_json(block, "image_url"), "detail": block.detail or "auto", **extra}
             case Document():
-                return {"type": "input_file", **_file(block), **extra}
+                return {"type": "input_file", **file_json(block), **extra}
             case Opaque():
                 return block.form
             case _:
@@ -318,58 +289,6 @@ def _sort(units: list[_Unit], items: Mapping[int, _Unit]) -> None:
         places = [place for place, unit in enumerate(units) if id(unit) in ids]
         for place, number in zip(places, sorted(numbers), strict=True):
             units[place] = items[number]
-
-
-def item_of(blocks: list[Block]) -> dict[str, Any] | None:
-    """Return the item that blocks came from; None if their state does not hold it."""
-    first = blocks[0]
-    fields: JsonObject = {} if first.state is None else first.state.fields
-    if isinstance(first, Opaque) and ITEM not in fields:
-        return dict(fields)
-    own = fields.get(ITEM)
-    if not isinstance(own, dict) or not isinstance(own.get("type"), str):
-        return None
-    item = dict(own)
-    match first:
-        case ToolCall(type="function" | "custom"):
-            named = {"call_id": _call_id(first.id), "name": first.name}
-            return {**item, **named, input_field(item["type"]): first.arguments}
-        case ToolCall():
-            return {**item, input_field(item["type"]): _decoded(first.arguments)}
-        case ServerToolCall(input=str() as text):
-            return {**item, input_field(item["type"]): text}
-        case Compaction() if first.state is not None:
-            return {**item, ENCRYPTED: first.state.opaque}
-        case Image():
-            return {**item, "result": (first.media.url or "").rpartition(",")[2]}
-        case _ if item["type"] in PARTS:
-            return _with_parts(item, blocks)
-        case _:
-            return item
-
-
-def _with_parts(item: dict[str, Any], blocks: list[Block]) -> dict[str, Any]:
-    """Return a message or a reasoning item with its parts."""
-    state = blocks[0].state
-    if state is not None and state.opaque is not None:
-        item[ENCRYPTED] = state.opaque
-    for block in blocks:
-        fields = {} if block.state is None else {name: value for name, value in block.state.fields.items() if name != ITEM}
-        place = "summary" if isinstance(block, Thinking) and block.field == PART_TYPES["summary"] else "content"
-        match block:
-            case Text(text=text) if text or "content" not in item:
-                annotations = {"annotations": list(map(citation_json, block.citations))} if block.citations else {}
-                part = {"type": "output_text", "text": text, **fields, **annotations}
-            case Refusal(text=text):
-                part = {"type": "refusal", "refusal": text, **fields}
-            case Thinking(text=text) if text or place not in item:
-                part = {"type": block.field or PART_TYPES["summary"], "text": text, **fields}
-            case Opaque():
-                part = fields
-            case _:
-                continue
-        item[place] = [*item.get(place, ()), part]
-    return item
 
 
 def _with_reasoning(sent: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -398,34 +317,3 @@ def _is_item(form: JsonObject) -> bool:
     """Return whether a caller's block is an item of its own, not a part of a message."""
     kind = form.get("type")
     return isinstance(kind, str) and (kind.endswith("_output") or kind in ("mcp_approval_response", "item_reference"))
-
-
-def _media(block: Image, name: str) -> JsonObject:
-    return {"file_id": block.media.file_id} if block.media.url is None else {name: block.media.url}
-
-
-def _file(block: Document) -> JsonObject:
-    """Return the location of a document. One that is sent as data must have a name."""
-    url = block.media.url
-    if url is None:
-        return {"file_id": block.media.file_id}
-    if not url.startswith("data:"):
-        return {"file_url": url}
-    kind = url.removeprefix("data:").partition(",")[0].partition(";")[0]
-    name = block.filename or block.title or f"document{mimetypes.guess_extension(kind) or '.pdf'}"
-    return {"filename": name, "file_data": url}
-
-
-def _call_id(given: str) -> str:
-    """Return the id of a call in the length that the API accepts: a longer one is replaced by the start of its SHA-256."""
-    if len(given) <= _CALL_ID_LENGTH:
-        return given
-    return f"call_{hashlib.sha256(given.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"
-
-
-def _decoded(written: str) -> Any:
-    """Return decoded JSON; None if the text is none."""
-    try:
-        return msgspec.json.decode(written)
-    except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError):
-        return None

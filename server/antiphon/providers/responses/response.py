@@ -14,12 +14,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 from uuid import uuid4
-
-from msgspec.structs import replace
 
 from antiphon.config import MAX_MESSAGE_BYTES
 from antiphon.domain.content import Image, JsonObject, Opaque, Origin, ServerToolCall, ServerToolResult, ToolCall
@@ -40,8 +38,9 @@ from antiphon.domain.request import ChatRequest, NativeTool
 from antiphon.net.sse import EventTooLarge, SseReader
 from antiphon.providers.failure import error_of_payload
 from antiphon.providers.openai.json import JsonReader
-from antiphon.providers.openai.values import as_object, is_shallow, read_usage, seconds, text
+from antiphon.providers.openai.values import as_object, seconds, text
 from antiphon.providers.responses.blocks import BlockReader
+from antiphon.providers.responses.fields import custom_tools, other_fields, usage_of
 from antiphon.providers.responses.items import PART_TYPES, PROTOCOL, error_of
 
 _REASONS: Final = {"max_output_tokens": FinishReason.LENGTH, "content_filter": FinishReason.CONTENT_FILTER}
@@ -65,48 +64,6 @@ _REJECTED: Final = frozenset(
 """Codes of failures because of the request, beside those that all protocols have. A retry of the same request is useless."""
 
 _OVERTIME: Final = "vector_store_timeout"
-
-_NOT_PASSED_ON: Final = frozenset(
-    {
-        "created_at",
-        "error",
-        "frequency_penalty",
-        "id",
-        "incomplete_details",
-        "instructions",
-        "max_output_tokens",
-        "max_tool_calls",
-        "metadata",
-        "model",
-        "object",
-        "output",
-        "output_text",
-        "parallel_tool_calls",
-        "presence_penalty",
-        "previous_response_id",
-        "prompt",
-        "prompt_cache_key",
-        "prompt_cache_options",
-        "prompt_cache_retention",
-        "reasoning",
-        "safety_identifier",
-        "status",
-        "store",
-        "temperature",
-        "text",
-        "tool_choice",
-        "tools",
-        "top_logprobs",
-        "top_p",
-        "truncation",
-        "usage",
-        "user",
-    }
-)
-"""The fields of a response that have a place in the events, or repeat the request."""
-
-_COUNTED: Final = frozenset({"cached_tokens", "cache_write_tokens", "audio_tokens", "reasoning_tokens"})
-"""The details of a usage that have a place in `Usage`."""
 
 _OTHER_ENDS: Final = frozenset({"failed", "cancelled", "incomplete"})
 """The statuses that overrule an event which says that the reply is complete."""
@@ -159,7 +116,7 @@ class ReplyReader:
         self._batch: Batch = []
         self._id: str | None = None  # None before the start
         self._fields: JsonObject = {}
-        self._blocks = BlockReader(_custom_tools([tool.fields for tool in request.tools if isinstance(tool, NativeTool)]))
+        self._blocks = BlockReader(custom_tools([tool.fields for tool in request.tools if isinstance(tool, NativeTool)]))
         self._usage: Usage | None = None
         self._finished: Finished | None = None
         self.has_output = False
@@ -342,7 +299,7 @@ class ReplyReader:
             return
         self._id = text(response.get("id")) or uuid4().hex
         self._add_tools(response)
-        self._fields = _others(response)
+        self._fields = other_fields(response)
         self._batch.append(
             Started(
                 id=self._id,
@@ -356,7 +313,7 @@ class ReplyReader:
     def _add_tools(self, response: JsonObject) -> None:
         """Add the tools that the response repeats: the request may have sent some in `extra`."""
         tools = response.get("tools")
-        self._blocks.tools |= _custom_tools(tools if isinstance(tools, list) else [])
+        self._blocks.tools |= custom_tools(tools if isinstance(tools, list) else [])
 
     def _end(self, response: JsonObject, event: str, payload: bytes) -> None:
         """Read the end of the reply: its reason, and usage. Raises subclasses of `ProviderError` if it is a failure."""
@@ -368,16 +325,16 @@ class ReplyReader:
         error = error_of(response)
         if error is not None or "failed" in (event, status) or status not in ("completed", "incomplete"):
             if raw:
-                self._batch.append(_usage(raw, {}))
+                self._batch.append(usage_of(raw, {}))
             self._fail(error or {"message": f"status {status}"}, payload)
         blocks, batch = self._blocks, self._batch
         if blocks.is_empty:
             blocks.read_output(response.get("output") or (), batch)
         blocks.end(batch)
-        changed = {name: value for name, value in _others(response).items() if self._fields.get(name) != value}
+        changed = {name: value for name, value in other_fields(response).items() if self._fields.get(name) != value}
         if changed:
             batch.append(ExtraFields(None, changed, Place.REPLY))
-        self._usage = _usage(raw, blocks.server_tools) if raw else None
+        self._usage = usage_of(raw, blocks.server_tools) if raw else None
         details = as_object(response.get("incomplete_details"))
         word = text(details.get("reason")) or status
         self._finished = Finished(
@@ -405,32 +362,6 @@ class ReplyReader:
 
     def _protocol_error(self, what: str) -> ProviderProtocolError:
         return ProviderProtocolError(f"The provider {self._provider} {what}.", provider=self._provider)
-
-
-def _custom_tools(tools: list[Any] | list[JsonObject]) -> set[str]:
-    """Return the names of the tools that take plain text, in the form of this API or of chat completions."""
-    named = (as_object(tool.get("custom")) or tool for tool in map(as_object, tools) if tool.get("type") == "custom")
-    return {tool["name"] for tool in named if isinstance(tool.get("name"), str)}
-
-
-def _usage(raw: JsonObject, server_tools: Mapping[str, int]) -> Usage:
-    """Return the tokens used."""
-    counts: dict[str, Any] = {}
-    rest = dict(raw)
-    for ours, theirs in (("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens")):
-        counts[ours] = rest.pop(theirs, None)
-        counts[f"{ours}_details"] = details = {**as_object(rest.pop(f"{theirs}_details", None))}
-        for name in [name for name in details if name not in _COUNTED]:
-            rest.setdefault(f"{theirs}_details", {})[name] = details.pop(name)
-    return replace(read_usage({**rest, **counts}), server_tools=server_tools)
-
-
-def _others(response: JsonObject) -> JsonObject:
-    """Return the fields of a response that are passed on. Raises `ValueError` for values that are nested too deeply."""
-    others = {name: value for name, value in response.items() if name not in _NOT_PASSED_ON and value is not None}
-    if not is_shallow(others):
-        raise ValueError("depth")
-    return others
 
 
 def _is_output(event: Event) -> bool:
