@@ -65,6 +65,18 @@ def test_cohere() -> None:
     assert (config.protocol, config.base_url, config.api_key_env) == ("cohere", "https://api.cohere.com", "COHERE_API_KEY")
 
 
+def test_the_responses_api_is_a_choice() -> None:
+    """A provider may be asked by another protocol of its host, with the same address and key; the usual one stays chat completions."""
+    environment = {"OPENAI_API_KEY": "k"}
+    chosen = complete("openai", ProviderConfig(protocol="openai-responses"), environment)
+    assert (chosen.protocol, chosen.base_url, chosen.api_key_env) == (
+        "openai-responses",
+        "https://api.openai.com/v1",
+        "OPENAI_API_KEY",
+    )
+    assert from_environment(environment)["openai"].protocol == "openai"
+
+
 def test_the_environment_names_the_url() -> None:
     """A variable can replace the base URL, but does not enable a host that needs a key."""
     assert from_environment({"OPENAI_BASE_URL": "http://x/v1"}) == {}
