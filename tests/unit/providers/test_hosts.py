@@ -66,7 +66,7 @@ def test_cohere() -> None:
 
 
 def test_the_responses_api_is_a_choice() -> None:
-    """A provider may be asked by another protocol of its host, with the same address and key; the usual one stays chat completions."""
+    """A host may be asked by another of its protocols, with the same address and key; the usual one stays chat completions."""
     environment = {"OPENAI_API_KEY": "k"}
     chosen = complete("openai", ProviderConfig(protocol="openai-responses"), environment)
     assert (chosen.protocol, chosen.base_url, chosen.api_key_env) == (
