@@ -4,10 +4,11 @@ from collections.abc import Iterable
 
 from antiphon.domain.content import Audio, Block, Compaction, Media, Refusal, ServerToolCall, Text, Thinking, ToolCall
 from antiphon.domain.events import (
-    OF_BLOCKS,
     Batch,
     BlockFinished,
+    BlockProgress,
     BlockStarted,
+    CitationDelta,
     DeltaGroup,
     Event,
     ExtraFields,
@@ -20,6 +21,19 @@ from antiphon.domain.events import (
     ThinkingDelta,
 )
 from antiphon.domain.reply import Reply
+
+_OF_BLOCKS = (
+    TextDelta,
+    ThinkingDelta,
+    RefusalDelta,
+    InputDelta,
+    MediaDelta,
+    CitationDelta,
+    BlockProgress,
+    BlockStarted,
+    BlockFinished,
+)
+"""The events with a `block` number."""
 
 _KINDS: dict[type[Event], Block] = {
     TextDelta: Text(""),
@@ -120,7 +134,7 @@ def check(events: Iterable[Event], *, is_whole: bool = True, in_order: bool = Tr
                 ended.add(event.choice)
             case ExtraFields():
                 assert event.choice not in ended
-            case _ if isinstance(event, OF_BLOCKS):
+            case _ if isinstance(event, _OF_BLOCKS):
                 assert event.block in open_blocks, "a delta stands between the start and the end of its block"
                 expected, value = _KINDS.get(type(event)), open_blocks[event.block]
                 is_input = isinstance(event, InputDelta) and isinstance(value, ServerToolCall)

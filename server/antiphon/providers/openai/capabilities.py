@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from enum import Enum, auto
-from fnmatch import fnmatchcase
 from typing import Final
 
 from msgspec import Struct
+
+from antiphon.domain import model_names
 
 
 class Thoughts(Enum):
@@ -70,4 +71,4 @@ OPENAI: Final = Capabilities(thoughts=Thoughts.NONE)
 
 
 def _matches(model: str, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatchcase(model.lower(), pattern) for pattern in patterns)
+    return any(model_names.matches(model.lower(), pattern) for pattern in patterns)

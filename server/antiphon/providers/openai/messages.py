@@ -254,11 +254,7 @@ class Encoder:
 
     def _accepted(self, fields: JsonObject) -> JsonObject:
         """Return those fields that the host accepts in an assistant message."""
-        return (
-            {name: value for name, value in fields.items() if self._accepts(name)}
-            if self._host.reply_fields is not None
-            else fields
-        )
+        return {name: value for name, value in fields.items() if self._accepts(name)}
 
     def _add_state(self, block: Text, rest: dict[str, Any], *, is_own: bool) -> None:
         """Add a text's signature and citations, which are fields of the message, to `rest`."""
@@ -274,10 +270,10 @@ class Encoder:
         """Add a tool call to `rest`. A call of a type that only another provider knows is dropped, and later its result."""
         state = block.state
         fields = self._accepted_in_call(block, {**(NOTHING if state is None or not is_own else state.fields), **block.extra})
-        if block.type == FUNCTION_CALL and self._accepts(FUNCTION_CALL):
-            rest["function_call"] = function_call_json(block, fields)
-            return
         if block.type == FUNCTION_CALL:
+            if self._accepts(FUNCTION_CALL):
+                rest["function_call"] = function_call_json(block, fields)
+                return
             self._functions += 1
             block = replace(block, id=self._function_id, type=FUNCTION)
         if block.type not in (FUNCTION, CUSTOM) and not is_own:
@@ -298,8 +294,6 @@ class Encoder:
 
     def _accepted_in_call(self, call: ToolCall, fields: JsonObject) -> JsonObject:
         """Return those of the fields that the host accepts in this tool call."""
-        if self._host.reply_fields is None:
-            return fields
         own_name = call.type if call.type not in (FUNCTION, CUSTOM, FUNCTION_CALL) else None
         return {name: value for name, value in fields.items() if name == own_name or self._accepts_in_call(name)}
 
