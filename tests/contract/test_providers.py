@@ -11,9 +11,12 @@ from llmock.testing import LLMockServer
 from antiphon import domain
 from antiphon.config import ProviderConfig
 from antiphon.domain.content import Message, Role, Text
+from antiphon.domain.errors import Unsupported
 from antiphon.domain.events import Batch, BlockStarted, ExtraFields, Finished, FinishReason, InputDelta, Started, TextDelta, Usage
 from antiphon.domain.request import ChatRequest, Sampling, Tool, ToolChoice, ToolChoiceMode
 from antiphon.providers.base import Provider
+from antiphon.providers.cohere.provider import CohereProvider
+from antiphon.providers.echo import EchoProvider
 from antiphon.providers.registry import PROTOCOLS, build
 from tests.unit.framing import check, without_frames
 
@@ -34,10 +37,10 @@ def config(protocol: str, llmock: LLMockServer) -> ProviderConfig:
 
 def test_every_protocol_is_here(llmock: LLMockServer) -> None:
     """The suite covers every protocol that can be configured."""
-    assert set(PROTOCOLS) == {"echo", "openai"}
+    assert set(PROTOCOLS) == {"cohere", "echo", "openai"}
 
 
-@pytest.fixture(params=["echo", "openai"])
+@pytest.fixture(params=["cohere", "echo", "openai"])
 async def provider(request: pytest.FixtureRequest, llmock: LLMockServer) -> AsyncIterator[Provider]:
     llmock.state.scenarios.clear()
     made = build("acme", config(request.param, llmock), {"KEY": "sk-test"})
@@ -48,7 +51,7 @@ async def provider(request: pytest.FixtureRequest, llmock: LLMockServer) -> Asyn
 @pytest.fixture
 async def endless(provider: Provider, llmock: LLMockServer) -> Provider:
     """Return the provider; its next stream sends something and then nothing for a long time."""
-    if type(provider) is PROTOCOLS["openai"]:
+    if not isinstance(provider, EchoProvider):
         llmock.state.scenarios.add(StreamFault("stall", after_chunks=2, stall_seconds=20))
         return provider
     return build("acme", ProviderConfig(protocol="echo", token_delay=20), {})
@@ -86,7 +89,7 @@ async def test_order_of_events(provider: Provider, stream: bool) -> None:
     assert {type(event) for event in content} - {ExtraFields} == {TextDelta}
     assert isinstance(usage, Usage)
     assert usage.total_tokens == usage.input_tokens + usage.output_tokens > 0
-    assert finished == Finished(0, FinishReason.STOP, "stop")
+    assert finished == Finished(0, FinishReason.STOP, "COMPLETE" if started.origin.protocol == "cohere" else "stop")
     assert len(batches) > 1 if stream else len(batches) == 1  # reads that come together are one batch
 
 
@@ -98,7 +101,11 @@ async def test_stream_and_whole_agree(provider: Provider) -> None:
 
 
 async def test_choices(provider: Provider) -> None:
-    """Every requested choice has text and an end."""
+    """Every requested choice has text and an end, or is refused."""
+    if isinstance(provider, CohereProvider):
+        with pytest.raises(Unsupported):
+            await read(provider, ask(sampling=Sampling(choices=2)))
+        return
     batches = await read(provider, ask(sampling=Sampling(choices=2)))
     assert text(batches, 0)
     assert text(batches, 1)

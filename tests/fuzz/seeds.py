@@ -62,6 +62,29 @@ SEEDS: Final = {
             '"audio":',
         ),
     ),
+    "cohere stream": Seeds(
+        (
+            (
+                b'\x05data: {"type": "content-start", "index": 0, "delta": {"message": {"content": {"type": "text"}}}}\n\n'
+                b'data: {"type": "message-end", "delta": {"finish_reason": "COMPLETE", "usage": {"tokens": {}}}}\n\n'
+            ),
+            (
+                b'\x01data: {"type": "tool-call-start", "index": 0, '
+                b'"delta": {"message": {"tool_calls": {"function": {"name": "f"}}}}}\n\n'
+                b'data: {"type": "message-end", "delta": {"finish_reason": "TOOL_CALL"}}\n\n'
+            ),
+        ),
+        ("data: ", '"type":', '"content-delta"', '"citation-start"', '"index":', '"delta":', '"message":', '"thinking"', '"error"'),
+    ),
+    "cohere json": Seeds(
+        (
+            (
+                b'{"id": "r", "message": {"tool_plan": "p", "content": [{"type": "text", "text": "x"}], "citations": [{}]}, '
+                b'"finish_reason": "COMPLETE", "usage": {"tokens": {"input_tokens": 1}}}'
+            ),
+        ),
+        ('"message":', '"content":', '"tool_calls":', '"function":', '"finish_reason":', '"usage":', '"tokens":'),
+    ),
     "reply json": Seeds(
         (
             (

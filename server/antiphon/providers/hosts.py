@@ -44,7 +44,7 @@ class Host(Struct, frozen=True, kw_only=True):
     models: tuple[str, ...] = ()
     protocol: str = "openai"
     capabilities: Capabilities = NO_PARTS
-    """Which parts of earlier replies may be sent back to it."""
+    """Which parts of earlier replies may be sent back to it. Only the protocol "openai" reads it."""
 
 
 _GROQ: Final = frozenset({"role", "content", "name", "tool_calls", "function_call", "reasoning"})
@@ -178,6 +178,13 @@ HOSTS: Final = (
         base_url="https://openrouter.ai/api/v1",
         key_variable="OPENROUTER_API_KEY",
         capabilities=Capabilities(thoughts=Thoughts.DETAILS),
+    ),
+    Host(
+        name="cohere",
+        base_url="https://api.cohere.com",
+        key_variable="COHERE_API_KEY",
+        models=("command-a-03-2025", "command-a-reasoning-08-2025", "command-r7b-12-2024", "command-r-plus-08-2024", "command-*"),
+        protocol="cohere",
     ),
     Host(
         name="ollama",

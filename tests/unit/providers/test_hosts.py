@@ -46,6 +46,12 @@ def test_the_environment_switches_on() -> None:
     assert configs["groq"].models == ()
 
 
+def test_cohere() -> None:
+    """Its key switches on its own protocol."""
+    config = from_environment({"COHERE_API_KEY": "k"})["cohere"]
+    assert (config.protocol, config.base_url, config.api_key_env) == ("cohere", "https://api.cohere.com", "COHERE_API_KEY")
+
+
 def test_the_environment_names_the_url() -> None:
     """A variable can replace the base URL, but does not enable a host that needs a key."""
     assert from_environment({"OPENAI_BASE_URL": "http://x/v1"}) == {}

@@ -3,6 +3,7 @@
 import pytest
 
 from antiphon.config import ConfigError, ProviderConfig
+from antiphon.providers.cohere.provider import CohereProvider
 from antiphon.providers.echo import EchoProvider
 from antiphon.providers.openai.provider import OpenAIProvider
 from antiphon.providers.registry import build
@@ -13,12 +14,13 @@ def test_build() -> None:
     provider = build("mine", ProviderConfig(base_url="http://x/v1", api_key_env="K"), {"K": "k"})
     assert isinstance(provider, OpenAIProvider)
     assert provider.name == "mine"
+    assert isinstance(build("c", ProviderConfig(protocol="cohere", base_url="http://x"), {}), CohereProvider)
     assert isinstance(build("echo", ProviderConfig(protocol="echo"), {}), EchoProvider)
 
 
 def test_unknown_protocol() -> None:
     """An unknown protocol is a `ConfigError` that lists the known ones."""
-    with pytest.raises(ConfigError, match="'smtp' is not known; known are echo, openai"):
+    with pytest.raises(ConfigError, match="'smtp' is not known; known are cohere, echo, openai"):
         build("mine", ProviderConfig(protocol="smtp"), {})
 
 
