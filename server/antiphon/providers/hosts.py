@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 from yarl import URL
 
 from antiphon.config import ConfigError, ProviderConfig
@@ -43,6 +44,8 @@ class Host(Struct, frozen=True, kw_only=True):
     stream_usage: bool = True
     models: tuple[str, ...] = ()
     protocol: str = "openai"
+    openai_url: str | None = None
+    """The base URL of its OpenAI-compatible API, if it has one beside that of `protocol`."""
     capabilities: Capabilities = NO_PARTS
     """Which parts of earlier replies may be sent back to it. Only the protocol "openai" reads it."""
 
@@ -95,13 +98,16 @@ HOSTS: Final = (
         key_variable="ANTHROPIC_API_KEY",
         models=("claude-sonnet-4-5", "claude-haiku-4-5", "claude-opus-4-1", "claude-*"),
     ),
-    # https://ai.google.dev/gemini-api/docs/openai and, for the signature, https://ai.google.dev/gemini-api/docs/thought-signatures.
-    # Models of before version 3 take calls without one.
+    # The capabilities: https://ai.google.dev/gemini-api/docs/openai and, for the signature,
+    # https://ai.google.dev/gemini-api/docs/thought-signatures. Models of before version 3 take calls without one.
     Host(
         name="gemini",
-        base_url="https://generativelanguage.googleapis.com/v1beta/openai",
+        base_url="https://generativelanguage.googleapis.com",
         key_variable="GEMINI_API_KEY",
+        auth_header="x-goog-api-key",
         models=("gemini-2.5-flash", "gemini-2.5-pro", "gemini-2.5-flash-lite", "gemini-*"),
+        protocol="gemini",
+        openai_url="https://generativelanguage.googleapis.com/v1beta/openai",
         capabilities=Capabilities(
             thoughts=Thoughts.NONE,
             reply_fields=_GEMINI,
@@ -235,11 +241,13 @@ def complete(name: str, config: ProviderConfig, environment: Mapping[str, str] =
     """Return `config` with its unset fields filled in from the host of the same name and the environment.
 
     If `config` has its own base URL, it is another host that happens to have the same name: it gets neither the models nor the key
-    of the row. Raises `ConfigError` if there is no base URL and the protocol needs one.
+    of the row. A host with an `openai_url` then has the protocol "openai", unless `config` names one.
+
+    Raises `ConfigError` if there is no base URL and the protocol needs one.
     """
     if config.protocol in WITHOUT_URL:
         return config
-    host = next((host for host in HOSTS if host.name == name), None)
+    host = _host(name, config)
     changes: dict[str, object] = {}
     if host is not None:
         if config.base_url is None:
@@ -265,8 +273,19 @@ def capabilities(name: str, base_url: str | None) -> Capabilities:
     is_known_address = address is not None and address not in _LOOPBACK
     at_address = (host for host in HOSTS if is_known_address and host.base_url and URL(host.base_url).host == address)
     named = (host for host in HOSTS if host.name == name)
-    found = next((host for host in (*at_address, *named) if host.protocol == "openai"), None)
+    found = next((host for host in (*at_address, *named) if host.protocol == "openai" or host.openai_url), None)
     return UNKNOWN if found is None else found.capabilities
+
+
+def _host(name: str, config: ProviderConfig) -> Host | None:
+    """Return the host of that name, in the form of its OpenAI-compatible API if `config` means that one."""
+    host = next((host for host in HOSTS if host.name == name), None)
+    if host is None or host.openai_url is None:
+        return host
+    named = "protocol" in config.model_fields_set
+    if config.protocol == "openai" if named else config.base_url is not None:
+        return replace(host, protocol="openai", base_url=host.openai_url, auth_header="authorization")
+    return host
 
 
 def _is_on(host: Host, environment: Mapping[str, str]) -> bool:

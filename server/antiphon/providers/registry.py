@@ -14,12 +14,14 @@ from antiphon.net.http import Transport
 from antiphon.providers.base import Provider
 from antiphon.providers.cohere.provider import CohereProvider
 from antiphon.providers.echo import EchoProvider
+from antiphon.providers.gemini.provider import GeminiProvider
 from antiphon.providers.openai.provider import OpenAIProvider
 
 _Build: TypeAlias = Callable[[str, ProviderConfig, SecretStr | None, Transport], Provider]
 
 PROTOCOLS: Final[Mapping[str, _Build]] = {
     "cohere": CohereProvider,
+    "gemini": GeminiProvider,
     "openai": OpenAIProvider,
     "echo": lambda name, config, *_: EchoProvider(name, config),
 }
