@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from antiphon.domain.content import Audio, Block, Media, Refusal, Text, Thinking, ToolCall
+from antiphon.domain.content import Audio, Block, Image, Media, Refusal, ServerToolCall, Text, Thinking, ToolCall
 from antiphon.domain.events import (
     OF_BLOCKS,
     Batch,
@@ -28,6 +28,9 @@ _KINDS: dict[type[Event], Block] = {
     InputDelta: ToolCall("call", "f", ""),
     MediaDelta: Audio(Media()),
 }
+
+_OTHER_KINDS: dict[type[Event], type[Block]] = {InputDelta: ServerToolCall, MediaDelta: Image}
+"""Further kinds of blocks that have such deltas."""
 
 
 class Frames:
@@ -122,7 +125,8 @@ def check(events: Iterable[Event], *, is_whole: bool = True, in_order: bool = Tr
             case _ if isinstance(event, OF_BLOCKS):
                 assert event.block in open_blocks, "a delta stands between the start and the end of its block"
                 expected = _KINDS.get(type(event))
-                assert expected is None or isinstance(open_blocks[event.block], type(expected)), "and is of its kind"
+                kinds = (type(expected), _OTHER_KINDS.get(type(event), type(expected)))
+                assert expected is None or isinstance(open_blocks[event.block], kinds), "and is of its kind"
             case _:
                 pass
     assert group == 0, "a group is not longer than what follows it"

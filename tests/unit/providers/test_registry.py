@@ -5,6 +5,7 @@ import pytest
 from antiphon.config import ConfigError, ProviderConfig
 from antiphon.providers.cohere.provider import CohereProvider
 from antiphon.providers.echo import EchoProvider
+from antiphon.providers.gemini.provider import GeminiProvider
 from antiphon.providers.openai.provider import OpenAIProvider
 from antiphon.providers.registry import build
 
@@ -15,12 +16,13 @@ def test_build() -> None:
     assert isinstance(provider, OpenAIProvider)
     assert provider.name == "mine"
     assert isinstance(build("c", ProviderConfig(protocol="cohere", base_url="http://x"), {}), CohereProvider)
+    assert isinstance(build("g", ProviderConfig(protocol="gemini", base_url="http://x"), {}), GeminiProvider)
     assert isinstance(build("echo", ProviderConfig(protocol="echo"), {}), EchoProvider)
 
 
 def test_unknown_protocol() -> None:
     """An unknown protocol is a `ConfigError` that lists the known ones."""
-    with pytest.raises(ConfigError, match="'smtp' is not known; known are cohere, echo, openai"):
+    with pytest.raises(ConfigError, match="'smtp' is not known; known are cohere, echo, gemini, openai"):
         build("mine", ProviderConfig(protocol="smtp"), {})
 
 

@@ -64,6 +64,8 @@ class _PendingCall(Struct):
     args: PartialArgs
     fields: JsonObject
     opaque: str | None
+    is_changed: bool = False
+    """The fields or the signature came after the start."""
 
 
 class ChoiceReader:
@@ -213,14 +215,16 @@ class ChoiceReader:
             inner = {key: value for key, value in call.items() if key not in _CALL_FIELDS}
             if inner:
                 fields[CALL] = inner
+            args = PartialArgs(call.get("args") or {})
             value = ToolCall(
                 text(call.get("id")) or self._make_id(), self._names.get(name, name), "", state=state_of(opaque, fields)
             )
             self.has_call = self.has_content = True
-            pending = self._pending = _PendingCall(self._begin(value, events), PartialArgs(call.get("args") or {}), fields, opaque)
+            pending = self._pending = _PendingCall(self._begin(value, events), args, fields, opaque)
         elif opaque is not None or fields:
             pending.opaque = opaque if pending.opaque is None else pending.opaque
             pending.fields = {**pending.fields, **fields}
+            pending.is_changed = True
         for piece in pieces:
             pending.args.add(piece)
         if not call.get("willContinue"):
@@ -316,7 +320,7 @@ class ChoiceReader:
         _check_depth(call.args.value)
         arguments = dumps(call.args.value)
         events.append(InputDelta(call.block, arguments[:-1] if is_cut else arguments))
-        events.append(BlockFinished(call.block, state_of(call.opaque, call.fields)))
+        events.append(BlockFinished(call.block, state_of(call.opaque, call.fields) if call.is_changed else None))
         self._pending = None
 
 

@@ -36,9 +36,9 @@ def add_grounding(metadata: JsonObject, texts: dict[int, str], events: Batch) ->
 
 def recited(raw: JsonObject, texts: dict[int, str]) -> CitationDelta | None:
     """Return the citation of a recited work; None if there is no open text, or the entry is of another shape."""
-    if not texts or not is_shallow(raw):
+    block = next((number for number in reversed(texts) if texts[number]), None)
+    if block is None or not is_shallow(raw):
         return None
-    block = next(reversed(texts))
     text = texts[block]
     start, end = _characters(text, raw.get("startIndex", 0)), _characters(text, raw.get("endIndex"))
     passage = "" if start is None or end is None else text[start:end]
