@@ -39,6 +39,7 @@ from antiphon.net.sse import EventTooLarge, SseEvent, SseReader
 from antiphon.providers import failure
 from antiphon.providers.client import Reader
 from antiphon.providers.cohere.response import ReplyReader as CohereReader
+from antiphon.providers.gemini.response import ReplyReader as GeminiReader
 from antiphon.providers.openai import request as openai_request
 from antiphon.providers.openai.response import ReplyReader
 from antiphon.rest.analytics import servicer as analytics
@@ -378,6 +379,8 @@ TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
     "reply json": reply_json,
     "cohere stream": partial(reply_stream, make=CohereReader),
     "cohere json": partial(reply_json, make=CohereReader),
+    "gemini stream": partial(reply_stream, make=GeminiReader),
+    "gemini json": partial(reply_json, make=GeminiReader),
     "refusal": refusal,
     "body": body,
     "page token": page,

@@ -74,7 +74,7 @@ class Encoder:
     def __init__(self, provider: str, model: str, capabilities: Capabilities) -> None:
         self.instructions: list[JsonObject] = []
         """The parts of `systemInstruction`."""
-        self.token = ""
+        self.continuation = ""
         """The token with which a paused reply is continued."""
         self._provider = provider
         self._origin = Origin(PROTOCOL, provider)
@@ -89,7 +89,7 @@ class Encoder:
         messages = tuple(messages)
         self._pair(messages)
         if messages and (token := self._continuation(messages[-1])):
-            self.token = token
+            self.continuation = token
             messages = messages[:-1]
         for number, message in enumerate(messages):
             if message.role is Role.ASSISTANT:

@@ -62,8 +62,8 @@ def encode(request: ChatRequest, provider: str) -> bytes:
         body["systemInstruction"] = {"parts": encoder.instructions}
     _add_tools(body, request, capabilities)
     config = _config(request, provider, capabilities)
-    if encoder.token:
-        config["continuationToken"] = encoder.token
+    if encoder.continuation:
+        config["continuationToken"] = encoder.continuation
     if config:
         body[_CONFIG] = config
     return dumps(with_extra(body, request.extra))

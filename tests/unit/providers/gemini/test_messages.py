@@ -55,13 +55,13 @@ def results(*blocks: ToolResult) -> Message:
 
 
 def parts_of(block: Block, origin: Origin | None = OWN, model: str = MODEL) -> list[JsonObject]:
-    """What is sent of a block of an earlier reply, which has a text behind it."""
+    """Return what is sent of a block of an earlier reply, which has a text behind it."""
     _, content, *rest = encode(ASK, reply(block, Text("."), origin=origin), model=model)
     assert not rest
     assert content["role"] == "model"
-    *parts, last = content["parts"]
-    assert last == {"text": "."}
-    return parts
+    parts: list[JsonObject] = content["parts"]
+    assert parts[-1] == {"text": "."}
+    return parts[:-1]
 
 
 def test_instructions() -> None:
@@ -253,11 +253,11 @@ def test_a_paused_reply() -> None:
     paused = reply(Text("x"), fields={"continuationToken": "t"})
     encoder = Encoder("acme", MODEL, capabilities_of(MODEL))
     assert encoder.encode((ASK, paused)) == [ASKED]
-    assert encoder.token == "t"
+    assert encoder.continuation == "t"
     for messages in ((ASK, paused, ASK), (ASK, reply(Text("x"), origin=OTHER, fields=paused.fields))):
         encoder = Encoder("acme", MODEL, capabilities_of(MODEL))
         assert {"role": "model", "parts": [{"text": "x"}]} in encoder.encode(messages)
-        assert encoder.token == ""
+        assert encoder.continuation == ""
 
 
 def test_parts_of_the_caller() -> None:
