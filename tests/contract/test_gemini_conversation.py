@@ -18,6 +18,8 @@ from antiphon.providers.base import Provider
 from antiphon.providers.gemini.capabilities import SENTINEL
 from antiphon.providers.gemini.ending import FAILURES, REASONS, UNSPECIFIED
 from antiphon.providers.registry import build
+from antiphon.rest.openai.reply import completion
+from antiphon.rest.openai.request import ChatCompletionBody, request_from_body
 from tests.odd_upstream import LAST, OddUpstream, chunk, head, sse
 
 MODEL = "gemini-3-pro"
@@ -126,6 +128,33 @@ async def test_twenty_turns_of_calls(upstream: OddUpstream, provider: Provider) 
     answers = [part["functionResponse"] for content in contents for part in content["parts"] if "functionResponse" in part]
     assert len(answers) == sum(len(turn(number)[2]) for number in range(20))
     assert len({one["response"]["output"] for one in answers}) == len(answers)
+
+
+async def test_a_client_of_another_api(upstream: OddUpstream, provider: Provider) -> None:
+    """The signatures of calls come back byte for byte from a client that knows chat completions only."""
+    messages: list[dict[str, Any]] = [{"role": "system", "content": "s"}, {"role": "user", "content": "go"}]
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+
+    async def ask_as_client() -> dict[str, Any]:
+        body = ChatCompletionBody.model_validate({"model": MODEL, "messages": messages, "tools": tools})
+        reply = await collect(provider.stream(request_from_body(body, stream=True)))
+        answered: dict[str, Any] = json.loads(json.dumps(completion(reply)))["choices"][0]["message"]
+        return answered
+
+    for number in range(20):
+        upstream.default = answer(turn(number), number)
+        message = await ask_as_client()
+        results = [{"role": "tool", "tool_call_id": call["id"], "content": call["id"]} for call in message["tool_calls"]]
+        messages += [message, *reversed(results)]
+    upstream.default = answer([[{"text": "done"}]], 20)
+    await ask_as_client()
+    sent = upstream.requests[-1]
+    calls = [[part for part in content["parts"] if "functionCall" in part] for content in validated(sent.json)]
+    expected = [turn(number)[2] for number in range(20)]
+    assert [[(one["functionCall"]["args"], one.get("thoughtSignature")) for one in step] for step in calls if step] == [
+        [(one["functionCall"]["args"], one.get("thoughtSignature")) for one in step] for step in expected
+    ]
+    assert b"ap1." not in sent.body
 
 
 async def test_the_provider_changes(upstream: OddUpstream, provider: Provider) -> None:

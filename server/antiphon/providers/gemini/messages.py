@@ -163,18 +163,18 @@ class Encoder:
                 made: JsonObject = {"text": block.text, "thought": True}
                 return [] if state is None or state.opaque is None else [_with_state(made, state)]
             case Text():
-                return [_with_state({"text": block.text}, state)] if block.text or state is not None else []
+                return [_with_state({"text": block.text}, state)] if block.text or state not in (None, State()) else []
             case Refusal(text=text) | Audio(transcript=text):
                 return [{"text": text}] if text else []
             case Image() if block.media.url is not None or block.media.file_id is not None:
                 return [_with_state(media_part(block, self._provider), state)]
-            case ServerToolCall() if state is not None:
+            case ServerToolCall() if state is not None and state.fields:
                 value = block.input if block.type == CODE else _decoded(block.input)
                 given = {} if block.input is None else {"code" if block.type == CODE else "args": value}
                 return [_with_state({block.type: given}, state)] if block.type in (CODE, TOOL_CALL) else []
-            case ServerToolResult() if state is not None:
+            case ServerToolResult() if state is not None and state.fields:
                 return [_with_state({}, state)]
-            case Opaque() if state is not None and (state.opaque is not None or not state.fields.get("thought")):
+            case Opaque() if state is not None and state.fields and (state.opaque is not None or not state.fields.get("thought")):
                 return [_with_state({}, state)]
             case Opaque() if block.fields and message.origin is None:
                 return [block.fields]
@@ -217,14 +217,14 @@ class Encoder:
     def _own_state(self, block: Block, message: Message) -> State | None:
         """Return the state of a block that the same provider and model made; None for any other block.
 
-        A block of such a reply has one, even if it is empty.
+        A block of such a reply has one, even if it is empty. A client of another API sends signatures back, and the fields of that
+        API, which are left out: such a state names the provider, but not the protocol.
         """
         origin = message.origin if block.state is None else block.state.origin or message.origin
         if origin is None or not self._is_own(origin):
             return None
-        if block.state is not None:
-            return block.state
-        return State() if isinstance(block, ToolCall | ServerToolCall) else None
+        state = block.state or State()
+        return state if origin.protocol == PROTOCOL else State(state.opaque)
 
     def _is_own(self, origin: Origin) -> bool:
         return origin.is_from(self._origin) and origin.model in ("", self._model)

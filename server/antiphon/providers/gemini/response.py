@@ -83,6 +83,7 @@ class ReplyReader:
         self._json = JsonReader()
         self._batch: Batch = []
         self._id: str | None = None  # None before the start
+        self._has_begun = False  # the caller has the first event
         self._calls = 0
         self._numbers = BlockNumbers()
         self._choices: dict[int, ChoiceReader] = {}
@@ -110,13 +111,14 @@ class ReplyReader:
             # There is no output to return first.
             raise self.failure
         batch, self._batch = self._batch, []
+        self._has_begun = self._has_begun or bool(batch)
         self.has_output = self.has_output or any(map(_is_output, batch))
         return batch
 
     def break_off(self) -> Batch:
-        """Return the tokens used so far: the API counts them in each chunk."""
+        """Return the tokens used so far, which the API counts in each chunk, if the reply has begun."""
         used = usage.read(self._usage)
-        return [] if used is None or self._id is None else [used]
+        return [] if used is None or not self._has_begun else [used]
 
     def feed_after_done(self, data: bytes) -> None:
         """Ignore data that follows the end of the reply: the API has no marker that it could follow."""

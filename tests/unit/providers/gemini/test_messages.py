@@ -142,6 +142,13 @@ def test_state_that_a_client_sends_back() -> None:
     """It names only the deployment it is from."""
     assert parts_of(Text("x", state=State("s", origin=CLIENT)), None) == [{"text": "x", "thoughtSignature": "s"}]
     assert parts_of(Text("x", state=State("s", origin=OTHER)), OWN) == [{"text": "x"}]
+    own = State("s", {"reasoning_details": {}}, origin=CLIENT)
+    assert parts_of(Thinking("t", state=own), None) == [{"text": "t", "thought": True, "thoughtSignature": "s"}]
+    unsigned = State(None, {"x": 1}, origin=CLIENT)
+    assert parts_of(Text("", state=unsigned), None) == []
+    assert parts_of(Opaque(state=own), None) == []
+    assert parts_of(ServerToolCall("e", "executableCode", state=own), None) == []
+    assert parts_of(ServerToolResult("e", "codeExecutionResult", state=own), None) == []
 
 
 @pytest.mark.parametrize("blocks", [(), (Text(""),), (Thinking("t", state=State("s")),), (Text("", state=State("s")),)])

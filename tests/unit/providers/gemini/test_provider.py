@@ -20,8 +20,9 @@ from antiphon.domain.errors import (
 from antiphon.domain.events import Batch, Finished, TextDelta
 from antiphon.domain.request import ChatRequest
 from antiphon.net.http import Transport
+from antiphon.providers.gemini import ending
 from antiphon.providers.gemini.provider import GeminiProvider
-from tests.odd_upstream import CUT, LAST, OddUpstream, Step, answer, chunk, head, sse
+from tests.odd_upstream import CUT, HANG, LAST, OddUpstream, Step, answer, chunk, head, sse
 from tests.unit.providers.gemini.test_response import HELLO
 
 
@@ -63,6 +64,16 @@ async def test_stream(upstream: OddUpstream, provider: GeminiProvider, stream: b
     assert (sent.path, sent.headers["x-goog-api-key"]) == (path, "sesame")
     assert "authorization" not in sent.headers
     assert sent.json == {"contents": [{"role": "user", "parts": [{"text": "hello"}]}]}
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+async def test_a_host_that_does_not_end(
+    upstream: OddUpstream, provider: GeminiProvider, stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Silence behind the finish reason ends the reply."""
+    monkeypatch.setattr(ending, "WAIT", 0.05)
+    batches = await ask(provider, upstream, head(), chunk(sse(*HELLO)), HANG, stream=stream)
+    assert isinstance(batches[-1][-1], Finished)
 
 
 @pytest.mark.parametrize(
