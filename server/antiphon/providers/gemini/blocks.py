@@ -13,6 +13,7 @@ https://ai.google.dev/api/caching#Part. Parts have no starts and ends. The rules
 from __future__ import annotations
 
 import binascii
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -81,6 +82,8 @@ class ChoiceReader:
         """The continuation token."""
         self.fields: dict[str, Any] = {}
         """The last values of the choice's unknown fields, which are sent at its end."""
+        self.tools: Counter[str] = Counter()
+        """How often each of the provider's tools was used."""
         self._index = index
         self._numbers = numbers
         self._make_id = make_id
@@ -152,6 +155,9 @@ class ChoiceReader:
         self._end_audio(events)
         self._end_call(events, is_cut=is_cut)
         texts = {block: "".join(pieces) for block, pieces in self._texts.items()}
+        queries = as_object(self.fields.get("groundingMetadata")).get("webSearchQueries")
+        if isinstance(queries, list) and queries:
+            self.tools["google_search"] += len(queries)
         add_grounding(as_object(self.fields.get("groundingMetadata")), texts, events)
         uncited: list[JsonObject] = []
         for entry in self._recited:
@@ -221,10 +227,12 @@ class ChoiceReader:
             )
             self.has_call = self.has_content = True
             pending = self._pending = _PendingCall(self._begin(value, events), args, fields, opaque)
-        elif opaque is not None or fields:
-            pending.opaque = opaque if pending.opaque is None else pending.opaque
-            pending.fields = {**pending.fields, **fields}
-            pending.is_changed = True
+        else:
+            pending.args.value |= call.get("args") or {}
+            if opaque is not None or fields:
+                pending.opaque = opaque if pending.opaque is None else pending.opaque
+                pending.fields = {**pending.fields, **fields}
+                pending.is_changed = True
         for piece in pieces:
             pending.args.add(piece)
         if not call.get("willContinue"):
@@ -266,6 +274,7 @@ class ChoiceReader:
         value = inner.pop(given, None)
         self._tool_call = text(inner.get("id")) or self._make_id()
         name = "code_execution" if kind == CODE else text(inner.get("toolType"))
+        self.tools[name] += 1
         state = State(opaque, {**fields, kind: inner})
         block = self._begin(ServerToolCall(self._tool_call, kind, name, state=state), events)
         if value is not None:

@@ -176,7 +176,7 @@ class Encoder:
                 return [_with_state({}, state)]
             case Opaque() if state is not None and state.fields and (state.opaque is not None or not state.fields.get("thought")):
                 return [_with_state({}, state)]
-            case Opaque() if block.fields and message.origin is None:
+            case Opaque() if block.fields and message.origin is None and not _is_foreign(block):
                 return [block.fields]
             case _:
                 return []
@@ -236,7 +236,7 @@ class Encoder:
                 return [{"text": block.text}] if block.text else []
             case Image() | Audio() | Video() | Document():
                 return [media_part(block, self._provider)]
-            case Opaque():
+            case Opaque() if not _is_foreign(block):
                 return [block.form]
             case _:
                 kind = type(block).__name__
@@ -249,6 +249,11 @@ class Encoder:
             last["parts"] += parts
         else:
             self._contents.append({"role": role, "parts": parts})
+
+
+def _is_foreign(block: Opaque) -> bool:
+    """Return whether a block has the form of another API: the parts of this one have no `type`."""
+    return "type" in block.form
 
 
 def _with_state(part: JsonObject, state: State | None) -> JsonObject:

@@ -71,10 +71,12 @@ def encode(request: ChatRequest, provider: str) -> bytes:
 
 def _check(request: ChatRequest, provider: str) -> None:
     """Raise `Unsupported` for the first thing that this API cannot express."""
-    audio = request.audio_output
+    audio, choice = request.audio_output, request.tool_choice
     unsupported = {
         "logit_bias": bool(request.sampling.logit_bias),
         "a limit of one tool call at a time": request.parallel_tool_calls is False and bool(request.tools),
+        "tools of another API": any(isinstance(tool, NativeTool) and "type" in tool.fields for tool in request.tools),
+        "a tool choice of another API": choice is not None and choice.native is not None and "type" in choice.native,
         "recordings in a format other than pcm16": audio is not None and audio.format not in _FORMATS,
     }
     for what, is_wanted in unsupported.items():

@@ -13,11 +13,14 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 from typing import Any, Final
 from uuid import uuid4
+
+from msgspec.structs import replace
 
 from antiphon.config import MAX_MESSAGE_BYTES
 from antiphon.domain.content import NOTHING, JsonObject, Origin, Text, Thinking
@@ -280,7 +283,7 @@ class ReplyReader:
             raise ValueError("depth")
         used = usage.read(self._usage)
         if used is not None:
-            batch.append(used)
+            batch.append(replace(used, server_tools=dict(sum((choice.tools for choice in self._choices.values()), Counter()))))
         if not reasons:
             batch.append(Finished(0, FinishReason.CONTENT_FILTER, text(self._feedback.get("blockReason")), details))
         for index in sorted(reasons):

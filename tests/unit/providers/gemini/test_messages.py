@@ -271,5 +271,7 @@ def test_parts_of_the_caller() -> None:
     """A part of the API's own form is sent as it is; what has no place here is refused."""
     assert encode(Message(Role.USER, (Opaque(fields={"new": 1}),)))[0]["parts"] == [{"new": 1}]
     assert parts_of(Opaque(fields={"new": 1}), None) == [{"new": 1}]
-    with pytest.raises(Unsupported):
-        encode(Message(Role.USER, (ToolCall("a", "f", "{}"),)))
+    assert parts_of(Opaque(fields={"type": "reasoning"}), None) == []
+    for block in (ToolCall("a", "f", "{}"), Opaque(fields={"type": "new"})):
+        with pytest.raises(Unsupported):
+            encode(Message(Role.USER, (block,)))

@@ -168,6 +168,8 @@ def test_a_paused_reply_goes_on() -> None:
         {"modalities": ("audio",), "audio_output": AudioOutput("v", "mp3")},
         {"response_format": NativeFormat({"type": "grammar"})},
         {"reasoning": Reasoning("extreme")},
+        {"tools": (NativeTool({"type": "web_search"}),)},
+        {"tools": TOOLS, "tool_choice": ToolChoice(ToolChoiceMode.AUTO, native={"type": "allowed_tools"})},
     ],
 )
 def test_unsupported(fields: dict[str, Any]) -> None:

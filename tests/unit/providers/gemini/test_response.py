@@ -180,8 +180,8 @@ def test_arguments_in_pieces(last: dict[str, Any]) -> None:
 
 def test_a_signature_that_comes_late() -> None:
     """It is the call's, although a later piece has it."""
-    (found,) = blocks(chunk(call("f", willContinue=True)), chunk(call(None, "s")), chunk(reason="STOP"))
-    assert found == ToolCall(made_id("r1", 1), "f", "{}", state=State("s"))
+    (found,) = blocks(chunk(call("f", willContinue=True)), chunk(call(None, "s", args={"a": 1})), chunk(reason="STOP"))
+    assert found == ToolCall(made_id("r1", 1), "f", '{"a":1}', state=State("s"))
 
 
 def test_a_call_that_the_limit_cut() -> None:
@@ -278,6 +278,7 @@ def test_sources() -> None:
         CitationDelta(0, Citation("https://a", "A", "world", start=4, end=9)),
         CitationDelta(0, Citation("w", "", "The", start=0, end=3)),
     ]
+    assert Usage(3, 2, 5, server_tools={"google_search": 1}) in rest
     assert ExtraFields(0, {"groundingMetadata": {"webSearchQueries": ["q"], **grounding}}, Place.CHOICE) in rest
 
 
