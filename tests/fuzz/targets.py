@@ -40,6 +40,7 @@ from antiphon.providers import failure
 from antiphon.providers.anthropic.response import ReplyReader as AnthropicReader
 from antiphon.providers.client import Reader
 from antiphon.providers.cohere.response import ReplyReader as CohereReader
+from antiphon.providers.gemini.response import ReplyReader as GeminiReader
 from antiphon.providers.openai import request as openai_request
 from antiphon.providers.openai.response import ReplyReader
 from antiphon.providers.responses.response import ReplyReader as ResponsesReader
@@ -382,6 +383,8 @@ TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
     "anthropic json": partial(reply_json, make=AnthropicReader),
     "cohere stream": partial(reply_stream, make=CohereReader),
     "cohere json": partial(reply_json, make=CohereReader),
+    "gemini stream": partial(reply_stream, make=GeminiReader),
+    "gemini json": partial(reply_json, make=GeminiReader),
     "responses stream": partial(reply_stream, make=ResponsesReader),
     "responses json": partial(reply_json, make=ResponsesReader),
     "refusal": refusal,

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 from yarl import URL
 
 from antiphon.config import ConfigError, ProviderConfig
@@ -43,6 +44,8 @@ class Host(Struct, frozen=True, kw_only=True):
     stream_usage: bool = True
     models: tuple[str, ...] = ()
     protocol: str = "openai"
+    openai_url: str | None = None
+    """The base URL of its OpenAI-compatible API, if it has one beside that of `protocol`."""
     capabilities: Capabilities = NO_PARTS
     """Which parts of earlier replies may be sent back to it. Only the protocol "openai" reads it."""
 
@@ -96,14 +99,18 @@ HOSTS: Final = (
         auth_header="x-api-key",
         models=("claude-sonnet-4-5", "claude-haiku-4-5", "claude-opus-4-1", "claude-*"),
         protocol="anthropic",
+        openai_url="https://api.anthropic.com/v1",  # https://platform.claude.com/docs/en/api/openai-sdk
     ),
-    # https://ai.google.dev/gemini-api/docs/openai and, for the signature, https://ai.google.dev/gemini-api/docs/thought-signatures.
-    # Models of before version 3 take calls without one.
+    # The capabilities: https://ai.google.dev/gemini-api/docs/openai and, for the signature,
+    # https://ai.google.dev/gemini-api/docs/thought-signatures. Models of before version 3 take calls without one.
     Host(
         name="gemini",
-        base_url="https://generativelanguage.googleapis.com/v1beta/openai",
+        base_url="https://generativelanguage.googleapis.com",
         key_variable="GEMINI_API_KEY",
+        auth_header="x-goog-api-key",
         models=("gemini-2.5-flash", "gemini-2.5-pro", "gemini-2.5-flash-lite", "gemini-*"),
+        protocol="gemini",
+        openai_url="https://generativelanguage.googleapis.com/v1beta/openai",
         capabilities=Capabilities(
             thoughts=Thoughts.NONE,
             reply_fields=_GEMINI,
@@ -213,18 +220,6 @@ HOSTS: Final = (
 )
 """The order decides which host gets a model that several claim, and whose first model is the default."""
 
-OTHER_PROTOCOLS: Final = (
-    # https://platform.claude.com/docs/en/api/openai-sdk
-    Host(
-        name="anthropic",
-        base_url="https://api.anthropic.com/v1",
-        key_variable="ANTHROPIC_API_KEY",
-        models=("claude-sonnet-4-5", "claude-haiku-4-5", "claude-opus-4-1", "claude-*"),
-    ),
-)
-"""Rows of the same hosts for a second protocol. They count if the configuration names it."""
-
-
 ECHO: Final = ProviderConfig(protocol="echo", models=("echo",))
 """The provider used if none is configured."""
 
@@ -248,11 +243,13 @@ def complete(name: str, config: ProviderConfig, environment: Mapping[str, str] =
     """Return `config` with its unset fields filled in from the host of the same name and the environment.
 
     If `config` has its own base URL, it is another host that happens to have the same name: it gets neither the models nor the key
-    of the row. Raises `ConfigError` if there is no base URL and the protocol needs one.
+    of the row. A host with an `openai_url` then has the protocol "openai", unless `config` names one.
+
+    Raises `ConfigError` if there is no base URL and the protocol needs one.
     """
     if config.protocol in WITHOUT_URL:
         return config
-    host = _row(name, config)
+    host = _host(name, config)
     changes: dict[str, object] = {}
     if host is not None:
         if config.base_url is None:
@@ -276,18 +273,24 @@ def capabilities(name: str, base_url: str | None) -> Capabilities:
     """Return the capabilities of a provider: those of the host with its address, else of the host with its name, else `UNKNOWN`."""
     address = URL(base_url).host if base_url else None
     is_known_address = address is not None and address not in _LOOPBACK
-    rows = (*HOSTS, *OTHER_PROTOCOLS)
-    at_address = (host for host in rows if is_known_address and host.base_url and URL(host.base_url).host == address)
-    named = (host for host in rows if host.name == name)
-    found = next((host for host in (*at_address, *named) if host.protocol == "openai"), None)
+    at_address = (host for host in HOSTS if is_known_address and host.base_url and URL(host.base_url).host == address)
+    named = (host for host in HOSTS if host.name == name)
+    found = next((host for host in (*at_address, *named) if host.protocol == "openai" or host.openai_url), None)
     return UNKNOWN if found is None else found.capabilities
 
 
-def _row(name: str, config: ProviderConfig) -> Host | None:
-    """Return the row of the host `name`, for the protocol that the configuration names, if there is one."""
-    named = [host for host in (*HOSTS, *OTHER_PROTOCOLS) if host.name == name]
-    wanted = config.protocol if "protocol" in config.model_fields_set else None
-    return next((host for host in named if host.protocol == wanted), named[0] if named else None)
+def _host(name: str, config: ProviderConfig) -> Host | None:
+    """Return the host of that name, in the form of its OpenAI-compatible API if `config` means that one.
+
+    A `base_url` without a `protocol` means it, too: `protocol` is "openai" unless it is set.
+    """
+    host = next((host for host in HOSTS if host.name == name), None)
+    if host is None or host.openai_url is None:
+        return host
+    named = "protocol" in config.model_fields_set
+    if config.protocol == "openai" if named else config.base_url is not None:
+        return replace(host, protocol="openai", base_url=host.openai_url, url_variable=None, auth_header="authorization")
+    return host
 
 
 def _is_on(host: Host, environment: Mapping[str, str]) -> bool:

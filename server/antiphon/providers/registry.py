@@ -15,6 +15,7 @@ from antiphon.providers.anthropic.provider import AnthropicProvider
 from antiphon.providers.base import Provider
 from antiphon.providers.cohere.provider import CohereProvider
 from antiphon.providers.echo import EchoProvider
+from antiphon.providers.gemini.provider import GeminiProvider
 from antiphon.providers.openai.provider import OpenAIProvider
 from antiphon.providers.responses.provider import ResponsesProvider
 
@@ -23,6 +24,7 @@ _Build: TypeAlias = Callable[[str, ProviderConfig, SecretStr | None, Transport],
 PROTOCOLS: Final[Mapping[str, _Build]] = {
     "anthropic": AnthropicProvider,
     "cohere": CohereProvider,
+    "gemini": GeminiProvider,
     "openai": OpenAIProvider,
     "openai-responses": ResponsesProvider,
     "echo": lambda name, config, *_: EchoProvider(name, config),

@@ -77,6 +77,26 @@ def test_the_responses_api_is_a_choice() -> None:
     assert from_environment(environment)["openai"].protocol == "openai"
 
 
+def test_gemini() -> None:
+    """Its key switches on its own protocol; its OpenAI-compatible API is another protocol of the same name."""
+    environment = {"GEMINI_API_KEY": "k"}
+    config = from_environment(environment)["gemini"]
+    assert (config.protocol, config.base_url) == ("gemini", "https://generativelanguage.googleapis.com")
+    assert config.auth_header == "x-goog-api-key"
+    assert complete("gemini", config, environment) == config
+    compatible = complete("gemini", ProviderConfig(protocol="openai"), environment)
+    assert (compatible.base_url, compatible.auth_header) == (
+        "https://generativelanguage.googleapis.com/v1beta/openai",
+        "authorization",
+    )
+    assert (compatible.api_key_env, compatible.models) == ("GEMINI_API_KEY", config.models)
+    assert complete("gemini", compatible, environment) == compatible
+    elsewhere = complete("gemini", ProviderConfig(base_url="http://x/openai"), environment)
+    assert (elsewhere.protocol, elsewhere.auth_header, elsewhere.api_key_env) == ("openai", "authorization", None)
+    own = complete("gemini", ProviderConfig(base_url="http://x", protocol="gemini"), environment)
+    assert (own.protocol, own.auth_header) == ("gemini", "x-goog-api-key")
+
+
 def test_the_environment_names_the_url() -> None:
     """A variable can replace the base URL, but does not enable a host that needs a key."""
     assert from_environment({"OPENAI_BASE_URL": "http://x/v1"}) == {}
@@ -156,6 +176,8 @@ def test_no_base_url() -> None:
         ("mine", "https://proxy.test/v1", Thoughts.AS_RECEIVED),
         ("mine", "http://127.0.0.1:8000/v1", Thoughts.AS_RECEIVED),
         ("openai", "http://127.0.0.1:8000/v1", Thoughts.NONE),
+        ("gemini", "https://proxy.test/v1", Thoughts.NONE),
+        ("mine", "https://generativelanguage.googleapis.com/v1beta/openai", Thoughts.NONE),
     ],
 )
 def test_capabilities_are_found_by_url_or_name(name: str, base_url: str | None, takes: Thoughts) -> None:
