@@ -4,8 +4,7 @@ import httpx2
 import pytest
 
 from antiphon.config import ConfigError, ProviderConfig
-from antiphon.providers.hosts import HOSTS, capabilities, complete, from_environment
-from antiphon.providers.openai.capabilities import Thoughts
+from antiphon.providers.hosts import HOSTS, complete, from_environment
 from antiphon.providers.registry import PROTOCOLS, build
 
 
@@ -164,22 +163,3 @@ def test_no_base_url() -> None:
     with pytest.raises(ConfigError, match="AZURE_OPENAI_ENDPOINT"):
         complete("azure", ProviderConfig(), {})
     assert complete("openai", ProviderConfig(protocol="echo"), {}).base_url is None
-
-
-@pytest.mark.parametrize(
-    ("name", "base_url", "takes"),
-    [
-        ("mistral", None, Thoughts.PARTS),
-        ("mistral", "https://proxy.test/v1", Thoughts.PARTS),
-        ("mine", "https://api.mistral.ai/v1", Thoughts.PARTS),
-        ("mine", "https://api.deepseek.com/beta", Thoughts.REASONING_CONTENT),
-        ("mine", "https://proxy.test/v1", Thoughts.AS_RECEIVED),
-        ("mine", "http://127.0.0.1:8000/v1", Thoughts.AS_RECEIVED),
-        ("openai", "http://127.0.0.1:8000/v1", Thoughts.NONE),
-        ("gemini", "https://proxy.test/v1", Thoughts.NONE),
-        ("mine", "https://generativelanguage.googleapis.com/v1beta/openai", Thoughts.NONE),
-    ],
-)
-def test_capabilities_are_found_by_url_or_name(name: str, base_url: str | None, takes: Thoughts) -> None:
-    """A host's capabilities are found by the base URL, whatever the provider is called, and else by name."""
-    assert capabilities(name, base_url).thoughts is takes
