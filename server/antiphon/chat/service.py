@@ -11,7 +11,6 @@ from collections.abc import AsyncGenerator
 from functools import partial
 from typing import Final
 
-import structlog
 from msgspec.structs import replace
 
 from antiphon.chat.admit import check, estimate, permit
@@ -139,7 +138,7 @@ class ChatService:
         check(request)
         route = self._router.resolve(request.model, request.provider)
         call.route, call.provider, call.model = request.model or self._router.default, route.provider.name, route.model
-        structlog.contextvars.bind_contextvars(model=route.model, provider=route.provider.name)
+        call.log_fields.update(model=route.model, provider=route.provider.name)
         permit(call, route)
         return route
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any, Final, Protocol
 from weakref import ref
 
@@ -127,6 +129,8 @@ class Call(Struct, eq=False, kw_only=True, weakref=True):
     """The tags of the caller's key and of the call itself; see `antiphon.domain.tags`."""
     usage: Usage | None = None
     cost_usd: float | None = None
+    log_fields: dict[str, str] = {}
+    """What every log line that is written during the call says of it."""
 
     @property
     def time_left(self) -> float | None:
@@ -146,9 +150,16 @@ _CURRENT: ContextVar[ref[Call]] = ContextVar("call")
 them."""
 
 
+_LOG_FIELDS: ContextVar[dict[str, str]] = ContextVar("log_fields")
+"""The `Call.log_fields` of the call that this code runs for: a task that outlives the call still logs them."""
+
+_NO_FIELDS: Final[Mapping[str, str]] = MappingProxyType({})
+
+
 def make_current(call: Call) -> None:
-    """Make `current` return this call. The caller must hold a reference to it."""
+    """Make `current` return this call, and log lines say its fields. The caller must hold a reference to it."""
     _CURRENT.set(ref(call))
+    _LOG_FIELDS.set(call.log_fields)
 
 
 def current() -> Call:
@@ -156,3 +167,8 @@ def current() -> Call:
     call = _CURRENT.get()()
     assert call is not None, "the call is referenced while it is handled"
     return call
+
+
+def log_fields() -> Mapping[str, str]:
+    """Return the log fields of the call that this code runs for; empty outside of calls."""
+    return _LOG_FIELDS.get(_NO_FIELDS)

@@ -108,8 +108,8 @@ class Handling:
         metadata = self._metadata = {str(key): str(value) for key, value in self._entries}
         call, request_id = self._call, metadata.get(REQUEST_ID_HEADER, "")
         call.request_id = request_id if _VALID_REQUEST_ID.fullmatch(request_id) else uuid.uuid4().hex
-        structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=call.request_id)
+        call.log_fields.update(request_id=call.request_id)
+        make_current(call)
         if TRACEPARENT in metadata:
             call.trace = trace_of(metadata[TRACEPARENT], metadata.get(TRACESTATE, ""))
         call.observer.started(call)
@@ -129,7 +129,7 @@ class Handling:
         self._admitted = True
         if self._rules.scope is Scope.ADMIN:
             call.peer = peer_of(self._context)
-        structlog.contextvars.bind_contextvars(key=call.caller.name)
+        call.log_fields.update(key=call.caller.name)
         authenticated = call.caller is not ANONYMOUS
         if TAGS_HEADER in metadata or call.caller.tags:
             given = ",".join(str(value) for key, value in entries if key == TAGS_HEADER)  # the key may repeat
@@ -144,7 +144,6 @@ class Handling:
         data = await self._receiver.receive(self._context, self._arrival)
         if data is None:
             raise InvalidRequest("The call has no request message.")
-        make_current(call)
         return read(data)
 
     def _comes_from_edge(self, authenticated: bool) -> bool:

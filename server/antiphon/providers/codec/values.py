@@ -28,7 +28,7 @@ _MAX_COUNT: Final = 2**53
 _NUMBERS: Final = (int, float)
 _CONTAINERS: Final = (dict, list)
 
-_MAX_TIME: Final = 253_402_300_799
+MAX_TIME: Final = 253_402_300_799
 """The last second of the year 9999, the latest that a timestamp can hold."""
 
 
@@ -91,7 +91,7 @@ def seconds(value: object) -> int | None:
     """Return a time in Unix seconds; None if the value is not one."""
     if isinstance(value, str) and value.isdecimal():
         value = int(value[:20])
-    return int(value) if _is_number(value) and 0 < value <= _MAX_TIME else None
+    return int(value) if _is_number(value) and 0 < value <= MAX_TIME else None
 
 
 def read_logprobs(value: object) -> tuple[JsonObject, ...]:

@@ -20,9 +20,14 @@ _USAGE: Final = frozenset(
     }
 )
 
+_PLAIN: Final = frozenset({"prompt_tokens", "completion_tokens", "total_tokens"})
+
 
 def read_usage(raw: JsonObject) -> Usage:
     """Return the tokens used. Fields without a place in `Usage` are in its `extra`."""
+    if raw.keys() <= _PLAIN:  # the fast path
+        prompt, completion = count(raw.get("prompt_tokens")), count(raw.get("completion_tokens"))
+        return Usage(prompt, completion, count(raw.get("total_tokens")) or prompt + completion)
     prompt_details = as_object(raw.get("prompt_tokens_details"))
     completion_details = as_object(raw.get("completion_tokens_details"))
     prompt, completion = count(raw.get("prompt_tokens")), count(raw.get("completion_tokens"))

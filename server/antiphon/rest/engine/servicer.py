@@ -11,7 +11,6 @@ from __future__ import annotations
 from functools import partial
 
 import orjson
-import structlog
 from google.api import httpbody_pb2
 from msgspec.structs import replace
 from pydantic import SecretStr
@@ -119,7 +118,7 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
             if principal is not None:
                 call.caller = principal
                 principal.require(Scope.ENGINE)
-                structlog.contextvars.bind_contextvars(key=principal.name)
+                call.log_fields.update(key=principal.name)
                 return
             if provider in self._own_key_providers:
                 return

@@ -51,7 +51,7 @@ def parse(data: bytes, schema: type[B]) -> B:
         json_bounds.check(data)
     except json_bounds.TooMuch as error:
         raise _too_much(error) from None
-    return validate(_loads(data), schema)
+    return validate(_loads(data), schema, may_be_deep=data.count(b"{") + data.count(b"[") > MAX_DEPTH)
 
 
 async def parse_in_turns(data: bytes, schema: type[B]) -> B:
@@ -70,10 +70,11 @@ async def parse_in_turns(data: bytes, schema: type[B]) -> B:
     return body
 
 
-def validate(raw: Any, schema: type[B]) -> B:
+def validate(raw: Any, schema: type[B], *, may_be_deep: bool = True) -> B:
     """Validate parsed JSON against a schema. Raises `InvalidRequest` with a violation for each wrong field.
 
-    Lists with too many entries and fields nested deeper than `MAX_DEPTH` are refused before pydantic reads them.
+    Lists with too many entries and fields nested deeper than `MAX_DEPTH` are refused before pydantic reads them. `may_be_deep`:
+    the JSON has enough brackets for that.
     """
     if isinstance(raw, dict):
         large = [name for name, value in raw.items() if isinstance(value, list) and len(value) > domain.MAX_ENTRIES]
@@ -81,7 +82,7 @@ def validate(raw: Any, schema: type[B]) -> B:
             raise invalid(
                 *(Violation((name,), f"must not have more than {domain.MAX_ENTRIES} entries", "too_long") for name in large)
             )
-        if deep := [name for name, value in raw.items() if _is_deep(value)]:
+        if may_be_deep and (deep := [name for name, value in raw.items() if _is_deep(value)]):
             raise invalid(*(Violation((name,), f"must not be nested deeper than {MAX_DEPTH} levels", "too_deep") for name in deep))
     try:
         return schema.model_validate(raw)

@@ -88,7 +88,9 @@ def message_of(message: MessageBody, path: tuple[str | int, ...], *, without: fr
         blocks = (domain.Text(content),)
     else:
         blocks = tuple(_block(part, (*path, "content", index)) for index, part in enumerate(content))
-    extra = {name: value for name, value in (message.model_extra or {}).items() if name not in without}
+    extra = dict(message.model_extra or {})
+    for name in without:
+        extra.pop(name, None)
     if message.role == "assistant":
         return _assistant_message(message, blocks, extra)
     role = domain.Role.TOOL if message.role == FUNCTION_ROLE else domain.Role(message.role)
