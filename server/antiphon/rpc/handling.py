@@ -164,8 +164,17 @@ class Handling:
         """
         self._message = message
         if self._written and message is not None and not _is_large(message):
-            return self._context.write(message)
+            return self._context.write(message.SerializeToString())
         return self._write_first_or_large(message)
+
+    async def whole(self, message: Any) -> bytes:
+        """Return the only message of a response, which gRPC then sends together with the status."""
+        if self._call.headers or self._rules.render is None:
+            await self.write(None)
+        data: bytes = message.SerializeToString()
+        if len(data) > MAX_MESSAGE_BYTES:
+            await self.write(message)  # fails, and so ends the call as for a stream
+        return data
 
     async def _write_first_or_large(self, message: Any) -> None:
         """Send the initial metadata if they are not sent yet, then the message, in pieces if it is large."""
@@ -179,13 +188,15 @@ class Handling:
         if message is None:
             return
         for piece in _pieces(message) if _is_large(message) else (message,):
-            await self._context.write(piece)
+            await self._context.write(piece.SerializeToString())
 
-    async def write_all(self, messages: AsyncGenerator[Any, None], heartbeat: float) -> None:
+    async def write_all(self, messages: AsyncGenerator[Any, None], heartbeat: float) -> bytes:
         """Write a stream of messages, with heartbeats after `heartbeat` seconds of silence; see `CallInterceptor`.
 
-        Closes the generator at the end, which grpc.aio does not do, so that the provider's call ends when its caller's does.
+        The only message of a `Call.is_whole` is returned instead, as by `whole`, unless it is large. Closes the generator at the
+        end, which grpc.aio does not do, so that the provider's call ends when its caller's does.
         """
+        whole = b""
         self._call.pulse = pulse = HeartbeatWriter(heartbeat, self.write)
         try:
             async with aclosing(messages):
@@ -193,10 +204,14 @@ class Handling:
                     if pulse.beat is not None:
                         await pulse.beat  # gRPC allows one write at a time on a call
                     pulse.pause()
+                    if self._call.is_whole and not _is_large(message):
+                        whole = await self.whole(message)
+                        continue
                     await self.write(message)
                     pulse.resume()
         finally:
             await pulse.stop()
+        return whole
 
     async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if self._admitted:
@@ -237,7 +252,7 @@ class Handling:
                 status, headers, body = self._rules.render(error)
                 metadata = {**self._call.headers, "x-http-status": str(status), **headers}
                 await self._context.send_initial_metadata(tuple(metadata.items()))
-                await self._context.write(httpbody_pb2.HttpBody(content_type="application/json", data=body))
+                await self._context.write(httpbody_pb2.HttpBody(content_type="application/json", data=body).SerializeToString())
             await self._context.abort(code, error.message, trailers)
         except grpc.aio.InternalError:
             raise asyncio.CancelledError from None  # the caller is gone

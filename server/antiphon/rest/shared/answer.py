@@ -78,6 +78,7 @@ async def answer(
                 data = writer(await collect(batches))
             if prepared.status is not None:
                 call.headers["x-http-status"] = str(prepared.status)
+            call.is_whole = True
             yield httpbody_pb2.HttpBody(content_type=JSON, data=data)
             return
         content_type = writer.content_type
