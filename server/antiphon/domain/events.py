@@ -216,7 +216,7 @@ class Usage(Struct, frozen=True, omit_defaults=True):
     extra: JsonObject = NOTHING
     """The provider's other fields of the usage, unchanged."""
     estimated: bool = False
-    """The provider reported no usage, and the gateway estimated it."""
+    """The provider reported no usage, and the gateway estimated it. Of a reader: the output is not counted yet."""
 
 
 class Metrics(Struct, frozen=True):

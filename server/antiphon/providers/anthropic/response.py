@@ -14,6 +14,8 @@ import time
 from typing import Any, Final
 from uuid import uuid4
 
+from msgspec.structs import replace
+
 from antiphon.domain.content import JsonObject
 from antiphon.domain.events import Event, Finished, FinishReason, Started, Usage
 from antiphon.domain.request import ChatRequest
@@ -62,7 +64,7 @@ class AnthropicReader(MarkedReader):
 
     @staticmethod
     def _is_output(event: Event) -> bool:
-        return not isinstance(event, Started) and is_written(event)
+        return not isinstance(event, Started | Usage) and is_written(event)
 
     def _used(self) -> Usage | None:
         return self._tokens.usage(self._model)
@@ -79,6 +81,9 @@ class AnthropicReader(MarkedReader):
         match kind:
             case "message_start":
                 self._start(event["message"])
+                used = self._used()
+                if used is not None:  # a reply that is cut costs this at least
+                    self._batch.append(replace(used, estimated=True))
             case "content_block_start":
                 self._start_if_needed()
                 self._blocks.start(event["index"], event["content_block"], self._batch)

@@ -19,7 +19,7 @@ from antiphon.domain.errors import (
     ProviderTimeout,
     ProviderUnavailable,
 )
-from antiphon.domain.events import Batch, Finished, FinishReason, TextDelta
+from antiphon.domain.events import Batch, Finished, FinishReason, TextDelta, Usage
 from antiphon.domain.reply import Reply
 from antiphon.domain.request import ChatRequest, Reasoning, Tool
 from antiphon.net.http import Transport
@@ -140,6 +140,18 @@ async def test_failures(
     assert (caught.value.retryable, caught.value.retry_after) == (retryable, wait)
     if isinstance(caught.value, ProviderRejected):
         assert caught.value.explanation == "oops"
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+async def test_what_a_cut_reply_has_used(upstream: OddUpstream, provider: AnthropicProvider, stream: bool) -> None:
+    """The prompt is counted at the start, so a reply that breaks off has a usage, whoever waits for how much of it."""
+    upstream.script("m", [head(), chunk(sse(*HELLO[:4])), CUT])
+    events = []
+    with pytest.raises(ProviderError):
+        async for batch in provider.stream(ChatRequest("m", (USER,), stream=stream)):
+            events += batch
+    assert Usage(30, 1, 31, estimated=True) in events
+    assert any(isinstance(event, TextDelta) for event in events) is stream
 
 
 def turn(number: int) -> list[dict[str, Any]]:
