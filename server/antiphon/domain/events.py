@@ -178,7 +178,7 @@ class DeltaGroup(Struct, frozen=True):
 
 
 class UsagePart(Struct, frozen=True, omit_defaults=True):
-    """Tokens of an inner call, such as one to another model. They are priced by that model."""
+    """Tokens that have a price of their own: those of an inner call, such as one to another model, or those billed of a call."""
 
     model: str
     type: str = ""

@@ -34,13 +34,14 @@ from antiphon.domain.events import (
 from antiphon.domain.request import ChatRequest
 from antiphon.providers.codec import json
 from antiphon.providers.codec.blocks import BlockNumbers
+from antiphon.providers.codec.names import ToolNames, tool_names
 from antiphon.providers.codec.reader import StreamReader
 from antiphon.providers.codec.values import MAX_INDEX, as_object, changed_fields, is_shallow, read_logprobs, text
 from antiphon.providers.failure import error_of_payload
 from antiphon.providers.gemini import usage
 from antiphon.providers.gemini.blocks import CONTINUATION, PROTOCOL, CandidateReader
 from antiphon.providers.gemini.ending import FAILURES, REASONS, UNSPECIFIED, GeminiEnding, is_failure
-from antiphon.providers.gemini.names import made_id, original_names
+from antiphon.providers.gemini.names import NAMES, made_id
 
 _REPLY_FIELDS: Final = frozenset({"candidates", "promptFeedback", "usageMetadata", "modelVersion", "responseId", "createTime"})
 _CHOICE_FIELDS: Final = frozenset({"content", "finishReason", "index", "logprobsResult", "citationMetadata", CONTINUATION})
@@ -59,7 +60,7 @@ class GeminiReader(StreamReader):
     def __init__(self, request: ChatRequest, provider: str) -> None:
         super().__init__(request, provider)
         self.ending = GeminiEnding(request.sampling.choices)
-        self._names = original_names(request.tools)
+        self._names = ToolNames(NAMES, tool_names(request))
         self._id: str | None = None  # None before the start
         self._calls = 0
         self._numbers = BlockNumbers()

@@ -168,7 +168,7 @@ def turn(number: int) -> list[dict[str, Any]]:
             ("input_json_delta", json.dumps({"n": number})),
             type="tool_use",
             id=f"toolu_{number}{name}",
-            name="f_g",
+            name="f_g_d2bb54fa",
             input={},
         )
         for index, name in ((2, "a"), (4, "b"))
@@ -194,7 +194,7 @@ def signed(text: str, signature: str) -> tuple[tuple[str, str], ...]:
 
 def expected_turn(number: int) -> list[dict[str, Any]]:
     """Return the messages that the provider wants to see of such a turn."""
-    call = {"type": "tool_use", "name": "f_g", "input": {"n": number}}
+    call = {"type": "tool_use", "name": "f_g_d2bb54fa", "input": {"n": number}}
     return [
         {
             "role": "assistant",
