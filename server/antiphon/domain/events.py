@@ -158,13 +158,14 @@ class ExtraFields(Struct, frozen=True):
     `antiphon.domain.unknown_fields` says how the deltas of a field are merged.
 
     `repeats` is for fields of the reply as a whole: their values are known already, and the provider repeats them with every delta
-    until the next event of this kind.
+    until the next event of this kind. `continued` names the lists whose first item goes on with the last one before.
     """
 
     choice: int | None
     fields: JsonObject
     place: Place = Place.MESSAGE
     repeats: bool = False
+    continued: frozenset[str] = frozenset()
 
 
 class DeltaGroup(Struct, frozen=True):
