@@ -28,8 +28,8 @@ class HoldBack:
         """
         watch = self._watch
         watch.see(batch)
-        if self._call.first_token is None and watch.first_token is not None:
-            self._call.first_token = watch.first_token
+        if self._call.first_token is None and (first := watch.first_token) is not None:
+            self._call.first_token = first
             self._call.observer.first_token(self._call)
         if watch.has_reported:
             batch = [event for event in batch if type(event) is not Usage]

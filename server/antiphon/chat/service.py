@@ -133,7 +133,7 @@ class ChatService:
 
     async def _resolve(self, call: Call, request: ChatRequest) -> Route:
         """Check the request, and return its route. Raises `InvalidRequest`, `ModelNotFound`, `PermissionDenied`."""
-        if sum(len(message.blocks) for message in request.messages) > _MANY_BLOCKS:
+        if sum([len(message.blocks) for message in request.messages]) > _MANY_BLOCKS:
             await yield_to_other_calls()  # reading and converting so many takes long: other calls run in between
         check(request)
         route = self._router.resolve(request.model, request.provider)

@@ -29,6 +29,7 @@ from antiphon.domain.request import ChatRequest
 from antiphon.domain.tokens import AUDIO_TOKENS, json_characters, prompt_tokens, text_tokens
 
 _DELTAS: Final = frozenset({ThinkingDelta, InputDelta, RefusalDelta, MediaDelta})
+_CONTENT: Final = frozenset({BlockStarted, ExtraFields, Usage})
 _OUTPUT: Final = (ToolCall, RedactedThinking, Image, Opaque, ServerToolCall, ServerToolResult, Compaction)
 """Blocks that count as output when they begin, before any delta."""
 
@@ -64,9 +65,12 @@ class Stopwatch:
             elif kind in _DELTAS:
                 self._characters += self._characters_of(event)
                 chunks += 0 if after_start else 1
-            elif kind is not BlockFinished:
+            elif kind in _CONTENT:
                 after_start = self._count_content(event)
                 chunks += after_start
+                continue
+            elif kind is not BlockFinished:
+                after_start = False
                 continue
             after_start = False
         if chunks:
@@ -160,6 +164,12 @@ class Stopwatch:
 
 def closing(batch: Batch, usage: Usage, metrics: Metrics) -> Batch:
     """Return the last batch with `usage` and `metrics` inserted before the first `Finished`."""
-    rest: Batch = [event for event in batch if type(event) is not Usage]
-    at = next(index for index, event in enumerate(rest) if type(event) is Finished)
-    return [*rest[:at], usage, metrics, *rest[at:]]
+    whole: Batch = []
+    is_inserted = False
+    for event in batch:
+        if type(event) is Finished and not is_inserted:
+            whole += (usage, metrics)
+            is_inserted = True
+        if type(event) is not Usage:
+            whole.append(event)
+    return whole

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
@@ -111,7 +111,7 @@ class Client:
             host = self._host(url, options)
             head = _head(method, url, options, body)
             connection = await connector.open(host, self._timeouts)
-            protocol = cast(ResponseProtocol, connection.protocol)
+            protocol: ResponseProtocol = connection.protocol  # type: ignore[assignment]  # made by `Connector`
             try:
                 response = await self._exchange(connection, head, body)
             except LOST:
@@ -127,7 +127,7 @@ class Client:
 
     async def _exchange(self, connection: Connection, head: bytes, body: bytes | None) -> ClientResponse:
         """Write a request, and wait for the head of its answer."""
-        protocol = cast(ResponseProtocol, connection.protocol)
+        protocol: ResponseProtocol = connection.protocol  # type: ignore[assignment]  # made by `Connector`
         upload: asyncio.Task[None] | None = None
         try:
             protocol.set_response_params(
@@ -198,9 +198,12 @@ def _head(method: str, url: URL, options: Mapping[str, Any], body: bytes | None)
     target = str(url.with_fragment(None)) if "proxy" in options and url.scheme == "http" else url.raw_path_qs
     headers = options["headers"]
     lines = [f"{method} {target} HTTP/1.1"]
-    if not any(name.lower() == "host" for name in headers):
-        lines.append(f"Host: {url.host_port_subcomponent}")
-    lines += [f"{name}: {value}" for name, value in headers.items()]
+    has_host = False
+    for name, value in headers.items():
+        lines.append(f"{name}: {value}")
+        has_host = has_host or name.lower() == "host"
+    if not has_host:
+        lines.insert(1, f"Host: {url.host_port_subcomponent}")
     if body is not None:
         lines.append(f"Content-Length: {len(body)}")
     if any(map(_CONTROLS.search, lines)):

@@ -85,6 +85,8 @@ class HttpResponse:
                     f"The provider {self._provider} sent a reply of more than {limit} bytes.", provider=self._provider
                 )
             pieces.append(piece)
+            if self._inflater is None and self._response.content.at_eof():
+                break
         return b"".join(pieces)
 
     async def read_some(self, limit: int, seconds: float) -> bytes:

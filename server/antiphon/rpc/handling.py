@@ -46,6 +46,9 @@ BUFFERED_HEADER = "x-antiphon-whole"
 `status.lua` sets it, and removes it from what callers send.
 """
 
+SMALL_BYTES = 16 * 1024
+"""The most bytes of a response that is sent with its status: a caller that leaves meanwhile is not noticed."""
+
 PIECE_BYTES = 1024 * 1024
 """The most bytes of a response body in one message."""
 _VALID_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
@@ -167,15 +170,6 @@ class Handling:
             return self._context.write(message.SerializeToString())
         return self._write_first_or_large(message)
 
-    async def whole(self, message: Any) -> bytes:
-        """Return the only message of a response, which gRPC then sends together with the status."""
-        if self._call.headers or self._rules.render is None:
-            await self.write(None)
-        data: bytes = message.SerializeToString()
-        if len(data) > MAX_MESSAGE_BYTES:
-            await self.write(message)  # fails, and so ends the call as for a stream
-        return data
-
     async def _write_first_or_large(self, message: Any) -> None:
         """Send the initial metadata if they are not sent yet, then the message, in pieces if it is large."""
         if not self._written:
@@ -193,8 +187,8 @@ class Handling:
     async def write_all(self, messages: AsyncGenerator[Any, None], heartbeat: float) -> bytes:
         """Write a stream of messages, with heartbeats after `heartbeat` seconds of silence; see `CallInterceptor`.
 
-        The only message of a `Call.is_whole` is returned instead, as by `whole`, unless it is large. Closes the generator at the
-        end, which grpc.aio does not do, so that the provider's call ends when its caller's does.
+        The only message of a `Call.is_whole` is returned instead if it is small, for gRPC to send with the status. Closes the
+        generator at the end, which grpc.aio does not do, so that the provider's call ends when its caller's does.
         """
         whole = b""
         self._call.pulse = pulse = HeartbeatWriter(heartbeat, self.write)
@@ -204,10 +198,12 @@ class Handling:
                     if pulse.beat is not None:
                         await pulse.beat  # gRPC allows one write at a time on a call
                     pulse.pause()
-                    if self._call.is_whole and not _is_large(message):
-                        whole = await self.whole(message)
-                        continue
-                    await self.write(message)
+                    if self._call.is_whole and len(message.data) <= SMALL_BYTES:
+                        if self._call.headers:
+                            await self.write(None)
+                        whole = message.SerializeToString()
+                    else:
+                        await self.write(message)
                     pulse.resume()
         finally:
             await pulse.stop()

@@ -116,7 +116,7 @@ class OpenAIEncoder:
             return
         if message.role is Role.USER:
             content, self._pictures = [*self._pictures, *content], []
-        body: dict[str, Any] = {"role": message.role.value}
+        body: dict[str, Any] = {"role": message.role}
         if message.role is Role.USER and message.extra.get("role") == _FUNCTION_ROLE:
             body["role"] = _FUNCTION_ROLE  # a caller of the typed API may set it in `extra`
         if message.name is not None and self._accepts("name"):
@@ -141,7 +141,7 @@ class OpenAIEncoder:
 
         The reply is left out if no content remains, because hosts refuse empty replies.
         """
-        body: dict[str, Any] = {"role": message.role.value}
+        body: dict[str, Any] = {"role": message.role}
         if message.name is not None and self._accepts("name"):
             body["name"] = message.name
         content: list[Block | JsonObject] = []

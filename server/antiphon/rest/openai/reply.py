@@ -26,12 +26,13 @@ from antiphon.providers.openai.block_json import (
 from antiphon.providers.openai.blocks import chat_fields
 from antiphon.providers.openai.details import DETAILS
 
-_REPLACED_REASONS: Final = {
+_REASONS: Final = {
+    **{reason: reason.value for reason in domain.FinishReason},
     domain.FinishReason.REFUSAL: domain.FinishReason.CONTENT_FILTER.value,
     domain.FinishReason.PAUSE: domain.FinishReason.LENGTH.value,
     domain.FinishReason.CONTEXT_WINDOW: domain.FinishReason.LENGTH.value,
 }
-"""Finish reasons for which this API has another word."""
+"""The word of this API for each finish reason but `OTHER`."""
 
 
 def completion(reply: Reply) -> dict[str, Any]:
@@ -181,7 +182,7 @@ def finish_reason(reason: domain.FinishReason, provider_reason: str, *, function
         provider_reason == FUNCTION_CALL or (function_call and provider_reason != reason)
     ):
         return FUNCTION_CALL
-    return _REPLACED_REASONS.get(reason, reason.value)
+    return _REASONS[reason]
 
 
 def has_function_call(choice: ReplyChoice) -> bool:

@@ -15,10 +15,10 @@ from msgspec import Struct
 from antiphon import domain
 from antiphon.chat.service import ChatService
 from antiphon.domain.call import Call
-from antiphon.domain.errors import AntiphonError, to_public_error
+from antiphon.domain.errors import AntiphonError, InvalidRequest, to_public_error
 from antiphon.domain.reply import Reply, collect
 from antiphon.history.recorder import Record
-from antiphon.rest.shared.body import Path, renaming
+from antiphon.rest.shared.body import Path, renamed
 from antiphon.rest.shared.json import JSON
 
 
@@ -74,8 +74,10 @@ async def answer(
     writer, body_path = prepared.writer, prepared.body_path
     async with aclosing(chat.stream(call, prepared.request, prepared.record)) as batches:
         if callable(writer):
-            with renaming(body_path):
+            try:
                 data = writer(await collect(batches))
+            except InvalidRequest as error:
+                raise renamed(error, body_path) from None
             if prepared.status is not None:
                 call.headers["x-http-status"] = str(prepared.status)
             call.is_whole = True
@@ -84,13 +86,14 @@ async def answer(
         content_type = writer.content_type
         beat = call.heartbeat(httpbody_pb2.HttpBody(content_type=content_type, data=writer.comment))
         try:
-            with renaming(body_path):
-                async for batch in batches:
-                    if data := writer.write(batch):
-                        yield httpbody_pb2.HttpBody(content_type=content_type, data=data)
-                        content_type = ""
-                end = writer.end()
+            async for batch in batches:
+                if data := writer.write(batch):
+                    yield httpbody_pb2.HttpBody(content_type=content_type, data=data)
+                    content_type = ""
+            end = writer.end()
         except Exception as error:
+            if isinstance(error, InvalidRequest):
+                renamed(error, body_path)
             if (beat.sent or not content_type) and (data := prepared.error_event(to_public_error(error))):
                 yield httpbody_pb2.HttpBody(data=data)
             raise

@@ -201,8 +201,13 @@ def renaming(name: Callable[[Path], Path]) -> Iterator[None]:
     try:
         yield
     except InvalidRequest as error:
-        error.violations = tuple(replace(violation, path=name(violation.path)) for violation in error.violations)
-        raise
+        raise renamed(error, name) from error.__cause__
+
+
+def renamed(error: InvalidRequest, name: Callable[[Path], Path]) -> InvalidRequest:
+    """Convert the paths of an error into paths of the caller's body, with `name`, and return it."""
+    error.violations = tuple(replace(violation, path=name(violation.path)) for violation in error.violations)
+    return error
 
 
 def message_paths(field: str, before: int = 0) -> Callable[[Path], Path]:
