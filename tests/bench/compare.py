@@ -33,7 +33,7 @@ from typing import Any, Final
 
 import msgspec
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress, TaskID
 
 from tests.bench import features, native, report
 from tests.bench.gateways import DidNotStart, Running, Use, running
@@ -295,16 +295,9 @@ def measure(options: argparse.Namespace, plan: Plan, output: Path) -> Results:
         ]:
             results.left_out[peer.name] = "is not installed yet: make bench does it"
             peers.remove(peer)
-    bars = (
-        TextColumn("{task.description:>9}"),
-        BarColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[what]}"),
-    )
     with (
         tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as folder,
-        Progress(*bars, console=Console(stderr=True)) as progress,
+        report.progress() as progress,
         native.upstream() as upstream,
     ):
         try:

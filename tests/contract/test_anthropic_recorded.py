@@ -14,9 +14,9 @@ from antiphon.domain.content import Message, Role, Text
 from antiphon.domain.errors import ProviderProtocolError
 from antiphon.domain.events import CitationDelta, InputDelta, TextDelta, ThinkingDelta
 from antiphon.domain.reply import Reply
-from antiphon.providers.anthropic.messages import Encoder
+from antiphon.providers.anthropic.messages import AnthropicEncoder
 from antiphon.providers.anthropic.names import ToolNames
-from antiphon.providers.anthropic.response import ReplyReader
+from antiphon.providers.anthropic.response import AnthropicReader
 from antiphon.rest.openai.reply import completion
 from tests.unit.framing import check
 
@@ -58,7 +58,7 @@ def fold(events: list[domain.Event]) -> Reply:
 
 
 def read(data: bytes, size: int) -> list[domain.Event]:
-    reader = ReplyReader(REQUEST, "p")
+    reader = AnthropicReader(REQUEST, "p")
     events: list[domain.Event] = []
     for at in range(0, len(data), size):
         events += reader.feed(data[at : at + size])
@@ -107,7 +107,7 @@ def add_delta(block: dict[str, Any], delta: dict[str, Any]) -> None:
 
 def written(*replies: Message) -> list[dict[str, Any]]:
     """Return the content of the last reply as it is sent back, in the form of a whole reply."""
-    encoder = Encoder("p", ToolNames(()), system_turns=False)
+    encoder = AnthropicEncoder("p", ToolNames(()), system_turns=False)
     encoder.encode([message for reply in replies for message in (Message(Role.USER, (Text("x"),)), reply)])
     sent = encoder.messages[-1]
     return json.loads(json.dumps(sent["content"])) if sent["role"] == "assistant" else []
@@ -180,7 +180,7 @@ def test_a_cut_stream(sent: list[dict[str, Any]]) -> None:
     data = as_sse(sent)
     whole = data.rindex(b"}") + 1
     for at in {1, whole - 1, *range(1, whole, max(1, whole // 60))}:
-        reader = ReplyReader(REQUEST, "p")
+        reader = AnthropicReader(REQUEST, "p")
         reader.feed(data[:at])
         with pytest.raises(ProviderProtocolError):
             reader.end()
@@ -190,7 +190,7 @@ def test_a_cut_stream(sent: list[dict[str, Any]]) -> None:
 def test_a_whole_reply(text: str) -> None:
     """Sent back, it is the content that was received."""
     body = json.loads(text)
-    events = ReplyReader(REQUEST, "p").read_object(text.encode())
+    events = AnthropicReader(REQUEST, "p").read_object(text.encode())
     check(events)
     reply = fold(events)
     assert written(reply.message()) == body["content"]

@@ -30,7 +30,7 @@ from antiphon.domain.events import BlockStarted, FinishReason
 from antiphon.domain.request import ChatRequest, JsonSchemaFormat, NativeTool, Reasoning, Sampling, Tool, ToolChoice, ToolChoiceMode
 from antiphon.providers.anthropic.capabilities import capabilities
 from antiphon.providers.anthropic.request import encode, tool_names
-from antiphon.providers.anthropic.response import ReplyReader
+from antiphon.providers.anthropic.response import AnthropicReader
 from tests.odd_upstream import sse
 from tests.unit.providers.anthropic.test_response import STOP, block, end, start
 
@@ -59,7 +59,7 @@ def words(union: Any) -> set[str]:
 
 
 def read(*events: dict[str, Any]) -> Any:
-    reader = ReplyReader(ChatRequest("m", (), stream=True), "p")
+    reader = AnthropicReader(ChatRequest("m", (), stream=True), "p")
     return [*reader.feed(sse(*events)), *reader.end()]
 
 

@@ -8,8 +8,8 @@ import pytest
 from antiphon.domain.events import Batch, BlockFinished, BlockStarted
 from antiphon.domain.reply import Reply
 from antiphon.providers.openai.capabilities import UNKNOWN
-from antiphon.providers.openai.messages import Encoder as ChatEncoder
-from antiphon.providers.responses.messages import Encoder
+from antiphon.providers.openai.messages import OpenAIEncoder
+from antiphon.providers.responses.messages import ResponsesEncoder
 from antiphon.rest.openai.delta import DeltaFields
 from antiphon.rest.openai.reply import completion
 from antiphon.rest.openai.request import ChatCompletionBody, request_from_body
@@ -33,7 +33,7 @@ def sent(message: dict[str, Any], provider: str) -> list[Any]:
     results = [{"role": "tool", "tool_call_id": call["id"], "content": "42"} for call in message.get("tool_calls", ())]
     body = ChatCompletionBody.model_validate({"model": "m", "messages": [{"role": "user", "content": "hi"}, message, *results]})
     request = request_from_body(body, stream=False)
-    return list(Encoder(provider).encode(request.messages))
+    return list(ResponsesEncoder(provider).encode(request.messages))
 
 
 def test_calls() -> None:
@@ -72,5 +72,5 @@ def test_a_chat_provider_goes_on() -> None:
     reply = Reply()
     for event in read(*CALLS):
         reply.add(event)
-    (body,) = ChatEncoder("x", UNKNOWN, "m", known_fields=False).encode([reply.message()])
+    (body,) = OpenAIEncoder("x", UNKNOWN, "m", known_fields=False).encode([reply.message()])
     assert [set(call) for call in body["tool_calls"]] == [{"id", "type", "function"}, {"id", "type", "custom"}]

@@ -30,8 +30,8 @@ from antiphon.domain.errors import ProviderError, ProviderProtocolError, Provide
 from antiphon.domain.events import BlockProgress, CitationDelta, FinishReason, InputDelta, RefusalDelta, TextDelta, ThinkingDelta
 from antiphon.domain.reply import Reply
 from antiphon.providers.responses.item_json import item_of
-from antiphon.providers.responses.messages import Encoder
-from antiphon.providers.responses.response import ReplyReader
+from antiphon.providers.responses.messages import ResponsesEncoder
+from antiphon.providers.responses.response import ResponsesReader
 from tests.unit.framing import check
 
 FOLDER = os.environ.get("ANTIPHON_RECORDED")
@@ -108,7 +108,7 @@ def sse(lines: Iterable[str]) -> bytes:
 
 
 def read(data: bytes, size: int) -> list[domain.Event]:
-    reader = ReplyReader(REQUEST, "p")
+    reader = ResponsesReader(REQUEST, "p")
     events: list[domain.Event] = []
     for at in range(0, len(data), size):
         events += reader.feed(data[at : at + size])
@@ -140,7 +140,7 @@ def without_logprobs(item: JsonObject) -> JsonObject:
 def check_sent_back(reply: Message) -> None:
     """Assert that the reply can be sent back: in order, as the SDK has it, with results of all calls."""
     results = [ToolResult(block.id, (Text("42"),)) for block in reply.blocks if isinstance(block, ToolCall)]
-    sent = json.loads(json.dumps(Encoder("p").encode([reply, Message(Role.TOOL, tuple(results))])))
+    sent = json.loads(json.dumps(ResponsesEncoder("p").encode([reply, Message(Role.TOOL, tuple(results))])))
     for at, item in enumerate(sent):
         if item.get("type") not in (
             "code_interpreter_call",
@@ -154,7 +154,7 @@ def check_sent_back(reply: Message) -> None:
     calls = [item for item in sent if item.get("type") in ("function_call", "custom_tool_call")]
     outputs = [item for item in sent if item.get("type") in ("function_call_output", "custom_tool_call_output")]
     assert [call["call_id"] for call in calls] == [output["call_id"] for output in outputs]
-    elsewhere = json.dumps(Encoder("other").encode([reply]))
+    elsewhere = json.dumps(ResponsesEncoder("other").encode([reply]))
     for block in reply.blocks:
         if isinstance(block, RedactedThinking | Thinking | ServerToolCall) and block.state is not None:
             own = block.state.fields.get("item", {})
@@ -232,7 +232,7 @@ def test_a_cut_stream(lines: list[str]) -> None:
 def test_a_whole_reply(text: str) -> None:
     """Each of its items is the same when it is sent back."""
     body = json.loads(text)
-    events = ReplyReader(REQUEST, "p").read_object(text.encode())
+    events = ResponsesReader(REQUEST, "p").read_object(text.encode())
     check(events)
     reply = message(events)
     found = items(reply)

@@ -128,6 +128,48 @@ SEEDS: Final = {
         ),
         ('"message":', '"content":', '"tool_calls":', '"function":', '"finish_reason":', '"usage":', '"tokens":'),
     ),
+    "gemini stream": Seeds(
+        (
+            (
+                b'\x05data: {"candidates": [{"content": {"parts": [{"text": "x"}, {"text": "", "thoughtSignature": "s"}]}}]}\n\n'
+                b'data: {"candidates": [{"finishReason": "STOP"}], "usageMetadata": {"promptTokenCount": 1}}\n\n'
+            ),
+            (
+                b'\x01data: {"candidates": [{"content": {"parts": [{"functionCall": {"name": "f", "willContinue": true, '
+                b'"partialArgs": [{"jsonPath": "$.a[0]", "stringValue": "x"}]}}]}, "finishReason": "STOP"}]}\n\n'
+            ),
+        ),
+        (
+            "data: ",
+            '"candidates":',
+            '"parts":',
+            '"thought":',
+            '"inlineData":',
+            '"executableCode":',
+            '"groundingMetadata":',
+            '"error"',
+        ),
+    ),
+    "gemini json": Seeds(
+        (
+            (
+                b'{"candidates": [{"content": {"parts": [{"text": "xy"}, {"functionCall": {"name": "f", "args": {"a": 1}}}]}, '
+                b'"groundingMetadata": {"groundingChunks": [{"web": {"uri": "u"}}], "groundingSupports": [{"segment": {}, '
+                b'"groundingChunkIndices": [0]}]}, "logprobsResult": {"chosenCandidates": [{}]}, "finishReason": "STOP"}], '
+                b'"usageMetadata": {"promptTokenCount": 1, "candidatesTokensDetails": [{"modality": "AUDIO", "tokenCount": 1}]}}'
+            ),
+            b'{"promptFeedback": {"blockReason": "SAFETY"}}',
+        ),
+        (
+            '"candidates":',
+            '"content":',
+            '"parts":',
+            '"functionCall":',
+            '"finishReason":',
+            '"usageMetadata":',
+            '"citationMetadata":',
+        ),
+    ),
     "responses stream": Seeds(
         (
             (

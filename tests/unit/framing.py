@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable
 
-from antiphon.domain.content import Audio, Block, Compaction, Media, Refusal, ServerToolCall, Text, Thinking, ToolCall
+from antiphon.domain.content import Audio, Block, Compaction, Image, Media, Refusal, ServerToolCall, Text, Thinking, ToolCall
 from antiphon.domain.events import (
-    OF_BLOCKS,
     Batch,
     BlockFinished,
+    BlockProgress,
     BlockStarted,
+    CitationDelta,
     DeltaGroup,
     Event,
     ExtraFields,
@@ -21,6 +22,19 @@ from antiphon.domain.events import (
 )
 from antiphon.domain.reply import Reply
 
+_OF_BLOCKS = (
+    TextDelta,
+    ThinkingDelta,
+    RefusalDelta,
+    InputDelta,
+    MediaDelta,
+    CitationDelta,
+    BlockProgress,
+    BlockStarted,
+    BlockFinished,
+)
+"""The events with a `block` number."""
+
 _KINDS: dict[type[Event], Block] = {
     TextDelta: Text(""),
     ThinkingDelta: Thinking(""),
@@ -28,6 +42,10 @@ _KINDS: dict[type[Event], Block] = {
     InputDelta: ToolCall("call", "f", ""),
     MediaDelta: Audio(Media()),
 }
+
+
+_OTHER_KINDS: dict[type[Event], type[Block]] = {InputDelta: ServerToolCall, MediaDelta: Image}
+"""Further kinds of blocks that have such deltas."""
 
 
 class Frames:
@@ -120,11 +138,11 @@ def check(events: Iterable[Event], *, is_whole: bool = True, in_order: bool = Tr
                 ended.add(event.choice)
             case ExtraFields():
                 assert event.choice not in ended
-            case _ if isinstance(event, OF_BLOCKS):
+            case _ if isinstance(event, _OF_BLOCKS):
                 assert event.block in open_blocks, "a delta stands between the start and the end of its block"
-                expected, value = _KINDS.get(type(event)), open_blocks[event.block]
-                is_input = isinstance(event, InputDelta) and isinstance(value, ServerToolCall)
-                assert expected is None or is_input or isinstance(value, type(expected)), "and is of its kind"
+                expected = _KINDS.get(type(event))
+                kinds = (type(expected), _OTHER_KINDS.get(type(event), type(expected)))
+                assert expected is None or isinstance(open_blocks[event.block], kinds), "and is of its kind"
             case _:
                 pass
     assert group == 0, "a group is not longer than what follows it"

@@ -43,7 +43,7 @@ _LENGTH: Final = Struct(">H")
 _UUID_SIZE: Final = 16
 
 
-class InvalidStream(Exception):
+class InvalidStream(ValueError):
     """The bytes are not an event stream, or were changed on their way."""
 
 

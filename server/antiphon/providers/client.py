@@ -52,7 +52,9 @@ class Reader(Protocol):
     """The provider's own text about the failure, for the log."""
 
     @property
-    def ending(self) -> EndState: ...
+    def ending(self) -> EndState:
+        """Return what is known about the end of the reply."""
+        ...
 
     @property
     def has_output(self) -> bool:

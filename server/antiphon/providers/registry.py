@@ -16,6 +16,7 @@ from antiphon.providers.base import Provider
 from antiphon.providers.bedrock.provider import BedrockProvider
 from antiphon.providers.cohere.provider import CohereProvider
 from antiphon.providers.echo import EchoProvider
+from antiphon.providers.gemini.provider import GeminiProvider
 from antiphon.providers.openai.provider import OpenAIProvider
 from antiphon.providers.responses.provider import ResponsesProvider
 
@@ -25,6 +26,7 @@ PROTOCOLS: Final[Mapping[str, _Build]] = {
     "anthropic": AnthropicProvider,
     "bedrock": BedrockProvider,
     "cohere": CohereProvider,
+    "gemini": GeminiProvider,
     "openai": OpenAIProvider,
     "openai-responses": ResponsesProvider,
     "echo": lambda name, config, *_: EchoProvider(name, config),

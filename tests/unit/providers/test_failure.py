@@ -1,5 +1,6 @@
 """Tests of what a provider's errors mean."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -312,6 +313,24 @@ def test_retry_after_date() -> None:
     value = retry_after({"retry-after": format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)})
     assert value is not None
     assert 57 < value <= 60
+
+
+def test_what_google_says_of_a_retry() -> None:
+    """The wait stands in the body, unless a header has it; a quota of a day is not worth one."""
+
+    def error(*details: object, headers: dict[str, str] | None = None) -> ProviderError:
+        body = {"error": {"code": 429, "status": "RESOURCE_EXHAUSTED", "details": details}}
+        return error_of_status("acme", 429, headers or {}, json.dumps(body).encode())
+
+    assert error({"retryDelay": "34.5s"}).retry_after == 34.5
+    assert error({"retryDelay": "34.5s"}, headers={"retry-after": "9"}).retry_after == 9
+    assert error({"retryDelay": "999999999s"}).retry_after == 24 * 3600
+    for odd in ({"retryDelay": "-1s"}, {"retryDelay": 3}, {"retryDelay": "soon"}, "x", {}):
+        assert error(odd).retry_after == 1.0
+    assert error_of_payload("acme", {"error": {"code": 503, "details": [{"retryDelay": "2s"}]}}).retry_after == 2
+    assert not error({"violations": [{"quotaId": "GenerateRequestsPerDayPerProject"}]}, {"retryDelay": "3s"}).retryable
+    for several in ([{"quotaId": "GenerateRequestsPerMinute"}], 1, [1], None):
+        assert error({"violations": several}).retryable
 
 
 def test_waits_of_errors() -> None:

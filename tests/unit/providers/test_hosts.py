@@ -4,8 +4,7 @@ import httpx2
 import pytest
 
 from antiphon.config import ConfigError, ProviderConfig
-from antiphon.providers.hosts import HOSTS, capabilities, complete, from_environment
-from antiphon.providers.openai.capabilities import Thoughts
+from antiphon.providers.hosts import HOSTS, complete, from_environment
 from antiphon.providers.registry import PROTOCOLS, build
 
 
@@ -77,6 +76,26 @@ def test_the_responses_api_is_a_choice() -> None:
     assert from_environment(environment)["openai"].protocol == "openai"
 
 
+def test_gemini() -> None:
+    """Its key switches on its own protocol; its OpenAI-compatible API is another protocol of the same name."""
+    environment = {"GEMINI_API_KEY": "k"}
+    config = from_environment(environment)["gemini"]
+    assert (config.protocol, config.base_url) == ("gemini", "https://generativelanguage.googleapis.com")
+    assert config.auth_header == "x-goog-api-key"
+    assert complete("gemini", config, environment) == config
+    compatible = complete("gemini", ProviderConfig(protocol="openai"), environment)
+    assert (compatible.base_url, compatible.auth_header) == (
+        "https://generativelanguage.googleapis.com/v1beta/openai",
+        "authorization",
+    )
+    assert (compatible.api_key_env, compatible.models) == ("GEMINI_API_KEY", config.models)
+    assert complete("gemini", compatible, environment) == compatible
+    elsewhere = complete("gemini", ProviderConfig(base_url="http://x/openai"), environment)
+    assert (elsewhere.protocol, elsewhere.auth_header, elsewhere.api_key_env) == ("openai", "authorization", None)
+    own = complete("gemini", ProviderConfig(base_url="http://x", protocol="gemini"), environment)
+    assert (own.protocol, own.auth_header) == ("gemini", "x-goog-api-key")
+
+
 def test_the_environment_names_the_url() -> None:
     """A variable can replace the base URL, but does not enable a host that needs a key."""
     assert from_environment({"OPENAI_BASE_URL": "http://x/v1"}) == {}
@@ -144,20 +163,3 @@ def test_no_base_url() -> None:
     with pytest.raises(ConfigError, match="AZURE_OPENAI_ENDPOINT"):
         complete("azure", ProviderConfig(), {})
     assert complete("openai", ProviderConfig(protocol="echo"), {}).base_url is None
-
-
-@pytest.mark.parametrize(
-    ("name", "base_url", "takes"),
-    [
-        ("mistral", None, Thoughts.PARTS),
-        ("mistral", "https://proxy.test/v1", Thoughts.PARTS),
-        ("mine", "https://api.mistral.ai/v1", Thoughts.PARTS),
-        ("mine", "https://api.deepseek.com/beta", Thoughts.REASONING_CONTENT),
-        ("mine", "https://proxy.test/v1", Thoughts.AS_RECEIVED),
-        ("mine", "http://127.0.0.1:8000/v1", Thoughts.AS_RECEIVED),
-        ("openai", "http://127.0.0.1:8000/v1", Thoughts.NONE),
-    ],
-)
-def test_capabilities_are_found_by_url_or_name(name: str, base_url: str | None, takes: Thoughts) -> None:
-    """A host's capabilities are found by the base URL, whatever the provider is called, and else by name."""
-    assert capabilities(name, base_url).thoughts is takes

@@ -33,8 +33,8 @@ from antiphon.domain.content import (
 from antiphon.domain.events import Batch, BlockFinished, BlockProgress, CitationDelta, InputDelta, TextDelta, ThinkingDelta
 from antiphon.providers.anthropic.citations import read_citation
 from antiphon.providers.anthropic.names import ToolNames
-from antiphon.providers.openai.blocks import BlockNumbers, state_of
-from antiphon.providers.openai.values import MAX_INDEX, as_object, is_shallow, text
+from antiphon.providers.codec.blocks import BlockNumbers, state_of
+from antiphon.providers.codec.values import MAX_INDEX, as_object, is_shallow, text
 
 _SERVER_CALLS: Final = frozenset({"server_tool_use", "mcp_tool_use"})
 _RESULT: Final = "_tool_result"
@@ -75,7 +75,7 @@ class _Open(Struct):
     """The input at the start of a call, until some is streamed; None for other blocks, and afterwards."""
 
 
-class BlockReader:
+class AnthropicBlockReader:
     """Reads the blocks of one reply. All methods append events, and raise built-in errors for JSON of another shape."""
 
     def __init__(self, names: ToolNames) -> None:

@@ -64,7 +64,7 @@ _OPENING: Final = {"type": "text", "text": "."}
 _CACHE: Final = "cache_control"
 
 
-class Encoder:
+class AnthropicEncoder:
     """Writes the messages of one request."""
 
     def __init__(self, provider: str, names: ToolNames, *, system_turns: bool) -> None:

@@ -17,7 +17,7 @@ from antiphon.domain.events import Batch
 from antiphon.domain.request import ChatRequest
 from antiphon.net.http import Transport
 from antiphon.providers.anthropic.request import betas, encode, tool_names
-from antiphon.providers.anthropic.response import ReplyReader
+from antiphon.providers.anthropic.response import AnthropicReader
 from antiphon.providers.client import HeaderAuth, Prepared, ProviderClient
 from antiphon.providers.url import MODEL, headers, template
 
@@ -77,4 +77,4 @@ class AnthropicProvider:
         names = tool_names(request)
         wanted = betas(request)
         more = {} if wanted is None else {_BETAS: ",".join(filter(None, (self._betas, wanted)))}
-        return Prepared(url, encode(request, self.name, names), ReplyReader(request, self.name, names), more)
+        return Prepared(url, encode(request, self.name, names), AnthropicReader(request, self.name, names), more)

@@ -27,7 +27,7 @@ from antiphon.domain.request import (
     ToolChoiceMode,
 )
 from antiphon.providers.anthropic.capabilities import ModelCapabilities, ThinkingControl, ThinkingOff, capabilities
-from antiphon.providers.anthropic.messages import Encoder, plain
+from antiphon.providers.anthropic.messages import AnthropicEncoder, plain
 from antiphon.providers.anthropic.names import ToolNames
 from antiphon.providers.anthropic.schema import reduced
 from antiphon.providers.body import dumps
@@ -76,7 +76,7 @@ def encode(request: ChatRequest, provider: str, names: ToolNames) -> bytes:
     """
     model = capabilities(request.model)
     _check(request, model, provider)
-    encoder = Encoder(provider, names, system_turns=model.system_turns)
+    encoder = AnthropicEncoder(provider, names, system_turns=model.system_turns)
     encoder.encode(request.messages)
     body: dict[str, Any] = {"model": request.model, "max_tokens": _limit(request, model), "stream": True}
     _add_thinking(body, request, model, is_possible=not encoder.continues_unsigned)

@@ -16,10 +16,7 @@ from typing import Any, Final
 
 from antiphon.domain.content import JsonObject
 from antiphon.domain.events import Usage, UsagePart
-from antiphon.providers.openai.values import as_object, is_shallow
-
-_MAX_COUNT: Final = 2**53
-"""The most tokens: sums of it still fit 64 bits, and it is exact in JSON."""
+from antiphon.providers.codec.values import as_object, count, is_shallow, optional_count
 
 _INPUT: Final = "input_tokens"
 _OUTPUT: Final = "output_tokens"
@@ -63,9 +60,9 @@ class UsageReader:
             return None
         parts = _parts(raw.get(_ITERATIONS), model)
         others = [part for part in parts if part.type not in _COUNTED_ITERATIONS]
-        read, written = _optional(raw.get(_READ)), _optional(raw.get(_WRITTEN))
-        prompt = _count(raw.get(_INPUT)) + (read or 0) + (written or 0) + sum(part.input_tokens for part in others)
-        completion = _count(raw.get(_OUTPUT)) + sum(part.output_tokens for part in others)
+        read, written = optional_count(raw.get(_READ)), optional_count(raw.get(_WRITTEN))
+        prompt = count(raw.get(_INPUT)) + (read or 0) + (written or 0) + sum(part.input_tokens for part in others)
+        completion = count(raw.get(_OUTPUT)) + sum(part.output_tokens for part in others)
         extra = {name: value for name, value in raw.items() if name not in _COUNTED}
         return Usage(
             prompt,
@@ -74,7 +71,7 @@ class UsageReader:
             cached_tokens=_with(read, (part.cached_tokens for part in others)),
             cache_write_tokens=_with(written, (part.cache_write_tokens for part in others)),
             cache_write_1h_tokens=self._written_for_an_hour(written),
-            reasoning_tokens=_optional(as_object(raw.get(_DETAILS)).get("thinking_tokens")),
+            reasoning_tokens=optional_count(as_object(raw.get(_DETAILS)).get("thinking_tokens")),
             server_tools=_server_tools(raw.get("server_tool_use")),
             parts=parts if len(parts) > 1 or others else (),
             extra=extra if is_shallow(extra) else {},
@@ -82,12 +79,12 @@ class UsageReader:
 
     def _written_for_an_hour(self, written: int | None) -> int | None:
         split = as_object(self._raw.get(_SPLIT))
-        short, long = _optional(split.get("ephemeral_5m_input_tokens")), _optional(split.get("ephemeral_1h_input_tokens"))
+        short, long = optional_count(split.get("ephemeral_5m_input_tokens")), optional_count(split.get("ephemeral_1h_input_tokens"))
         if written is None or long is None:
             return None
         if self._split_of != written:
             split_sums = [as_object(one.get(_SPLIT)) for one in self._raw.get(_ITERATIONS) or () if isinstance(one, dict)]
-            sums = [sum(_count(one.get(f"ephemeral_{time}_input_tokens")) for one in split_sums) for time in ("5m", "1h")]
+            sums = [sum(count(one.get(f"ephemeral_{time}_input_tokens")) for one in split_sums) for time in ("5m", "1h")]
             if sum(sums) == written:
                 return sums[1]
             if long and not short:
@@ -102,12 +99,12 @@ def _parts(raw: object, model: str) -> tuple[UsagePart, ...]:
 
 def _part(raw: JsonObject, model: str) -> UsagePart:
     name, kind = raw.get("model"), raw.get("type")
-    read, written = _count(raw.get(_READ)), _count(raw.get(_WRITTEN))
+    read, written = count(raw.get(_READ)), count(raw.get(_WRITTEN))
     return UsagePart(
         name if isinstance(name, str) and name else model,
         kind if isinstance(kind, str) else "",
-        _count(raw.get(_INPUT)) + read + written,
-        _count(raw.get(_OUTPUT)),
+        count(raw.get(_INPUT)) + read + written,
+        count(raw.get(_OUTPUT)),
         read,
         written,
     )
@@ -115,19 +112,10 @@ def _part(raw: JsonObject, model: str) -> UsagePart:
 
 def _server_tools(raw: object) -> Mapping[str, int]:
     """Return how often each tool of the provider was used."""
-    counts = {name.removesuffix("_requests"): _count(value) for name, value in as_object(raw).items()}
+    counts = {name.removesuffix("_requests"): count(value) for name, value in as_object(raw).items()}
     return {name: count for name, count in counts.items() if count}
 
 
 def _with(count: int | None, more: Any) -> int | None:
     added = sum(more)
     return (count or 0) + added if added else count
-
-
-def _optional(value: object) -> int | None:
-    """Return a count; None if the value is missing or invalid."""
-    return value if type(value) is int and 0 <= value <= _MAX_COUNT else None
-
-
-def _count(value: object) -> int:
-    return _optional(value) or 0

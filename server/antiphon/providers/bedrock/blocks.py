@@ -39,8 +39,8 @@ from antiphon.domain.content import (
 from antiphon.domain.events import Batch, BlockFinished, BlockProgress, CitationDelta, InputDelta, TextDelta, ThinkingDelta
 from antiphon.providers.anthropic.names import ToolNames
 from antiphon.providers.bedrock.citations import read_citation
-from antiphon.providers.openai.blocks import BlockNumbers, state_of
-from antiphon.providers.openai.values import MAX_INDEX, as_object, is_shallow, text
+from antiphon.providers.codec.blocks import BlockNumbers, state_of
+from antiphon.providers.codec.values import MAX_INDEX, as_object, is_shallow, text
 
 _Kind: TypeAlias = type[Block]
 
@@ -65,7 +65,7 @@ class _Open(Struct):
     """The parts of a result."""
 
 
-class BlockReader:
+class BedrockBlockReader:
     """Reads the blocks of one reply. All methods append events, and raise built-in errors for JSON of another shape."""
 
     def __init__(self, names: ToolNames) -> None:

@@ -29,7 +29,7 @@ from antiphon.domain.errors import ProviderUnavailable
 from antiphon.net.fetch import Fetcher, FetchFailed
 from antiphon.net.outbound import DIRECT, Outbound
 from antiphon.net.refreshing import Refreshing, Times
-from antiphon.providers.bedrock.regions import STS, endpoint
+from antiphon.providers.regions import STS, endpoint
 
 _TIMES: Final = Times(ttl=300, stale=300, retry=10)
 """Fetched credentials live for 15 minutes at least, and are fetched anew each five, so that none expires while it is used."""

@@ -1,8 +1,8 @@
 """Turns the exceptions inside an event stream into `ProviderError`s. No I/O.
 
-https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStream.html#API_runtime_ConverseStream_Errors. An exception
-has a name and a message, and no status; its status is what the same exception has as an answer. Exceptions before the stream are
-answers with a status, which `antiphon.providers.failure` reads.
+https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStreamOutput.html. An exception has a name and a
+message, and no status; its status is what the same exception has as an answer. Exceptions before the stream are answers with a
+status, which `antiphon.providers.failure` reads.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ class _Turn(Struct):
     content: list[JsonObject] = []
 
 
-class Encoder:
+class BedrockEncoder:
     """Writes the messages of one request."""
 
     def __init__(self, provider: str, model: str, names: ToolNames, *, system_turns: bool, has_tools: bool) -> None:

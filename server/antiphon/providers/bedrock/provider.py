@@ -21,11 +21,11 @@ from antiphon.domain.request import ChatRequest
 from antiphon.net import outbound
 from antiphon.net.http import Transport
 from antiphon.providers.bedrock import credentials
-from antiphon.providers.bedrock.regions import CONTROL, RUNTIME, endpoint, region_in, region_of
 from antiphon.providers.bedrock.request import encode, tool_names
-from antiphon.providers.bedrock.response import ReplyReader
+from antiphon.providers.bedrock.response import BedrockReader
 from antiphon.providers.bedrock.signing import SignatureAuth
 from antiphon.providers.client import Auth, HeaderAuth, Prepared, ProviderClient
+from antiphon.providers.regions import CONTROL, RUNTIME, endpoint, region_in, region_of
 from antiphon.providers.url import MODEL, headers, template
 
 _WHOLE: Final = f"/model/{MODEL}/converse"
@@ -94,7 +94,7 @@ class BedrockProvider:
         # As AWS's SDKs write a path: the signature is over these very characters.
         url = URL(text.replace(MODEL, quote(request.model, safe="")), encoded=True)
         names = tool_names(request)
-        return Prepared(url, encode(request, self.name, names), ReplyReader(request, self.name, names))
+        return Prepared(url, encode(request, self.name, names), BedrockReader(request, self.name, names))
 
 
 def _signing(name: str, config: ProviderConfig, host: str, environment: Mapping[str, str]) -> SignatureAuth:

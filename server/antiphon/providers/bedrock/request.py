@@ -30,7 +30,7 @@ from antiphon.providers.anthropic.capabilities import capabilities
 from antiphon.providers.anthropic.names import ToolNames
 from antiphon.providers.anthropic.schema import reduced
 from antiphon.providers.bedrock.capabilities import CLAUDE, Family, family, maker
-from antiphon.providers.bedrock.messages import LONGEST, Encoder
+from antiphon.providers.bedrock.messages import LONGEST, BedrockEncoder
 from antiphon.providers.bedrock.parts import cache_point, native
 from antiphon.providers.bedrock.thinking import add_thinking
 from antiphon.providers.body import dumps
@@ -57,7 +57,7 @@ def encode(request: ChatRequest, provider: str, names: ToolNames) -> bytes:
     tools = _tools(request, accepted)
     is_claude = maker(request.model) == CLAUDE
     system_turns = is_claude and capabilities(request.model).system_turns
-    encoder = Encoder(provider, request.model, names, system_turns=system_turns, has_tools=bool(tools))
+    encoder = BedrockEncoder(provider, request.model, names, system_turns=system_turns, has_tools=bool(tools))
     encoder.encode(request.messages)
     body: dict[str, Any] = {"messages": encoder.messages}
     if encoder.system:

@@ -11,10 +11,7 @@ from typing import Final
 
 from antiphon.domain.content import JsonObject
 from antiphon.domain.events import Usage
-from antiphon.providers.openai.values import as_object, is_shallow
-
-_MAX_COUNT: Final = 2**53
-"""The most tokens: sums of it still fit 64 bits, and it is exact in JSON."""
+from antiphon.providers.codec.values import as_object, count, is_shallow, optional_count
 
 _INPUT: Final = "inputTokens"
 _OUTPUT: Final = "outputTokens"
@@ -33,9 +30,9 @@ _COUNTED: Final = frozenset(
 
 def read_usage(raw: JsonObject) -> Usage:
     """Return the tokens used. Fields without a place in `Usage` are in its `extra`."""
-    read, written = _optional(raw.get(_READ)), _optional(raw.get(_WRITTEN))
-    prompt = _count(raw.get(_INPUT)) + (read or 0) + (written or 0)
-    completion = _count(raw.get(_OUTPUT))
+    read, written = optional_count(raw.get(_READ)), optional_count(raw.get(_WRITTEN))
+    prompt = count(raw.get(_INPUT)) + (read or 0) + (written or 0)
+    completion = count(raw.get(_OUTPUT))
     extra = {name: value for name, value in raw.items() if name not in _COUNTED and value is not None}
     return Usage(
         prompt,
@@ -44,7 +41,7 @@ def read_usage(raw: JsonObject) -> Usage:
         cached_tokens=read,
         cache_write_tokens=written,
         cache_write_1h_tokens=_written_for_an_hour(raw.get(_DETAILS), written),
-        server_tools={name: count for name, value in as_object(raw.get(_TOOLS)).items() if (count := _count(value))},
+        server_tools={name: used for name, value in as_object(raw.get(_TOOLS)).items() if (used := count(value))},
         extra=extra if is_shallow(extra) else {},
     )
 
@@ -53,14 +50,5 @@ def _written_for_an_hour(details: object, written: int | None) -> int | None:
     """Return the tokens that were written for an hour; None if nothing is told of how long they are kept."""
     if written is None or not isinstance(details, list) or not details:
         return None
-    hours = [_count(one.get("inputTokens")) for one in details if isinstance(one, Mapping) and one.get("ttl") == _HOUR]
+    hours = [count(one.get("inputTokens")) for one in details if isinstance(one, Mapping) and one.get("ttl") == _HOUR]
     return min(sum(hours), written)
-
-
-def _optional(value: object) -> int | None:
-    """Return a count; None if the value is missing or invalid."""
-    return value if type(value) is int and 0 <= value <= _MAX_COUNT else None
-
-
-def _count(value: object) -> int:
-    return _optional(value) or 0

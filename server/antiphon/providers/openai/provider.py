@@ -18,9 +18,9 @@ from antiphon.domain.events import Batch
 from antiphon.domain.request import ChatRequest
 from antiphon.net.http import Transport
 from antiphon.providers.client import HeaderAuth, Prepared, ProviderClient
-from antiphon.providers.hosts import capabilities
+from antiphon.providers.openai.capabilities import capabilities_of
 from antiphon.providers.openai.request import encode
-from antiphon.providers.openai.response import ReplyReader
+from antiphon.providers.openai.response import OpenAIReader
 from antiphon.providers.url import MODEL, headers, template
 
 _PATH: Final = "/chat/completions"
@@ -37,7 +37,7 @@ class OpenAIProvider:
         self._url = template(name, config, _PATH)
         self._fixed_url = None if MODEL in self._url else URL(self._url)
         self._stream_usage = config.stream_usage
-        self._capabilities = capabilities(name, config.base_url)
+        self._capabilities = capabilities_of(name, config.base_url)
         url = URL(self._url.replace(MODEL, "model"))
         key = None if api_key is None else api_key.get_secret_value()
         # A value in the query may be a key, too.
@@ -66,4 +66,4 @@ class OpenAIProvider:
     def _prepare(self, request: ChatRequest) -> Prepared:
         body = encode(request, self.name, stream_usage=self._stream_usage, host=self._capabilities)
         url = self._fixed_url or URL(self._url.replace(MODEL, quote(request.model, safe="")))
-        return Prepared(url, body, ReplyReader(request, self.name))
+        return Prepared(url, body, OpenAIReader(request, self.name))

@@ -43,8 +43,8 @@ from antiphon.domain.events import (
     TextDelta,
     ThinkingDelta,
 )
-from antiphon.providers.openai.blocks import BlockNumbers
-from antiphon.providers.openai.values import MAX_INDEX, StreamedText, as_object, read_logprobs, text
+from antiphon.providers.codec.blocks import BlockNumbers
+from antiphon.providers.codec.values import MAX_INDEX, StreamedText, as_object, read_logprobs, text
 from antiphon.providers.responses.items import (
     APPROVAL,
     ENCRYPTED,
@@ -54,7 +54,7 @@ from antiphon.providers.responses.items import (
     PART_TYPES,
     PARTS,
     REASONING,
-    Kind,
+    ItemKind,
     check_depth,
     empty_block,
     input_field,
@@ -84,7 +84,7 @@ class _Item(Struct):
     """An item. `block` is that of an item that is one block."""
 
     type: str
-    kind: Kind
+    kind: ItemKind
     first: JsonObject
     """The item as it was at its start."""
     parts: dict[tuple[str, int], _Part]
@@ -95,7 +95,7 @@ class _Item(Struct):
     is_done: bool = False
 
 
-class BlockReader:
+class ResponsesBlockReader:
     """Reads the blocks of one reply. All methods append events, and raise built-in errors for JSON of another shape."""
 
     def __init__(self, tools: set[str]) -> None:
@@ -191,7 +191,7 @@ class BlockReader:
                 if item.block is not None:
                     events.append(BlockFinished(item.block))
                 events.extend(BlockFinished(part.block) for part in item.parts.values())
-                if item.kind in (Kind.UNKNOWN, Kind.IMAGE, Kind.COMPACTION):
+                if item.kind in (ItemKind.UNKNOWN, ItemKind.IMAGE, ItemKind.COMPACTION):
                     self._numbers.add_complete(0, Opaque(state=State(fields=item.first, item=index)), events)
         self._texts.clear()
 
@@ -218,20 +218,20 @@ class BlockReader:
     def _value(self, item: _Item, raw: JsonObject) -> Block | None:
         """Return the block that an item starts with; None if it has parts, or becomes a block at its end."""
         match item.kind:
-            case Kind.CALL if item.type == FUNCTION_ITEM or text(raw.get("name")) in self.tools:
+            case ItemKind.CALL if item.type == FUNCTION_ITEM or text(raw.get("name")) in self.tools:
                 self.has_calls = True
                 return ToolCall(item.call_id, text(raw["name"]), "", FUNCTION if item.type == FUNCTION_ITEM else CUSTOM)
-            case Kind.NATIVE_CALL:
+            case ItemKind.NATIVE_CALL:
                 self.has_calls = True
                 return ToolCall(item.call_id, text(raw.get("name")), "", item.type)
-            case Kind.CALL | Kind.SERVER_CALL:
-                item.kind = Kind.SERVER_CALL
+            case ItemKind.CALL | ItemKind.SERVER_CALL:
+                item.kind = ItemKind.SERVER_CALL
                 self.needs_approval = self.needs_approval or item.type == APPROVAL
                 if item.type not in _NOT_COUNTED:
                     self.server_tools[item.type.removesuffix("_call")] += 1
                 has_input = isinstance(raw.get(input_field(item.type)), str)
                 return ServerToolCall(item.call_id, item.type, text(raw.get("name")), "" if has_input else None)
-            case Kind.RESULT:
+            case ItemKind.RESULT:
                 is_error = raw.get("status") == "failed" or bool(raw.get("error"))
                 return ServerToolResult(item.call_id, item.type, is_error)
             case _:
@@ -266,7 +266,7 @@ class BlockReader:
             events.append(part.delta(part.block, part.streamed.add(piece)))
 
     def _extend_input(self, item: _Item, piece: str, events: Batch) -> None:
-        if item.block is None or item.is_done or item.kind is Kind.NATIVE_CALL:
+        if item.block is None or item.is_done or item.kind is ItemKind.NATIVE_CALL:
             raise ValueError("input")
         if piece:
             events.append(InputDelta(item.block, item.streamed.add(piece)))
@@ -282,9 +282,9 @@ class BlockReader:
             return
         number: int = index  # type: ignore[assignment]  # `_item` has checked it
         match item.kind:
-            case Kind.PARTS:
+            case ItemKind.PARTS:
                 self._end_parts(number, item, raw, events)
-            case Kind.CALL | Kind.NATIVE_CALL | Kind.SERVER_CALL | Kind.RESULT:
+            case ItemKind.CALL | ItemKind.NATIVE_CALL | ItemKind.SERVER_CALL | ItemKind.RESULT:
                 self._end_block(number, item, raw, events)
             case _:
                 self._numbers.add_complete(0, whole_block(item.kind, raw, number), events)
@@ -337,18 +337,18 @@ class BlockReader:
         given = raw.get(name)
         call_id = None
         match item.kind:
-            case Kind.CALL:
+            case ItemKind.CALL:
                 own = without(raw, "call_id", "name", name)
                 call_id = text(raw.get("call_id")) or None
-            case Kind.NATIVE_CALL:
+            case ItemKind.NATIVE_CALL:
                 own = without(raw, name)
                 call_id = text(raw.get("call_id")) or None
                 events.append(InputDelta(block, msgspec.json.encode(as_object(given)).decode()))
-            case Kind.SERVER_CALL:
+            case ItemKind.SERVER_CALL:
                 own = without(raw, name) if isinstance(given, str) else dict(raw)
             case _:
                 own = dict(raw)
-        if item.kind in (Kind.CALL, Kind.SERVER_CALL):
+        if item.kind in (ItemKind.CALL, ItemKind.SERVER_CALL):
             self._extend_input(item, item.streamed.rest(given), events)
         state = State(None, {ITEM: own}, index)
         events.append(BlockFinished(block, state, call_id if call_id != item.call_id else None))

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from msgspec.structs import replace
-
 from antiphon.domain.content import JsonObject
 from antiphon.domain.events import Usage
-from antiphon.providers.openai.values import as_object, is_shallow, read_usage
+from antiphon.providers.codec.values import as_object, count, is_shallow, optional_count, other_fields
 
 _NOT_PASSED_ON: Final = frozenset(
     {
@@ -50,8 +48,9 @@ _NOT_PASSED_ON: Final = frozenset(
 )
 """The fields of a response that have a place in the events, or repeat the request."""
 
-_COUNTED: Final = frozenset({"cached_tokens", "cache_write_tokens", "audio_tokens", "reasoning_tokens"})
-"""The details of a usage that have a place in `Usage`."""
+_COUNTED: Final = frozenset({"input_tokens", "output_tokens", "total_tokens", "input_tokens_details", "output_tokens_details"})
+_COUNTED_DETAILS: Final = frozenset({"cached_tokens", "cache_write_tokens", "audio_tokens", "reasoning_tokens"})
+"""The fields of a usage and its details that have a place in `Usage`."""
 
 
 def custom_tools(tools: list[Any] | list[JsonObject]) -> set[str]:
@@ -62,19 +61,26 @@ def custom_tools(tools: list[Any] | list[JsonObject]) -> set[str]:
 
 def usage_of(raw: JsonObject, server_tools: Mapping[str, int]) -> Usage:
     """Return the tokens used."""
-    counts: dict[str, Any] = {}
-    rest = dict(raw)
-    for ours, theirs in (("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens")):
-        counts[ours] = rest.pop(theirs, None)
-        counts[f"{ours}_details"] = details = {**as_object(rest.pop(f"{theirs}_details", None))}
-        for name in [name for name in details if name not in _COUNTED]:
-            rest.setdefault(f"{theirs}_details", {})[name] = details.pop(name)
-    return replace(read_usage({**rest, **counts}), server_tools=server_tools)
+    prompt, completion = count(raw.get("input_tokens")), count(raw.get("output_tokens"))
+    of_prompt, of_completion = as_object(raw.get("input_tokens_details")), as_object(raw.get("output_tokens_details"))
+    extra = {name: value for name, value in raw.items() if name not in _COUNTED and value is not None}
+    for name, details in (("input_tokens_details", of_prompt), ("output_tokens_details", of_completion)):
+        if rest := {key: value for key, value in details.items() if key not in _COUNTED_DETAILS and value is not None}:
+            extra[name] = rest
+    return Usage(
+        prompt,
+        completion,
+        count(raw.get("total_tokens")) or prompt + completion,
+        cached_tokens=optional_count(of_prompt.get("cached_tokens")),
+        cache_write_tokens=optional_count(of_prompt.get("cache_write_tokens")),
+        reasoning_tokens=optional_count(of_completion.get("reasoning_tokens")),
+        audio_input_tokens=optional_count(of_prompt.get("audio_tokens")),
+        audio_output_tokens=optional_count(of_completion.get("audio_tokens")),
+        server_tools=server_tools,
+        extra=extra if is_shallow(extra) else {},
+    )
 
 
-def other_fields(response: JsonObject) -> JsonObject:
+def passed_fields(response: JsonObject) -> JsonObject:
     """Return the fields of a response that are passed on. Raises `ValueError` for values that are nested too deeply."""
-    others = {name: value for name, value in response.items() if name not in _NOT_PASSED_ON and value is not None}
-    if not is_shallow(others):
-        raise ValueError("depth")
-    return others
+    return {name: value for name, value in other_fields(response, _NOT_PASSED_ON).items() if value is not None}

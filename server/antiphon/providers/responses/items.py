@@ -25,7 +25,7 @@ from antiphon.domain.content import (
     Text,
     Thinking,
 )
-from antiphon.providers.openai.values import MAX_INDEX, as_object, is_shallow, text
+from antiphon.providers.codec.values import MAX_INDEX, as_object, is_shallow, text
 
 PROTOCOL: Final = "responses"
 """The protocol's name in the origin of a reply."""
@@ -67,7 +67,7 @@ _CITATION: Final = (("url", "url"), ("file_id", "source_id"), ("start_index", "s
 """Fields of an annotation, and those of `Citation`. The title is named by `_title`."""
 
 
-class Kind(Enum):
+class ItemKind(Enum):
     """What an item becomes."""
 
     PARTS = auto()
@@ -82,24 +82,24 @@ class Kind(Enum):
     UNKNOWN = auto()
 
 
-def kind_of(item: JsonObject) -> Kind:
+def kind_of(item: JsonObject) -> ItemKind:
     """Return what an item becomes."""
     name = item["type"]
     if name in PARTS:
-        return Kind.PARTS
+        return ItemKind.PARTS
     if name in (FUNCTION_ITEM, CUSTOM_ITEM):
-        return Kind.CALL
+        return ItemKind.CALL
     if name in _ACTIONS:
-        return Kind.SERVER_CALL if _is_run_by_provider(item) else Kind.NATIVE_CALL
+        return ItemKind.SERVER_CALL if _is_run_by_provider(item) else ItemKind.NATIVE_CALL
     if name == IMAGE:
-        return Kind.IMAGE
+        return ItemKind.IMAGE
     if name == COMPACTION:
-        return Kind.COMPACTION
+        return ItemKind.COMPACTION
     if name in _RESULTS or (name.endswith("_call_output") or name == "program_output"):
-        return Kind.RESULT
+        return ItemKind.RESULT
     if name in _SERVER_CALLS or name.endswith("_call"):
-        return Kind.SERVER_CALL
-    return Kind.UNKNOWN
+        return ItemKind.SERVER_CALL
+    return ItemKind.UNKNOWN
 
 
 def input_field(kind: str) -> str:
@@ -116,11 +116,11 @@ def empty_block(kind: str, opaque: str | None) -> Block:
     return Thinking("", field=PART_TYPES["summary"]) if opaque is None else RedactedThinking()
 
 
-def whole_block(kind: Kind, raw: JsonObject, index: int) -> Block:
+def whole_block(kind: ItemKind, raw: JsonObject, index: int) -> Block:
     """Return the block of an item that is read as a whole."""
-    if kind is Kind.COMPACTION and isinstance(opaque := raw.get(ENCRYPTED), str):
+    if kind is ItemKind.COMPACTION and isinstance(opaque := raw.get(ENCRYPTED), str):
         return Compaction(state=State(opaque, {ITEM: without(raw, ENCRYPTED)}, index))
-    if kind is Kind.IMAGE and isinstance(data := raw.get("result"), str):
+    if kind is ItemKind.IMAGE and isinstance(data := raw.get("result"), str):
         form = raw.get("output_format")
         url = f"data:image/{form if form in ('jpeg', 'webp') else 'png'};base64,{data}"
         return Image(Media(url), state=State(None, {ITEM: without(raw, "result")}, index))

@@ -89,7 +89,7 @@ class _Unit(Struct):
     """It was an item, of which a block was changed, so that the others are sent as those of another provider are."""
 
 
-class Encoder:
+class ResponsesEncoder:
     """Writes the messages of one request."""
 
     def __init__(self, provider: str) -> None:

@@ -18,7 +18,7 @@ from antiphon.domain.request import ChatRequest
 from antiphon.net.http import Transport
 from antiphon.providers.client import HeaderAuth, Prepared, ProviderClient
 from antiphon.providers.responses.request import encode
-from antiphon.providers.responses.response import ReplyReader
+from antiphon.providers.responses.response import ResponsesReader
 from antiphon.providers.url import MODEL, headers, template
 
 _RESPONSES: Final = "/responses"
@@ -61,4 +61,4 @@ class ResponsesProvider:
 
     def _prepare(self, request: ChatRequest) -> Prepared:
         url = self._fixed_url or URL(self._url.replace(MODEL, quote(request.model, safe="")))
-        return Prepared(url, encode(request, self.name), ReplyReader(request, self.name))
+        return Prepared(url, encode(request, self.name), ResponsesReader(request, self.name))

@@ -26,9 +26,9 @@ from antiphon.domain.request import (
     ToolChoiceMode,
 )
 from antiphon.providers.body import dumps
-from antiphon.providers.openai.values import as_object
+from antiphon.providers.codec.values import as_object
 from antiphon.providers.responses.items import ENCRYPTED, REASONING
-from antiphon.providers.responses.messages import Encoder
+from antiphon.providers.responses.messages import ResponsesEncoder
 
 _WITHOUT_REASONING: Final = (
     "gpt-3*",
@@ -58,7 +58,7 @@ def encode(request: ChatRequest, provider: str) -> bytes:
     """
     _check(request, provider)
     sampling = request.sampling
-    body: dict[str, Any] = {"model": request.model, "input": Encoder(provider).encode(request.messages)}
+    body: dict[str, Any] = {"model": request.model, "input": ResponsesEncoder(provider).encode(request.messages)}
     if request.stream:
         body["stream"] = True
     body["store"] = request.extra.get("store") is True

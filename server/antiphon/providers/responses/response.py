@@ -4,7 +4,6 @@ https://platform.openai.com/docs/api-reference/responses-streaming. `blocks` rea
 
 - `response.completed` and `response.incomplete` end a reply; nothing else does. A body that ends without one is a cut reply.
 - `response.failed`, `error`, an `error` in a response, and a status that is no end are failures.
-- Events that arrived before a failure in the same read are still returned; the failure is raised after them.
 - A host that streams no items may have all of them in the last event.
 - An event of an unknown type is progress if it belongs to an item, else it is ignored.
 - The fields of a response that repeat the request are left out.
@@ -12,18 +11,12 @@ https://platform.openai.com/docs/api-reference/responses-streaming. `blocks` rea
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable
-from functools import partial
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 from uuid import uuid4
 
-from antiphon.config import MAX_MESSAGE_BYTES
-from antiphon.domain.content import Image, JsonObject, Opaque, Origin, ServerToolCall, ServerToolResult, ToolCall
-from antiphon.domain.errors import ProviderError, ProviderProtocolError
+from antiphon.domain.content import Image, JsonObject, Opaque, ServerToolCall, ServerToolResult, ToolCall
 from antiphon.domain.events import (
-    Batch,
     BlockFinished,
     BlockStarted,
     Event,
@@ -35,12 +28,12 @@ from antiphon.domain.events import (
     Usage,
 )
 from antiphon.domain.request import ChatRequest, NativeTool
-from antiphon.net.sse import EventTooLarge, SseReader
+from antiphon.providers.codec import json
+from antiphon.providers.codec.reader import MarkedReader
+from antiphon.providers.codec.values import as_object, seconds, text
 from antiphon.providers.failure import error_of_payload
-from antiphon.providers.openai.json import JsonReader
-from antiphon.providers.openai.values import as_object, seconds, text
-from antiphon.providers.responses.blocks import BlockReader
-from antiphon.providers.responses.fields import custom_tools, other_fields, usage_of
+from antiphon.providers.responses.blocks import ResponsesBlockReader
+from antiphon.providers.responses.fields import custom_tools, passed_fields, usage_of
 from antiphon.providers.responses.items import PART_TYPES, PROTOCOL, error_of
 
 _REASONS: Final = {"max_output_tokens": FinishReason.LENGTH, "content_filter": FinishReason.CONTENT_FILTER}
@@ -75,138 +68,30 @@ _NO_OUTPUT: Final = (Started, BlockFinished, ExtraFields, Usage)
 _OUTPUT_BLOCKS: Final = (ToolCall, ServerToolCall, ServerToolResult, Image, Opaque)
 """Blocks that are output of the model as soon as they start: a tool of the provider may have had an effect."""
 
-_EXPECTED_ERRORS: Final = (
-    ProviderError,
-    EventTooLarge,
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    RecursionError,
-    TypeError,
-    ValueError,
-)
-"""The exceptions that reading an event may raise. `ValueError` includes the errors of JSON and UTF-8."""
 
-
-class Ending:
-    """What is known about the end of the reply: only its last event ends it, never silence."""
-
-    def __init__(self) -> None:
-        self.done = False
-        self.changed = False
-
-    def wait(self) -> float | None:
-        """Return None: silence ends no reply."""
-        return None
-
-
-class ReplyReader:
+class ResponsesReader(MarkedReader):
     """Reads the answer to one request."""
 
+    protocol = PROTOCOL
+
     def __init__(self, request: ChatRequest, provider: str) -> None:
-        self.ending = Ending()
-        self.failure: ProviderError | None = None
-        """The error to raise after the batch that `feed` returned."""
-        self.error_body = b""
-        """The provider's own text about the failure, for the log."""
-        self._request = request
-        self._provider = provider
-        self._sse = SseReader(MAX_MESSAGE_BYTES)
-        self._json = JsonReader()
-        self._batch: Batch = []
+        super().__init__(request, provider)
         self._id: str | None = None  # None before the start
         self._fields: JsonObject = {}
-        self._blocks = BlockReader(custom_tools([tool.fields for tool in request.tools if isinstance(tool, NativeTool)]))
+        self._blocks = ResponsesBlockReader(custom_tools([tool.fields for tool in request.tools if isinstance(tool, NativeTool)]))
         self._usage: Usage | None = None
-        self._finished: Finished | None = None
-        self.has_output = False
-        """Whether the model has produced anything."""
 
-    @property
-    def has_usage(self) -> bool:
-        """Return whether the provider has reported the tokens used."""
-        return self._usage is not None
+    @staticmethod
+    def _is_output(event: Event) -> bool:
+        if isinstance(event, BlockStarted):
+            return isinstance(event.value, _OUTPUT_BLOCKS)
+        return not isinstance(event, _NO_OUTPUT)
 
-    def feed(self, data: bytes) -> Batch:
-        """Return the events that these bytes complete; may be empty.
+    def _used(self) -> Usage | None:
+        return self._usage
 
-        Raises subclasses of `ProviderError`. A failure after some output in the same read is not raised but kept in `failure`, so
-        that the caller first gets that output.
-        """
-        try:
-            for name, payload in self._sse.feed(data):
-                self._read_event(name, payload)
-                if self.ending.done:
-                    break
-        except _EXPECTED_ERRORS as error:
-            self.failure = self._failure(error)
-        if self.failure is not None and not any(map(_is_output, self._batch)):
-            # There is no output to return first.
-            raise self.failure
-        batch, self._batch = self._batch, []
-        self.has_output = self.has_output or any(map(_is_output, batch))
-        return batch
-
-    def break_off(self) -> Batch:
-        """Return nothing: no event is held back."""
-        return []
-
-    def feed_after_done(self, data: bytes) -> None:
-        """Ignore data that follows the end of the reply: its usage is in the same event as its end."""
-
-    def end(self, *, silent: bool = False) -> Batch:
-        """Return the last batch: usage and end. Raises `ProviderProtocolError` if the reply is incomplete."""
-        if self.failure is not None:
-            raise self.failure
-        if not self.ending.done:
-            self._run(self._read_rest)
-        if self._finished is None:
-            raise self._protocol_error("ended before the reply was whole")
-        batch, self._batch = self._batch, []
-        if self._usage is not None:
-            batch.append(self._usage)
-        batch.append(self._finished)
-        return batch
-
-    def read_object(self, body: bytes) -> Batch:
-        """Return all events of an answer that is one JSON object. Raises subclasses of `ProviderError`."""
-        self._run(partial(self._read_whole, body))
-        return self.end()
-
-    def _run(self, step: Callable[[], None]) -> None:
-        """Run a step, and raise its failure as a `ProviderError`."""
-        try:
-            step()
-        except _EXPECTED_ERRORS as error:
-            self.failure = self._failure(error)
-            raise self.failure from None
-
-    def _failure(self, error: Exception) -> ProviderError:
-        """Return the `ProviderError` for an exception of a step.
-
-        The steps do not check the shape of the JSON before they use it. JSON of another shape therefore raises one of the built-in
-        errors.
-        """
-        match error:
-            case ProviderError():
-                return error
-            case EventTooLarge():
-                return self._protocol_error("sent an event that is too large")
-            case json.JSONDecodeError() | UnicodeDecodeError():
-                return self._protocol_error("sent what is not JSON")
-            case _:
-                return self._protocol_error("sent JSON of an unknown shape")
-
-    def _read_rest(self) -> None:
-        event = self._sse.end()
-        if event is not None:
-            self._read_event(*event)
-
-    def _read_event(self, name: bytes, payload: bytes) -> None:
+    def _read_event(self, event: Any, name: bytes, payload: bytes) -> None:
         """Read one server-sent event. Its type is in the JSON; a name is only read if it is `error`."""
-        if payload[:1] != b"{" and payload.strip() in (b"", b"[DONE]"):
-            return
-        event = self._json.read(payload)
         kind = event.get("type")
         if kind == "response.output_text.delta":  # nearly every event
             self._start_if_needed()
@@ -283,7 +168,7 @@ class ReplyReader:
 
     def _read_whole(self, body: bytes) -> None:
         """Read an answer that is one JSON object."""
-        response = self._json.read(body)
+        response = json.read(body)
         if not isinstance(response.get("output"), list):
             self._fail(error_of(response) or response, body)
         self._start(response)
@@ -299,12 +184,12 @@ class ReplyReader:
             return
         self._id = text(response.get("id")) or uuid4().hex
         self._add_tools(response)
-        self._fields = other_fields(response)
+        self._fields = passed_fields(response)
         self._batch.append(
             Started(
                 id=self._id,
                 model=text(response.get("model")) or self._request.model,
-                origin=Origin(PROTOCOL, self._provider, self._request.model, self._provider),
+                origin=self._origin(),
                 created=seconds(response.get("created_at")) or int(time.time()),
                 fields=self._fields,
             )
@@ -331,16 +216,14 @@ class ReplyReader:
         if blocks.is_empty:
             blocks.read_output(response.get("output") or (), batch)
         blocks.end(batch)
-        changed = {name: value for name, value in other_fields(response).items() if self._fields.get(name) != value}
+        changed = {name: value for name, value in passed_fields(response).items() if self._fields.get(name) != value}
         if changed:
             batch.append(ExtraFields(None, changed, Place.REPLY))
         self._usage = usage_of(raw, blocks.server_tools) if raw else None
         details = as_object(response.get("incomplete_details"))
         word = text(details.get("reason")) or status
-        self._finished = Finished(
-            0, self._reason(word, status), word, {name: value for name, value in details.items() if name != "reason"}
-        )
-        self.ending.done = True
+        rest = {name: value for name, value in details.items() if name != "reason"}
+        self._end_with(Finished(0, self._reason(word, status), word, rest))
 
     def _reason(self, word: str, status: str) -> FinishReason:
         """Return why the reply ended."""
@@ -359,13 +242,3 @@ class ReplyReader:
         elif code in _REJECTED:
             error = {**error, "type": "invalid_request_error"}
         raise error_of_payload(self._provider, error)
-
-    def _protocol_error(self, what: str) -> ProviderProtocolError:
-        return ProviderProtocolError(f"The provider {self._provider} {what}.", provider=self._provider)
-
-
-def _is_output(event: Event) -> bool:
-    """Return whether an event is output of the model."""
-    if isinstance(event, BlockStarted):
-        return isinstance(event.value, _OUTPUT_BLOCKS)
-    return not isinstance(event, _NO_OUTPUT)

@@ -89,11 +89,11 @@ class AssistantServicer(ChatsServicer):
         before = _system(persona.system)
         chat_request = replace(_request(persona, (*before, *_messages(body)), stream=False), trusted=len(before))
 
-        def whole(reply: Reply) -> bytes:
+        def write_object(reply: Reply) -> bytes:
             metadata = {"timeTaken": _milliseconds(reply)}
             return dumps({"result": {"message": reply_text(reply.choices[0]), "persona": name}, "metadata": metadata})
 
-        return PreparedCall(chat_request, whole, body_path=message_paths("chat_history", len(before)))
+        return PreparedCall(chat_request, write_object, body_path=message_paths("chat_history", len(before)))
 
     async def _prepare_generate(self, call: Call, rpc_request: GenerateRpcRequest, *, stream: bool) -> PreparedCall:
         body = await parse_in_turns(rpc_request.body.data, GenerateBody)

@@ -33,7 +33,7 @@ from antiphon.domain.content import (
 )
 from antiphon.domain.errors import InvalidRequest, Unsupported
 from antiphon.domain.opaque import unwrap, wrap
-from antiphon.providers.anthropic.messages import Encoder, plain
+from antiphon.providers.anthropic.messages import AnthropicEncoder, plain
 from antiphon.providers.anthropic.names import ToolNames
 
 OWN, OTHER = Origin("anthropic", "acme", "m", "acme"), Origin("openai-chat", "openai", "m", "openai")
@@ -47,8 +47,8 @@ FOUND = ServerToolResult("s", "web_search_tool_result", state=State(fields={"con
 FOUND_JSON = {"type": "web_search_tool_result", "tool_use_id": "s", "content": [{"encrypted_content": "E"}]}
 
 
-def encoded(*messages: Message, system_turns: bool = False) -> Encoder:
-    encoder = Encoder("acme", ToolNames(()), system_turns=system_turns)
+def encoded(*messages: Message, system_turns: bool = False) -> AnthropicEncoder:
+    encoder = AnthropicEncoder("acme", ToolNames(()), system_turns=system_turns)
     encoder.encode(messages)
     return encoder
 

@@ -44,7 +44,7 @@ from antiphon.domain.events import (
 )
 from antiphon.domain.request import ChatRequest
 from antiphon.providers.anthropic.names import ToolNames
-from antiphon.providers.anthropic.response import ReplyReader
+from antiphon.providers.anthropic.response import AnthropicReader
 from tests.odd_upstream import sse
 from tests.unit.framing import check
 
@@ -97,7 +97,7 @@ DONE = Finished(0, FinishReason.STOP, "end_turn")
 
 
 def read(*events: dict[str, Any] | str, names: ToolNames | None = None) -> Batch:
-    reader = ReplyReader(REQUEST, "acme", names)
+    reader = AnthropicReader(REQUEST, "acme", names)
     batch = reader.feed(sse(*events))
     assert reader.failure is None
     found = [*batch, *reader.end()]
@@ -421,17 +421,17 @@ def test_every_cut_of_the_bytes() -> None:
     data = sse(*EVERYTHING)
     whole = read(*EVERYTHING)[1:]
     for at in range(1, len(data)):
-        reader = ReplyReader(REQUEST, "acme")
+        reader = AnthropicReader(REQUEST, "acme")
         events = reader.feed(data[:at])
         if at <= data.rindex(b"}"):
-            cut = ReplyReader(REQUEST, "acme")
+            cut = AnthropicReader(REQUEST, "acme")
             cut.feed(data[:at])
             with pytest.raises(ProviderProtocolError):
                 cut.end()
         events += reader.feed(data[at:])
         assert [*events, *reader.end()][1:] == whole
     for size in (1, 7):
-        reader = ReplyReader(REQUEST, "acme")
+        reader = AnthropicReader(REQUEST, "acme")
         events = [one for at in range(0, len(data), size) for one in reader.feed(data[at : at + size])]
         assert [*events, *reader.end()][1:] == whole
 
@@ -441,7 +441,7 @@ def test_a_whole_reply() -> None:
     message = start(content=[{"type": "text", "text": "Hello"}], stop_reason="end_turn")["message"]
     message["usage"]["output_tokens"] = 4
     expected = [BlockStarted(0, 0, Text("")), TextDelta(0, "Hello"), BlockFinished(0), USAGE, DONE]
-    first, *rest = ReplyReader(REQUEST, "acme").read_object(json.dumps(message).encode())
+    first, *rest = AnthropicReader(REQUEST, "acme").read_object(json.dumps(message).encode())
     started(first)
     assert rest == expected
     assert read({"type": "message_start", "message": message}, STOP)[1:] == expected
@@ -479,7 +479,7 @@ FAILURES: dict[str, tuple[dict[str, Any] | str, type[ProviderError], bool]] = {
 @pytest.mark.parametrize(("last", "kind", "retryable"), FAILURES.values(), ids=FAILURES)
 def test_failures(last: dict[str, Any] | str, kind: type[ProviderError], retryable: bool) -> None:
     """A failure is an exception, behind the output of the same read, and never an end."""
-    reader = ReplyReader(REQUEST, "acme")
+    reader = AnthropicReader(REQUEST, "acme")
     batch = reader.feed(sse(*HELLO[:4], last))
     assert batch[-1] == TextDelta(0, "Hel")
     assert reader.break_off() == []
@@ -488,7 +488,7 @@ def test_failures(last: dict[str, Any] | str, kind: type[ProviderError], retryab
     assert type(caught.value) is kind
     assert caught.value.retryable is retryable
     assert "oops" not in str(caught.value)
-    alone = ReplyReader(REQUEST, "acme")
+    alone = AnthropicReader(REQUEST, "acme")
     with pytest.raises(kind):
         alone.feed(sse(start(), last))
         alone.end()
@@ -501,7 +501,7 @@ def test_a_start_may_be_repeated() -> None:
 
 def test_a_failure_instead_of_a_reply() -> None:
     """A JSON object without content is an error, and its text is for the log alone."""
-    reader = ReplyReader(REQUEST, "acme")
+    reader = AnthropicReader(REQUEST, "acme")
     with pytest.raises(ProviderUnavailable):
         reader.read_object(json.dumps(error("overloaded_error")).encode())
     assert b"oops" in reader.error_body
@@ -514,12 +514,12 @@ def test_nothing_is_read_behind_the_end() -> None:
 
 def test_output() -> None:
     """The start of a text is no output, its first delta and the start of a call are."""
-    reader = ReplyReader(REQUEST, "acme")
+    reader = AnthropicReader(REQUEST, "acme")
     reader.feed(sse(*HELLO[:3]))
     assert not reader.has_output
     reader.feed(sse(HELLO[3]))
     assert reader.has_output
     assert reader.has_usage
-    reader = ReplyReader(REQUEST, "acme")
+    reader = AnthropicReader(REQUEST, "acme")
     reader.feed(sse(start(), block(0, type="tool_use", id="a", name="f", input={})[0]))
     assert reader.has_output

@@ -34,8 +34,8 @@ from antiphon.domain.content import (
 )
 from antiphon.domain.errors import Unsupported
 from antiphon.domain.reply import Reply
-from antiphon.providers.responses.messages import Encoder
-from antiphon.providers.responses.response import ReplyReader
+from antiphon.providers.responses.messages import ResponsesEncoder
+from antiphon.providers.responses.response import ResponsesReader
 from tests.unit.providers.responses.test_response import ANNOTATIONS, NATIVE_CALLS, REQUEST, SERVER_CALLS, text_part
 
 OWN, OTHER = Origin("responses", "acme", "m", "acme"), Origin("openai-chat", "openai", "m", "openai")
@@ -47,7 +47,7 @@ RESULT = {"type": "function_call_output", "call_id": "c", "output": "42"}
 
 
 def encode(*messages: Message, provider: str = "acme") -> list[JsonObject]:
-    sent = Encoder(provider).encode(messages)
+    sent = ResponsesEncoder(provider).encode(messages)
     for item in json.loads(json.dumps(sent)):
         INPUT.validate_python(item)
     return sent
@@ -60,7 +60,7 @@ def reply(*blocks: Block, origin: Origin | None = OWN, **fields: JsonObject) -> 
 def received(*items: dict[str, Any], provider: str = "acme") -> Message:
     """Return the message of a reply with these items, as it was received."""
     whole = Reply()
-    for event in ReplyReader(REQUEST, provider).read_object(json.dumps({"id": "r", "output": items}).encode()):
+    for event in ResponsesReader(REQUEST, provider).read_object(json.dumps({"id": "r", "output": items}).encode()):
         whole.add(event)
     return whole.message()
 
@@ -154,8 +154,8 @@ def test_unsupported(block: Block) -> None:
 def test_own_items(items: list[dict[str, Any]]) -> None:
     """Items go back to the provider that made them as they came, in order, and nothing of them to another."""
     message = received(*items)
-    assert Encoder("acme").encode([message]) == items
-    elsewhere = json.dumps(Encoder("other").encode([message, Message(Role.USER, (Text("hi"),))]))
+    assert ResponsesEncoder("acme").encode([message]) == items
+    elsewhere = json.dumps(ResponsesEncoder("other").encode([message, Message(Role.USER, (Text("hi"),))]))
     assert "gAAA" not in elsewhere
     assert not any(json.dumps(item.get("id")) in elsewhere for item in items)
 
@@ -167,7 +167,7 @@ def test_reasoning_that_cannot_be_sent() -> None:
     assert encode(received(REASONING)) == []
     idless = {name: value for name, value in REASONING.items() if name != "id"}
     changed = without_state(received(REASONING, MESSAGE), 1)
-    assert Encoder("acme").encode([changed]) == [idless, {"role": "assistant", "content": "Hello"}]
+    assert ResponsesEncoder("acme").encode([changed]) == [idless, {"role": "assistant", "content": "Hello"}]
     assert encode(received(REASONING, {**MESSAGE, "content": []}), Message(Role.USER, (Text("hi"),))) == [
         {"role": "user", "content": "hi"}
     ]
@@ -235,7 +235,7 @@ def test_reasoning_by_way_of_another_api() -> None:
         ToolCall("c", "f", "{}"),
         origin=None,
     )
-    assert Encoder("acme").encode([message, result()]) == [
+    assert ResponsesEncoder("acme").encode([message, result()]) == [
         {"type": "reasoning", "summary": [], "encrypted_content": "gAAA"},
         {"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}], "encrypted_content": "gBBB"},
         {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
@@ -298,7 +298,7 @@ NATIVE_RESULTS: list[tuple[str, ToolResult, dict[str, Any]]] = [
 def test_results_of_calls_that_only_this_api_has(kind: str, block: ToolResult, expected: dict[str, Any]) -> None:
     """They have the form of the API, whatever the client's API calls them."""
     (item,) = [item for item, _ in NATIVE_CALLS if item["type"] == kind]
-    sent = Encoder("acme").encode([received(item), Message(Role.TOOL, (block,))])
+    sent = ResponsesEncoder("acme").encode([received(item), Message(Role.TOOL, (block,))])
     assert sent == [item, {"type": f"{kind}_output", **expected}]
     INPUT.validate_python(sent[1])
 
@@ -325,7 +325,7 @@ def test_ids() -> None:
     call, output = encode(reply(ToolCall(long, "f", "{}"), origin=OTHER), result(long))
     assert call["call_id"] == output["call_id"]
     assert len(call["call_id"]) <= 64
-    first, second = Encoder("acme").encode([received(MESSAGE), received(MESSAGE)])
+    first, second = ResponsesEncoder("acme").encode([received(MESSAGE), received(MESSAGE)])
     assert first == MESSAGE
     assert second == {name: value for name, value in MESSAGE.items() if name != "id"}
 

@@ -49,8 +49,8 @@ from antiphon.domain.events import (
     Usage,
 )
 from antiphon.domain.request import ChatRequest, NativeTool
-from antiphon.providers.responses.items import Kind, kind_of
-from antiphon.providers.responses.response import ReplyReader
+from antiphon.providers.responses.items import ItemKind, kind_of
+from antiphon.providers.responses.response import ResponsesReader
 from tests.odd_upstream import sse
 from tests.unit.framing import check
 
@@ -143,7 +143,7 @@ CALLS = [
 
 
 def read(*events: dict[str, Any] | str) -> Batch:
-    reader = ReplyReader(REQUEST, "acme")
+    reader = ResponsesReader(REQUEST, "acme")
     batch = reader.feed(sse(*events))
     assert reader.failure is None
     found = [*batch, *reader.end()]
@@ -434,11 +434,11 @@ def test_every_cut_of_the_bytes(events: list[dict[str, Any]]) -> None:
     data = sse(*events)
     whole = read(*events)
     for size in (1, 5, 64):
-        reader = ReplyReader(REQUEST, "acme")
+        reader = ResponsesReader(REQUEST, "acme")
         found = [one for at in range(0, len(data), size) for one in reader.feed(data[at : at + size])]
         assert [*found, *reader.end()] == whole
     for at in range(len(data) - 2):  # the last two bytes end the last event, which the end of the body does as well
-        reader = ReplyReader(REQUEST, "acme")
+        reader = ResponsesReader(REQUEST, "acme")
         with pytest.raises(ProviderError):
             reader.feed(data[:at])
             reader.end()
@@ -448,7 +448,7 @@ def test_a_whole_reply() -> None:
     """It is the same as its stream."""
     items = [one["item"] for one in CALLS if one["type"] == "response.output_item.done"]
     body = {**START["response"], "status": "completed", "error": None, "output": items, "usage": USAGE}  # type: ignore[dict-item]
-    events = ReplyReader(REQUEST, "acme").read_object(json.dumps(body).encode())
+    events = ResponsesReader(REQUEST, "acme").read_object(json.dumps(body).encode())
     check(events)
     streamed = [one for one in read(*CALLS) if isinstance(one, BlockFinished | Usage | Finished)]
     found = [one for one in events if isinstance(one, BlockFinished | Usage | Finished)]
@@ -484,7 +484,7 @@ FAILURES: dict[str, tuple[dict[str, Any] | str, type[ProviderError]]] = {
 @pytest.mark.parametrize(("last", "error"), FAILURES.values(), ids=FAILURES)
 def test_failures(last: dict[str, Any] | str, error: type[ProviderError]) -> None:
     """A failure is an exception, behind the output of the same read, and never an end."""
-    reader = ReplyReader(REQUEST, "acme")
+    reader = ResponsesReader(REQUEST, "acme")
     batch = reader.feed(sse(*HELLO[:5], last))
     assert TextDelta(0, "Hel") in batch
     with pytest.raises(error) as caught:
@@ -492,7 +492,7 @@ def test_failures(last: dict[str, Any] | str, error: type[ProviderError]) -> Non
     assert type(caught.value) is error
     assert "oops" not in str(caught.value)
     assert caught.value.retryable == (error is not ProviderRejected and "insufficient_quota" not in str(last))
-    alone = ReplyReader(REQUEST, "acme")
+    alone = ResponsesReader(REQUEST, "acme")
     with pytest.raises(error):
         alone.feed(sse(*HELLO[:4], last))
         alone.end()
@@ -500,7 +500,7 @@ def test_failures(last: dict[str, Any] | str, error: type[ProviderError]) -> Non
 
 def test_text_after_the_end_of_its_item() -> None:
     """It is not lost silently."""
-    reader = ReplyReader(REQUEST, "acme")
+    reader = ResponsesReader(REQUEST, "acme")
     reader.feed(sse(*HELLO[:9], HELLO[4]))
     assert isinstance(reader.failure, ProviderProtocolError)
 
@@ -510,7 +510,7 @@ def test_text_after_the_end_of_its_item() -> None:
 )
 def test_a_failure_instead_of_a_reply(body: bytes) -> None:
     """An error, or a reply that is not finished, is a failure."""
-    reader = ReplyReader(REQUEST, "acme")
+    reader = ResponsesReader(REQUEST, "acme")
     with pytest.raises(ProviderUnavailable):
         reader.read_object(body)
     assert reader.error_body == body
@@ -518,7 +518,7 @@ def test_a_failure_instead_of_a_reply(body: bytes) -> None:
 
 def test_what_counts_as_output() -> None:
     """A call of a tool that the provider runs may have had an effect, so that it is output from its start; a message is not."""
-    reader = ReplyReader(REQUEST, "acme")
+    reader = ResponsesReader(REQUEST, "acme")
     reader.feed(sse(*HELLO[:4]))
     assert not reader.has_output
     reader.feed(sse(added({"type": "mcp_call", "id": "m", "name": "n", "arguments": ""}, 1)))
@@ -534,7 +534,7 @@ def members(union: Any) -> set[str]:
 
 def test_every_item_of_the_sdk() -> None:
     """Each type of item is known, but for those that are kept as they are. A new one in the SDK fails here."""
-    unknown = {name for name in members(ResponseOutputItem) if kind_of({"type": name}) is Kind.UNKNOWN}
+    unknown = {name for name in members(ResponseOutputItem) if kind_of({"type": name}) is ItemKind.UNKNOWN}
     assert unknown == {"additional_tools"}
 
 
