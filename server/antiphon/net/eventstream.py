@@ -94,10 +94,11 @@ def _headers(data: bytes) -> Mapping[str, Header]:
     at = 0
     try:
         while at < len(data):
-            name, at = _cut(data, at + 1, data[at])
-            value, at = _value(data, at + 1, data[at])
-            if headers.setdefault(name.decode(), value) is not value:
+            cut, at = _cut(data, at + 1, data[at])
+            name = cut.decode()
+            if name in headers:
                 raise InvalidStream("a header is repeated")
+            headers[name], at = _value(data, at + 1, data[at])
     except (LookupError, ValueError) as error:
         raise InvalidStream("a header is not readable") from error
     return headers
