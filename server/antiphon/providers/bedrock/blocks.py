@@ -343,8 +343,8 @@ def _media(name: str, value: JsonObject) -> Block:
 
 
 def _member(union: JsonObject) -> tuple[str, Any] | None:
-    """Return the name and the value of the one member of a union; None if there is none."""
-    return next(((name, value) for name, value in union.items() if value is not None), None)
+    """Return the name and the value of the one member of a union; None if there is none. Some hosts add a `type`."""
+    return next(((name, value) for name, value in union.items() if value is not None and name != "type"), None)
 
 
 def _without(raw: JsonObject, names: tuple[str, ...]) -> JsonObject:
