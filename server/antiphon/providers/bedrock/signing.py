@@ -7,6 +7,7 @@ it is used: that takes 2 MB and 0.1 s.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
@@ -41,6 +42,7 @@ class SignatureAuth:
         """
         if not INSTALLED:
             raise ConfigError(f"providers.{provider}: signing by AWS credentials needs an extra: pip install 'antiphon[bedrock]'")
+        logging.getLogger("botocore.auth").setLevel(logging.INFO)  # below, it logs what it signs, with the session's token
         self._signer = import_module("botocore.auth").SigV4Auth
         self._request = import_module("botocore.awsrequest").AWSRequest
         self._source = source
