@@ -64,7 +64,9 @@ def script(upstream: ConverseUpstream, *, interleaved: bool = True) -> None:
         for number, content in enumerate(replies):
             if content != turn(number, interleaved=interleaved):
                 upstream.refused.append(f"turn {number} has changed: {content}")
-        return (turn(len(replies), interleaved=interleaved), "tool_use") if len(replies) < TURNS else ([{"text": "done"}], "end_turn")
+        return (
+            (turn(len(replies), interleaved=interleaved), "tool_use") if len(replies) < TURNS else ([{"text": "done"}], "end_turn")
+        )
 
     upstream.reply = reply
 
@@ -106,7 +108,9 @@ async def test_turns_through_chat_completions(upstream: ConverseUpstream, provid
 async def test_another_model(upstream: ConverseUpstream, provider: Provider) -> None:
     """A model of another maker, behind the same host, gets the conversation without what the first one signed."""
     script(upstream)
-    first = await collect(provider.stream(domain.ChatRequest(CLAUDE, (Message(Role.USER, (Text("go"),)),), stream=True, tools=TOOLS)))
+    first = await collect(
+        provider.stream(domain.ChatRequest(CLAUDE, (Message(Role.USER, (Text("go"),)),), stream=True, tools=TOOLS))
+    )
     upstream.reply = lambda _: ([{"text": "done"}], "end_turn")
     messages = (Message(Role.USER, (Text("go"),)), first.message(), Message(Role.TOOL, (ToolResult("tooluse_0", (Text("r"),)),)))
     await collect(provider.stream(domain.ChatRequest(NOVA, messages, stream=True, tools=TOOLS)))
@@ -119,7 +123,9 @@ async def test_another_model(upstream: ConverseUpstream, provider: Provider) -> 
 async def test_another_provider(upstream: ConverseUpstream, provider: Provider) -> None:
     """So does a host of the same protocol under another name."""
     script(upstream)
-    first = await collect(provider.stream(domain.ChatRequest(CLAUDE, (Message(Role.USER, (Text("go"),)),), stream=True, tools=TOOLS)))
+    first = await collect(
+        provider.stream(domain.ChatRequest(CLAUDE, (Message(Role.USER, (Text("go"),)),), stream=True, tools=TOOLS))
+    )
     upstream.reply = lambda _: ([{"text": "done"}], "end_turn")
     other = build("other", ProviderConfig(protocol="bedrock", base_url=upstream.url, api_key_env="KEY"), {"KEY": "sesame"})
     messages = (Message(Role.USER, (Text("go"),)), first.message(), Message(Role.TOOL, (ToolResult("tooluse_0", (Text("r"),)),)))

@@ -6,7 +6,16 @@ from botocore.session import get_session
 from antiphon.config import ConfigError
 from antiphon.providers.regions import CONTROL, RUNTIME, STS, endpoint, region_in, region_of
 
-REGIONS = ("us-east-1", "eu-central-1", "us-gov-west-1", "cn-north-1", "eusc-de-east-1", "us-iso-east-1", "us-isob-east-1", "eu-isoe-west-1")
+REGIONS = (
+    "us-east-1",
+    "eu-central-1",
+    "us-gov-west-1",
+    "cn-north-1",
+    "eusc-de-east-1",
+    "us-iso-east-1",
+    "us-isob-east-1",
+    "eu-isoe-west-1",
+)
 
 
 @pytest.mark.parametrize("region", REGIONS)

@@ -27,7 +27,12 @@ from tests.unit.providers.bedrock.test_response import HELLO, METADATA, delta, e
 
 MODEL = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
 STREAM = "application/vnd.amazon.eventstream"
-ENVIRONMENT = {"AWS_ACCESS_KEY_ID": "AKID", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_SESSION_TOKEN": "tok", "AWS_REGION": "eu-west-1"}
+ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "AKID",
+    "AWS_SECRET_ACCESS_KEY": "secret",
+    "AWS_SESSION_TOKEN": "tok",
+    "AWS_REGION": "eu-west-1",
+}
 
 
 @pytest.fixture
@@ -93,8 +98,9 @@ async def test_signed(upstream: OddUpstream) -> None:
     await provider.close()
     first, second = upstream.requests
     assert first.headers["authorization"].startswith("AWS4-HMAC-SHA256 Credential=AKID/")
-    assert "/eu-west-1/bedrock/aws4_request, SignedHeaders=content-type;host;x-amz-date;x-amz-security-token," in (
-        first.headers["authorization"]
+    assert (
+        "/eu-west-1/bedrock/aws4_request, SignedHeaders=content-type;host;x-amz-date;x-amz-security-token,"
+        in (first.headers["authorization"])
     )
     assert first.headers["x-amz-security-token"] == "tok"
     assert second.headers["authorization"] == "Bearer own"
@@ -151,7 +157,12 @@ FAILURES: list[tuple[list[Step], type[ProviderError], bool | None]] = [
 @pytest.mark.parametrize(("steps", "error", "retryable"), FAILURES)
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 async def test_failures(
-    upstream: OddUpstream, provider: BedrockProvider, steps: list[Step], error: type[ProviderError], retryable: bool | None, stream: bool
+    upstream: OddUpstream,
+    provider: BedrockProvider,
+    steps: list[Step],
+    error: type[ProviderError],
+    retryable: bool | None,
+    stream: bool,
 ) -> None:
     """Each failure has its error; a caller reads only why a request was refused."""
     with pytest.raises(error) as caught:
