@@ -4,11 +4,15 @@ Every request is checked by botocore's validator against the input of `Converse`
 that the API states in words. It answers with what a test scripts, else with the last text of the user, word by word.
 """
 
+import asyncio
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from itertools import pairwise
+from threading import Thread
+from typing import Any, Self
 from urllib.parse import unquote
 
 from botocore.model import ServiceModel
@@ -70,45 +74,57 @@ def turns(body: dict[str, Any]) -> list[str]:
     messages = body["messages"]
     roles = [message["role"] for message in messages if message["role"] != "system"]
     found = [] if not roles or roles[0] == "user" else ["the first message is not the user's"]
-    if any(before == after for before, after in zip(roles, roles[1:], strict=False)):
+    if any(before == after for before, after in pairwise(roles)):
         found.append("roles do not alternate")
-    names: list[str] = []
+    names = [part["document"]["name"] for message in messages for part in message["content"] if "document" in part]
+    if len(names) > len(set(names)):
+        found.append("two documents have one name")
+    parts = [part for message in messages for part in message["content"]]
+    if "toolConfig" not in body and any("toolUse" in part or "toolResult" in part for part in parts):
+        found.append("toolConfig must be defined when using toolUse and toolResult content blocks")
+    parts += [*body.get("system", ()), *body.get("toolConfig", {}).get("tools", ())]
+    if sum("cachePoint" in part for part in parts) > 4:
+        found.append("more than four cache points")
+    return [*found, *(one for message in messages for one in content(message)), *calls(messages)]
+
+
+def content(message: dict[str, Any]) -> list[str]:
+    """Return what is wrong with the parts of a message."""
+    parts, found = message["content"], []
+    documents = [part["document"] for part in parts if "document" in part]
+    if not parts:
+        found.append("a message is empty")
+    if any("text" in part and not part["text"].strip() for part in parts):
+        found.append("a text is blank")
+    if documents and not any("text" in part for part in parts):
+        found.append("a document has no text beside it")
+    if any(re.search(r"[^0-9A-Za-z\s\-()\[\]]|\s\s", document["name"]) for document in documents):
+        found.append("the name of a document is not allowed")
+    if message["role"] != "user" and any(kind in part for part in parts for kind in ("image", "document", "video")):
+        found.append("only the user may send pictures")
+    return found
+
+
+def calls(messages: list[dict[str, Any]]) -> list[str]:
+    """Return which calls have no result in the next message of the user, and which results no call."""
+    found: list[str] = []
     open_calls: list[str] = []
     for message in messages:
-        content = message["content"]
-        if not content:
-            found.append("a message is empty")
-        if any("text" in part and not part["text"].strip() for part in content):
-            found.append("a text is blank")
-        documents = [part["document"] for part in content if "document" in part]
-        names += [document["name"] for document in documents]
-        if documents and not any("text" in part for part in content):
-            found.append("a document has no text beside it")
-        if any(re.search(r"[^0-9A-Za-z\s\-()\[\]]|\s\s", document["name"]) for document in documents):
-            found.append("the name of a document is not allowed")
-        if message["role"] != "user" and any(kind in part for part in content for kind in ("image", "document", "video")):
-            found.append("only the user may send pictures")
-        results = [part["toolResult"]["toolUseId"] for part in content if "toolResult" in part and message["role"] == "user"]
         if message["role"] == "user":
+            results = [part["toolResult"]["toolUseId"] for part in message["content"] if "toolResult" in part]
             if sorted(results) != sorted(open_calls):
                 found.append(f"results {results} do not answer the calls {open_calls}")
             open_calls = []
-        calls = [part["toolUse"] for part in content if "toolUse" in part]
-        open_calls += [call["toolUseId"] for call in calls if "type" not in call]  # the provider answers its own
-    if len(names) > len(set(names)):
-        found.append("two documents have one name")
-    has_tools = "toolConfig" in body
-    if not has_tools and any("toolUse" in part or "toolResult" in part for message in messages for part in message["content"]):
-        found.append("toolConfig must be defined when using toolUse and toolResult content blocks")
-    marks = [part for message in messages for part in message["content"] if "cachePoint" in part]
-    marks += [part for part in (*body.get("system", ()), *body.get("toolConfig", {}).get("tools", ())) if "cachePoint" in part]
-    if len(marks) > 4:
-        found.append("more than four cache points")
+        made = [part["toolUse"] for part in message["content"] if "toolUse" in part]
+        open_calls += [call["toolUseId"] for call in made if "type" not in call]  # the provider answers its own
     return found
 
 
 class ConverseUpstream(OddUpstream):
-    """The server. `reply` returns the content blocks and the stop reason for a request, if a test sets it."""
+    """The server, as an async context manager.
+
+    `reply` returns the content blocks and the stop reason for a request, if a test sets it.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,6 +132,9 @@ class ConverseUpstream(OddUpstream):
         self.stalls = False
         """Send the beginning of a stream, and nothing more."""
         self.refused: list[str] = []
+
+    async def __aenter__(self) -> Self:
+        return await self.start()
 
     @property
     def url(self) -> str:
@@ -143,6 +162,22 @@ class ConverseUpstream(OddUpstream):
         if self.stalls:
             return [head(content_type=CONTENT_TYPE), chunk(b"".join(pieces[:3])), HANG]
         return [head(content_type=CONTENT_TYPE), *map(chunk, pieces), LAST]
+
+
+@contextmanager
+def in_thread(upstream: ConverseUpstream) -> Iterator[ConverseUpstream]:
+    """Run an upstream in an event loop of its own, so that its tasks are not among those of the test."""
+    loop = asyncio.new_event_loop()
+    thread = Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        asyncio.run_coroutine_threadsafe(upstream.start(), loop).result()
+        yield upstream
+    finally:
+        asyncio.run_coroutine_threadsafe(upstream.stop(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
 
 
 def echo(request: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:

@@ -26,7 +26,7 @@ TURNS = 20
 @pytest.fixture
 async def upstream() -> AsyncIterator[ConverseUpstream]:
     async with ConverseUpstream() as server:
-        yield server  # type: ignore[misc]
+        yield server
 
 
 @pytest.fixture

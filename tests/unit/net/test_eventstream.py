@@ -1,6 +1,8 @@
 """Amazon's binary event streams: complete messages come out, and nothing else."""
 
 import struct
+from itertools import pairwise
+from zlib import crc32
 
 import pytest
 from botocore.eventstream import EventStreamBuffer
@@ -75,7 +77,7 @@ def test_botocore_reads_the_same() -> None:
 def test_cut_anywhere(cuts: list[int]) -> None:
     """Messages do not depend on where the bytes are cut."""
     places = [0, *sorted(cuts), len(DATA)]
-    assert read(*(DATA[begin:end] for begin, end in zip(places, places[1:], strict=False))) == read(DATA)
+    assert read(*(DATA[begin:end] for begin, end in pairwise(places))) == read(DATA)
 
 
 def test_each_cut() -> None:
@@ -138,8 +140,6 @@ def test_wrong_headers(headers: bytes) -> None:
 @pytest.mark.parametrize("lengths", [(15, 0), (20, 5), (200_000, 140_000), (16, 2**31)])
 def test_wrong_lengths(lengths: tuple[int, int]) -> None:
     """Lengths that contradict each other, or the specification, are refused at once."""
-    from zlib import crc32
-
     prelude = struct.pack(">II", *lengths)
     with pytest.raises(InvalidStream):
         read(prelude + struct.pack(">I", crc32(prelude)), limit=1 << 20)

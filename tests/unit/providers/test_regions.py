@@ -22,7 +22,8 @@ REGIONS = (
 @pytest.mark.parametrize("service", [RUNTIME, CONTROL, STS])
 def test_addresses(service: str, region: str) -> None:
     """They are those that AWS's own client calls."""
-    client = get_session().create_client(service, region_name=region, aws_access_key_id="a", aws_secret_access_key="b")
+    keys = {"aws_access_key_id": "a", "aws_secret_access_key": "b"}
+    client = get_session().create_client(service, region_name=region, **keys)
     assert endpoint(service, region) == client.meta.endpoint_url
 
 

@@ -30,7 +30,7 @@ class Effort(Enum):
     """By `reasoning_config`, which is low or high."""
 
 
-class Family(Struct, frozen=True, kw_only=True):
+class ModelFamily(Struct, frozen=True, kw_only=True):
     """What the models of one maker accept."""
 
     top_k: tuple[str, ...] = ()
@@ -50,31 +50,31 @@ class Family(Struct, frozen=True, kw_only=True):
     """Whether a result may say that it is an error."""
 
 
-UNKNOWN: Final = Family()
+UNKNOWN: Final = ModelFamily()
 
 _FAMILIES: Final = {
     "ai21": UNKNOWN,
-    "amazon": Family(top_k=("inferenceConfig", "topK"), named_tool=True, unsigned_thoughts=True),
-    CLAUDE: Family(top_k=("top_k",), effort=Effort.CLAUDE, named_tool=True, one_call=True, media_beside_results=False),
-    "cohere": Family(top_k=("k",)),
+    "amazon": ModelFamily(top_k=("inferenceConfig", "topK"), named_tool=True, unsigned_thoughts=True),
+    CLAUDE: ModelFamily(top_k=("top_k",), effort=Effort.CLAUDE, named_tool=True, one_call=True, media_beside_results=False),
+    "cohere": ModelFamily(top_k=("k",)),
     "deepseek": UNKNOWN,
     "google": UNKNOWN,
-    "meta": Family(text_beside_results=False),
+    "meta": ModelFamily(text_beside_results=False),
     "minimax": UNKNOWN,
-    "mistral": Family(top_k=("top_k",), text_beside_results=False),
+    "mistral": ModelFamily(top_k=("top_k",), text_beside_results=False),
     "moonshot": UNKNOWN,
     "moonshotai": UNKNOWN,
     "nvidia": UNKNOWN,
-    "openai": Family(effort=Effort.OPENAI),
-    "qwen": Family(effort=Effort.QWEN),
+    "openai": ModelFamily(effort=Effort.OPENAI),
+    "qwen": ModelFamily(effort=Effort.QWEN),
     "stability": UNKNOWN,
     "twelvelabs": UNKNOWN,
-    "writer": Family(result_status=False),
+    "writer": ModelFamily(result_status=False),
     "zai": UNKNOWN,
 }
 """By maker, as model ids name them: `us.anthropic.claude-...`, `meta.llama...`."""
 
-_NOVA_THINKS: Final = Family(top_k=("inferenceConfig", "topK"), effort=Effort.NOVA, named_tool=True, unsigned_thoughts=True)
+_NOVA_THINKS: Final = ModelFamily(top_k=("inferenceConfig", "topK"), effort=Effort.NOVA, named_tool=True, unsigned_thoughts=True)
 
 
 def maker(model: str) -> str:
@@ -85,7 +85,7 @@ def maker(model: str) -> str:
     return next((part for part in name.split(".")[:-1] if part in _FAMILIES), "")
 
 
-def family(model: str) -> Family:
+def family(model: str) -> ModelFamily:
     """Return what a model accepts."""
     if "nova-2" in model:
         return _NOVA_THINKS

@@ -29,7 +29,7 @@ from antiphon.domain.request import (
 from antiphon.providers.anthropic.capabilities import capabilities
 from antiphon.providers.anthropic.names import ToolNames
 from antiphon.providers.anthropic.schema import reduced
-from antiphon.providers.bedrock.capabilities import CLAUDE, Family, family, maker
+from antiphon.providers.bedrock.capabilities import CLAUDE, ModelFamily, family, maker
 from antiphon.providers.bedrock.messages import LONGEST, BedrockEncoder
 from antiphon.providers.bedrock.parts import cache_point, native
 from antiphon.providers.bedrock.thinking import add_thinking
@@ -83,7 +83,7 @@ def _called(request: ChatRequest) -> Iterable[str]:
     return (block.name for message in request.messages for block in message.blocks if isinstance(block, ToolCall) and block.name)
 
 
-def _check(request: ChatRequest, accepted: Family, provider: str) -> None:
+def _check(request: ChatRequest, accepted: ModelFamily, provider: str) -> None:
     """Raise `Unsupported` for the first thing that this API or this model cannot express."""
     sampling, choice = request.sampling, request.tool_choice
     is_claude = maker(request.model) == CLAUDE
@@ -109,7 +109,7 @@ def _check(request: ChatRequest, accepted: Family, provider: str) -> None:
             raise Unsupported(f"The provider {provider} does not support {what}.", provider=provider)
 
 
-def _add_sampling(body: dict[str, Any], additional: dict[str, Any], request: ChatRequest, accepted: Family) -> None:
+def _add_sampling(body: dict[str, Any], additional: dict[str, Any], request: ChatRequest, accepted: ModelFamily) -> None:
     sampling = request.sampling
     is_sampled = maker(request.model) != CLAUDE or capabilities(request.model).sampling
     config: dict[str, Any] = {}
@@ -131,7 +131,7 @@ def _add_sampling(body: dict[str, Any], additional: dict[str, Any], request: Cha
         additional |= value
 
 
-def _tools(request: ChatRequest, accepted: Family) -> tuple[Tool | NativeTool, ...]:
+def _tools(request: ChatRequest, accepted: ModelFamily) -> tuple[Tool | NativeTool, ...]:
     """Return the tools that are offered. The API has no word for calling none: then none are offered.
 
     Where a certain tool cannot be demanded, it alone is offered.
@@ -152,7 +152,7 @@ def _add_tools(
     request: ChatRequest,
     tools: Iterable[Tool | NativeTool],
     names: ToolNames,
-    accepted: Family,
+    accepted: ModelFamily,
 ) -> None:
     config: dict[str, Any] = {"tools": [part for tool in tools for part in _tool(tool, names)]}
     if request.tool_choice is not None:
@@ -164,7 +164,7 @@ def _add_tools(
     body["toolConfig"] = config
 
 
-def _tool_choice(choice: ToolChoice, names: ToolNames, accepted: Family) -> JsonObject:
+def _tool_choice(choice: ToolChoice, names: ToolNames, accepted: ModelFamily) -> JsonObject:
     if choice.native is not None:
         return choice.native
     match choice.mode:

@@ -1,8 +1,8 @@
 """Signatures are those of AWS's own client, byte for byte, over the same URL."""
 
 import asyncio
-import datetime
 import json
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -22,7 +22,7 @@ from antiphon.providers.bedrock.provider import BedrockProvider
 from antiphon.providers.bedrock.signing import SignatureAuth
 from antiphon.providers.client import Credentials
 
-NOW = datetime.datetime(2026, 11, 29, 12, 0, 0)  # noqa: DTZ001  # as botocore has it
+NOW = datetime(2026, 11, 29, 12, 0, 0)  # noqa: DTZ001  # as botocore has it
 REGION = "eu-central-1"
 KEY = AwsCredentials("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY")
 TEMPORARY = AwsCredentials(KEY.access_key, KEY.secret_key, "session/token+=")
