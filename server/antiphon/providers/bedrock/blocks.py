@@ -96,6 +96,9 @@ class BedrockBlockReader:
                 self._begin(key, block, events, rest)
             case "image":
                 self._hold(key, Image, events, value)
+            case "text" | "reasoningContent":  # in no list of the API, but some hosts send it
+                if value:
+                    self.add(key, start, events)
             case _:
                 self._begin(key, Opaque(state=State(fields={START: dict(start)})), events)
 

@@ -167,6 +167,22 @@ def test_reasoning() -> None:
     )
 
 
+def test_starts_that_the_api_does_not_have() -> None:
+    """Some hosts announce text and reasoning; what is in such a start counts."""
+    assert blocks(
+        start(0, reasoningContent={}),
+        delta(0, reasoningContent={"text": "a"}),
+        stop(0),
+        start(1, text=""),
+        delta(1, text="b"),
+        stop(1),
+        start(2, text="c"),
+        delta(2, text="d"),
+        stop(2),
+        end(),
+    ) == (Thinking("a"), Text("b"), Text("cd"))
+
+
 def test_kinds_within_one_index() -> None:
     """Another kind of delta ends a block."""
     assert blocks(delta(0, reasoningContent={"text": "a"}), delta(0, text="b"), stop(0), end()) == (Thinking("a"), Text("b"))
