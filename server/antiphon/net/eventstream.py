@@ -52,39 +52,53 @@ class EventStreamReader:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._data = bytearray()
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._wanted = _PRELUDE.size
+        """The bytes without which nothing more can be read. They are joined once, however many reads they take."""
 
     @property
     def is_between_messages(self) -> bool:
         """Return whether no part of an incomplete message has arrived."""
-        return not self._data
+        return not self._size
 
     def feed(self, data: bytes) -> Iterator[StreamMessage]:
-        """Yield the messages that these bytes complete.
+        """Yield the messages that these bytes complete. They have to be taken before more bytes are fed.
 
         Raises `InvalidStream` and `EventTooLarge` in the place of the first message that is wrong.
         """
-        self._data += data
-        return self._messages()
+        self._pieces.append(data)
+        self._size += len(data)
+        return iter(()) if self._size < self._wanted else self._messages()
 
     def _messages(self) -> Iterator[StreamMessage]:
-        while len(self._data) >= _PRELUDE.size:
-            size, header_size, checksum = _PRELUDE.unpack_from(self._data)
-            if crc32(self._data[:8]) != checksum:
-                raise InvalidStream("the checksum of the lengths is wrong")
-            if header_size > _MAX_HEADERS or size < header_size + _SMALLEST:
-                raise InvalidStream("a length is wrong")
-            if size > self._limit:
-                raise EventTooLarge(f"a message is larger than {self._limit} bytes")
-            if len(self._data) < size:
-                return
-            message = bytes(self._data[:size])
-            del self._data[:size]
-            end = size - _CHECKSUM.size
-            if crc32(memoryview(message)[:end]) != _CHECKSUM.unpack_from(message, end)[0]:
-                raise InvalidStream("the checksum of a message is wrong")
-            begin = _PRELUDE.size + header_size
-            yield _headers(message[_PRELUDE.size : begin]), message[begin:end]
+        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        at = 0
+        wanted = _PRELUDE.size
+        try:
+            while len(data) - at >= _PRELUDE.size:
+                size, header_size, checksum = _PRELUDE.unpack_from(data, at)
+                if crc32(data[at : at + 8]) != checksum:
+                    raise InvalidStream("the checksum of the lengths is wrong")
+                if header_size > _MAX_HEADERS or size < header_size + _SMALLEST:
+                    raise InvalidStream("a length is wrong")
+                if size > self._limit:
+                    raise EventTooLarge(f"a message is larger than {self._limit} bytes")
+                end = at + size - _CHECKSUM.size
+                if end + _CHECKSUM.size > len(data):
+                    wanted = size
+                    return
+                if crc32(data[at:end]) != _CHECKSUM.unpack_from(data, end)[0]:
+                    raise InvalidStream("the checksum of a message is wrong")
+                begin = at + _PRELUDE.size + header_size
+                headers = _headers(data[at + _PRELUDE.size : begin])
+                at += size
+                yield headers, data[begin:end]
+        finally:
+            rest = data[at:]
+            self._pieces = [rest] if rest else []
+            self._size = len(rest)
+            self._wanted = wanted
 
 
 @lru_cache(maxsize=64)  # a stream has a few different ones

@@ -105,13 +105,14 @@ class BedrockBlockReader:
     def add(self, index: object, delta: JsonObject, events: Batch) -> None:
         """Read a delta of a block."""
         key = _index(index)
+        piece = delta.get("text")
+        if piece is not None:  # nearly every event
+            events.append(TextDelta(self._at(key, Text, events), text(piece)))
+            return
         member = _member(delta)
         if member is None:
             return
         name, value = member
-        if name == "text":  # nearly every event
-            events.append(TextDelta(self._at(key, Text, events), text(value)))
-            return
         match name:
             case "toolUse":
                 self._add_input(key, text(value["input"]), events)

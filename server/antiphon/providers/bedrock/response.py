@@ -120,7 +120,8 @@ class BedrockReader(StreamReader):
         kind = headers[":event-type"]
         event = json.read(payload)
         if kind == "contentBlockDelta":  # nearly every event
-            self._start({})
+            if not self._is_started:
+                self._start({})
             self._blocks.add(event["contentBlockIndex"], event["delta"], self._batch)
             return
         match kind:
