@@ -234,7 +234,10 @@ def complete(name: str, config: ProviderConfig, environment: Mapping[str, str] =
     changes: dict[str, object] = {}
     if host is not None:
         if config.base_url is None:
-            changes["base_url"] = _base_url(host, environment, config.region)
+            try:
+                changes["base_url"] = _base_url(host, environment, config.region)
+            except ConfigError as error:
+                raise ConfigError(f"providers.{name}.region: {error}") from None
             no_key = config.api_key_env is None and config.api_key_file is None
             if no_key and host.key_variable is not None and environment.get(host.key_variable, "").strip():
                 changes["api_key_env"] = host.key_variable

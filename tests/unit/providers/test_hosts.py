@@ -63,7 +63,7 @@ def test_bedrock() -> None:
     assert complete("bedrock", ProviderConfig(), {"AWS_REGION": "us-east-1"}).api_key_env is None
     with pytest.raises(ConfigError, match=r"providers\.bedrock\.region: set it, or AWS_REGION"):
         complete("bedrock", ProviderConfig(), key)
-    with pytest.raises(ConfigError, match="is not an AWS region"):
+    with pytest.raises(ConfigError, match=r"providers\.bedrock\.region: 'europe' is not an AWS region"):
         complete("bedrock", ProviderConfig(region="europe"), key)
     with pytest.raises(ConfigError, match=r"providers\.other\.base_url: is missing"):
         complete("other", ProviderConfig(region="us-west-2"), key)
