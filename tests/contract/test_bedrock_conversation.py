@@ -12,6 +12,7 @@ from antiphon.config import ProviderConfig
 from antiphon.domain.content import Message, Role, Text, ToolCall, ToolResult
 from antiphon.domain.reply import collect
 from antiphon.providers.base import Provider
+from antiphon.providers.bedrock.names import NAMES
 from antiphon.providers.registry import build
 from antiphon.rest.openai.reply import completion
 from antiphon.rest.openai.request import ChatCompletionBody, request_from_body
@@ -50,7 +51,7 @@ def turn(number: int, *, interleaved: bool = True) -> list[dict[str, Any]]:
     redacted = [{"reasoningContent": {"redactedContent": signed("redacted", number)}}] if number % 3 == 0 else []
     calls = [{"toolUse": {"toolUseId": f"tooluse_{number}", "name": "f", "input": {"n": number}}}]
     if number % 2:
-        calls.append({"toolUse": {"toolUseId": f"tooluse_{number}b", "name": "look_up", "input": {}}})
+        calls.append({"toolUse": {"toolUseId": f"tooluse_{number}b", "name": NAMES.sent("look up"), "input": {}}})
     between = [{"reasoningContent": {"reasoningText": {"text": "And so.", "signature": signed("between", number)}}}]
     between = between if interleaved else []
     return [{"reasoningContent": {"reasoningText": thought}}, *redacted, {"text": f"Step {number}"}, *between, *calls]

@@ -37,7 +37,7 @@ from antiphon.domain.request import (
     ToolChoice,
     ToolChoiceMode,
 )
-from antiphon.providers.bedrock.request import encode, tool_names
+from antiphon.providers.bedrock.request import encode
 from antiphon.providers.bedrock.response import BedrockReader
 from tests.converse import problems, service
 from tests.eventstream import exception, stream
@@ -262,7 +262,7 @@ def test_requests(model: str, effort: str, mode: ToolChoiceMode | None) -> None:
             "additionalModelRequestFields": {"more": 1},
         },
     )
-    body = json.loads(encode(request, "acme", tool_names(request)))
+    body = json.loads(encode(request, "acme"))
     assert problems(model, body) == ""
     assert body["additionalModelRequestFields"]["more"] == 1
 

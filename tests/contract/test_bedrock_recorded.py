@@ -13,7 +13,6 @@ from antiphon.domain.content import Message, Role, Text, Thinking, ToolCall
 from antiphon.domain.errors import ProviderProtocolError
 from antiphon.domain.events import BlockFinished, BlockStarted, ExtraFields, Finished, InputDelta, Started, TextDelta, ThinkingDelta
 from antiphon.domain.reply import Reply
-from antiphon.providers.anthropic.names import ToolNames
 from antiphon.providers.bedrock.messages import BedrockEncoder
 from antiphon.providers.bedrock.response import BedrockReader
 from antiphon.rest.openai.reply import completion
@@ -83,7 +82,7 @@ def added_up(sent: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def written(reply: Message) -> list[dict[str, Any]]:
     """Return the content of a reply as it is sent back."""
-    encoder = BedrockEncoder("p", MODEL, ToolNames((), 64), system_turns=False, has_tools=True)
+    encoder = BedrockEncoder("p", MODEL, system_turns=False, has_tools=True)
     encoder.encode([Message(Role.USER, (Text("x"),)), reply])
     content: list[dict[str, Any]] = json.loads(json.dumps(encoder.messages[-1]["content"]))
     return content

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from antiphon.providers.bedrock.names import NAMES
 from tests.converse import ConverseUpstream
 from tests.e2e.conftest import READY, Gateway, configuration
 from tests.odd_upstream import OddUpstream
@@ -12,7 +13,7 @@ from tests.odd_upstream import OddUpstream
 MODEL = "eu.anthropic.claude-opus-4-6-v1:0"
 TOOL = {"type": "function", "function": {"name": "find it", "parameters": {"type": "object", "properties": {}}}}
 THOUGHT = {"reasoningContent": {"reasoningText": {"text": "I look.", "signature": "c2ln+/8="}}}
-CALL = {"toolUse": {"toolUseId": "tooluse_1", "name": "find_it", "input": {"q": 1}}}
+CALL = {"toolUse": {"toolUseId": "tooluse_1", "name": NAMES.sent("find it"), "input": {"q": 1}}}
 
 
 def reply(request: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:

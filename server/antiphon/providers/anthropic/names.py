@@ -1,55 +1,25 @@
 """Names of tools and ids of calls in the form that Anthropic's API accepts. No I/O.
 
-A name has at most 128 letters, digits, "_" and "-", an id any number of them. Other names, which callers of other APIs may use, are
-replaced in the request, and put back in the reply. Other hosts of these models have other limits.
+A name has at most 128 letters, digits, "_" and "-", an id any number of them. Other ids, which callers of other APIs may use, are
+replaced in the request.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import Final
 
+from antiphon.providers.codec.names import NameRule
+
 _REFUSED: Final = re.compile(r"[^a-zA-Z0-9_-]")
-_MAX_NAME: Final = 128
 
-
-class ToolNames:
-    """The names of the tools of one request."""
-
-    def __init__(self, names: Iterable[str], longest: int = _MAX_NAME) -> None:
-        """`longest` is the most characters of a name."""
-        self._longest = longest
-        self._sent: dict[str, str] = {}
-        self._original: dict[str, str] = {}
-        names = tuple(dict.fromkeys(names))
-        taken = {name for name in names if self._accepted(name) == name}
-        for name in names:
-            if name not in taken:
-                new = _unused(self._accepted(name), taken, longest)
-                taken.add(new)
-                self._sent[name] = new
-                self._original[new] = name
-
-    def sent(self, name: str) -> str:
-        """Return the name that is sent for a tool of the request, or for one that only its messages mention."""
-        return self._sent.get(name) or self._accepted(name)
-
-    def original(self, name: str) -> str:
-        """Return the caller's name for a name in the reply."""
-        return self._original.get(name, name)
-
-    def _accepted(self, name: str) -> str:
-        return _REFUSED.sub("_", name)[: self._longest] or "_"
+NAMES: Final = NameRule(re.compile(r"[a-zA-Z0-9_-]+"), _REFUSED, 128)
 
 
 class CallIds:
     """The ids of the calls of one request."""
 
-    def __init__(self, refused: re.Pattern[str] = _REFUSED, longest: int | None = None) -> None:
-        """`refused` matches characters that no id may have. `longest` is the most characters of an id, if there is a limit."""
-        self._refused = refused
-        self._longest = longest
+    def __init__(self) -> None:
         self._sent: dict[str, str] = {}
         self._taken: set[str] = set()
 
@@ -57,17 +27,17 @@ class CallIds:
         """Return the id that is sent for a call and for its result."""
         known = self._sent.get(call_id)
         if known is None:
-            known = _unused(self._refused.sub("_", call_id)[: self._longest] or "call", self._taken, self._longest or _MAX_NAME)
+            known = _unused(_REFUSED.sub("_", call_id) or "call", self._taken)
             self._sent[call_id] = known
             self._taken.add(known)
         return known
 
 
-def _unused(name: str, taken: set[str], longest: int) -> str:
+def _unused(name: str, taken: set[str]) -> str:
     """Return the name, with a number at its end if it is taken."""
     if name not in taken:
         return name
     number = 2
-    while (new := f"{name[: longest - 6]}_{number}") in taken:
+    while (new := f"{name}_{number}") in taken:
         number += 1
     return new

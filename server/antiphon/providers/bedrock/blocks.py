@@ -37,9 +37,9 @@ from antiphon.domain.content import (
     ToolCall,
 )
 from antiphon.domain.events import Batch, BlockFinished, BlockProgress, CitationDelta, InputDelta, TextDelta, ThinkingDelta
-from antiphon.providers.anthropic.names import ToolNames
 from antiphon.providers.bedrock.citations import read_citation
 from antiphon.providers.codec.blocks import BlockNumbers, state_of
+from antiphon.providers.codec.names import ToolNames
 from antiphon.providers.codec.values import MAX_INDEX, as_object, is_shallow, text
 
 _Kind: TypeAlias = type[Block]

@@ -24,7 +24,6 @@ The rules of the API that the form follows:
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -53,19 +52,14 @@ from antiphon.domain.content import (
     ToolCall,
     ToolResult,
 )
-from antiphon.providers.anthropic.names import CallIds, ToolNames
 from antiphon.providers.bedrock.blocks import DELTA, RESULT, START
 from antiphon.providers.bedrock.capabilities import family, maker
 from antiphon.providers.bedrock.citations import citation_json
+from antiphon.providers.bedrock.names import CALL_IDS, NAMES
 from antiphon.providers.bedrock.parts import DocumentNames, cache_point, native, part_of
 
 PROTOCOL: Final = "bedrock"
 """The protocol's name in the origin of a reply."""
-
-LONGEST: Final = 64
-"""The most characters of a tool's name, and of a call's id."""
-
-_REFUSED_IN_IDS: Final = re.compile(r"[^a-zA-Z0-9_.:-]")
 
 _FILLER: Final = {"text": "."}
 """The text of a turn that the API demands and nobody wrote, and the text that it demands beside a document."""
@@ -85,15 +79,13 @@ class _Turn(Struct):
 class BedrockEncoder:
     """Writes the messages of one request."""
 
-    def __init__(self, provider: str, model: str, names: ToolNames, *, system_turns: bool, has_tools: bool) -> None:
+    def __init__(self, provider: str, model: str, *, system_turns: bool, has_tools: bool) -> None:
         """`system_turns`: the model accepts instructions after a user message. `has_tools`: tools are offered."""
         self._provider = provider
         self._model = model
         self._family = family(model)
-        self._names = names
         self._system_turns = system_turns
         self._has_tools = has_tools
-        self._ids = CallIds(_REFUSED_IN_IDS, LONGEST)
         self._documents = DocumentNames()
         self.system: list[JsonObject] = []
         """The instructions before the conversation."""
@@ -218,7 +210,7 @@ class BedrockEncoder:
         # The API caches results, not the parts within them.
         marks = [*cache_point(block.extra), *(part for part in content if "cachePoint" in part)]
         result: dict[str, Any] = {
-            "toolUseId": self._ids.sent(call_id),
+            "toolUseId": CALL_IDS.sent(call_id),
             "content": [part for part in content if "cachePoint" not in part],
         }
         if block.is_error and self._family.result_status:
@@ -286,8 +278,8 @@ class BedrockEncoder:
         self._calls[call_id] = block.name
         if not self._has_tools:
             return [{"text": f"Call of the tool {block.name}: {block.arguments or '{}'}"}]
-        name = self._names.sent(block.name)
-        return [{"toolUse": {"toolUseId": self._ids.sent(call_id), "name": name, "input": arguments or {}, **fields}}]
+        name = NAMES.sent(block.name)
+        return [{"toolUse": {"toolUseId": CALL_IDS.sent(call_id), "name": name, "input": arguments or {}, **fields}}]
 
     @property
     def _function_id(self) -> str:

@@ -21,7 +21,7 @@ from antiphon.domain.request import ChatRequest
 from antiphon.net import outbound
 from antiphon.net.http import Transport
 from antiphon.providers.bedrock import credentials
-from antiphon.providers.bedrock.request import encode, tool_names
+from antiphon.providers.bedrock.request import encode
 from antiphon.providers.bedrock.response import BedrockReader
 from antiphon.providers.bedrock.signing import SignatureAuth
 from antiphon.providers.client import Auth, HeaderAuth, Prepared, ProviderClient
@@ -93,8 +93,7 @@ class BedrockProvider:
         text = self._stream if request.stream else self._whole
         # As AWS's SDKs write a path: the signature is over these very characters.
         url = URL(text.replace(MODEL, quote(request.model, safe="")), encoded=True)
-        names = tool_names(request)
-        return Prepared(url, encode(request, self.name, names), BedrockReader(request, self.name, names))
+        return Prepared(url, encode(request, self.name), BedrockReader(request, self.name))
 
 
 def _signing(name: str, config: ProviderConfig, host: str, environment: Mapping[str, str]) -> SignatureAuth:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import orjson
 
-from antiphon.domain.content import JsonObject, ToolCall, with_extra
+from antiphon.domain.content import NOTHING, JsonObject, with_extra
 from antiphon.domain.errors import Unsupported
 from antiphon.domain.request import (
     ChatRequest,
@@ -21,19 +21,23 @@ from antiphon.domain.request import (
     JsonSchemaFormat,
     NativeFormat,
     NativeTool,
-    ResponseFormat,
     Tool,
     ToolChoice,
     ToolChoiceMode,
 )
 from antiphon.providers.anthropic.capabilities import capabilities
-from antiphon.providers.anthropic.names import ToolNames
 from antiphon.providers.anthropic.schema import reduced
 from antiphon.providers.bedrock.capabilities import CLAUDE, ModelFamily, family, maker
-from antiphon.providers.bedrock.messages import LONGEST, BedrockEncoder
+from antiphon.providers.bedrock.messages import BedrockEncoder
+from antiphon.providers.bedrock.names import NAMES
 from antiphon.providers.bedrock.parts import cache_point, native
 from antiphon.providers.bedrock.thinking import add_thinking
 from antiphon.providers.body import dumps
+
+_JSON_ONLY: Final[JsonObject] = {
+    "text": "Reply with one JSON object and nothing else: no other text before or after it, and no code fence around it.",
+}
+"""The instruction for JSON without a schema, for which the API has no field."""
 
 ADDITIONAL: Final = "additionalModelRequestFields"
 """The fields that Bedrock passes on to the model's own API."""
@@ -42,12 +46,7 @@ _PLAIN: Final = NativeFormat({"type": "text"})
 """The default of other APIs, for which this one has no word."""
 
 
-def tool_names(request: ChatRequest) -> ToolNames:
-    """Return the names of the request's tools, and those of earlier calls, in the form for the API."""
-    return ToolNames((*_offered(request), *_called(request)), LONGEST)
-
-
-def encode(request: ChatRequest, provider: str, names: ToolNames) -> bytes:
+def encode(request: ChatRequest, provider: str) -> bytes:
     """Return the JSON body.
 
     Raises `Unsupported` for what this API cannot express, and `InvalidRequest` for data that cannot be sent.
@@ -57,30 +56,24 @@ def encode(request: ChatRequest, provider: str, names: ToolNames) -> bytes:
     tools = _tools(request, accepted)
     is_claude = maker(request.model) == CLAUDE
     system_turns = is_claude and capabilities(request.model).system_turns
-    encoder = BedrockEncoder(provider, request.model, names, system_turns=system_turns, has_tools=bool(tools))
+    encoder = BedrockEncoder(provider, request.model, system_turns=system_turns, has_tools=bool(tools))
     encoder.encode(request.messages)
     body: dict[str, Any] = {"messages": encoder.messages}
+    if isinstance(request.response_format, JsonObjectFormat):
+        encoder.system.append(_JSON_ONLY)
     if encoder.system:
         body["system"] = encoder.system
     additional: dict[str, Any] = {}
     _add_sampling(body, additional, request, accepted)
     if tools:
-        _add_tools(body, additional, request, tools, names, accepted)
-    if request.response_format not in (None, _PLAIN):
-        body["outputConfig"] = {"textFormat": _text_format(request.response_format, provider)}
+        _add_tools(body, additional, request, tools, accepted)
+    if request.response_format not in (None, _PLAIN) and not isinstance(request.response_format, JsonObjectFormat):
+        body["outputConfig"] = {"textFormat": _text_format(request.response_format)}
     is_forced = not {"any", "tool"}.isdisjoint(body.get("toolConfig", {}).get("toolChoice", {}))
     add_thinking(body, additional, request, accepted.effort, is_forced=is_forced, is_possible=not encoder.continues_unsigned)
     if additional:
         body[ADDITIONAL] = additional
     return dumps(with_extra(body, request.extra))
-
-
-def _offered(request: ChatRequest) -> Iterable[str]:
-    return (tool.name for tool in request.tools if isinstance(tool, Tool))
-
-
-def _called(request: ChatRequest) -> Iterable[str]:
-    return (block.name for message in request.messages for block in message.blocks if isinstance(block, ToolCall) and block.name)
 
 
 def _check(request: ChatRequest, accepted: ModelFamily, provider: str) -> None:
@@ -151,12 +144,11 @@ def _add_tools(
     additional: dict[str, Any],
     request: ChatRequest,
     tools: Iterable[Tool | NativeTool],
-    names: ToolNames,
     accepted: ModelFamily,
 ) -> None:
-    config: dict[str, Any] = {"tools": [part for tool in tools for part in _tool(tool, names)]}
+    config: dict[str, Any] = {"tools": [part for tool in tools for part in _tool(tool)]}
     if request.tool_choice is not None:
-        config["toolChoice"] = _tool_choice(request.tool_choice, names, accepted)
+        config["toolChoice"] = _tool_choice(request.tool_choice, accepted)
     if request.parallel_tool_calls is False:
         # Only the model's own API has this, in its own choice of tools.
         ((kind, fields),) = config.get("toolChoice", {"auto": {}}).items()
@@ -164,23 +156,23 @@ def _add_tools(
     body["toolConfig"] = config
 
 
-def _tool_choice(choice: ToolChoice, names: ToolNames, accepted: ModelFamily) -> JsonObject:
+def _tool_choice(choice: ToolChoice, accepted: ModelFamily) -> JsonObject:
     if choice.native is not None:
         return choice.native
     match choice.mode:
         case ToolChoiceMode.TOOL if accepted.named_tool:
-            return {"tool": {"name": names.sent(choice.name or "")}}
+            return {"tool": {"name": NAMES.sent(choice.name or "")}}
         case ToolChoiceMode.TOOL | ToolChoiceMode.REQUIRED:
             return {"any": {}}
         case _:
             return {"auto": {}}
 
 
-def _tool(tool: Tool | NativeTool, names: ToolNames) -> list[JsonObject]:
+def _tool(tool: Tool | NativeTool) -> list[JsonObject]:
     """Return a tool, with the mark of a cache after it if the caller wants one."""
     if isinstance(tool, NativeTool):
         return [native(tool.fields)]
-    spec: dict[str, Any] = {"name": names.sent(tool.name)}
+    spec: dict[str, Any] = {"name": NAMES.sent(tool.name)}
     if tool.description:
         spec["description"] = tool.description
     schema: Mapping[str, Any] = {"properties": {}} if tool.parameters is None else tool.parameters
@@ -191,11 +183,8 @@ def _tool(tool: Tool | NativeTool, names: ToolNames) -> list[JsonObject]:
     return [{"toolSpec": spec}, *cache_point(tool.extra)]
 
 
-def _text_format(response_format: ResponseFormat, provider: str) -> JsonObject:
-    """Return the format. Raises `Unsupported` for JSON without a schema, which the API does not have."""
+def _text_format(response_format: JsonSchemaFormat | NativeFormat | None) -> JsonObject:
     match response_format:
-        case JsonObjectFormat():
-            raise Unsupported(f"The provider {provider} supports JSON only by a schema.", provider=provider)
         case JsonSchemaFormat():
             schema: dict[str, Any] = {"schema": orjson.dumps(reduced(response_format.schema)).decode()}
             if response_format.name:
@@ -205,3 +194,5 @@ def _text_format(response_format: ResponseFormat, provider: str) -> JsonObject:
             return {"type": "json_schema", "structure": {"jsonSchema": schema}}
         case NativeFormat():
             return response_format.fields
+        case None:
+            return NOTHING

@@ -22,13 +22,14 @@ from antiphon.domain.errors import ProviderError, ProviderUnavailable
 from antiphon.domain.events import Event, ExtraFields, Finished, FinishReason, Place, Started, Usage
 from antiphon.domain.request import ChatRequest
 from antiphon.net.eventstream import EventStreamReader, InvalidStream, StreamMessage
-from antiphon.providers.anthropic.names import ToolNames
 from antiphon.providers.bedrock.blocks import BedrockBlockReader
 from antiphon.providers.bedrock.errors import error_of_exception
 from antiphon.providers.bedrock.messages import PROTOCOL
+from antiphon.providers.bedrock.names import NAMES
 from antiphon.providers.bedrock.usage import read_usage
 from antiphon.providers.codec import json
 from antiphon.providers.codec.blocks import is_written
+from antiphon.providers.codec.names import ToolNames, tool_names
 from antiphon.providers.codec.reader import StreamReader
 from antiphon.providers.codec.values import as_object, is_shallow, other_fields, text
 from antiphon.providers.failure import error_of_payload
@@ -70,16 +71,16 @@ class BedrockEnding:
 
 
 class BedrockReader(StreamReader):
-    """Reads the answer to one request. `names` are those of the request's tools."""
+    """Reads the answer to one request."""
 
     protocol = PROTOCOL
 
-    def __init__(self, request: ChatRequest, provider: str, names: ToolNames | None = None) -> None:
+    def __init__(self, request: ChatRequest, provider: str) -> None:
         super().__init__(request, provider)
         self.ending = BedrockEnding()
         self._messages = EventStreamReader(MAX_MESSAGE_BYTES)
         self._is_started = False
-        self._blocks = BedrockBlockReader(names or ToolNames(()))
+        self._blocks = BedrockBlockReader(ToolNames(NAMES, tool_names(request)))
         self._usage: Usage | None = None
         self._finished: Finished | None = None
 

@@ -27,8 +27,8 @@ from antiphon.domain.content import (
     ToolCall,
     ToolResult,
 )
-from antiphon.providers.anthropic.names import ToolNames
 from antiphon.providers.bedrock.messages import BedrockEncoder
+from antiphon.providers.bedrock.names import CALL_IDS, NAMES
 
 CLAUDE = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
 NOVA = "amazon.nova-pro-v1:0"
@@ -55,8 +55,7 @@ def result(call_id: str, *blocks: Block, **fields: Any) -> Message:
 
 
 def encode(*messages: Message, model: str = CLAUDE, system_turns: bool = False, has_tools: bool = True) -> BedrockEncoder:
-    names = ToolNames((block.name for message in messages for block in message.blocks if isinstance(block, ToolCall)), 64)
-    encoder = BedrockEncoder("acme", model, names, system_turns=system_turns, has_tools=has_tools)
+    encoder = BedrockEncoder("acme", model, system_turns=system_turns, has_tools=has_tools)
     encoder.encode(messages)
     return encoder
 
@@ -151,6 +150,8 @@ def test_results_that_stand_alone() -> None:
 def test_calls() -> None:
     """Ids and names are mapped to what the API accepts; a call that broke off is left out."""
     long = "x" * 70
+    short, cut = CALL_IDS.sent("a b"), CALL_IDS.sent(long)
+    assert (short[:4], len(cut), cut[:50]) == ("a_b_", 64, "x" * 50)
     calls = (
         ToolCall("a b", "f.g", '{"n": 1}'),
         ToolCall(long, long, ""),
@@ -158,8 +159,8 @@ def test_calls() -> None:
         ToolCall("e.f:g-h", "f", "[1]"),
     )
     assert sent(user("a"), reply(*calls), result("a b"), result(long), result("e.f:g-h"), result("d_"))[1:] == [
-        ("assistant", [call("a_b", "f_g", input={"n": 1}), call("x" * 64, "x" * 64), call("e.f:g-h")]),
-        ("user", [answered("a_b"), answered("x" * 64), answered("e.f:g-h")]),
+        ("assistant", [call(short, NAMES.sent("f.g"), input={"n": 1}), call(cut, NAMES.sent(long)), call("e.f:g-h")]),
+        ("user", [answered(short), answered(cut), answered("e.f:g-h")]),
     ]
 
 

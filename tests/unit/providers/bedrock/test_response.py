@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from antiphon.domain.content import (
     Audio,
@@ -46,8 +47,8 @@ from antiphon.domain.events import (
     Usage,
 )
 from antiphon.domain.reply import Reply
-from antiphon.domain.request import ChatRequest
-from antiphon.providers.anthropic.names import ToolNames
+from antiphon.domain.request import ChatRequest, Tool
+from antiphon.providers.bedrock.names import NAMES
 from antiphon.providers.bedrock.response import BedrockReader
 from tests.eventstream import event, exception, header, message, stream
 from tests.unit.framing import check
@@ -88,7 +89,7 @@ def read(*events: dict[str, Any], names: tuple[str, ...] = ()) -> Batch:
 
 
 def feed(data: bytes, size: int, names: tuple[str, ...] = ()) -> Batch:
-    reader = BedrockReader(REQUEST, "acme", ToolNames(names, 64))
+    reader = BedrockReader(replace(REQUEST, tools=tuple(map(Tool, names))), "acme")
     events: Batch = []
     for at in range(0, len(data), size):
         events += reader.feed(data[at : at + size])
@@ -191,7 +192,7 @@ def test_kinds_within_one_index() -> None:
 def test_calls() -> None:
     """Names are mapped back; a call without input has an empty object, unless the limit cut it."""
     calls = (
-        start(0, toolUse={"toolUseId": "c0", "name": "f_g"}),
+        start(0, toolUse={"toolUseId": "c0", "name": NAMES.sent("f.g")}),
         delta(0, toolUse={"input": '{"a": '}),
         delta(0, toolUse={"input": "1}"}),
         stop(0),
