@@ -26,6 +26,7 @@ from antiphon.domain.content import (
     ToolResult,
     Video,
 )
+from antiphon.domain.errors import ProviderError, ProviderUnavailable
 from antiphon.domain.events import BlockProgress, BlockStarted, Finished, FinishReason
 from antiphon.domain.request import (
     ChatRequest,
@@ -137,7 +138,7 @@ def test_events() -> None:
     assert {name for name, shape in members.items() if not shape.metadata.get("exception")} == EVENTS
     for name in members.keys() - EVENTS:
         reader = BedrockReader(REQUEST, "p")
-        with pytest.raises(Exception, match=r"."):
+        with pytest.raises(ProviderError):
             reader.feed(exception(name, {"message": "x"}))
         assert reader.failure is not None
         assert reader.failure.status == members[name].metadata["error"]["httpStatusCode"], name
@@ -150,8 +151,9 @@ def test_reasons() -> None:
     for word in reasons:
         reader = BedrockReader(REQUEST, "p")
         if word.startswith("malformed_"):
-            with pytest.raises(Exception, match="failed during the reply"):
-                reader.feed(stream({"messageStop": {"stopReason": word}}))
+            reader.feed(stream({"messageStop": {"stopReason": word}}))
+            with pytest.raises(ProviderUnavailable):
+                reader.end()
             continue
         reader.feed(stream({"messageStop": {"stopReason": word}}))
         finished = reader.end()[-1]

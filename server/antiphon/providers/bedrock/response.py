@@ -19,7 +19,7 @@ from uuid import uuid4
 from antiphon.config import MAX_MESSAGE_BYTES
 from antiphon.domain.content import JsonObject
 from antiphon.domain.errors import ProviderError, ProviderUnavailable
-from antiphon.domain.events import Event, ExtraFields, Finished, FinishReason, Place, Started, Usage
+from antiphon.domain.events import Batch, Event, ExtraFields, Finished, FinishReason, Place, Started, Usage
 from antiphon.domain.request import ChatRequest
 from antiphon.net.eventstream import EventStreamReader, InvalidStream, StreamMessage
 from antiphon.providers.bedrock.blocks import BedrockBlockReader
@@ -83,6 +83,7 @@ class BedrockReader(StreamReader):
         self._blocks = BedrockBlockReader(ToolNames(NAMES, tool_names(request)))
         self._usage: Usage | None = None
         self._finished: Finished | None = None
+        self._is_malformed = False
 
     @staticmethod
     def _is_output(event: Event) -> bool:
@@ -91,10 +92,16 @@ class BedrockReader(StreamReader):
     def _used(self) -> Usage | None:
         return self._usage
 
+    def break_off(self) -> Batch:
+        """Return the tokens used by a reply that broke off, if they are known."""
+        return [] if self._usage is None else [self._usage]
+
     def _is_complete(self, *, silent: bool) -> bool:
-        return self._finished is not None and (self.ending.done or self._messages.is_between_messages)
+        is_stopped = self._finished is not None or self._is_malformed
+        return is_stopped and (self.ending.done or self._messages.is_between_messages)
 
     def _finish(self) -> None:
+        self._check_form()
         self._batch += (event for event in (self._usage, self._finished) if event is not None)
 
     def _failure(self, error: Exception) -> ProviderError:
@@ -144,6 +151,8 @@ class BedrockReader(StreamReader):
             case _:
                 return
         self.ending.done = self.ending.is_stopped and self.has_usage
+        if self.ending.done:
+            self._check_form()
 
     def _read_whole(self, body: bytes) -> None:
         """Read an answer that is one JSON object."""
@@ -171,19 +180,25 @@ class BedrockReader(StreamReader):
         )
 
     def _read_end(self, event: JsonObject, payload: bytes) -> None:
-        """Read why the reply ended. Raises `ProviderUnavailable` if that is a failure."""
-        if self._finished is not None:
+        """Read why the reply ended. A failure is raised later, because its tokens are still to come."""
+        if self._finished is not None or self._is_malformed:
             raise ValueError("end")
         word = text(event["stopReason"])
         if word in _FAILURES:
             self.error_body = payload
-            raise ProviderUnavailable(f"The provider {self._provider} failed during the reply.", provider=self._provider)
+            self._is_malformed = True
+            return
         reason = _REASONS.get(word, FinishReason.OTHER)
         self._blocks.end(self._batch, is_cut=reason not in _COMPLETE)
         details: dict[str, Any] = {name: event[name] for name in (_RESPONSE_FIELDS,) if event.get(name) is not None}
         if not is_shallow(details):
             raise ValueError("depth")
         self._finished = Finished(0, reason, word, details)
+
+    def _check_form(self) -> None:
+        """Raise `ProviderUnavailable` if the model could not write its reply in the API's form."""
+        if self._is_malformed:
+            raise ProviderUnavailable(f"The provider {self._provider} failed during the reply.", provider=self._provider)
 
     def _read_metadata(self, event: JsonObject) -> None:
         if (usage := event.get("usage")) is not None:

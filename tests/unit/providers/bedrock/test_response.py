@@ -302,12 +302,19 @@ def test_reasons(word: str, reason: FinishReason) -> None:
 
 @pytest.mark.parametrize("word", ["malformed_model_output", "malformed_tool_use"])
 def test_malformed_output(word: str) -> None:
-    """A reply that the model could not write is a failure, after what it did write."""
+    """A reply that the model could not write is a failure, after what it did write and with the tokens that it used."""
     reader = BedrockReader(REQUEST, "acme")
     events = reader.feed(stream(START, delta(0, text="x"), end(word), METADATA))
     assert TextDelta(0, "x") in events
     assert isinstance(reader.failure, ProviderUnavailable)
     assert word in reader.error_body.decode()
+    assert reader.break_off() == [Usage(3, 4, 7)]
+    for rest in ((), (METADATA,)):
+        reader = BedrockReader(REQUEST, "acme")
+        reader.feed(stream(START, end(word)))
+        assert reader.break_off() == []
+        with pytest.raises(ProviderUnavailable):
+            reader.end() if not rest else reader.feed(stream(*rest))
 
 
 def test_each_cut() -> None:
