@@ -219,7 +219,7 @@ class GeminiReader(StreamReader):
         for index in sorted(reasons):
             word = reasons[index]
             reason = REASONS.get(word, FinishReason.OTHER)
-            if reason is FinishReason.STOP and self._choices[index].has_call:
+            if self._choices[index].has_call and (reason is FinishReason.STOP or word not in REASONS):
                 reason = FinishReason.TOOL_CALLS
             batch.append(Finished(index, reason, word, details))
 

@@ -323,6 +323,14 @@ def test_finish_reasons(word: str, reason: FinishReason) -> None:
     assert read(chunk({"text": "x"}, reason=word))[-1] == Finished(0, reason, word)
 
 
+def test_an_unknown_reason_beside_calls() -> None:
+    """The reply wants its calls run, whatever word a host has for that; a known reason stays what it is."""
+    assert read(chunk(call("f", args={})), chunk(reason="FUNCTION_CALL"))[-1] == Finished(
+        0, FinishReason.TOOL_CALLS, "FUNCTION_CALL"
+    )
+    assert read(chunk(call("f", args={})), chunk(reason="MAX_TOKENS"))[-1] == Finished(0, FinishReason.LENGTH, "MAX_TOKENS")
+
+
 def test_a_paused_reply() -> None:
     """Its token is a field of the message, the last one that came."""
     _, *rest = read(chunk({"text": "x"}, continuationToken="a"), chunk(reason="CONTINUATION", continuationToken="b"))
