@@ -67,7 +67,7 @@ class BedrockProvider:
             auth = self._signing = _signing(name, config, host, environment)
         else:
             # A value in the query may be a key, too.
-            auth = HeaderAuth("authorization", api_key.get_secret_value(), _headers(), config.headers, url.query.values())
+            auth = HeaderAuth(config.auth_header, api_key.get_secret_value(), _headers(), config.headers, url.query.values())
         self._client = ProviderClient(name, transport, auth, url)
 
     def stream(self, request: ChatRequest) -> AsyncGenerator[Batch, None]:
