@@ -13,8 +13,6 @@ blocks. The rules:
 
 from __future__ import annotations
 
-import base64
-import binascii
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -22,11 +20,9 @@ from msgspec import Struct
 
 from antiphon.domain.content import (
     NOTHING,
-    Audio,
     Block,
     Image,
     JsonObject,
-    Media,
     Opaque,
     RedactedThinking,
     ServerToolCall,
@@ -38,6 +34,7 @@ from antiphon.domain.content import (
 )
 from antiphon.domain.events import Batch, BlockFinished, BlockProgress, CitationDelta, InputDelta, TextDelta, ThinkingDelta
 from antiphon.providers.bedrock.citations import read_citation
+from antiphon.providers.bedrock.media import joined_base64, media_block
 from antiphon.providers.codec.blocks import BlockNumbers, state_of
 from antiphon.providers.codec.names import ToolNames
 from antiphon.providers.codec.values import MAX_INDEX, as_object, is_shallow, text
@@ -49,7 +46,6 @@ DELTA: Final = "contentBlockDelta"
 """The events of which an unknown block of a stream is made. Such a block cannot be sent back, as a whole one can."""
 
 RESULT: Final = "toolResult"
-_MEDIA: Final = {"image": "image/", "audio": "audio/"}
 
 
 class _Open(Struct):
@@ -157,7 +153,7 @@ class BedrockBlockReader:
                 self.start(index, {name: _without(value, ("content",))}, events)
                 self._open[index].content = list(value.get("content") or ())
             case "image" | "audio":
-                self._add_complete(_media(name, value), events)
+                self._add_complete(media_block(name, value), events)
             case _:
                 self._add_complete(Opaque(state=State(fields=block)), events)
         self._stop(index, events)
@@ -320,30 +316,11 @@ def _state_at_end(opened: _Open) -> State | None:
 
 def _held(opened: _Open) -> Block:
     """Return a block that was kept until it is complete."""
-    data = opened.pieces[0] if len(opened.pieces) == 1 else _joined(opened.pieces)
+    data = opened.pieces[0] if len(opened.pieces) == 1 else joined_base64(opened.pieces)
     if opened.kind is RedactedThinking:
         return RedactedThinking(state=State(data))
     source = {"source": {"bytes": data}} if data else {}
-    return _media("image", {**opened.fields, **source})
-
-
-def _joined(pieces: list[str]) -> str:
-    """Return the base64 of the bytes of all pieces. Raises `ValueError` for other text."""
-    return base64.b64encode(b"".join(binascii.a2b_base64(piece, strict_mode=True) for piece in pieces)).decode()
-
-
-def _media(name: str, value: JsonObject) -> Block:
-    """Return an image or a recording. One that failed has no location, and its error in its state."""
-    kind: type[Image | Audio] = Image if name == "image" else Audio
-    match as_object(value.get("source")):
-        case {"bytes": str(data), **others} if not others:
-            url = f"data:{_MEDIA[name]}{text(value.get('format'))};base64,{data}"
-            rest = _without(value, ("source", "format"))
-        case {"s3Location": {"uri": str(url), **others}} if not others:
-            rest = _without(value, ("source",))
-        case _:
-            return kind(media=Media(), state=State(fields=value))
-    return kind(media=Media(url=url), state=state_of(None, rest))
+    return media_block("image", {**opened.fields, **source})
 
 
 def _member(union: JsonObject) -> tuple[str, Any] | None:
