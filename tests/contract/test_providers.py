@@ -1,4 +1,7 @@
-"""The contract of every provider: one suite for every protocol, with `llmock` as the upstream of those that need one."""
+"""The contract of every provider: one suite for every protocol, with an upstream for those that need one.
+
+That is `llmock`, which others wrote. It does not speak Bedrock's protocol, whose upstream checks requests by AWS's description.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -27,14 +30,16 @@ from antiphon.domain.events import (
 from antiphon.domain.request import ChatRequest, Sampling, Tool, ToolChoice, ToolChoiceMode
 from antiphon.providers.anthropic.provider import AnthropicProvider
 from antiphon.providers.base import Provider
+from antiphon.providers.bedrock.provider import BedrockProvider
 from antiphon.providers.cohere.provider import CohereProvider
 from antiphon.providers.echo import EchoProvider
 from antiphon.providers.gemini.provider import GeminiProvider
 from antiphon.providers.registry import PROTOCOLS, build
 from antiphon.providers.responses.provider import ResponsesProvider
+from tests.converse import ConverseUpstream, in_thread
 from tests.unit.framing import check, without_early_usage, without_frames
 
-STOPPED = {"anthropic": "end_turn", "cohere": "COMPLETE", "gemini": "STOP", "responses": "completed"}
+STOPPED = {"anthropic": "end_turn", "bedrock": "end_turn", "cohere": "COMPLETE", "gemini": "STOP", "responses": "completed"}
 """By protocol: the word for a reply that ended by itself, if it is not "stop"."""
 
 TOOL = Tool("find", "finds", {"type": "object", "properties": {"q": {"type": "string"}}, "required": ["q"]})
@@ -46,7 +51,16 @@ def llmock() -> Iterator[LLMockServer]:
         yield server
 
 
-def config(protocol: str, llmock: LLMockServer) -> ProviderConfig:
+@pytest.fixture
+def converse() -> Iterator[ConverseUpstream]:
+    with in_thread(ConverseUpstream()) as server:
+        yield server
+    assert server.refused == []
+
+
+def config(protocol: str, llmock: LLMockServer, converse: ConverseUpstream) -> ProviderConfig:
+    if protocol == "bedrock":
+        return ProviderConfig(protocol=protocol, base_url=converse.url, api_key_env="KEY")
     if protocol == "echo":
         return ProviderConfig(protocol="echo", token_delay=0.001)
     return ProviderConfig(protocol=protocol, base_url=llmock.base_url(protocol.removesuffix("-responses")), api_key_env="KEY")
@@ -54,20 +68,23 @@ def config(protocol: str, llmock: LLMockServer) -> ProviderConfig:
 
 def test_every_protocol_is_here(llmock: LLMockServer) -> None:
     """The suite covers every protocol that can be configured."""
-    assert set(PROTOCOLS) == {"anthropic", "cohere", "echo", "gemini", "openai", "openai-responses"}
+    assert set(PROTOCOLS) == {"anthropic", "bedrock", "cohere", "echo", "gemini", "openai", "openai-responses"}
 
 
-@pytest.fixture(params=["anthropic", "cohere", "echo", "gemini", "openai", "openai-responses"])
-async def provider(request: pytest.FixtureRequest, llmock: LLMockServer) -> AsyncIterator[Provider]:
+@pytest.fixture(params=["anthropic", "bedrock", "cohere", "echo", "gemini", "openai", "openai-responses"])
+async def provider(request: pytest.FixtureRequest, llmock: LLMockServer, converse: ConverseUpstream) -> AsyncIterator[Provider]:
     llmock.state.scenarios.clear()
-    made = build("acme", config(request.param, llmock), {"KEY": "sk-test"})
+    made = build("acme", config(request.param, llmock, converse), {"KEY": "sk-test"})
     yield made
     await made.close()
 
 
 @pytest.fixture
-async def endless(provider: Provider, llmock: LLMockServer) -> Provider:
+async def endless(provider: Provider, llmock: LLMockServer, converse: ConverseUpstream) -> Provider:
     """Return the provider; its next stream sends something and then nothing for a long time."""
+    if isinstance(provider, BedrockProvider):
+        converse.stalls = True
+        return provider
     if not isinstance(provider, EchoProvider):
         llmock.state.scenarios.add(StreamFault("stall", after_chunks=2, stall_seconds=20))
         return provider
@@ -119,7 +136,7 @@ async def test_stream_and_whole_agree(provider: Provider) -> None:
 
 async def test_choices(provider: Provider) -> None:
     """Every requested choice has text and an end, or is refused."""
-    if isinstance(provider, AnthropicProvider | CohereProvider | ResponsesProvider):
+    if isinstance(provider, AnthropicProvider | BedrockProvider | CohereProvider | ResponsesProvider):
         with pytest.raises(Unsupported):
             await read(provider, ask(sampling=Sampling(choices=2)))
         return

@@ -105,6 +105,39 @@ SEEDS: Final = {
         ),
         ('"content":', '"stop_reason":', '"usage":', '"citations":', '"redacted_thinking"', '"server_tool_use"', '"input":'),
     ),
+    "event stream": Seeds(
+        (b"\x03\x0f\x03abc\x07\x00\x04text\x01d\x04\x00\x00\x00\x01{}", b"\x01\x04\x01a\x00\x01b\x01", b"\x00\x00"),
+        (":event-type", ":message-type"),
+    ),
+    "bedrock stream": Seeds(
+        (
+            (
+                b'\x05messageStart {"role": "assistant"}\ncontentBlockDelta {"contentBlockIndex": 0, "delta": {"text": "xy"}}\n'
+                b'contentBlockStop {"contentBlockIndex": 0}\nmessageStop {"stopReason": "end_turn"}\n'
+                b'metadata {"usage": {"inputTokens": 1, "outputTokens": 2}}'
+            ),
+            (
+                b'\x01contentBlockStart {"contentBlockIndex": 0, "start": {"toolUse": {"toolUseId": "c", "name": "f"}}}\n'
+                b'contentBlockDelta {"contentBlockIndex": 0, "delta": {"toolUse": {"input": "{}"}}}\n'
+                b'contentBlockDelta {"contentBlockIndex": 1, "delta": {"reasoningContent": {"redactedContent": "AA=="}}}\n'
+                b'contentBlockDelta {"contentBlockIndex": 1, "delta": {"image": {"source": {"bytes": "AA=="}}}}\n'
+                b'messageStop {"stopReason": "tool_use"}'
+            ),
+            b'\x02throttlingException {"message": "x"}',
+        ),
+        ("contentBlockDelta ", '"delta":', '"reasoningContent":', '"toolResult":', '"citation":', '"image":', '"signature":'),
+    ),
+    "bedrock json": Seeds(
+        (
+            (
+                b'{"output": {"message": {"content": [{"text": "x"}, {"reasoningContent": {"reasoningText": {"text": "y"}}}, '
+                b'{"toolUse": {"toolUseId": "c", "name": "f", "input": {}}}]}}, "stopReason": "tool_use", '
+                b'"usage": {"inputTokens": 1, "cacheDetails": [{"ttl": "1h", "inputTokens": 1}], "cacheWriteInputTokens": 1}}'
+            ),
+            b'{"message": "x"}',
+        ),
+        ('"output":', '"message":', '"content":', '"toolResult":', '"citationsContent":', '"image":', '"stopReason":', '"usage":'),
+    ),
     "cohere stream": Seeds(
         (
             (

@@ -11,10 +11,12 @@ import hashlib
 import hmac
 import json
 import re
+import struct
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, Final
+from zlib import crc32
 
 import orjson
 from pydantic import SecretStr
@@ -34,10 +36,12 @@ from antiphon.guards.json_chain import JsonChain, filter_json
 from antiphon.guards.registry import KINDS
 from antiphon.history import rows
 from antiphon.net.egress import EgressPolicy, Target
+from antiphon.net.eventstream import EventStreamReader, InvalidStream, StreamMessage
 from antiphon.net.fetch import Fetcher
 from antiphon.net.sse import EventTooLarge, SseEvent, SseReader
 from antiphon.providers import failure
 from antiphon.providers.anthropic.response import AnthropicReader
+from antiphon.providers.bedrock.response import BedrockReader
 from antiphon.providers.client import Reader
 from antiphon.providers.cohere.response import CohereReader
 from antiphon.providers.gemini.response import GeminiReader
@@ -86,6 +90,35 @@ def sse(data: bytes) -> None:
         pass
 
 
+def event_stream(data: bytes) -> None:
+    """Check that messages of an event stream do not depend on where it is cut, and that only documented errors are raised.
+
+    Fuzzers find no checksums, so they are put right: as the length of a message, and over its bytes.
+    """
+    size, data = 1 + (data[0] if data else 0) % 13, data[1:]
+
+    def read(pieces: list[bytes]) -> tuple[list[StreamMessage], type[Exception] | None, bool]:
+        reader = EventStreamReader(1 << 16)
+        found: list[StreamMessage] = []
+        try:
+            for piece in pieces:
+                found.extend(reader.feed(piece))
+        except (InvalidStream, EventTooLarge) as error:
+            return found, type(error), True
+        return found, None, reader.is_between_messages
+
+    for mended in (data, _mended(data), _mended(data) + data):
+        assert read([mended]) == read(cut(mended, size)), "the result depends on where it is cut"
+
+
+def _mended(data: bytes) -> bytes:
+    """Return a message whose headers and payload are `data`, whose first byte is the length of the headers."""
+    length, data = (data[0], data[1:]) if data else (0, b"")
+    prelude = struct.pack(">II", 16 + len(data), min(length, len(data)))
+    checked = prelude + struct.pack(">I", crc32(prelude)) + data
+    return checked + struct.pack(">I", crc32(checked))
+
+
 REQUEST: Final = domain.ChatRequest("m", (domain.Message(domain.Role.USER, (domain.Text("x"),)),), stream=True)
 
 
@@ -109,6 +142,21 @@ def reply_stream(data: bytes, make: Callable[[domain.ChatRequest, str], Reader] 
         return "".join(texts), None
 
     assert read([data]) == read(cut(data, size)), "the result depends on where it is cut"
+
+
+def bedrock_stream(data: bytes) -> None:
+    """Check the same of Bedrock's streams: each line is the name of an event or an exception, a space, and its JSON."""
+    size, data = data[:1], data[1:]
+
+    def event(line: bytes) -> bytes:
+        name, _, payload = line.partition(b" ")
+        name = name[:100]
+        kind = b"exception" if name.endswith(b"Exception") else b"event"
+        fields = ((b":%b-type" % kind, name), (b":message-type", kind))
+        headers = b"".join(bytes([len(key)]) + key + b"\7" + struct.pack(">H", len(value)) + value for key, value in fields)
+        return _mended(bytes([len(headers)]) + headers + payload)
+
+    reply_stream(size + b"".join(map(event, data.split(b"\n"))), BedrockReader)
 
 
 def reply_json(data: bytes, make: Callable[[domain.ChatRequest, str], Reader] = OpenAIReader) -> None:
@@ -381,6 +429,9 @@ TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
     "reply json": reply_json,
     "anthropic stream": partial(reply_stream, make=AnthropicReader),
     "anthropic json": partial(reply_json, make=AnthropicReader),
+    "event stream": event_stream,
+    "bedrock stream": bedrock_stream,
+    "bedrock json": partial(reply_json, make=BedrockReader),
     "cohere stream": partial(reply_stream, make=CohereReader),
     "cohere json": partial(reply_json, make=CohereReader),
     "gemini stream": partial(reply_stream, make=GeminiReader),

@@ -40,8 +40,8 @@ class ProviderConfig(OutboundConfig):
 
     protocol: str = "openai"
     """`openai` for the chat-completions API and all hosts that follow it, `openai-responses` for OpenAI's Responses API,
-    `anthropic` for Anthropic's Messages API, `cohere` for version 2 of Cohere's chat API, `gemini` for the Gemini API, or `echo`,
-    which needs no account."""
+    `anthropic` for Anthropic's Messages API, `bedrock` for AWS Bedrock's Converse API, `cohere` for version 2 of Cohere's chat
+    API, `gemini` for the Gemini API, or `echo`, which needs no account."""
     base_url: str | None = Field(default=None, repr=False, exclude=True)  # its query may hold a key
     """Where its API begins, such as `https://api.example.com/v1`. May contain `{model}`. Unset: that of the known host with
     this name."""
@@ -49,6 +49,8 @@ class ProviderConfig(OutboundConfig):
     """The environment variable that holds the API key. Unset: the usual one of the known host, if `base_url` is unset too."""
     api_key_file: Path | None = None
     """The file that holds the API key."""
+    region: str | None = None
+    """The AWS region of the protocol `bedrock`. Unset: that in `base_url`, else that of `AWS_REGION` or `AWS_DEFAULT_REGION`."""
     models: tuple[str, ...] = ()
     """Names, and patterns with `*`. A model that several providers have belongs to the first of them; each is also reached as
     `<provider>/<model>`."""

@@ -24,7 +24,10 @@ _DELAY: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)s")
 
 
 def error_fields(body: bytes) -> Mapping[str, Any]:
-    """Return the error object of a body, or the whole object if it has none; empty if the body is not a JSON object."""
+    """Return the error object of a body, or the whole object if it has none; empty if the body is not a JSON object.
+
+    AWS names the error in `__type`, with a name space before it.
+    """
     try:
         payload = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -34,7 +37,10 @@ def error_fields(body: bytes) -> Mapping[str, Any]:
     if not isinstance(payload, dict):
         return {}
     inner = payload.get("error")
-    return inner if isinstance(inner, dict) else payload
+    if isinstance(inner, dict):
+        return inner
+    kind = payload.get("__type")
+    return {**payload, "type": kind.rpartition("#")[2]} if isinstance(kind, str) and "type" not in payload else payload
 
 
 def explanation(value: object, level: int = 0) -> str:

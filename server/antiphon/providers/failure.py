@@ -70,9 +70,9 @@ _BY_STATUS: Final[Mapping[int, type[ProviderError]]] = {
     504: ProviderTimeout,
 }
 
-_RETRYABLE_STATUSES: Final = frozenset({409, 425, 499})
-"""Statuses below 500 without an error class of their own after which a retry may succeed: a conflict, a request that came too
-early, or Google's `CANCELLED`."""
+_RETRYABLE_STATUSES: Final = frozenset({409, 424, 425, 499})
+"""Statuses below 500 without an error class of their own after which a retry may succeed: a conflict, a model that failed (AWS
+Bedrock), a request that came too early, or Google's `CANCELLED`."""
 
 _FINAL_STATUSES: Final = frozenset({501, 505})
 """Statuses from 500 on after which a retry is useless, because the host cannot do it at all."""
@@ -98,6 +98,7 @@ _QUOTA_USED_UP: Final = frozenset(
         "insufficient_quota",
         "insufficient_balance",
         "billing_hard_limit_reached",
+        "ServiceQuotaExceededException",
         # Anthropic's `details.error_code`: https://platform.claude.com/docs/en/api/errors
         "contract_spend_limit_reached",
         "enforced_spend_limit_reached",
@@ -141,7 +142,12 @@ SAFE_CODES: Final = frozenset(
 https://platform.openai.com/docs/guides/error-codes, and `ResponseError.code` of its API reference.
 """
 
-_MODEL_WORDS: Final = frozenset({"invalid_model", "model_not_available", "model_not_found", "not_found", "not_found_error"})
+_AWS_TYPE: Final = "x-amzn-errortype"
+"""The header in which AWS names the error: `ThrottlingException`, or the same with a colon and an address."""
+
+_MODEL_WORDS: Final = frozenset(
+    {"invalid_model", "model_not_available", "model_not_found", "not_found", "not_found_error", "resourcenotfoundexception"}
+)
 """Values of `code`, `type` or `status` that mean the host does not have the model."""
 
 # By the `type` or `code` of an error payload, in lower case with "_" between words. Only whole words are compared, because matching
@@ -159,6 +165,8 @@ _BY_WORD: Final[Mapping[str, type[ProviderError]]] = {
             "ratelimiterror",
             "requests",
             "resource_exhausted",
+            "servicequotaexceededexception",
+            "throttlingexception",
             "tokens",
             "too_many_requests",
             "toomanyrequests",
@@ -169,6 +177,7 @@ _BY_WORD: Final[Mapping[str, type[ProviderError]]] = {
         (
             "access_denied",
             "accessdenied",
+            "accessdeniedexception",
             "account_deactivated",
             "api_key_expired",
             "api_key_invalid",
@@ -181,22 +190,27 @@ _BY_WORD: Final[Mapping[str, type[ProviderError]]] = {
             "billing_error",
             "billing_not_active",
             "consumer_suspended",
+            "expiredtokenexception",
+            "incompletesignatureexception",
             "invalid_api_key",
             "invalid_authentication",
+            "invalidsignatureexception",
+            "missingauthenticationtokenexception",
             *_MODEL_WORDS,
             "permission_denied",
             "permission_error",
             "service_disabled",
             "unauthenticated",
             "unauthorized",
+            "unrecognizedclientexception",
         ),
         ProviderCredentials,
     ),
     **dict.fromkeys(
-        ("bad_request", "badrequesterror", "invalid_argument", "invalid_request", "invalid_request_error"),
+        ("bad_request", "badrequesterror", "invalid_argument", "invalid_request", "invalid_request_error", "validationexception"),
         ProviderRejected,
     ),
-    **dict.fromkeys(("deadline_exceeded", "timeout", "timeout_error", "request_timeout"), ProviderTimeout),
+    **dict.fromkeys(("deadline_exceeded", "timeout", "timeout_error", "request_timeout", "modeltimeoutexception"), ProviderTimeout),
 }
 
 _log = structlog.get_logger(__name__)
@@ -205,6 +219,8 @@ _log = structlog.get_logger(__name__)
 def error_of_status(provider: str, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
     """Return the error for a response with a status other than 2xx."""
     fields = error_fields(body)
+    if _AWS_TYPE in headers and "type" not in fields:
+        fields = {**fields, "type": headers[_AWS_TYPE].partition(":")[0]}
     kind = _rejection_kind(_BY_STATUS.get(status, ProviderUnavailable), fields)
     wait = retry_after(headers)
     error = _build(provider, kind, status, fields, retry_delay(fields) if wait is None else wait)

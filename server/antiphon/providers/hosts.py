@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from yarl import URL
 
 from antiphon.config import ConfigError, ProviderConfig
+from antiphon.providers.regions import RUNTIME, endpoint, region_in
 
 WITHOUT_URL: Final = frozenset({"echo"})
 """Protocols that connect to no host."""
@@ -40,6 +41,8 @@ class Host(Struct, frozen=True, kw_only=True):
     """Appended to the value of `url_variable`, if its usual value is not a base URL."""
     switched_on_by_url: bool = False
     """Whether `url_variable` alone switches the host on, because it needs no key."""
+    is_regional: bool = False
+    """Whether its address depends on the AWS region, so that `base_url` is None."""
     auth_header: str = "authorization"
     stream_usage: bool = True
     models: tuple[str, ...] = ()
@@ -163,6 +166,16 @@ HOSTS: Final = (
         models=("command-a-03-2025", "command-a-reasoning-08-2025", "command-r7b-12-2024", "command-r-plus-08-2024", "command-*"),
         protocol="cohere",
     ),
+    # The id of a model depends on the region, so that none is listed:
+    # https://docs.aws.amazon.com/bedrock/latest/userguide/models-supported.html
+    Host(
+        name="bedrock",
+        base_url=None,
+        key_variable="AWS_BEARER_TOKEN_BEDROCK",
+        url_variable="AWS_ENDPOINT_URL_BEDROCK_RUNTIME",
+        is_regional=True,
+        protocol="bedrock",
+    ),
     Host(
         name="ollama",
         base_url="http://127.0.0.1:11434/v1",
@@ -221,7 +234,10 @@ def complete(name: str, config: ProviderConfig, environment: Mapping[str, str] =
     changes: dict[str, object] = {}
     if host is not None:
         if config.base_url is None:
-            changes["base_url"] = _base_url(host, environment)
+            try:
+                changes["base_url"] = _base_url(host, environment, config.region)
+            except ConfigError as error:
+                raise ConfigError(f"providers.{name}.region: {error}") from None
             no_key = config.api_key_env is None and config.api_key_file is None
             if no_key and host.key_variable is not None and environment.get(host.key_variable, "").strip():
                 changes["api_key_env"] = host.key_variable
@@ -231,6 +247,8 @@ def complete(name: str, config: ProviderConfig, environment: Mapping[str, str] =
             if field not in config.model_fields_set:
                 changes[field] = getattr(host, field)
     completed = config.model_copy(update=changes)
+    if completed.base_url is None and host is not None and host.is_regional:
+        raise ConfigError(f"providers.{name}.region: set it, or AWS_REGION")
     if completed.base_url is None:
         wanted = f"set it, or {host.url_variable}" if host is not None and host.url_variable else "is missing"
         raise ConfigError(f"providers.{name}.base_url: {wanted}")
@@ -249,9 +267,12 @@ def find(name: str, base_url: str | None) -> Host | None:
 def _host(name: str, config: ProviderConfig) -> Host | None:
     """Return the host of that name, in the form of its OpenAI-compatible API if `config` means that one.
 
-    A `base_url` without a `protocol` means it, too: `protocol` is "openai" unless it is set.
+    A `base_url` without a `protocol` means it, too: `protocol` is "openai" unless it is set. A section with a `region` may have any
+    name, because one name is in one region only.
     """
     host = next((host for host in HOSTS if host.name == name), None)
+    if host is None and config.region is not None:
+        host = next((host for host in HOSTS if host.is_regional and host.protocol == config.protocol), None)
     if host is None or host.openai_url is None:
         return host
     named = "protocol" in config.model_fields_set
@@ -266,12 +287,20 @@ def _is_on(host: Host, environment: Mapping[str, str]) -> bool:
     if host.switched_on_by_url:
         return has_url
     has_key = host.key_variable is not None and bool(environment.get(host.key_variable, "").strip())
-    return has_key and (has_url or host.base_url is not None)
+    has_region = host.is_regional and region_in(environment) is not None
+    return has_key and (has_url or has_region or host.base_url is not None)
 
 
-def _base_url(host: Host, environment: Mapping[str, str]) -> str | None:
-    """Return the base URL from the environment, else that of the row; None if neither has one."""
+def _base_url(host: Host, environment: Mapping[str, str], region: str | None) -> str | None:
+    """Return the base URL from the environment, else that of the row; None if neither has one.
+
+    That of a host with regions is its address in `region`, which counts more than the environment. Raises `ConfigError` if that
+    is no region.
+    """
     value = environment.get(host.url_variable or "", "").strip().rstrip("/")
+    if host.is_regional and (region is not None or not value):
+        region = region or region_in(environment)
+        return None if region is None else endpoint(RUNTIME, region)
     if not value:
         return host.base_url
     if "://" not in value:

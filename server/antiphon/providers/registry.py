@@ -13,6 +13,7 @@ from antiphon.net.coalescing import Coalescer
 from antiphon.net.http import Transport
 from antiphon.providers.anthropic.provider import AnthropicProvider
 from antiphon.providers.base import Provider
+from antiphon.providers.bedrock.provider import BedrockProvider
 from antiphon.providers.cohere.provider import CohereProvider
 from antiphon.providers.echo import EchoProvider
 from antiphon.providers.gemini.provider import GeminiProvider
@@ -23,6 +24,7 @@ _Build: TypeAlias = Callable[[str, ProviderConfig, SecretStr | None, Transport],
 
 PROTOCOLS: Final[Mapping[str, _Build]] = {
     "anthropic": AnthropicProvider,
+    "bedrock": BedrockProvider,
     "cohere": CohereProvider,
     "gemini": GeminiProvider,
     "openai": OpenAIProvider,

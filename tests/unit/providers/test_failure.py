@@ -422,3 +422,26 @@ def test_a_spend_limit() -> None:
     made = error_of_status("acme", 429, {}, orjson.dumps({"type": "error", "error": error}))
     assert type(made) is ProviderRateLimited
     assert not made.retryable
+
+
+@pytest.mark.parametrize("in_body", [True, False], ids=["body", "header"])
+@pytest.mark.parametrize(
+    ("name", "status", "kind", "retryable"),
+    [
+        ("ValidationException", 400, ProviderRejected, False),
+        ("ThrottlingException", 400, ProviderRateLimited, True),
+        ("ServiceQuotaExceededException", 400, ProviderRateLimited, False),
+        ("ExpiredTokenException", 400, ProviderCredentials, False),
+        ("ResourceNotFoundException", 404, ProviderCredentials, False),
+        ("ModelErrorException", 424, ProviderUnavailable, True),
+    ],
+)
+def test_names_of_aws(in_body: bool, name: str, status: int, kind: type[ProviderError], retryable: bool) -> None:
+    """AWS names an error in a header or in the body, each with an address or a name space."""
+    headers = {} if in_body else {"x-amzn-errortype": f"{name}:http://internal.amazon.com/coral/"}
+    body = {"message": "why", **({"__type": f"com.amazon.coral.service#{name}"} if in_body else {})}
+    error = error_of_status("p", status, headers, json.dumps(body).encode())
+    assert type(error) is kind
+    assert error.retryable is retryable
+    explain(error, json.dumps(body).encode(), ())
+    assert getattr(error, "explanation", None) == ("why" if kind is ProviderRejected else None)

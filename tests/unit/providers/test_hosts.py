@@ -45,6 +45,30 @@ def test_the_environment_switches_on() -> None:
     assert configs["groq"].models == ()
 
 
+def test_bedrock() -> None:
+    """It needs a key and a region, and has the address of that region; a section with a region may have any name."""
+    key = {"AWS_BEARER_TOKEN_BEDROCK": "k"}
+    assert from_environment({"AWS_REGION": "eu-central-1"}) == {}
+    assert from_environment(key) == {}
+    own = from_environment({**key, "AWS_DEFAULT_REGION": "us-east-1", "AWS_REGION": "eu-central-1"})["bedrock"]
+    assert (own.protocol, own.base_url) == ("bedrock", "https://bedrock-runtime.eu-central-1.amazonaws.com")
+    assert (own.api_key_env, own.models) == ("AWS_BEARER_TOKEN_BEDROCK", ())
+    address = {"AWS_ENDPOINT_URL_BEDROCK_RUNTIME": "https://vpce.test"}
+    assert from_environment({**key, **address})["bedrock"].base_url == "https://vpce.test"
+    elsewhere = ProviderConfig(protocol="bedrock", region="us-west-2")
+    for name in ("bedrock", "bedrock-us"):
+        completed = complete(name, elsewhere, {**key, "AWS_REGION": "eu-central-1", **address})
+        assert completed.base_url == "https://bedrock-runtime.us-west-2.amazonaws.com"
+        assert completed.api_key_env == "AWS_BEARER_TOKEN_BEDROCK"
+    assert complete("bedrock", ProviderConfig(), {"AWS_REGION": "us-east-1"}).api_key_env is None
+    with pytest.raises(ConfigError, match=r"providers\.bedrock\.region: set it, or AWS_REGION"):
+        complete("bedrock", ProviderConfig(), key)
+    with pytest.raises(ConfigError, match=r"providers\.bedrock\.region: 'europe' is not an AWS region"):
+        complete("bedrock", ProviderConfig(region="europe"), key)
+    with pytest.raises(ConfigError, match=r"providers\.other\.base_url: is missing"):
+        complete("other", ProviderConfig(region="us-west-2"), key)
+
+
 def test_anthropic() -> None:
     """It has its own protocol; that of OpenAI is used if the configuration names it."""
     environment = {"ANTHROPIC_API_KEY": "k"}
