@@ -1,13 +1,14 @@
 """A provider that a test scripts: the whole provider interface in a few lines, which shows that it is narrow."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from antiphon.chat.prices import Prices
 from antiphon.domain.content import Origin
 from antiphon.domain.events import Batch, Finished, FinishReason, Started, TextDelta, Usage
 from antiphon.domain.request import ChatRequest
+from antiphon.domain.warnings import Warnings, ignore
 from tests.unit.framing import Frames
 
 NO_STORE: Any = None
@@ -34,7 +35,7 @@ class ScriptedProvider:
         self.requests: list[ChatRequest] = []
         self.closed = 0
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[Batch, None]:
+    async def stream(self, request: ChatRequest, warn: Callable[[Warnings], None] = ignore) -> AsyncGenerator[Batch, None]:
         self.requests.append(request)
         frames = Frames()
         try:

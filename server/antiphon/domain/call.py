@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, Final, Protocol
 from weakref import ref
@@ -17,6 +18,7 @@ from antiphon.domain.errors import AntiphonError, DeadlineExceeded, ShuttingDown
 from antiphon.domain.events import Usage
 from antiphon.domain.principal import ANONYMOUS, Principal
 from antiphon.domain.trace import TraceContext
+from antiphon.domain.warnings import Warnings, ignore
 
 CANCELLATIONS: Final = (asyncio.CancelledError, GeneratorExit, DeadlineExceeded, ShuttingDown)
 """The exceptions that end a call although the provider would have continued: the caller left, the deadline passed, or the server
@@ -127,6 +129,16 @@ class Call(Struct, eq=False, kw_only=True, weakref=True):
     """The tags of the caller's key and of the call itself; see `antiphon.domain.tags`."""
     usage: Usage | None = None
     cost_usd: float | None = None
+    warnings: Warnings = ()
+    """What the provider does not get of the request as the caller set it. Known before the provider is called."""
+    on_warnings: Callable[[Warnings], None] = ignore
+    """Called with the warnings, before any response header is sent."""
+
+    def warn(self, warnings: Warnings) -> None:
+        """Set the warnings of the latest attempt, and pass them on."""
+        if warnings or self.warnings:
+            self.warnings = warnings
+            self.on_warnings(warnings)
 
     @property
     def time_left(self) -> float | None:

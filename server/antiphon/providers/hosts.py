@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 from yarl import URL
 
 from antiphon.config import ConfigError, ProviderConfig
+from antiphon.providers.openai import lacks
 from antiphon.providers.openai.capabilities import NO_PARTS, NO_THOUGHTS, OPENAI, UNKNOWN, Capabilities, Thoughts
 
 WITHOUT_URL: Final = frozenset({"echo"})
@@ -130,7 +132,11 @@ HOSTS: Final = (
             "pixtral-*",
         ),
         capabilities=Capabilities(
-            thoughts=Thoughts.PARTS, thinking_models=("magistral*",), reply_fields=_MISTRAL, short_call_ids=True
+            thoughts=Thoughts.PARTS,
+            thinking_models=("magistral*",),
+            reply_fields=_MISTRAL,
+            short_call_ids=True,
+            options=lacks.MISTRAL,
         ),
     ),
     Host(
@@ -138,7 +144,7 @@ HOSTS: Final = (
         base_url="https://api.deepseek.com/v1",
         key_variable="DEEPSEEK_API_KEY",
         models=("deepseek-chat", "deepseek-reasoner"),
-        capabilities=Capabilities(thoughts=Thoughts.REASONING_CONTENT, empty_thought="", refusals=False),
+        capabilities=Capabilities(thoughts=Thoughts.REASONING_CONTENT, empty_thought="", refusals=False, options=lacks.DEEPSEEK),
     ),
     # Kimi refuses an empty `reasoning_content` as well as a missing one.
     Host(
@@ -153,7 +159,7 @@ HOSTS: Final = (
         base_url="https://api.x.ai/v1",
         key_variable="XAI_API_KEY",
         models=("grok-4", "grok-3", "grok-3-mini", "grok-*"),
-        capabilities=NO_THOUGHTS,
+        capabilities=replace(NO_THOUGHTS, options=lacks.XAI),
     ),
     Host(
         name="groq",
@@ -161,7 +167,10 @@ HOSTS: Final = (
         key_variable="GROQ_API_KEY",
         # Its other models refuse reasoning: https://console.groq.com/docs/reasoning
         capabilities=Capabilities(
-            thoughts=Thoughts.REASONING, thinking_models=("*gpt-oss*", "*qwen3*", "*qwq*", "*r1*"), reply_fields=_GROQ
+            thoughts=Thoughts.REASONING,
+            thinking_models=("*gpt-oss*", "*qwen3*", "*qwq*", "*r1*"),
+            reply_fields=_GROQ,
+            options=lacks.GROQ,
         ),
     ),
     Host(name="together", base_url="https://api.together.xyz/v1", key_variable="TOGETHER_API_KEY"),
@@ -170,7 +179,7 @@ HOSTS: Final = (
         name="cerebras",
         base_url="https://api.cerebras.ai/v1",
         key_variable="CEREBRAS_API_KEY",
-        capabilities=Capabilities(thoughts=Thoughts.REASONING, reply_fields=_CEREBRAS),
+        capabilities=Capabilities(thoughts=Thoughts.REASONING, reply_fields=_CEREBRAS, options=lacks.CEREBRAS),
     ),
     Host(name="nvidia", base_url="https://integrate.api.nvidia.com/v1", key_variable="NVIDIA_API_KEY"),
     Host(

@@ -1,4 +1,4 @@
-"""Which parts of earlier replies a host of the OpenAI protocol accepts in a request. Data only; no I/O."""
+"""What a host of the OpenAI protocol accepts in a request: parts of earlier replies, and options. Data only; no I/O."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Final
 from msgspec import Struct
 
 from antiphon.domain import model_names
+from antiphon.providers.openai import lacks
+from antiphon.providers.openai.lacks import ANY, HostOptions
 
 
 class Thoughts(Enum):
@@ -48,6 +50,8 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     """Patterns of the models that accept unsigned calls all the same."""
     short_call_ids: bool = False
     """Whether the host accepts only call ids of exactly nine letters and digits."""
+    options: HostOptions = ANY
+    """The options that the host or its models do not have."""
 
     def accepts_thoughts(self, model: str) -> bool:
         """Return whether a model accepts the reasoning of any model."""
@@ -66,7 +70,7 @@ NO_PARTS: Final = Capabilities(thought_parts=False, refusals=False)
 NO_THOUGHTS: Final = Capabilities(thoughts=Thoughts.NONE, refusals=False)
 """A host that accepts no reasoning, and ignores unknown fields."""
 
-OPENAI: Final = Capabilities(thoughts=Thoughts.NONE)
+OPENAI: Final = Capabilities(thoughts=Thoughts.NONE, options=lacks.OPENAI)
 """OpenAI's own API: the same, except that it has refusals."""
 
 

@@ -6,7 +6,7 @@ calls. Hosts are rows in `hosts`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Final
 from urllib.parse import quote, urlencode
 
@@ -17,11 +17,13 @@ from yarl import URL
 from antiphon.config import ConfigError, ProviderConfig
 from antiphon.domain.events import Batch
 from antiphon.domain.request import ChatRequest
+from antiphon.domain.warnings import Warnings, ignore
 from antiphon.net.http import Transport
 from antiphon.providers.client import HeaderAuth, Prepared, ProviderClient
 from antiphon.providers.hosts import capabilities
 from antiphon.providers.openai.request import encode
 from antiphon.providers.openai.response import ReplyReader
+from antiphon.providers.parameters import Parameters
 
 _PATH: Final = "/chat/completions"
 _MODEL: Final = "{model}"
@@ -39,15 +41,16 @@ class OpenAIProvider:
         self._fixed_url = None if _MODEL in self._url else URL(self._url)
         self._stream_usage = config.stream_usage
         self._capabilities = capabilities(name, config.base_url)
+        self._unsupported = config.unsupported
         url = URL(self._url.replace(_MODEL, "model"))
         key = None if api_key is None else api_key.get_secret_value()
         # A value in the query may be a key, too.
         auth = HeaderAuth(config.auth_header, key, _headers(), config.headers, url.query.values())
         self._client = ProviderClient(name, transport, auth, url)
 
-    def stream(self, request: ChatRequest) -> AsyncGenerator[Batch, None]:
+    def stream(self, request: ChatRequest, warn: Callable[[Warnings], None] = ignore) -> AsyncGenerator[Batch, None]:
         """Send a request, and yield the events of the reply (see `Provider.stream`)."""
-        return self._client.stream(request, self._prepare)
+        return self._client.stream(request, self._prepare, warn)
 
     async def probe(self) -> int | None:
         """Return the status of the list of models (see `Provider.probe`)."""
@@ -65,9 +68,10 @@ class OpenAIProvider:
         await self._client.close()
 
     def _prepare(self, request: ChatRequest) -> Prepared:
-        body = encode(request, self.name, stream_usage=self._stream_usage, host=self._capabilities)
+        parameters = Parameters(self.name, self._unsupported)
+        body = encode(request, self.name, parameters, stream_usage=self._stream_usage, host=self._capabilities)
         url = self._fixed_url or URL(self._url.replace(_MODEL, quote(request.model, safe="")))
-        return Prepared(url, body, ReplyReader(request, self.name))
+        return Prepared(url, body, ReplyReader(request, self.name), parameters.warnings)
 
 
 def _template(name: str, config: ProviderConfig) -> str:
