@@ -34,9 +34,12 @@ class ScriptedProvider:
         self.batches = batches or ([START, TextDelta(0, "Hel")], [TextDelta(0, "lo")], [USAGE, STOP])
         self.requests: list[ChatRequest] = []
         self.closed = 0
+        self.warnings: Warnings = ()
+        """What it warns of before the first batch."""
 
     async def stream(self, request: ChatRequest, warn: Callable[[Warnings], None] = ignore) -> AsyncGenerator[Batch, None]:
         self.requests.append(request)
+        warn(self.warnings)
         frames = Frames()
         try:
             for batch in self.batches:
