@@ -9,12 +9,13 @@ from msgspec.structs import replace
 from antiphon.domain.request import Reasoning, Sampling
 from antiphon.domain.warnings import Treatment
 from antiphon.providers.hosts import HOSTS
+from antiphon.providers.openai.capabilities import capabilities_of
 from antiphon.providers.openai.request import encode
 from antiphon.providers.parameters import Parameters
 from antiphon.providers.support import NAMES, OPTIONS
 from tests.unit.providers.features import BASE, asking
 
-CAPABILITIES = {host.name: host.capabilities for host in HOSTS}
+CAPABILITIES = {host.name: capabilities_of(host.name, None) for host in HOSTS}
 ASKED = Sampling(temperature=0.5, max_tokens=9, stop="x", seed=4)
 
 
@@ -95,7 +96,7 @@ def test_other_hosts(host: str, model: str, dropped: list[str]) -> None:
     assert sent(host, model, "low", sampling=sampling)[1] == dropped
 
 
-@pytest.mark.parametrize("host", [host.name for host in HOSTS if host.protocol == "openai"])
+@pytest.mark.parametrize("host", list(CAPABILITIES))
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.title)
 def test_nothing_is_left_out_silently(host: str, option: Any) -> None:
     """For every host and option, the body differs from that of a request without the option, or there is a warning."""
@@ -117,7 +118,6 @@ def _bare(option: Any) -> dict[str, Any]:
 
 def test_names_are_known_to_be_refused() -> None:
     """A host that accepts no names in replies is listed as lacking them, as the encoder leaves them out everywhere."""
-    for host in HOSTS:
-        fields = host.capabilities.reply_fields
-        lacks = host.capabilities.options.lacks
-        assert (NAMES in lacks) == (fields is not None and "name" not in fields), host.name
+    for name, capabilities in CAPABILITIES.items():
+        fields, lacks = capabilities.reply_fields, capabilities.options.lacks
+        assert (NAMES in lacks) == (fields is not None and "name" not in fields), name
