@@ -34,6 +34,8 @@ class Option(Struct, frozen=True):
     """Returns whether a request sets it to anything but what every API does without it."""
     without: Callable[[ChatRequest], ChatRequest]
     """Returns a request without it."""
+    is_set: Callable[[ChatRequest], bool] | None = None
+    """Returns whether a request sets it to any value; None: as `is_asked`."""
 
 
 class Support(Struct, frozen=True):
@@ -43,6 +45,8 @@ class Support(Struct, frozen=True):
     """Why, in a sentence without a full stop. ASCII."""
     to: str = ""
     """The nearest equivalent, which is sent instead. Empty: there is none, so the option is dropped."""
+    is_implied: bool = False
+    """The API always does what the option asks for, so that nothing is sent and there is nothing to warn of."""
 
 
 Lacks: TypeAlias = Mapping[Option, Support]
@@ -59,7 +63,7 @@ def _of_sampling(field: str, title: str, *neutral: object) -> Option:
     def without(request: ChatRequest) -> ChatRequest:
         return replace(request, sampling=replace(request.sampling, **{field: None}))
 
-    return Option(("sampling", field), title, is_asked, without)
+    return Option(("sampling", field), title, is_asked, without, lambda request: getattr(request.sampling, field) is not None)
 
 
 def _of_choice(mode: ToolChoiceMode, title: str) -> Option:
@@ -201,17 +205,20 @@ OPTIONS: Final = (
 """All options that some API lacks, in the order of the documentation."""
 
 
-def reduced(request: ChatRequest, lacks: Lacks, parameters: Parameters) -> ChatRequest:
-    """Return the request with only those options that the API has, or that are mapped; the others are reported.
+def adapted(request: ChatRequest, lacks: Lacks, parameters: Parameters) -> ChatRequest:
+    """Return the request with only those options that the API has, or that are mapped. What changes the reply is reported.
 
     Raises `Unsupported` if the policy is to refuse.
     """
     for option, support in lacks.items():
-        if not option.is_asked(request):
+        if support.is_implied or not (option.is_set or option.is_asked)(request):
             continue
-        if support.to and parameters.mapped(option.path, support.to, support.reason):
+        if option.is_asked(request):
+            if support.to and parameters.mapped(option.path, support.to, support.reason):
+                continue
+            if not support.to:
+                parameters.dropped(option.path, support.reason)
+        elif support.to:
             continue
-        if not support.to:
-            parameters.dropped(option.path, support.reason)
         request = option.without(request)
     return request

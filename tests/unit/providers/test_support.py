@@ -19,7 +19,7 @@ from antiphon.domain.request import (
 )
 from antiphon.domain.warnings import ParameterWarning, Treatment
 from antiphon.providers.parameters import Parameters
-from antiphon.providers.support import EFFORT, OPTIONS, SEED, STOP, STRICT_FORMAT, Support, reduced
+from antiphon.providers.support import EFFORT, OPTIONS, SEED, STOP, STRICT_FORMAT, Support, adapted
 from tests.unit.providers.features import BASE, asking
 
 LACKS = {SEED: Support("there is none"), STOP: Support("it has ends", to="ends")}
@@ -30,14 +30,14 @@ DROPPED_SEED = ParameterWarning(("sampling", "seed"), Treatment.DROPPED, "there 
 def test_what_is_lacking_is_mapped_or_dropped_with_a_warning() -> None:
     """By default an option with an equivalent stays, one without is removed, and both are reported in order."""
     parameters = Parameters("acme")
-    assert reduced(ASKED, LACKS, parameters).sampling == Sampling(stop="x", top_p=0.5)
+    assert adapted(ASKED, LACKS, parameters).sampling == Sampling(stop="x", top_p=0.5)
     assert parameters.warnings == (DROPPED_SEED, ParameterWarning(("sampling", "stop"), Treatment.MAPPED, "it has ends", "ends"))
 
 
 def test_nothing_is_mapped_under_drop() -> None:
     """With the policy `drop`, an option with an equivalent is removed as well."""
     parameters = Parameters("acme", "drop")
-    assert reduced(ASKED, LACKS, parameters).sampling == Sampling(top_p=0.5)
+    assert adapted(ASKED, LACKS, parameters).sampling == Sampling(top_p=0.5)
     assert parameters.warnings == (DROPPED_SEED, ParameterWarning(("sampling", "stop"), Treatment.DROPPED, "it has ends"))
 
 
@@ -45,7 +45,7 @@ def test_nothing_is_mapped_under_drop() -> None:
 def test_refuse_names_the_parameter(option: object) -> None:
     """With the policy `refuse`, the request is refused, whether or not there is an equivalent."""
     with pytest.raises(Unsupported) as caught:
-        reduced(ASKED, {option: LACKS[option]}, Parameters("acme", "refuse"))  # type: ignore[index, dict-item]
+        adapted(ASKED, {option: LACKS[option]}, Parameters("acme", "refuse"))  # type: ignore[index, dict-item]
     (violation,) = caught.value.violations
     assert violation.path == option.path  # type: ignore[attr-defined]
     assert "acme" in violation.message
@@ -60,10 +60,10 @@ def test_every_option_can_be_asked_and_removed(option: object, policy: str) -> N
     assert option.is_asked(request)  # type: ignore[attr-defined]
     assert not option.is_asked(BASE)  # type: ignore[attr-defined]
     parameters = Parameters("acme", policy)  # type: ignore[arg-type]
-    left = reduced(request, {option: Support("none")}, parameters)  # type: ignore[dict-item]
+    left = adapted(request, {option: Support("none")}, parameters)  # type: ignore[dict-item]
     assert not option.is_asked(left)  # type: ignore[attr-defined]
     assert len(parameters.warnings) == 1
-    assert reduced(BASE, {option: Support("none")}, parameters) is BASE  # type: ignore[dict-item]
+    assert adapted(BASE, {option: Support("none")}, parameters) is BASE  # type: ignore[dict-item]
 
 
 def test_values_that_change_nothing_are_no_reason_to_warn() -> None:
@@ -89,14 +89,14 @@ def test_values_that_change_nothing_are_no_reason_to_warn() -> None:
         reasoning=Reasoning(),
     )
     parameters = Parameters("acme", "refuse")
-    assert reduced(neutral, dict.fromkeys(OPTIONS, Support("none")), parameters) == neutral
+    assert adapted(neutral, dict.fromkeys(OPTIONS, Support("none")), parameters) == replace(neutral, sampling=Sampling())
     assert parameters.warnings == ()
 
 
 def test_a_choice_without_tools_is_no_reason_to_warn() -> None:
     """Without tools there is nothing to choose."""
     request = replace(BASE, tools=(), tool_choice=ToolChoice(ToolChoiceMode.REQUIRED), parallel_tool_calls=False)
-    assert reduced(request, dict.fromkeys(OPTIONS, Support("none")), Parameters("acme", "refuse")) is request
+    assert adapted(request, dict.fromkeys(OPTIONS, Support("none")), Parameters("acme", "refuse")) is request
 
 
 def test_the_rest_of_an_option_stays() -> None:
@@ -104,10 +104,10 @@ def test_the_rest_of_an_option_stays() -> None:
     schema = JsonSchemaFormat("n", {"type": "object"}, strict=True)
     request = replace(BASE, response_format=schema, reasoning=Reasoning("low"), audio_output=AudioOutput("v", "wav"))
     lacks = {STRICT_FORMAT: Support("none"), EFFORT: Support("none")}
-    left = reduced(request, lacks, Parameters("acme"))
+    left = adapted(request, lacks, Parameters("acme"))
     assert left.response_format == replace(schema, strict=None)
     assert left.reasoning is None
     assert left.audio_output == request.audio_output
     result = ChatRequest("m", (Message(Role.USER, (ToolResult("1", (Text("x"),)),), name="f"),), stream=False)
-    assert reduced(result, dict.fromkeys(OPTIONS, Support("none")), Parameters("acme", "refuse")) is result
+    assert adapted(result, dict.fromkeys(OPTIONS, Support("none")), Parameters("acme", "refuse")) is result
     assert not isinstance(left.response_format, JsonObjectFormat)

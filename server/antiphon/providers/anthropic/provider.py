@@ -20,6 +20,7 @@ from antiphon.net.http import Transport
 from antiphon.providers.anthropic.request import betas, encode, tool_names
 from antiphon.providers.anthropic.response import AnthropicReader
 from antiphon.providers.client import HeaderAuth, Prepared, ProviderClient
+from antiphon.providers.parameters import Parameters
 from antiphon.providers.url import MODEL, headers, template
 
 _API: Final = "/v1"
@@ -41,6 +42,7 @@ class AnthropicProvider:
 
     def __init__(self, name: str, config: ProviderConfig, api_key: SecretStr | None, transport: Transport) -> None:
         self.name = name
+        self._unsupported = config.unsupported
         base = (config.base_url or "").partition("?")[0].rstrip("/")
         api = "" if base.endswith(_API) else _API
         self._url = template(name, config, api + _MESSAGES)
@@ -74,8 +76,10 @@ class AnthropicProvider:
         await self._client.close()
 
     def _prepare(self, request: ChatRequest) -> Prepared:
+        parameters = Parameters(self.name, self._unsupported)
         url = self._fixed_url or URL(self._url.replace(MODEL, quote(request.model, safe="")))
         names = tool_names(request)
         wanted = betas(request)
         more = {} if wanted is None else {_BETAS: ",".join(filter(None, (self._betas, wanted)))}
-        return Prepared(url, encode(request, self.name, names), AnthropicReader(request, self.name, names), more)
+        body = encode(request, self.name, names, parameters)
+        return Prepared(url, body, AnthropicReader(request, self.name, names), more, parameters.warnings)

@@ -20,6 +20,7 @@ from antiphon.net.http import Transport
 from antiphon.providers.client import HeaderAuth, Prepared, ProviderClient
 from antiphon.providers.cohere.request import encode
 from antiphon.providers.cohere.response import CohereReader
+from antiphon.providers.parameters import Parameters
 from antiphon.providers.url import MODEL, headers, template
 
 _CHAT: Final = "/v2/chat"
@@ -36,6 +37,7 @@ class CohereProvider:
 
     def __init__(self, name: str, config: ProviderConfig, api_key: SecretStr | None, transport: Transport) -> None:
         self.name = name
+        self._unsupported = config.unsupported
         self._url = template(name, config, _CHAT)
         self._models = URL(template(name, config, _MODELS).replace(MODEL, "model"))
         self._fixed_url = None if MODEL in self._url else URL(self._url)
@@ -63,5 +65,7 @@ class CohereProvider:
         await self._client.close()
 
     def _prepare(self, request: ChatRequest) -> Prepared:
+        parameters = Parameters(self.name, self._unsupported)
         url = self._fixed_url or URL(self._url.replace(MODEL, quote(request.model, safe="")))
-        return Prepared(url, encode(request, self.name), CohereReader(request, self.name))
+        body = encode(request, self.name, parameters)
+        return Prepared(url, body, CohereReader(request, self.name), warnings=parameters.warnings)

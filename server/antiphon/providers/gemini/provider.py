@@ -21,6 +21,7 @@ from antiphon.net.http import Transport
 from antiphon.providers.client import HeaderAuth, Prepared, ProviderClient
 from antiphon.providers.gemini.request import encode
 from antiphon.providers.gemini.response import GeminiReader
+from antiphon.providers.parameters import Parameters
 from antiphon.providers.url import MODEL, headers, template
 
 AUTH_HEADER: Final = "x-goog-api-key"
@@ -43,6 +44,7 @@ class GeminiProvider:
 
     def __init__(self, name: str, config: ProviderConfig, api_key: SecretStr | None, transport: Transport) -> None:
         self.name = name
+        self._unsupported = config.unsupported
         self._whole = template(name, config, _WHOLE)
         streamed = template(name, config, _STREAM)
         self._stream = f"{streamed}{'&' if '?' in streamed else '?'}alt=sse"
@@ -72,8 +74,10 @@ class GeminiProvider:
         await self._client.close()
 
     def _prepare(self, request: ChatRequest) -> Prepared:
+        parameters = Parameters(self.name, self._unsupported)
         model = request.model
         name = quote(model, safe="")
         resource = quote(model, safe="/") if _RESOURCE_NAME.fullmatch(model) else f"models/{name}"
         url = URL((self._stream if request.stream else self._whole).replace(_RESOURCE, resource).replace(MODEL, name))
-        return Prepared(url, encode(request, self.name), GeminiReader(request, self.name))
+        body = encode(request, self.name, parameters)
+        return Prepared(url, body, GeminiReader(request, self.name), warnings=parameters.warnings)

@@ -25,7 +25,7 @@ from antiphon.providers.body import dumps
 from antiphon.providers.openai.capabilities import UNKNOWN, HostCapabilities
 from antiphon.providers.openai.messages import OpenAIEncoder
 from antiphon.providers.parameters import Parameters
-from antiphon.providers.support import reduced
+from antiphon.providers.support import adapted
 
 _SAMPLING: Final = (
     ("temperature", "temperature"),
@@ -60,7 +60,7 @@ def encode(
     Raises `Unsupported` for content that this API cannot express and for refused options, and `InvalidRequest` for data that is
     nested too deeply to be sent.
     """
-    request = reduced(request, host.options.lacks_of(request), parameters or Parameters(provider))
+    request = adapted(request, host.options.lacks_of(request), parameters or Parameters(provider))
     messages = OpenAIEncoder(provider, host, request.model, known_fields=request.known_fields).encode(request.messages)
     body: dict[str, Any] = {"model": request.model, "messages": messages}
     if request.stream:

@@ -18,6 +18,7 @@ from antiphon.domain.request import ChatRequest
 from antiphon.domain.warnings import Warnings, ignore
 from antiphon.net.http import Transport
 from antiphon.providers.client import HeaderAuth, Prepared, ProviderClient
+from antiphon.providers.parameters import Parameters
 from antiphon.providers.responses.request import encode
 from antiphon.providers.responses.response import ResponsesReader
 from antiphon.providers.url import MODEL, headers, template
@@ -34,6 +35,7 @@ class ResponsesProvider:
 
     def __init__(self, name: str, config: ProviderConfig, api_key: SecretStr | None, transport: Transport) -> None:
         self.name = name
+        self._unsupported = config.unsupported
         self._url = template(name, config, _RESPONSES)
         self._models = URL(template(name, config, _MODELS).replace(MODEL, "model"))
         self._fixed_url = None if MODEL in self._url else URL(self._url)
@@ -61,5 +63,7 @@ class ResponsesProvider:
         await self._client.close()
 
     def _prepare(self, request: ChatRequest) -> Prepared:
+        parameters = Parameters(self.name, self._unsupported)
         url = self._fixed_url or URL(self._url.replace(MODEL, quote(request.model, safe="")))
-        return Prepared(url, encode(request, self.name), ResponsesReader(request, self.name))
+        body = encode(request, self.name, parameters)
+        return Prepared(url, body, ResponsesReader(request, self.name), warnings=parameters.warnings)
