@@ -153,7 +153,7 @@ STRICT_FORMAT: Final = Option(
 )
 NATIVE_FORMAT: Final = Option(
     ("response_format",),
-    "a response format of another API",
+    "a format that only some APIs know, as it is",
     lambda request: isinstance(request.response_format, NativeFormat) and request.response_format != _PLAIN,
     lambda request: replace(request, response_format=None),
 )

@@ -20,7 +20,7 @@ from antiphon.domain.request import (
 from antiphon.domain.warnings import ParameterWarning, Treatment
 from antiphon.providers.parameters import Parameters
 from antiphon.providers.support import EFFORT, OPTIONS, SEED, STOP, STRICT_FORMAT, Support, adapted
-from tests.unit.providers.features import BASE, asking
+from docs.features import BASE, asking
 
 LACKS = {SEED: Support("there is none"), STOP: Support("it has ends", to="ends")}
 ASKED = replace(BASE, sampling=Sampling(seed=1, stop="x", top_p=0.5))

@@ -83,6 +83,7 @@ OPENAI: Final = HostCapabilities(thoughts=Thoughts.NONE, options=openai_models.O
 _BY_HOST: Final[Mapping[str, HostCapabilities]] = {
     "openai": OPENAI,
     "azure": OPENAI,
+    "anthropic": replace(NO_PARTS, options=lacks.ANTHROPIC),
     # https://ai.google.dev/gemini-api/docs/openai and, for the signature, https://ai.google.dev/gemini-api/docs/thought-signatures.
     # Models of before version 3 take calls without one.
     "gemini": HostCapabilities(

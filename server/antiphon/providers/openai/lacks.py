@@ -14,12 +14,17 @@ from antiphon.providers.support import (
     EFFORT,
     END_USER,
     FREQUENCY_PENALTY,
+    JSON_OBJECT,
+    JSON_SCHEMA,
     LOGIT_BIAS,
     LOGPROBS,
     MODALITIES,
     NAMES,
+    NATIVE_FORMAT,
     PRESENCE_PENALTY,
+    SEED,
     STOP,
+    STRICT_TOOLS,
     TEMPERATURE,
     TOP_K,
     TOP_LOGPROBS,
@@ -83,4 +88,31 @@ DEEPSEEK: Final = HostOptions(
             },
         ),
     )
+)
+
+# https://platform.claude.com/docs/en/api/openai-sdk: its API for OpenAI's SDKs ignores these silently. That of the protocol
+# `anthropic` has more.
+ANTHROPIC: Final = HostOptions(
+    {
+        **{
+            option: Support("the host ignores it")
+            for option in (
+                PRESENCE_PENALTY,
+                FREQUENCY_PENALTY,
+                SEED,
+                LOGPROBS,
+                TOP_LOGPROBS,
+                LOGIT_BIAS,
+                STRICT_TOOLS,
+                JSON_OBJECT,
+                JSON_SCHEMA,
+                NATIVE_FORMAT,
+                EFFORT,
+                MODALITIES,
+                AUDIO_OUTPUT,
+                END_USER,
+            )
+        },
+        CHOICES: Support("the host makes only one choice"),
+    }
 )

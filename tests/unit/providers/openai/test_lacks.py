@@ -13,7 +13,7 @@ from antiphon.providers.openai.capabilities import capabilities_of
 from antiphon.providers.openai.request import encode
 from antiphon.providers.parameters import Parameters
 from antiphon.providers.support import NAMES, OPTIONS
-from tests.unit.providers.features import BASE, asking
+from docs.features import BASE, asking
 
 CAPABILITIES = {host.name: capabilities_of(host.name, None) for host in HOSTS}
 ASKED = Sampling(temperature=0.5, max_tokens=9, stop="x", seed=4)
