@@ -26,6 +26,10 @@ NO_BIAS = 'logit_bias;dropped;reason="the API has no such field, and refuses unk
 NO_EFFECT = 'temperature;dropped;reason="it has no effect on this model"'
 
 
+PROTOCOLS = [("anthropic", "anthropic", "claude-sonnet-4-5"), ("gemini", "gemini", "gemini-2.5-flash")]
+"""Protocols that llmock speaks, its path for them, and a model."""
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def strict(
     upstream: OddUpstream, llm: LLMockServer, tmp_path_factory: pytest.TempPathFactory
@@ -40,6 +44,13 @@ async def strict(
         "deepseek": {**host, "models": ["odd-reasoner"]},
         "groq": {**host, "models": ["odd-groq"], "unsupported": "refuse"},
     }
+    for protocol, path, model in PROTOCOLS:
+        config["providers"][protocol] = {
+            "protocol": protocol,
+            "base_url": llm.base_url(path),
+            "api_key_env": "TEST_PROVIDER_KEY",
+            "models": [model],
+        }
     config["models"] = {"default": "odd-mistral"}
     started = Gateway(tmp_path_factory.mktemp("warnings"), config)
     await asyncio.to_thread(started.wait_for, READY)
@@ -115,6 +126,40 @@ async def test_a_heartbeat_carries_the_header(strict: Gateway, upstream: OddUpst
         assert not answers.is_set()
         answers.set()
         assert b"Hi" in await response.aread()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("claude-sonnet-4-5", ["reasoning_effort;mapped=", "seed;dropped;", "logit_bias;dropped;", "prediction;dropped;"]),
+        ("gemini-2.5-flash", ["logit_bias;dropped;", "reasoning_effort;mapped=", "prediction;dropped;"]),
+    ],
+)
+async def test_other_protocols(model: str, expected: list[str], stream: bool, strict: Gateway) -> None:
+    """The SDK gets an answer from models of other protocols whatever it sends, and sees what they did not get."""
+    prediction: Any = {"type": "content", "content": "x"}
+    async with strict.sdk() as sdk:
+        raw = await sdk.chat.completions.with_raw_response.create(
+            model=model,
+            messages=HELLO,
+            stream=stream,
+            seed=7,
+            logit_bias={"1": 5},
+            reasoning_effort="low",
+            prediction=prediction,
+            store=False,
+            response_format={"type": "text"},
+        )
+        reply: Any = raw.parse()
+        text = (
+            "".join([one.choices[0].delta.content or "" async for one in reply if one.choices])
+            if stream
+            else (reply.choices[0].message.content)
+        )
+    assert text
+    items = raw.headers[HEADER].split('", ')
+    assert [item[: len(start)] for item, start in zip(items, expected, strict=True)] == expected
 
 
 @pytest.mark.parametrize("stream", [False, True])
