@@ -6,6 +6,7 @@ A model without a row of its own counts as the newest of its family.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache, partial
 from typing import Final
 
 from msgspec import Struct
@@ -29,6 +30,9 @@ from antiphon.providers.support import (
 _NOTHING: Final[Lacks] = {}
 _NO_NAMES: Final[Mapping[str, str]] = {}
 
+_MOST_MODELS: Final = 256
+"""The names of models, which callers choose, whose rows are remembered."""
+
 
 class ModelRow(Struct, frozen=True):
     """What some models of a host do not have."""
@@ -42,32 +46,38 @@ class ModelRow(Struct, frozen=True):
     """Names of parameters that have another name at these models: the API's, and theirs."""
 
 
-class HostOptions(Struct, frozen=True):
-    """What a host does not have."""
+class HostOptions:
+    """What a host and its models do not have. The first row of `models` that fits counts, beside what the host as a whole lacks."""
 
-    lacks: Lacks = _NOTHING
-    renames: Mapping[str, str] = _NO_NAMES
-    models: tuple[ModelRow, ...] = ()
-    """The first row that fits counts, in addition to what the host as a whole lacks."""
+    def __init__(self, lacks: Lacks = _NOTHING, renames: Mapping[str, str] = _NO_NAMES, models: tuple[ModelRow, ...] = ()) -> None:
+        self.lacks = lacks
+        whole = ModelRow((), lacks, lacks, renames)
+        rows = (
+            ModelRow(
+                row.models,
+                {**lacks, **row.lacks},
+                {**lacks, **row.lacks, **row.reasoning_lacks},
+                {**renames, **row.renames},
+            )
+            for row in models
+        )
+        self._row = lru_cache(_MOST_MODELS)(partial(_row_of, tuple(rows), whole))  # it is asked twice for every request
 
     def lacks_of(self, request: ChatRequest) -> Lacks:
         """Return what is lacking for a request."""
         row = self._row(request.model)
-        if row is None:
-            return self.lacks
-        lacks = {**self.lacks, **row.lacks}
-        if row.reasoning_lacks and request.reasoning is not None and request.reasoning.effort not in (None, "none"):
-            lacks |= row.reasoning_lacks
-        return lacks
+        reasons = request.reasoning is not None and request.reasoning.effort not in (None, "none")
+        return row.reasoning_lacks if reasons else row.lacks
 
     def renames_of(self, model: str) -> Mapping[str, str]:
         """Return the parameters that have another name, for a model."""
-        row = self._row(model)
-        return self.renames if row is None else {**self.renames, **row.renames}
+        return self._row(model).renames
 
-    def _row(self, model: str) -> ModelRow | None:
-        name = model.lower()
-        return next((row for row in self.models if any(model_names.matches(name, one) for one in row.models)), None)
+
+def _row_of(rows: tuple[ModelRow, ...], whole: ModelRow, model: str) -> ModelRow:
+    """Return the first row that fits a model; `whole` if there is none."""
+    name = model.lower()
+    return next((row for row in rows if any(model_names.matches(name, pattern) for pattern in row.models)), whole)
 
 
 _REASONS: Final = "the model does not accept it while it reasons"
