@@ -86,6 +86,7 @@ _FIELDS: Final[dict[Option, dict[str, Any]]] = {
     support.AUDIO_OUTPUT: {"audio_output": AudioOutput("alloy", "pcm16")},
     support.END_USER: {"end_user": "user-1"},
     support.NAMES: {"messages": (Message(Role.USER, (Text("hello"),), name="ann"),)},
+    support.IMAGE_DETAIL: {"messages": (Message(Role.USER, (Image(Media("https://example.com/a.png"), detail="low"),)),)},
 }
 
 

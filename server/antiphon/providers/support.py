@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias
 from msgspec import Struct
 from msgspec.structs import replace
 
-from antiphon.domain.content import Message, ToolResult
+from antiphon.domain.content import Block, Image, Message, ToolResult
 from antiphon.domain.request import (
     ChatRequest,
     JsonObjectFormat,
@@ -120,6 +120,16 @@ def _without_names(request: ChatRequest) -> ChatRequest:
     return replace(request, messages=tuple(messages))
 
 
+def _has_detail(block: Block) -> bool:
+    """Return whether a picture has a resolution that it is to be read at."""
+    return isinstance(block, Image) and block.detail not in (None, "auto")
+
+
+def _without_detail(message: Message) -> Message:
+    blocks = (replace(block, detail=None) if isinstance(block, Image) and _has_detail(block) else block for block in message.blocks)
+    return replace(message, blocks=tuple(blocks)) if any(map(_has_detail, message.blocks)) else message
+
+
 _PLAIN: Final = NativeFormat({"type": "text"})
 """The format that every API has without being asked."""
 
@@ -173,6 +183,13 @@ NAMES: Final = Option(
     _without_names,
 )
 
+IMAGE_DETAIL: Final = Option(
+    ("messages", "detail"),
+    "the resolution of pictures (`detail`)",
+    lambda request: any(_has_detail(block) for message in request.messages for block in message.blocks),
+    lambda request: replace(request, messages=tuple(map(_without_detail, request.messages))),
+)
+
 OPTIONS: Final = (
     TEMPERATURE,
     TOP_P,
@@ -201,8 +218,21 @@ OPTIONS: Final = (
     AUDIO_OUTPUT,
     END_USER,
     NAMES,
+    IMAGE_DETAIL,
 )
 """All options that some API lacks, in the order of the documentation."""
+
+
+def within(value: float | None, option: Option, least: float, most: float, parameters: Parameters) -> float | None:
+    """Return a value as the nearest one that the API accepts; None if there is none, or the policy is to drop it.
+
+    Raises `Unsupported` if the policy is to refuse.
+    """
+    if value is None or least <= value <= most:
+        return value
+    nearest = max(least, min(most, value))
+    is_mapped = parameters.mapped(option.path, f"{option.path[-1]} {nearest:g}", f"the API has it from {least:g} to {most:g}")
+    return nearest if is_mapped else None
 
 
 def adapted(request: ChatRequest, lacks: Lacks, parameters: Parameters) -> ChatRequest:

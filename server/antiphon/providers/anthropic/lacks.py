@@ -14,6 +14,7 @@ from antiphon.providers.support import (
     AUDIO_OUTPUT,
     CHOICES,
     FREQUENCY_PENALTY,
+    IMAGE_DETAIL,
     JSON_OBJECT,
     JSON_SCHEMA,
     LOGIT_BIAS,
@@ -46,6 +47,7 @@ _API: Final[Lacks] = {
     JSON_OBJECT: Support("the API has JSON only by a schema"),
     STRICT_FORMAT: Support("every schema is followed strictly", is_implied=True),
     NAMES: Support("messages have no names"),
+    IMAGE_DETAIL: Support("pictures are always read at the resolution that they have"),
 }
 _FIXED_SAMPLING: Final[Lacks] = {option: Support("the model does not accept it") for option in (TEMPERATURE, TOP_P, TOP_K)}
 # https://platform.claude.com/docs/en/build-with-claude/extended-thinking#feature-compatibility

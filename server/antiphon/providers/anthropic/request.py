@@ -33,7 +33,7 @@ from antiphon.providers.anthropic.thinking import add_thinking
 from antiphon.providers.body import dumps
 from antiphon.providers.foreign import own_fields
 from antiphon.providers.parameters import Parameters
-from antiphon.providers.support import adapted
+from antiphon.providers.support import TEMPERATURE, adapted, within
 
 BETAS: Final = "betas"
 """The field of `extra` that becomes the header `anthropic-beta`, as in Anthropic's SDKs."""
@@ -83,7 +83,7 @@ def encode(request: ChatRequest, provider: str, names: ToolNames, parameters: Pa
     if encoder.system:
         body["system"] = plain(encoder.system)
     body["messages"] = [{**message, "content": plain(message["content"])} for message in encoder.messages]
-    _add_sampling(body, request)
+    _add_sampling(body, request, parameters)
     _add_tools(body, request, names, parameters)
     form = request.response_format
     if isinstance(form, JsonSchemaFormat) or (isinstance(form, NativeFormat) and form != _PLAIN):
@@ -109,11 +109,12 @@ def _limit(request: ChatRequest, model: ModelCapabilities) -> int:
     return model.max_output if limit is None else limit
 
 
-def _add_sampling(body: dict[str, Any], request: ChatRequest) -> None:
+def _add_sampling(body: dict[str, Any], request: ChatRequest, parameters: Parameters) -> None:
     sampling = request.sampling
-    if sampling.temperature is not None:
-        body["temperature"] = sampling.temperature
-    if sampling.top_p is not None and (sampling.top_p != 1 or sampling.temperature is None):
+    temperature = within(sampling.temperature, TEMPERATURE, 0, 1, parameters)
+    if temperature is not None:
+        body["temperature"] = temperature
+    if sampling.top_p is not None and (sampling.top_p != 1 or temperature is None):
         body["top_p"] = sampling.top_p  # models refuse it beside a temperature, and 1 changes nothing
     if sampling.top_k is not None:
         body["top_k"] = sampling.top_k

@@ -30,18 +30,21 @@ from antiphon.providers.support import (
     CHOICES,
     EFFORT,
     END_USER,
+    FREQUENCY_PENALTY,
     LOGIT_BIAS,
     LOGPROBS,
     MODALITIES,
     NAMES,
     ONE_CALL,
     ONE_TOOL,
+    PRESENCE_PENALTY,
     STRICT_FORMAT,
     STRICT_TOOLS,
     TOP_LOGPROBS,
     Lacks,
     Support,
     adapted,
+    within,
 )
 
 _SAMPLING: Final = (
@@ -86,6 +89,10 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
     if request.stream:
         body["stream"] = True
     body |= {theirs: value for ours, theirs in _SAMPLING if (value := getattr(sampling, ours)) is not None}
+    for option in (PRESENCE_PENALTY, FREQUENCY_PENALTY):  # others have them from -2 to 2
+        penalty = within(body.pop(option.path[-1], None), option, 0, 1, parameters)
+        if penalty is not None:
+            body[option.path[-1]] = penalty
     limit = sampling.max_tokens if sampling.max_completion_tokens is None else sampling.max_completion_tokens
     if limit is not None:
         body["max_tokens"] = limit

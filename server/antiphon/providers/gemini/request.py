@@ -32,6 +32,7 @@ from antiphon.providers.parameters import Parameters
 from antiphon.providers.support import (
     EFFORT,
     END_USER,
+    IMAGE_DETAIL,
     LOGIT_BIAS,
     NAMES,
     ONE_CALL,
@@ -75,6 +76,7 @@ _LACKS: Final[Lacks] = {
     STRICT_FORMAT: Support("every schema is followed strictly", is_implied=True),
     END_USER: Support("the API has no such field"),
     NAMES: Support("messages have no names"),
+    IMAGE_DETAIL: Support("the API has one resolution for all media of a request"),
 }
 """What the API does not have, whatever the model: https://ai.google.dev/api/generate-content#request-body."""
 

@@ -73,3 +73,11 @@ def test_keywords_of_a_schema_that_are_not_enforced() -> None:
     body, warnings = sent("claude-opus-4-8", None, "drop", response_format=form)
     assert body["output_config"]["format"]["schema"]["properties"]["age"] == {"type": "integer"}
     assert warnings == [("schema", "dropped")]
+
+
+def test_the_range_of_the_temperature() -> None:
+    """A temperature above that of the API becomes its highest."""
+    body, warnings = sent("claude-sonnet-4-5", None, sampling=Sampling(temperature=1.8))
+    assert (body["temperature"], warnings) == (1, [("temperature", "mapped")])
+    body, warnings = sent("claude-sonnet-4-5", None, "drop", sampling=Sampling(temperature=1.8))
+    assert "temperature" not in body

@@ -105,3 +105,25 @@ def test_unsupported(fields: dict[str, Any]) -> None:
     parameters = Parameters("acme")
     body(parameters=parameters, **fields)
     assert [warning.treatment for warning in parameters.warnings] == [Treatment.DROPPED] * len(parameters.warnings) != []
+
+
+def test_penalties_have_another_range() -> None:
+    """A penalty out of the API's range becomes the nearest one, and is left out under `drop`; one within it is sent as it is."""
+    sampling = Sampling(presence_penalty=-1.5, frequency_penalty=0.5)
+    parameters = Parameters("acme")
+    assert body(sampling=sampling, parameters=parameters) == {"presence_penalty": 0, "frequency_penalty": 0.5}
+    (warning,) = parameters.warnings
+    assert (warning.path, warning.replacement) == (("sampling", "presence_penalty"), "presence_penalty 0")
+    assert body(sampling=sampling, parameters=Parameters("acme", "drop")) == {"frequency_penalty": 0.5}
+    with pytest.raises(Unsupported):
+        body(sampling=sampling, parameters=Parameters("acme", "refuse"))
+
+
+def test_strictness_is_for_all_tools_together() -> None:
+    """If only some tools are strict, all of them become so, or none under `drop`."""
+    tools = (Tool("f", strict=True), Tool("g"))
+    parameters = Parameters("acme")
+    assert body(tools=tools, parameters=parameters)["strict_tools"] is True
+    assert parameters.warnings[0].replacement == "strict_tools"
+    assert "strict_tools" not in body(tools=tools, parameters=Parameters("acme", "drop"))
+    assert body(tools=tools[:1], parameters=Parameters("acme", "refuse"))["strict_tools"] is True
