@@ -32,7 +32,6 @@ from antiphon.domain.request import (
 from antiphon.domain.warnings import Treatment
 from antiphon.providers import support
 from antiphon.providers.anthropic.request import encode as encode_anthropic
-from antiphon.providers.anthropic.request import tool_names
 from antiphon.providers.cohere.request import encode as encode_cohere
 from antiphon.providers.gemini.request import encode as encode_gemini
 from antiphon.providers.openai.capabilities import UNKNOWN, capabilities_of
@@ -85,7 +84,7 @@ _FIELDS: Final[dict[Option, dict[str, Any]]] = {
     support.MODALITIES: {"modalities": ("text", "audio")},
     support.AUDIO_OUTPUT: {"audio_output": AudioOutput("alloy", "pcm16")},
     support.END_USER: {"end_user": "user-1"},
-    support.NAMES: {"messages": (Message(Role.USER, (Text("hello"),), name="ann"),)},
+    support.PARTICIPANTS: {"messages": (Message(Role.USER, (Text("hello"),), name="ann"),)},
     support.IMAGE_DETAIL: {"messages": (Message(Role.USER, (Image(Media("https://example.com/a.png"), detail="low"),)),)},
 }
 
@@ -176,7 +175,7 @@ def _host(name: str) -> Callable[[ChatRequest, Parameters], bytes]:
 
 
 def _anthropic(request: ChatRequest, parameters: Parameters) -> bytes:
-    return encode_anthropic(request, "anthropic", tool_names(request), parameters)
+    return encode_anthropic(request, "anthropic", parameters)
 
 
 def _responses(request: ChatRequest, parameters: Parameters) -> bytes:

@@ -176,7 +176,7 @@ EFFORT: Final = Option(
 MODALITIES: Final = _of_field("modalities", "output other than text", lambda kinds: any(kind != "text" for kind in kinds), ())
 AUDIO_OUTPUT: Final = _of_field("audio_output", "a voice for recordings", lambda audio: audio is not None)
 END_USER: Final = _of_field("end_user", "an id of the end user", lambda user: user is not None)
-NAMES: Final = Option(
+PARTICIPANTS: Final = Option(
     ("messages", "name"),
     "names of participants",
     lambda request: any(map(_has_name, request.messages)),
@@ -217,7 +217,7 @@ OPTIONS: Final = (
     MODALITIES,
     AUDIO_OUTPUT,
     END_USER,
-    NAMES,
+    PARTICIPANTS,
     IMAGE_DETAIL,
 )
 """All options that some API lacks, in the order of the documentation."""

@@ -20,8 +20,8 @@ from antiphon.providers.support import (
     LOGIT_BIAS,
     LOGPROBS,
     MODALITIES,
-    NAMES,
     ONE_TOOL,
+    PARTICIPANTS,
     PRESENCE_PENALTY,
     SEED,
     STRICT_FORMAT,
@@ -44,9 +44,9 @@ _API: Final[Lacks] = {
     LOGIT_BIAS: Support("the API has no bias for tokens"),
     MODALITIES: Support("the models write text only"),
     AUDIO_OUTPUT: Support("the models write text only"),
-    JSON_OBJECT: Support("the API has JSON only by a schema"),
+    JSON_OBJECT: Support("the API has JSON only by a schema, so that the model is told to write it", to="system"),
     STRICT_FORMAT: Support("every schema is followed strictly", is_implied=True),
-    NAMES: Support("messages have no names"),
+    PARTICIPANTS: Support("messages have no names"),
     IMAGE_DETAIL: Support("pictures are always read at the resolution that they have"),
 }
 _FIXED_SAMPLING: Final[Lacks] = {option: Support("the model does not accept it") for option in (TEMPERATURE, TOP_P, TOP_K)}

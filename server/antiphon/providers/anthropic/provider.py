@@ -17,7 +17,7 @@ from antiphon.domain.events import Batch
 from antiphon.domain.request import ChatRequest
 from antiphon.domain.warnings import Warnings, ignore
 from antiphon.net.http import Transport
-from antiphon.providers.anthropic.request import betas, encode, tool_names
+from antiphon.providers.anthropic.request import betas, encode
 from antiphon.providers.anthropic.response import AnthropicReader
 from antiphon.providers.client import HeaderAuth, Prepared, ProviderClient
 from antiphon.providers.parameters import Parameters
@@ -78,8 +78,7 @@ class AnthropicProvider:
     def _prepare(self, request: ChatRequest) -> Prepared:
         parameters = Parameters(self.name, self._unsupported)
         url = self._fixed_url or URL(self._url.replace(MODEL, quote(request.model, safe="")))
-        names = tool_names(request)
         wanted = betas(request)
         more = {} if wanted is None else {_BETAS: ",".join(filter(None, (self._betas, wanted)))}
-        body = encode(request, self.name, names, parameters)
-        return Prepared(url, body, AnthropicReader(request, self.name, names), more, parameters.warnings)
+        body = encode(request, self.name, parameters)
+        return Prepared(url, body, AnthropicReader(request, self.name), more, parameters.warnings)

@@ -11,12 +11,12 @@ waits for its first byte.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import Any, Final
 
-from antiphon.domain.content import JsonObject, ToolCall, with_extra
+from antiphon.domain.content import JsonObject, with_extra
 from antiphon.domain.request import (
     ChatRequest,
+    JsonObjectFormat,
     JsonSchemaFormat,
     NativeFormat,
     NativeTool,
@@ -25,9 +25,10 @@ from antiphon.domain.request import (
     ToolChoiceMode,
 )
 from antiphon.providers.anthropic.capabilities import ModelCapabilities, capabilities
+from antiphon.providers.anthropic.container import CONTAINER, container_of
 from antiphon.providers.anthropic.lacks import lacks_of
 from antiphon.providers.anthropic.messages import AnthropicEncoder, plain
-from antiphon.providers.anthropic.names import ToolNames
+from antiphon.providers.anthropic.names import NAMES
 from antiphon.providers.anthropic.schema import reduced
 from antiphon.providers.anthropic.thinking import add_thinking
 from antiphon.providers.body import dumps
@@ -49,12 +50,13 @@ _PLAIN: Final = NativeFormat({"type": "text"})
 _OWN_FIELDS: Final = frozenset({"metadata", "service_tier"})
 """Fields of chat completions that this API has as well."""
 
+_JSON_ONLY: Final[JsonObject] = {
+    "type": "text",
+    "text": "Reply with one JSON object and nothing else: no other text before or after it, and no code fence around it.",
+}
+"""The instruction for JSON without a schema, for which the API has no field."""
+
 _NONE: Final = "none"
-
-
-def tool_names(request: ChatRequest) -> ToolNames:
-    """Return the names of the request's tools, and those of earlier calls, in the form for the API."""
-    return ToolNames((*_offered(request), *_called(request)))
 
 
 def betas(request: ChatRequest) -> str | None:
@@ -65,7 +67,7 @@ def betas(request: ChatRequest) -> str | None:
     return ",".join(name for name in wanted if isinstance(name, str) and _BETA.fullmatch(name)) or None
 
 
-def encode(request: ChatRequest, provider: str, names: ToolNames, parameters: Parameters | None = None) -> bytes:
+def encode(request: ChatRequest, provider: str, parameters: Parameters | None = None) -> bytes:
     """Return the JSON body. `parameters` gets the options that the API or the model does not have; None: nobody wants to know.
 
     Raises `Unsupported` for content that this API cannot express and for refused options, and `InvalidRequest` for data that cannot
@@ -73,18 +75,23 @@ def encode(request: ChatRequest, provider: str, names: ToolNames, parameters: Pa
     """
     parameters = parameters or Parameters(provider)
     model = capabilities(request.model)
-    encoder = AnthropicEncoder(provider, names, system_turns=model.system_turns)
+    encoder = AnthropicEncoder(provider, system_turns=model.system_turns)
     encoder.encode(request.messages)
     body: dict[str, Any] = {"model": request.model, "max_tokens": _limit(request, model), "stream": True}
     add_thinking(body, request, model, parameters, is_possible=not encoder.continues_unsigned)
     thinks = body.get("thinking", request.extra.get("thinking"))
     is_thinking = isinstance(thinks, dict) and thinks.get("type") in ("enabled", "adaptive")
+    container = None if CONTAINER in request.extra else container_of(request, provider)
+    if container is not None:
+        body[CONTAINER] = container
     request = adapted(request, lacks_of(model, thinks=is_thinking), parameters)
+    if isinstance(request.response_format, JsonObjectFormat):
+        encoder.system.append(_JSON_ONLY)
     if encoder.system:
         body["system"] = plain(encoder.system)
     body["messages"] = [{**message, "content": plain(message["content"])} for message in encoder.messages]
     _add_sampling(body, request, parameters)
-    _add_tools(body, request, names, parameters)
+    _add_tools(body, request, parameters)
     form = request.response_format
     if isinstance(form, JsonSchemaFormat) or (isinstance(form, NativeFormat) and form != _PLAIN):
         body.setdefault("output_config", {})["format"] = _response_format(form, parameters)
@@ -92,14 +99,6 @@ def encode(request: ChatRequest, provider: str, names: ToolNames, parameters: Pa
         body["metadata"] = {"user_id": request.end_user}
     extra = {name: value for name, value in request.extra.items() if name != BETAS}
     return dumps(with_extra(body, own_fields(extra, parameters, _OWN_FIELDS)))
-
-
-def _offered(request: ChatRequest) -> Iterable[str]:
-    return (tool.name for tool in request.tools if isinstance(tool, Tool))
-
-
-def _called(request: ChatRequest) -> Iterable[str]:
-    return (block.name for message in request.messages for block in message.blocks if isinstance(block, ToolCall) and block.name)
 
 
 def _limit(request: ChatRequest, model: ModelCapabilities) -> int:
@@ -122,17 +121,17 @@ def _add_sampling(body: dict[str, Any], request: ChatRequest, parameters: Parame
         body["stop_sequences"] = [sampling.stop] if isinstance(sampling.stop, str) else sampling.stop
 
 
-def _add_tools(body: dict[str, Any], request: ChatRequest, names: ToolNames, parameters: Parameters) -> None:
+def _add_tools(body: dict[str, Any], request: ChatRequest, parameters: Parameters) -> None:
     """Add the tools, and whether one must be called. Without tools there is no choice."""
     if not request.tools:
         return
-    body["tools"] = [_tool(tool, names, parameters) for tool in request.tools]
+    body["tools"] = [_tool(tool, parameters) for tool in request.tools]
     choice = request.tool_choice
     chosen: dict[str, Any] | None = None
     if choice is not None and choice.native is not None:
         chosen = dict(choice.native)
     elif choice is not None:
-        chosen = _tool_choice(choice, names)
+        chosen = _tool_choice(choice)
     if request.parallel_tool_calls is not None:
         chosen = chosen or {"type": "auto"}
         if chosen.get("type") != _NONE:
@@ -141,10 +140,10 @@ def _add_tools(body: dict[str, Any], request: ChatRequest, names: ToolNames, par
         body["tool_choice"] = chosen
 
 
-def _tool_choice(choice: ToolChoice, names: ToolNames) -> dict[str, Any]:
+def _tool_choice(choice: ToolChoice) -> dict[str, Any]:
     match choice.mode:
         case ToolChoiceMode.TOOL:
-            return {"type": "tool", "name": names.sent(choice.name or "")}
+            return {"type": "tool", "name": NAMES.sent(choice.name or "")}
         case ToolChoiceMode.REQUIRED:
             return {"type": "any"}
         case ToolChoiceMode.NONE:
@@ -153,10 +152,10 @@ def _tool_choice(choice: ToolChoice, names: ToolNames) -> dict[str, Any]:
             return {"type": "auto"}
 
 
-def _tool(tool: Tool | NativeTool, names: ToolNames, parameters: Parameters) -> JsonObject:
+def _tool(tool: Tool | NativeTool, parameters: Parameters) -> JsonObject:
     if isinstance(tool, NativeTool):
         return tool.fields
-    result: dict[str, Any] = {"name": names.sent(tool.name)}
+    result: dict[str, Any] = {"name": NAMES.sent(tool.name)}
     if tool.description:
         result["description"] = tool.description
     schema = {"properties": {}} if tool.parameters is None else tool.parameters

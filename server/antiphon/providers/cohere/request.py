@@ -34,9 +34,9 @@ from antiphon.providers.support import (
     LOGIT_BIAS,
     LOGPROBS,
     MODALITIES,
-    NAMES,
     ONE_CALL,
     ONE_TOOL,
+    PARTICIPANTS,
     PRESENCE_PENALTY,
     STRICT_FORMAT,
     STRICT_TOOLS,
@@ -71,7 +71,7 @@ _LACKS: Final[Lacks] = {
     MODALITIES: _ONLY_TEXT,
     AUDIO_OUTPUT: _ONLY_TEXT,
     END_USER: Support("the API has no such field"),
-    NAMES: Support("messages have no names"),
+    PARTICIPANTS: Support("messages have no names"),
 }
 """What the API does not have: https://docs.cohere.com/v2/reference/chat and https://docs.cohere.com/docs/compatibility-api."""
 

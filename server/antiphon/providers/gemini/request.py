@@ -26,7 +26,7 @@ from antiphon.providers.body import dumps
 from antiphon.providers.foreign import own_fields
 from antiphon.providers.gemini.capabilities import GeminiCapabilities, capabilities_of
 from antiphon.providers.gemini.messages import GeminiEncoder
-from antiphon.providers.gemini.names import sent_name
+from antiphon.providers.gemini.names import NAMES
 from antiphon.providers.gemini.schema import accepted
 from antiphon.providers.parameters import Parameters
 from antiphon.providers.support import (
@@ -34,8 +34,8 @@ from antiphon.providers.support import (
     END_USER,
     IMAGE_DETAIL,
     LOGIT_BIAS,
-    NAMES,
     ONE_CALL,
+    PARTICIPANTS,
     STRICT_FORMAT,
     STRICT_TOOLS,
     Lacks,
@@ -75,7 +75,7 @@ _LACKS: Final[Lacks] = {
     ONE_CALL: Support("the models may always call several tools"),
     STRICT_FORMAT: Support("every schema is followed strictly", is_implied=True),
     END_USER: Support("the API has no such field"),
-    NAMES: Support("messages have no names"),
+    PARTICIPANTS: Support("messages have no names"),
     IMAGE_DETAIL: Support("the API has one resolution for all media of a request"),
 }
 """What the API does not have, whatever the model: https://ai.google.dev/api/generate-content#request-body."""
@@ -194,7 +194,7 @@ def _add_tools(body: dict[str, Any], request: ChatRequest, capabilities: GeminiC
             config["mode"] = "ANY"
         case ToolChoiceMode.TOOL:
             config["mode"] = "ANY"
-            config["allowedFunctionNames"] = [sent_name("" if choice is None else choice.name or "")]
+            config["allowedFunctionNames"] = [NAMES.sent("" if choice is None else choice.name or "")]
         case _ if _validates(functions, capabilities, parameters):
             config["mode"] = "VALIDATED"
         case ToolChoiceMode.AUTO:
@@ -218,7 +218,7 @@ def _validates(functions: list[Tool], capabilities: GeminiCapabilities, paramete
 
 
 def _function(tool: Tool) -> JsonObject:
-    function: dict[str, Any] = {"name": sent_name(tool.name)}
+    function: dict[str, Any] = {"name": NAMES.sent(tool.name)}
     if tool.description is not None:
         function["description"] = tool.description
     if tool.parameters is not None:

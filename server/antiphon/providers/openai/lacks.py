@@ -19,8 +19,8 @@ from antiphon.providers.support import (
     LOGIT_BIAS,
     LOGPROBS,
     MODALITIES,
-    NAMES,
     NATIVE_FORMAT,
+    PARTICIPANTS,
     PRESENCE_PENALTY,
     SEED,
     STOP,
@@ -40,7 +40,7 @@ ANY: Final = HostOptions()
 MISTRAL: Final = HostOptions(
     {
         option: Support("the API has no such field, and refuses unknown ones")
-        for option in (TOP_K, LOGPROBS, TOP_LOGPROBS, LOGIT_BIAS, MODALITIES, AUDIO_OUTPUT, END_USER, NAMES)
+        for option in (TOP_K, LOGPROBS, TOP_LOGPROBS, LOGIT_BIAS, MODALITIES, AUDIO_OUTPUT, END_USER, PARTICIPANTS)
     },
     {"seed": "random_seed", "max_completion_tokens": "max_tokens"},
 )

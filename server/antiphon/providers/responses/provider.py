@@ -6,6 +6,7 @@ This module builds the calls. `request` and `response` convert in the two direct
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import Final
 from urllib.parse import quote
 
@@ -13,18 +14,23 @@ from pydantic import SecretStr
 from yarl import URL
 
 from antiphon.config import ProviderConfig
+from antiphon.domain.errors import ProviderRejected
 from antiphon.domain.events import Batch
 from antiphon.domain.request import ChatRequest
 from antiphon.domain.warnings import Warnings, ignore
 from antiphon.net.http import Transport
 from antiphon.providers.client import HeaderAuth, Prepared, ProviderClient
 from antiphon.providers.parameters import Parameters
+from antiphon.providers.responses.replayed import has_encrypted, without_states
 from antiphon.providers.responses.request import encode
 from antiphon.providers.responses.response import ResponsesReader
 from antiphon.providers.url import MODEL, headers, template
 
 _RESPONSES: Final = "/responses"
 _MODELS: Final = "/models"
+
+_UNREADABLE: Final = "invalid_encrypted_content"
+"""The code with which the provider refuses encrypted content, before any output."""
 
 
 class ResponsesProvider:
@@ -47,7 +53,9 @@ class ResponsesProvider:
 
     def stream(self, request: ChatRequest, warn: Callable[[Warnings], None] = ignore) -> AsyncGenerator[Batch, None]:
         """Send a request, and yield the events of the reply (see `Provider.stream`)."""
-        return self._client.stream(request, self._prepare, warn)
+        if not has_encrypted(request):
+            return self._client.stream(request, self._prepare, warn)
+        return self._stream_replayed(request, warn)
 
     async def probe(self) -> int | None:
         """Return the status of the list of models (see `Provider.probe`)."""
@@ -61,6 +69,24 @@ class ResponsesProvider:
     async def close(self) -> None:
         """Close the connections that are kept open."""
         await self._client.close()
+
+    async def _stream_replayed(self, request: ChatRequest, warn: Callable[[Warnings], None]) -> AsyncGenerator[Batch, None]:
+        """Send a request with encrypted content of earlier replies; once more without it, if the provider refuses that.
+
+        It can be read by the organisation and in the region that made it alone, and not for ever.
+        """
+        try:
+            async with aclosing(self._client.stream(request, self._prepare, warn)) as batches:
+                async for batch in batches:
+                    yield batch
+        except ProviderRejected as error:
+            if error.code != _UNREADABLE:
+                raise
+        else:
+            return
+        async with aclosing(self._client.stream(without_states(request), self._prepare, warn)) as batches:
+            async for batch in batches:
+                yield batch
 
     def _prepare(self, request: ChatRequest) -> Prepared:
         parameters = Parameters(self.name, self._unsupported)

@@ -30,7 +30,7 @@ from antiphon.providers.body import dumps
 from antiphon.providers.codec.values import as_object
 from antiphon.providers.foreign import own_fields
 from antiphon.providers.parameters import Parameters
-from antiphon.providers.responses.items import ENCRYPTED, REASONING
+from antiphon.providers.responses.items import ENCRYPTED, NAMES, REASONING
 from antiphon.providers.responses.messages import ResponsesEncoder
 from antiphon.providers.support import (
     AUDIO_OUTPUT,
@@ -38,7 +38,7 @@ from antiphon.providers.support import (
     FREQUENCY_PENALTY,
     LOGIT_BIAS,
     MODALITIES,
-    NAMES,
+    PARTICIPANTS,
     PRESENCE_PENALTY,
     SEED,
     STOP,
@@ -96,7 +96,7 @@ _LACKS: Final[Lacks] = {
     LOGIT_BIAS: Support("the API has no bias for tokens"),
     MODALITIES: _ONLY_TEXT,
     AUDIO_OUTPUT: _ONLY_TEXT,
-    NAMES: Support("messages have no names"),
+    PARTICIPANTS: Support("messages have no names"),
 }
 """What the API does not have, whatever the model: https://platform.openai.com/docs/guides/migrate-to-responses."""
 
@@ -172,7 +172,7 @@ def _tool(tool: Tool | NativeTool) -> JsonObject:
     """Return a tool. A function is strict by default in this API, but not in the others."""
     if isinstance(tool, NativeTool):
         return _native_tool(tool.fields)
-    made: dict[str, Any] = {"type": "function", "name": tool.name}
+    made: dict[str, Any] = {"type": "function", "name": NAMES.sent(tool.name)}
     _set(made, "description", tool.description)
     made["parameters"] = _EMPTY_SCHEMA if tool.parameters is None else tool.parameters
     made["strict"] = bool(tool.strict)
@@ -194,7 +194,7 @@ def _tool_choice(choice: ToolChoice) -> JsonObject | str:
     if choice.native is not None:
         return _native_choice(choice.native)
     if choice.mode is ToolChoiceMode.TOOL:
-        return {"type": "function", "name": choice.name}
+        return {"type": "function", "name": NAMES.sent(choice.name or "")}
     return choice.mode.value
 
 

@@ -8,7 +8,7 @@ import pytest
 from antiphon.domain.content import Message, Role, Text
 from antiphon.domain.request import ChatRequest, JsonSchemaFormat, Reasoning, Sampling, Tool, ToolChoice, ToolChoiceMode
 from antiphon.domain.warnings import Treatment
-from antiphon.providers.anthropic.request import encode, tool_names
+from antiphon.providers.anthropic.request import encode
 from antiphon.providers.parameters import Parameters
 
 FORCED = {"tools": (Tool("f"),), "tool_choice": ToolChoice(ToolChoiceMode.REQUIRED)}
@@ -18,7 +18,7 @@ def sent(model: str, effort: str | None, policy: Any = "map", **fields: Any) -> 
     """Return the body, and the names of the parameters with what was done."""
     parameters = Parameters("acme", policy)
     request = ChatRequest(model, (Message(Role.USER, (Text("hi"),)),), True, reasoning=Reasoning(effort), **fields)
-    body = json.loads(encode(request, "acme", tool_names(request), parameters))
+    body = json.loads(encode(request, "acme", parameters))
     return body, [(warning.path[-1], str(warning.treatment)) for warning in parameters.warnings]
 
 
@@ -36,7 +36,7 @@ def test_an_effort_that_cannot_be_sent(model: str, effort: str, fields: dict[str
     """The warning says why the model is not asked to think."""
     parameters = Parameters("acme")
     request = ChatRequest(model, (Message(Role.USER, (Text("hi"),)),), True, reasoning=Reasoning(effort), **fields)
-    body = json.loads(encode(request, "acme", tool_names(request), parameters))
+    body = json.loads(encode(request, "acme", parameters))
     assert body.get("thinking") in (None, {"type": "disabled"})
     (warning,) = parameters.warnings
     assert (warning.path, warning.treatment) == (("reasoning", "effort"), Treatment.DROPPED)

@@ -21,12 +21,12 @@ from antiphon.domain.request import (
     ToolChoiceMode,
 )
 from antiphon.domain.warnings import Treatment
-from antiphon.providers.gemini.names import sent_name
+from antiphon.providers.gemini.names import NAMES
 from antiphon.providers.gemini.request import encode
 from antiphon.providers.parameters import Parameters
 
 TOOLS = (Tool("f", "finds", {"type": "object"}), Tool("look up"))
-LOOK_UP = sent_name("look up")
+LOOK_UP = NAMES.sent("look up")
 FUNCTIONS = {
     "functionDeclarations": [{"name": "f", "description": "finds", "parametersJsonSchema": {"type": "object"}}, {"name": LOOK_UP}]
 }

@@ -12,7 +12,7 @@ from antiphon.providers.hosts import HOSTS
 from antiphon.providers.openai.capabilities import capabilities_of
 from antiphon.providers.openai.request import encode
 from antiphon.providers.parameters import Parameters
-from antiphon.providers.support import NAMES, OPTIONS
+from antiphon.providers.support import OPTIONS, PARTICIPANTS
 from docs.features import BASE, asking
 
 CAPABILITIES = {host.name: capabilities_of(host.name, None) for host in HOSTS}
@@ -120,4 +120,4 @@ def test_names_are_known_to_be_refused() -> None:
     """A host that accepts no names in replies is listed as lacking them, as the encoder leaves them out everywhere."""
     for name, capabilities in CAPABILITIES.items():
         fields, lacks = capabilities.reply_fields, capabilities.options.lacks
-        assert (NAMES in lacks) == (fields is not None and "name" not in fields), name
+        assert (PARTICIPANTS in lacks) == (fields is not None and "name" not in fields), name
