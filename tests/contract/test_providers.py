@@ -14,7 +14,7 @@ from llmock.testing import LLMockServer
 from antiphon import domain
 from antiphon.config import ProviderConfig
 from antiphon.domain.content import Message, Role, Text
-from antiphon.domain.errors import ProviderProtocolError, Unsupported
+from antiphon.domain.errors import ProviderProtocolError
 from antiphon.domain.events import (
     Batch,
     BlockFinished,
@@ -28,6 +28,7 @@ from antiphon.domain.events import (
     Usage,
 )
 from antiphon.domain.request import ChatRequest, Sampling, Tool, ToolChoice, ToolChoiceMode
+from antiphon.domain.warnings import Treatment, Warnings
 from antiphon.providers.anthropic.provider import AnthropicProvider
 from antiphon.providers.base import Provider
 from antiphon.providers.bedrock.provider import BedrockProvider
@@ -135,10 +136,14 @@ async def test_stream_and_whole_agree(provider: Provider) -> None:
 
 
 async def test_choices(provider: Provider) -> None:
-    """Every requested choice has text and an end, or is refused."""
+    """Every requested choice has text and an end, or there is one and a warning."""
     if isinstance(provider, AnthropicProvider | BedrockProvider | CohereProvider | ResponsesProvider):
-        with pytest.raises(Unsupported):
-            await read(provider, ask(sampling=Sampling(choices=2)))
+        seen: list[Warnings] = []
+        batches = [batch async for batch in provider.stream(ask(sampling=Sampling(choices=2)), seen.append)]
+        assert text(batches, 0)
+        assert not text(batches, 1)
+        ((warning,),) = seen
+        assert (warning.path, warning.treatment) == (("sampling", "choices"), Treatment.DROPPED)
         return
     if isinstance(provider, GeminiProvider):  # for which llmock makes one choice alone
         with pytest.raises(ProviderProtocolError):

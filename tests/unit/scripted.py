@@ -1,13 +1,14 @@
 """A provider that a test scripts: the whole provider interface in a few lines, which shows that it is narrow."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from antiphon.chat.prices import Prices
 from antiphon.domain.content import Origin
 from antiphon.domain.events import Batch, Finished, FinishReason, Started, TextDelta, Usage
 from antiphon.domain.request import ChatRequest
+from antiphon.domain.warnings import Warnings, ignore
 from tests.unit.framing import Frames
 
 NO_STORE: Any = None
@@ -33,9 +34,12 @@ class ScriptedProvider:
         self.batches = batches or ([START, TextDelta(0, "Hel")], [TextDelta(0, "lo")], [USAGE, STOP])
         self.requests: list[ChatRequest] = []
         self.closed = 0
+        self.warnings: Warnings = ()
+        """What it warns of before the first batch."""
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[Batch, None]:
+    async def stream(self, request: ChatRequest, warn: Callable[[Warnings], None] = ignore) -> AsyncGenerator[Batch, None]:
         self.requests.append(request)
+        warn(self.warnings)
         frames = Frames()
         try:
             for batch in self.batches:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from msgspec.structs import replace
+
 from antiphon.chat.stopwatch import Stopwatch
 from antiphon.domain.call import Call
-from antiphon.domain.events import Batch, Finished, Usage
+from antiphon.domain.events import Batch, Finished, Started, Usage
 
 MAX_HELD: Final = 64
 """The most events before the first delta that are held back."""
@@ -39,4 +41,6 @@ class HoldBack:
         if not watch.has_delta and len(self._held) < MAX_HELD and (not batch or type(batch[-1]) is not Finished):
             return []
         batch, self._held = self._held, None
+        if self._call.warnings and type(batch[0]) is Started:
+            batch[0] = replace(batch[0], warnings=self._call.warnings)
         return batch

@@ -93,7 +93,7 @@ class ChatService:
                         request = await self._guards.request(replace(request, model=route.model))
                     watch = Stopwatch(request)
                     hold = HoldBack(call, watch)
-                    batches = self._guards.reply(route.provider.stream(request), request)
+                    batches = self._guards.reply(route.provider.stream(request, call.warn), request)
                     async with self._settlement(route, request, grant, watch) as settlement:
                         async with Attempting(call, batches.aclose, streamed=request.stream):
                             while True:

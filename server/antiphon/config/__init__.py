@@ -17,7 +17,7 @@ from antiphon.config.ports import (
     UpstreamTlsConfig,
     split_address,
 )
-from antiphon.config.providers import KEEP_ALIVE, PriceConfig, ProviderConfig
+from antiphon.config.providers import KEEP_ALIVE, PriceConfig, ProviderConfig, UnsupportedPolicy
 from antiphon.config.section import ConfigError
 from antiphon.config.whole import Config, LogConfig, database_url
 
@@ -50,6 +50,7 @@ __all__ = [
     "RestConfig",
     "SessionsConfig",
     "TlsConfig",
+    "UnsupportedPolicy",
     "UpstreamTlsConfig",
     "database_url",
     "split_address",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from pydantic import Field, SecretStr
 
@@ -14,6 +14,10 @@ from antiphon.config.values import HeaderName, Headers
 
 KEEP_ALIVE: Final = 4.0
 """Seconds that an idle connection is kept, unless configured: less than the 5 s of Node.js, uvicorn and hypercorn."""
+
+
+UnsupportedPolicy: TypeAlias = Literal["map", "drop", "refuse"]
+"""What is done with a parameter that a provider or a model does not have."""
 
 
 class ModelsConfig(Section):
@@ -62,6 +66,9 @@ class ProviderConfig(OutboundConfig):
     """The header that carries the key: as a bearer token in `authorization`, bare in any other."""
     stream_usage: bool = True
     """Whether the host accepts `stream_options.include_usage`."""
+    unsupported: UnsupportedPolicy = "map"
+    """What to do with a parameter that the provider or the model does not have. `map`: send the nearest equivalent; if there is
+    none, leave it out. `drop`: leave it out. In both cases the reply has a warning. `refuse`: refuse the request with 400."""
     connect_timeout: float = Field(default=10.0, gt=0)
     """Seconds to connect."""
     read_timeout: float = Field(default=300.0, gt=0)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any, Final, Protocol
@@ -19,6 +19,7 @@ from antiphon.domain.errors import AntiphonError, DeadlineExceeded, ShuttingDown
 from antiphon.domain.events import Usage
 from antiphon.domain.principal import ANONYMOUS, Principal
 from antiphon.domain.trace import TraceContext
+from antiphon.domain.warnings import Warnings, ignore
 
 CANCELLATIONS: Final = (asyncio.CancelledError, GeneratorExit, DeadlineExceeded, ShuttingDown)
 """The exceptions that end a call although the provider would have continued: the caller left, the deadline passed, or the server
@@ -133,6 +134,16 @@ class Call(Struct, eq=False, kw_only=True, weakref=True):
     cost_usd: float | None = None
     log_fields: dict[str, str] = {}
     """What every log line that is written during the call says of it."""
+    warnings: Warnings = ()
+    """What the provider does not get of the request as the caller set it. Known before the provider is called."""
+    on_warnings: Callable[[Warnings], None] = ignore
+    """Called with the warnings, before any response header is sent."""
+
+    def warn(self, warnings: Warnings) -> None:
+        """Set the warnings of the latest attempt, and pass them on."""
+        if warnings or self.warnings:
+            self.warnings = warnings
+            self.on_warnings(warnings)
 
     @property
     def time_left(self) -> float | None:

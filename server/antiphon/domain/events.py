@@ -23,6 +23,7 @@ from typing import TypeAlias
 from msgspec import Struct, field
 
 from antiphon.domain.content import NOTHING, Block, Citation, JsonObject, Origin, State
+from antiphon.domain.warnings import Warnings
 
 
 class FinishReason(StrEnum):
@@ -58,6 +59,8 @@ class Started(Struct, frozen=True):
     """The conversation in which the turn is recorded; empty if none. `message_id` is the id of the reply."""
     conversation_title: str = ""
     message_id: str = ""
+    warnings: Warnings = ()
+    """The parameters of the request that the provider did not get as the caller set them. Not stored with the reply."""
 
 
 class BlockStarted(Struct, frozen=True):

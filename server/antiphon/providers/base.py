@@ -5,11 +5,12 @@ A provider turns a `ChatRequest` into its own protocol, and the answer into even
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Protocol
 
 from antiphon.domain.events import Batch
 from antiphon.domain.request import ChatRequest
+from antiphon.domain.warnings import Warnings, ignore
 
 
 class Provider(Protocol):
@@ -18,7 +19,7 @@ class Provider(Protocol):
     name: str
     """Its name in the configuration."""
 
-    def stream(self, request: ChatRequest) -> AsyncGenerator[Batch, None]:
+    def stream(self, request: ChatRequest, warn: Callable[[Warnings], None] = ignore) -> AsyncGenerator[Batch, None]:
         """Send a request upstream, and yield the events of the reply in batches, one batch per read. No batch is empty.
 
         `request.model` is the upstream's own name of the model. If `request.stream` is false, the whole reply is yielded as one
@@ -28,8 +29,11 @@ class Provider(Protocol):
 
         Closing the generator, or cancelling its task, ends the upstream call at once.
 
-        Raises subclasses of `ProviderError`, and `Unsupported` for content that the protocol cannot express, and for an option that
-        it lacks if the reply would differ. Options that are only hints are left out. `request.extra` is sent unchanged.
+        `warn` is called once, before the upstream is, with the parameters that the provider or the model does not have. What
+        happens to them is configured (`providers.<name>.unsupported`). `request.extra` is sent unchanged.
+
+        Raises subclasses of `ProviderError`, and `Unsupported` for content that the protocol cannot express, and for a parameter
+        that it lacks if such are to be refused.
         """
         ...
 

@@ -18,6 +18,7 @@ from antiphon.config import MAX_MESSAGE_BYTES
 from antiphon.domain.errors import ProviderCredentials, ProviderError, ProviderProtocolError
 from antiphon.domain.events import Batch, Usage
 from antiphon.domain.request import ChatRequest
+from antiphon.domain.warnings import Warnings, ignore
 from antiphon.net.http import HttpResponse, Transport
 from antiphon.providers.failure import ERROR_BODY_BYTES, ERROR_BODY_SECONDS, error_of_status, explain, log_refusal
 
@@ -98,6 +99,8 @@ class Prepared(Struct, frozen=True):
     reader: Reader
     headers: Mapping[str, str] = {}
     """Headers of this call alone. They replace those of its credentials."""
+    warnings: Warnings = ()
+    """The parameters that the body does not have as the caller set them."""
 
 
 class Credentials(Struct, frozen=True):
@@ -157,12 +160,15 @@ class ProviderClient:
         self._hosts = (url.authority, host) if re.search(r"[^a-z]", host) else ()
         self._transport = transport
 
-    async def stream(self, request: ChatRequest, prepare: Callable[[ChatRequest], Prepared]) -> AsyncGenerator[Batch, None]:
+    async def stream(
+        self, request: ChatRequest, prepare: Callable[[ChatRequest], Prepared], warn: Callable[[Warnings], None] = ignore
+    ) -> AsyncGenerator[Batch, None]:
         """Send a request, and yield its events (see `Provider.stream`). `prepare` encodes it.
 
         A consumer that reads every batch lets the connection be reused.
         """
         prepared = prepare(request)
+        warn(prepared.warnings)
         reader = prepared.reader
         credentials = await self._auth.credentials(prepared.url, prepared.body, request.api_key)
         secrets = credentials.secrets

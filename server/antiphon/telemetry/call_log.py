@@ -34,6 +34,8 @@ class CallLog(Observer):
             fields["prompt_tokens"] = call.usage.input_tokens
             fields["completion_tokens"] = call.usage.output_tokens
             fields["cost_usd"] = call.cost_usd
+        if call.warnings:
+            fields["warnings"] = len(call.warnings)
         if call.first_token is not None:
             fields["first_token_ms"] = _milliseconds(call.first_token)
         if call.trace is not None:

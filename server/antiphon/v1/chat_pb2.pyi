@@ -922,6 +922,7 @@ class GenerateResponse(_message.Message):
     CONVERSATION_ID_FIELD_NUMBER: _builtins.int
     MESSAGE_ID_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The reply's id: the provider's, or one that the gateway made if the provider sends none."""
     model: _builtins.str
@@ -950,6 +951,10 @@ class GenerateResponse(_message.Message):
     def metrics(self) -> Global___Metrics:
         """Times and cost of the call."""
 
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___ParameterWarning]:
+        """The parameters of the request that the provider did not get as they were set. A retry that returns a recorded turn has none."""
+
     def __init__(
         self,
         *,
@@ -963,14 +968,74 @@ class GenerateResponse(_message.Message):
         conversation_id: _builtins.str = ...,
         message_id: _builtins.str = ...,
         metrics: Global___Metrics | None = ...,
+        warnings: _abc.Iterable[Global___ParameterWarning] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "metrics", b"metrics", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["choices", b"choices", "conversation_id", b"conversation_id", "create_time", b"create_time", "fields", b"fields", "id", b"id", "message_id", b"message_id", "metrics", b"metrics", "model", b"model", "provider", b"provider", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choices", b"choices", "conversation_id", b"conversation_id", "create_time", b"create_time", "fields", b"fields", "id", b"id", "message_id", b"message_id", "metrics", b"metrics", "model", b"model", "provider", b"provider", "usage", b"usage", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GenerateResponse: _TypeAlias = GenerateResponse  # noqa: Y015
+
+@_typing.final
+class ParameterWarning(_message.Message):
+    """A parameter that the provider or the model does not have, so that it was mapped or dropped. The operator may choose that such
+    requests are refused instead: INVALID_ARGUMENT (UNSUPPORTED), and BadRequest names the parameter.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Treatment:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _TreatmentEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ParameterWarning._Treatment.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        TREATMENT_UNSPECIFIED: ParameterWarning._Treatment.ValueType  # 0
+        """Not set."""
+        TREATMENT_DROPPED: ParameterWarning._Treatment.ValueType  # 1
+        """It was left out: the reply is as if it had not been set."""
+        TREATMENT_MAPPED: ParameterWarning._Treatment.ValueType  # 2
+        """The provider got the nearest equivalent."""
+
+    class Treatment(_Treatment, metaclass=_TreatmentEnumTypeWrapper):
+        """What was done with a parameter."""
+
+    TREATMENT_UNSPECIFIED: ParameterWarning.Treatment.ValueType  # 0
+    """Not set."""
+    TREATMENT_DROPPED: ParameterWarning.Treatment.ValueType  # 1
+    """It was left out: the reply is as if it had not been set."""
+    TREATMENT_MAPPED: ParameterWarning.Treatment.ValueType  # 2
+    """The provider got the nearest equivalent."""
+
+    PARAMETER_FIELD_NUMBER: _builtins.int
+    TREATMENT_FIELD_NUMBER: _builtins.int
+    REPLACEMENT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    parameter: _builtins.str
+    """The path of the parameter in GenerateRequest, without indexes, such as "sampling.seed" or "tools.strict"."""
+    treatment: Global___ParameterWarning.Treatment.ValueType
+    """What was done."""
+    replacement: _builtins.str
+    """The provider's own name of what was sent instead. Empty: nothing was."""
+    reason: _builtins.str
+    """Why, for people."""
+    def __init__(
+        self,
+        *,
+        parameter: _builtins.str = ...,
+        treatment: Global___ParameterWarning.Treatment.ValueType = ...,
+        replacement: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parameter", b"parameter", "reason", b"reason", "replacement", b"replacement", "treatment", b"treatment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ParameterWarning: _TypeAlias = ParameterWarning  # noqa: Y015
 
 @_typing.final
 class Choice(_message.Message):
@@ -1179,6 +1244,7 @@ class Started(_message.Message):
     CONVERSATION_ID_FIELD_NUMBER: _builtins.int
     MESSAGE_ID_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The reply's id: the provider's, or one that the gateway made if the provider sends none."""
     model: _builtins.str
@@ -1199,6 +1265,10 @@ class Started(_message.Message):
     def origin(self) -> _message_pb2.Origin:
         """Who made the reply. Put it into Message.origin when you send the message back."""
 
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___ParameterWarning]:
+        """The parameters of the request that the provider did not get as they were set. A retry that returns a recorded turn has none."""
+
     def __init__(
         self,
         *,
@@ -1210,10 +1280,11 @@ class Started(_message.Message):
         conversation_id: _builtins.str = ...,
         message_id: _builtins.str = ...,
         origin: _message_pb2.Origin | None = ...,
+        warnings: _abc.Iterable[Global___ParameterWarning] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "origin", b"origin"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation_id", b"conversation_id", "create_time", b"create_time", "fields", b"fields", "id", b"id", "message_id", b"message_id", "model", b"model", "origin", b"origin", "provider", b"provider"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation_id", b"conversation_id", "create_time", b"create_time", "fields", b"fields", "id", b"id", "message_id", b"message_id", "model", b"model", "origin", b"origin", "provider", b"provider", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

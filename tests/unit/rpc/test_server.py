@@ -327,7 +327,7 @@ async def test_a_stop_drops_nothing_while_a_call_goes_on(unused_tcp_port: int, m
     lingered = asyncio.Event()
 
     class Slow(ScriptedProvider):
-        async def stream(self, request: ChatRequest) -> AsyncGenerator[Batch, None]:
+        async def stream(self, request: ChatRequest, warn: Any = None) -> AsyncGenerator[Batch, None]:
             async for batch in super().stream(request):
                 yield batch
                 await lingered.wait()

@@ -5,7 +5,7 @@ This module builds the calls. `request` and `response` convert in the two direct
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Final
 from urllib.parse import quote
 
@@ -15,10 +15,12 @@ from yarl import URL
 from antiphon.config import ProviderConfig
 from antiphon.domain.events import Batch
 from antiphon.domain.request import ChatRequest
+from antiphon.domain.warnings import Warnings, ignore
 from antiphon.net.http import Transport
 from antiphon.providers.anthropic.request import betas, encode
 from antiphon.providers.anthropic.response import AnthropicReader
 from antiphon.providers.client import HeaderAuth, Prepared, ProviderClient
+from antiphon.providers.parameters import Parameters
 from antiphon.providers.url import MODEL, headers, template
 
 _API: Final = "/v1"
@@ -40,6 +42,7 @@ class AnthropicProvider:
 
     def __init__(self, name: str, config: ProviderConfig, api_key: SecretStr | None, transport: Transport) -> None:
         self.name = name
+        self._unsupported = config.unsupported
         base = (config.base_url or "").partition("?")[0].rstrip("/")
         api = "" if base.endswith(_API) else _API
         self._url = template(name, config, api + _MESSAGES)
@@ -55,9 +58,9 @@ class AnthropicProvider:
         self._betas = next((value for header, value in config.headers.items() if header.lower() == _BETAS), "")
         self._client = ProviderClient(name, transport, auth, url)
 
-    def stream(self, request: ChatRequest) -> AsyncGenerator[Batch, None]:
+    def stream(self, request: ChatRequest, warn: Callable[[Warnings], None] = ignore) -> AsyncGenerator[Batch, None]:
         """Send a request, and yield the events of the reply (see `Provider.stream`)."""
-        return self._client.stream(request, self._prepare)
+        return self._client.stream(request, self._prepare, warn)
 
     async def probe(self) -> int | None:
         """Return the status of the list of models (see `Provider.probe`)."""
@@ -73,7 +76,9 @@ class AnthropicProvider:
         await self._client.close()
 
     def _prepare(self, request: ChatRequest) -> Prepared:
+        parameters = Parameters(self.name, self._unsupported)
         url = self._fixed_url or URL(self._url.replace(MODEL, quote(request.model, safe="")))
         wanted = betas(request)
         more = {} if wanted is None else {_BETAS: ",".join(filter(None, (self._betas, wanted)))}
-        return Prepared(url, encode(request, self.name), AnthropicReader(request, self.name), more)
+        body = encode(request, self.name, parameters)
+        return Prepared(url, body, AnthropicReader(request, self.name), more, parameters.warnings)

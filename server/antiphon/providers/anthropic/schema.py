@@ -43,23 +43,26 @@ _SILENT: Final = frozenset({"$id", "$comment", "examples", "readOnly", "writeOnl
 """Keywords that limit nothing, and so are not added to the description."""
 
 
-def reduced(schema: JsonObject) -> dict[str, Any]:
-    """Return the schema with the accepted keywords only. Objects get `additionalProperties: false`, which the API requires."""
+def reduced(schema: JsonObject, *, describes: bool = True) -> dict[str, Any]:
+    """Return the schema with the accepted keywords only. Objects get `additionalProperties: false`, which the API requires.
+
+    `describes`: the others are added to the description, as far as they limit anything.
+    """
     result: dict[str, Any] = {}
     limits: list[str] = []
     for keyword, value in schema.items():
         name = "anyOf" if keyword == "oneOf" and "anyOf" not in schema else keyword
         if name in _BY_NAME and isinstance(value, Mapping):
-            result[name] = {key: _inner(one) for key, one in value.items()}
+            result[name] = {key: _inner(one, describes=describes) for key, one in value.items()}
         elif name in _LISTS and isinstance(value, list):
-            result[name] = [_inner(one) for one in value]
+            result[name] = [_inner(one, describes=describes) for one in value]
         elif name in _KEPT:
-            result[name] = _inner(value) if name in ("items", "additionalProperties") else value
+            result[name] = _inner(value, describes=describes) if name in ("items", "additionalProperties") else value
         elif (name == "format" and value in _FORMATS) or (name == "minItems" and value in (0, 1)):
             result[name] = value
         elif name not in _SILENT:
             limits.append(f"{keyword}: {_text(value)}")
-    if limits:
+    if limits and describes:
         parts = (result.get("description"), "{" + ", ".join(limits) + "}")
         result["description"] = "\n\n".join(part for part in parts if isinstance(part, str) and part)
     if result.get("type") == "object" or "properties" in result:
@@ -67,9 +70,9 @@ def reduced(schema: JsonObject) -> dict[str, Any]:
     return result
 
 
-def _inner(value: Any) -> Any:
+def _inner(value: Any, *, describes: bool) -> Any:
     """Return a schema within a schema. `true` and `false` are schemas, too."""
-    return reduced(value) if isinstance(value, Mapping) else value
+    return reduced(value, describes=describes) if isinstance(value, Mapping) else value
 
 
 def _text(value: object) -> str:

@@ -7,7 +7,7 @@ key, and `client` makes the calls.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Final
 from urllib.parse import quote
 
@@ -18,6 +18,7 @@ from yarl import URL
 from antiphon.config import ConfigError, ProviderConfig
 from antiphon.domain.events import Batch
 from antiphon.domain.request import ChatRequest
+from antiphon.domain.warnings import Warnings, ignore
 from antiphon.net import outbound
 from antiphon.net.http import Transport
 from antiphon.providers.bedrock import credentials
@@ -70,9 +71,9 @@ class BedrockProvider:
             auth = HeaderAuth(config.auth_header, api_key.get_secret_value(), _headers(), config.headers, url.query.values())
         self._client = ProviderClient(name, transport, auth, url)
 
-    def stream(self, request: ChatRequest) -> AsyncGenerator[Batch, None]:
+    def stream(self, request: ChatRequest, warn: Callable[[Warnings], None] = ignore) -> AsyncGenerator[Batch, None]:
         """Send a request, and yield the events of the reply (see `Provider.stream`)."""
-        return self._client.stream(request, self._prepare)
+        return self._client.stream(request, self._prepare, warn)
 
     async def probe(self) -> int | None:
         """Return the status of the list of models (see `Provider.probe`); None at a host of which no control plane is known."""

@@ -1,15 +1,16 @@
 """Encodes a `ChatRequest` as a body of Cohere's chat API. No I/O.
 
 https://docs.cohere.com/v2/reference/chat. The request's `extra` is merged at the same level; if both have a field, that of the
-domain is sent. What the API cannot express and would change the reply is `Unsupported`; mere hints are left out.
+domain is sent. Options that the API does not have are mapped, dropped or refused (`_LACKS`); content that it cannot express is
+`Unsupported`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 from antiphon.domain.content import JsonObject, with_extra
-from antiphon.domain.errors import Unsupported
 from antiphon.domain.request import (
     ChatRequest,
     JsonObjectFormat,
@@ -22,6 +23,29 @@ from antiphon.domain.request import (
 )
 from antiphon.providers.body import dumps
 from antiphon.providers.cohere.messages import CohereEncoder
+from antiphon.providers.foreign import own_fields
+from antiphon.providers.parameters import Parameters
+from antiphon.providers.support import (
+    AUDIO_OUTPUT,
+    CHOICES,
+    EFFORT,
+    END_USER,
+    FREQUENCY_PENALTY,
+    LOGIT_BIAS,
+    LOGPROBS,
+    MODALITIES,
+    ONE_CALL,
+    ONE_TOOL,
+    PARTICIPANTS,
+    PRESENCE_PENALTY,
+    STRICT_FORMAT,
+    STRICT_TOOLS,
+    TOP_LOGPROBS,
+    Lacks,
+    Support,
+    adapted,
+    within,
+)
 
 _SAMPLING: Final = (
     ("temperature", "temperature"),
@@ -34,53 +58,67 @@ _SAMPLING: Final = (
 """Names of fields: the domain's, and the API's."""
 
 
-def encode(request: ChatRequest, provider: str) -> bytes:
-    """Return the JSON body.
+_ONLY_TEXT: Final = Support("the models write text only")
 
-    Raises `Unsupported` for what this API cannot express, and `InvalidRequest` for data that is nested too deeply to be sent.
+_LACKS: Final[Lacks] = {
+    CHOICES: Support("the API makes only one choice"),
+    LOGPROBS: Support("the API returns no log probabilities of this form"),
+    TOP_LOGPROBS: Support("the API returns no alternatives"),
+    LOGIT_BIAS: Support("the API has no bias for tokens"),
+    ONE_TOOL: Support("the API cannot name a tool, so that only this one is offered", to="tool_choice REQUIRED"),
+    ONE_CALL: Support("the models may always call several tools"),
+    STRICT_FORMAT: Support("every schema is followed strictly", is_implied=True),
+    MODALITIES: _ONLY_TEXT,
+    AUDIO_OUTPUT: _ONLY_TEXT,
+    END_USER: Support("the API has no such field"),
+    PARTICIPANTS: Support("messages have no names"),
+}
+"""What the API does not have: https://docs.cohere.com/v2/reference/chat and https://docs.cohere.com/docs/compatibility-api."""
+
+
+def encode(request: ChatRequest, provider: str, parameters: Parameters | None = None) -> bytes:
+    """Return the JSON body. `parameters` gets the options that the API does not have; None: nobody wants to know.
+
+    Raises `Unsupported` for content that this API cannot express and for refused options, and `InvalidRequest` for data that is
+    nested too deeply to be sent.
     """
-    _check(request, provider)
+    parameters = parameters or Parameters(provider)
+    request = adapted(request, _LACKS, parameters)
     sampling = request.sampling
     body: dict[str, Any] = {"model": request.model, "messages": CohereEncoder(provider).encode(request.messages)}
     if request.stream:
         body["stream"] = True
     body |= {theirs: value for ours, theirs in _SAMPLING if (value := getattr(sampling, ours)) is not None}
+    for option in (PRESENCE_PENALTY, FREQUENCY_PENALTY):  # others have them from -2 to 2
+        penalty = within(body.pop(option.path[-1], None), option, 0, 1, parameters)
+        if penalty is not None:
+            body[option.path[-1]] = penalty
     limit = sampling.max_tokens if sampling.max_completion_tokens is None else sampling.max_completion_tokens
     if limit is not None:
         body["max_tokens"] = limit
     if sampling.stop is not None:
         body["stop_sequences"] = [sampling.stop] if isinstance(sampling.stop, str) else sampling.stop
-    _add_tools(body, request)
+    _add_tools(body, request, parameters)
     if request.response_format is not None:
         body["response_format"] = _response_format(request.response_format)
-    if request.reasoning is not None and request.reasoning.effort == "none":
-        body["thinking"] = {"type": "disabled"}  # there are no degrees of effort, and models that think do so by default
-    return dumps(with_extra(body, request.extra))
+    effort = None if request.reasoning is None else request.reasoning.effort
+    if effort == "none":
+        body["thinking"] = {"type": "disabled"}
+    elif effort is not None and "thinking" in request.extra:
+        parameters.dropped(EFFORT.path, "the request has the API's own parameter for it")
+    elif effort is not None:
+        parameters.dropped(EFFORT.path, "the API has no degrees of effort; models that think do so by themselves")
+    return dumps(with_extra(body, own_fields(request.extra, parameters)))
 
 
-def _check(request: ChatRequest, provider: str) -> None:
-    """Raise `Unsupported` for the first thing that this API cannot express."""
-    sampling = request.sampling
-    unsupported = {
-        "several choices": (sampling.choices or 1) > 1,
-        "log probabilities": bool(sampling.logprobs or sampling.top_logprobs),
-        "logit_bias": bool(sampling.logit_bias),
-        "a limit of one tool call at a time": request.parallel_tool_calls is False and bool(request.tools),
-        "output other than text": request.audio_output is not None or any(kind != "text" for kind in request.modalities),
-    }
-    for what, is_wanted in unsupported.items():
-        if is_wanted:
-            raise Unsupported(f"The provider {provider} does not support {what}.", provider=provider)
-
-
-def _add_tools(body: dict[str, Any], request: ChatRequest) -> None:
+def _add_tools(body: dict[str, Any], request: ChatRequest, parameters: Parameters) -> None:
     """Add the tools, and whether one must be called. The API cannot name that one, so it alone is offered."""
     tools, choice = request.tools, request.tool_choice
     if choice is not None and choice.native is None and choice.mode is ToolChoiceMode.TOOL:
         tools = tuple(tool for tool in tools if isinstance(tool, NativeTool) or tool.name == choice.name)
     if tools:
         body["tools"] = [_tool(tool) for tool in tools]
-        if any(isinstance(tool, Tool) and tool.strict for tool in tools):
+        if _is_strict(tools, parameters):
             body["strict_tools"] = True
     if choice is None:
         return
@@ -88,6 +126,14 @@ def _add_tools(body: dict[str, Any], request: ChatRequest) -> None:
         body["tool_choice"] = choice.native
     elif choice.mode is not ToolChoiceMode.AUTO:  # which has no word
         body["tool_choice"] = "NONE" if choice.mode is ToolChoiceMode.NONE else "REQUIRED"
+
+
+def _is_strict(tools: Iterable[Tool | NativeTool], parameters: Parameters) -> bool:
+    """Return whether the schemas of the tools are to be followed strictly. The API has that for all of them together."""
+    strict = [bool(tool.strict) for tool in tools if isinstance(tool, Tool)]
+    return any(strict) and (
+        all(strict) or parameters.mapped(STRICT_TOOLS.path, "strict_tools", "the API has it for all tools together")
+    )
 
 
 def _tool(tool: Tool | NativeTool) -> JsonObject:

@@ -6,7 +6,7 @@ This module builds the calls. `request` and `response` convert in the two direct
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Final
 from urllib.parse import quote
 
@@ -16,10 +16,12 @@ from yarl import URL
 from antiphon.config import ProviderConfig
 from antiphon.domain.events import Batch
 from antiphon.domain.request import ChatRequest
+from antiphon.domain.warnings import Warnings, ignore
 from antiphon.net.http import Transport
 from antiphon.providers.client import HeaderAuth, Prepared, ProviderClient
 from antiphon.providers.gemini.request import encode
 from antiphon.providers.gemini.response import GeminiReader
+from antiphon.providers.parameters import Parameters
 from antiphon.providers.url import MODEL, headers, template
 
 AUTH_HEADER: Final = "x-goog-api-key"
@@ -42,6 +44,7 @@ class GeminiProvider:
 
     def __init__(self, name: str, config: ProviderConfig, api_key: SecretStr | None, transport: Transport) -> None:
         self.name = name
+        self._unsupported = config.unsupported
         self._whole = template(name, config, _WHOLE)
         streamed = template(name, config, _STREAM)
         self._stream = f"{streamed}{'&' if '?' in streamed else '?'}alt=sse"
@@ -53,9 +56,9 @@ class GeminiProvider:
         auth = HeaderAuth(header, key, headers(), config.headers, url.query.values())
         self._client = ProviderClient(name, transport, auth, url)
 
-    def stream(self, request: ChatRequest) -> AsyncGenerator[Batch, None]:
+    def stream(self, request: ChatRequest, warn: Callable[[Warnings], None] = ignore) -> AsyncGenerator[Batch, None]:
         """Send a request, and yield the events of the reply (see `Provider.stream`)."""
-        return self._client.stream(request, self._prepare)
+        return self._client.stream(request, self._prepare, warn)
 
     async def probe(self) -> int | None:
         """Return the status of the list of models (see `Provider.probe`)."""
@@ -71,8 +74,10 @@ class GeminiProvider:
         await self._client.close()
 
     def _prepare(self, request: ChatRequest) -> Prepared:
+        parameters = Parameters(self.name, self._unsupported)
         model = request.model
         name = quote(model, safe="")
         resource = quote(model, safe="/") if _RESOURCE_NAME.fullmatch(model) else f"models/{name}"
         url = URL((self._stream if request.stream else self._whole).replace(_RESOURCE, resource).replace(MODEL, name))
-        return Prepared(url, encode(request, self.name), GeminiReader(request, self.name))
+        body = encode(request, self.name, parameters)
+        return Prepared(url, body, GeminiReader(request, self.name), warnings=parameters.warnings)

@@ -1,16 +1,17 @@
 """Encodes a `ChatRequest` as a body of the Gemini API. No I/O.
 
 https://ai.google.dev/api/generate-content#request-body. The request's `extra` is merged at the same level; if both have a field,
-that of the domain is sent. So explicit caching is `cachedContent`, and the thresholds of filters are `safetySettings`. What the API
-cannot express and would change the reply is `Unsupported`; mere hints are left out.
+that of the domain is sent. So explicit caching is `cachedContent`, and the thresholds of filters are `safetySettings`. Options that
+the API or the model does not have are mapped, dropped or refused (`_LACKS`); content that it cannot express is `Unsupported`.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from antiphon.domain.content import JsonObject, with_extra
-from antiphon.domain.errors import Unsupported
 from antiphon.domain.request import (
     ChatRequest,
     JsonObjectFormat,
@@ -22,10 +23,25 @@ from antiphon.domain.request import (
     ToolChoiceMode,
 )
 from antiphon.providers.body import dumps
+from antiphon.providers.foreign import own_fields
 from antiphon.providers.gemini.capabilities import GeminiCapabilities, capabilities_of
 from antiphon.providers.gemini.messages import GeminiEncoder
 from antiphon.providers.gemini.names import NAMES
 from antiphon.providers.gemini.schema import accepted
+from antiphon.providers.parameters import Parameters
+from antiphon.providers.support import (
+    EFFORT,
+    END_USER,
+    IMAGE_DETAIL,
+    LOGIT_BIAS,
+    ONE_CALL,
+    PARTICIPANTS,
+    STRICT_FORMAT,
+    STRICT_TOOLS,
+    Lacks,
+    Support,
+    adapted,
+)
 
 _SAMPLING: Final = (
     ("temperature", "temperature"),
@@ -42,6 +58,11 @@ _SAMPLING: Final = (
 
 _CONFIG: Final = "generationConfig"
 _THINKING: Final = "thinkingConfig"
+_LEVEL: Final = "thinkingLevel"
+_BUDGET: Final = "thinkingBudget"
+
+_NONE: Final = "none"
+_NEAREST: Final = "the nearest level that the model has"
 
 _JSON: Final = {"responseMimeType": "application/json"}
 
@@ -49,47 +70,57 @@ _FORMATS: Final = frozenset({"pcm16", "pcm"})
 """The only format of recordings that the API makes."""
 
 
-def encode(request: ChatRequest, provider: str) -> bytes:
-    """Return the JSON body.
+_LACKS: Final[Lacks] = {
+    LOGIT_BIAS: Support("the API has no bias for tokens"),
+    ONE_CALL: Support("the models may always call several tools"),
+    STRICT_FORMAT: Support("every schema is followed strictly", is_implied=True),
+    END_USER: Support("the API has no such field"),
+    PARTICIPANTS: Support("messages have no names"),
+    IMAGE_DETAIL: Support("the API has one resolution for all media of a request"),
+}
+"""What the API does not have, whatever the model: https://ai.google.dev/api/generate-content#request-body."""
 
-    Raises `Unsupported` for what this API cannot express, and `InvalidRequest` for data that is nested too deeply to be sent.
+
+def encode(request: ChatRequest, provider: str, parameters: Parameters | None = None) -> bytes:
+    """Return the JSON body. `parameters` gets the options that the API or the model does not have; None: nobody wants to know.
+
+    Raises `Unsupported` for content that this API cannot express and for refused options, and `InvalidRequest` for data that is
+    nested too deeply to be sent.
     """
-    _check(request, provider)
+    parameters = parameters or Parameters(provider)
     capabilities = capabilities_of(request.model)
+    request = _without_foreign_tools(adapted(request, _LACKS, parameters), parameters)
     encoder = GeminiEncoder(provider, request.model, capabilities)
     body: dict[str, Any] = {"contents": encoder.encode(request.messages)}
     if encoder.instructions:
         body["systemInstruction"] = {"parts": encoder.instructions}
-    _add_tools(body, request, capabilities)
-    config = _config(request, provider, capabilities)
+    _add_tools(body, request, capabilities, parameters)
+    config = _config(request, parameters)
+    thinking = _thinking(request, parameters, capabilities)
+    if thinking:
+        config[_THINKING] = thinking
     if encoder.continuation:
         config["continuationToken"] = encoder.continuation
     if config:
         body[_CONFIG] = config
-    return dumps(with_extra(body, request.extra))
+    return dumps(with_extra(body, own_fields(request.extra, parameters)))
 
 
-def _check(request: ChatRequest, provider: str) -> None:
-    """Raise `Unsupported` for the first thing that this API cannot express."""
-    audio, choice = request.audio_output, request.tool_choice
-    unsupported = {
-        "logit_bias": bool(request.sampling.logit_bias),
-        "a limit of one tool call at a time": request.parallel_tool_calls is False and bool(request.tools),
-        "tools of another API": any(isinstance(tool, NativeTool) and "type" in tool.fields for tool in request.tools),
-        "a tool choice of another API": choice is not None and choice.native is not None and "type" in choice.native,
-        "recordings in a format other than pcm16": audio is not None and audio.format not in _FORMATS,
-    }
-    for what, is_wanted in unsupported.items():
-        if is_wanted:
-            raise _unsupported(what, provider)
+def _without_foreign_tools(request: ChatRequest, parameters: Parameters) -> ChatRequest:
+    """Return the request without tools and a tool choice of another API, which are known by their `type`."""
+    tools, choice = request.tools, request.tool_choice
+    foreign = [tool for tool in tools if isinstance(tool, NativeTool) and "type" in tool.fields]
+    if foreign:
+        parameters.dropped(("tools",), "a tool is of another API")
+        request = replace(request, tools=tuple(tool for tool in tools if tool not in foreign))
+    if choice is not None and choice.native is not None and "type" in choice.native:
+        parameters.dropped(("tool_choice",), "the choice is of another API")
+        request = replace(request, tool_choice=None)
+    return request
 
 
-def _unsupported(what: str, provider: str) -> Unsupported:
-    return Unsupported(f"The provider {provider} does not support {what}.", provider=provider)
-
-
-def _config(request: ChatRequest, provider: str, capabilities: GeminiCapabilities) -> dict[str, Any]:
-    """Return `generationConfig`."""
+def _config(request: ChatRequest, parameters: Parameters) -> dict[str, Any]:
+    """Return `generationConfig`, without what is about thinking."""
     sampling = request.sampling
     config: dict[str, Any] = {theirs: value for ours, theirs in _SAMPLING if (value := getattr(sampling, ours)) is not None}
     if sampling.choices == 1:
@@ -103,35 +134,45 @@ def _config(request: ChatRequest, provider: str, capabilities: GeminiCapabilitie
         config["responseModalities"] = [kind.upper() for kind in request.modalities]
     if request.audio_output is not None:
         config["speechConfig"] = {"voiceConfig": {"prebuiltVoiceConfig": {"voiceName": request.audio_output.voice}}}
+        if request.audio_output.format not in _FORMATS:
+            parameters.dropped(("audio_output", "format"), "recordings are always pcm16")
     if request.response_format is not None:
-        config |= _response_format(request.response_format, provider)
-    thinking = _thinking(request, provider, capabilities)
-    if thinking:
-        config[_THINKING] = thinking
+        config |= _response_format(request.response_format, parameters)
     return config
 
 
-def _thinking(request: ChatRequest, provider: str, capabilities: GeminiCapabilities) -> JsonObject:
+def _thinking(request: ChatRequest, parameters: Parameters, capabilities: GeminiCapabilities) -> JsonObject:
     """Return `thinkingConfig`, of which a level and a budget exclude each other. What the caller's `extra` has comes first."""
     effort = None if request.reasoning is None else request.reasoning.effort
-    if effort is None or not (capabilities.levels or capabilities.budgets):
+    if effort is None:
         return {}
     given = request.extra.get(_CONFIG)
     if isinstance(given, dict) and _THINKING in given:
+        parameters.dropped(EFFORT.path, "the request has the API's own parameter for it")
         return {}
-    made: dict[str, Any] = {}
-    if effort in capabilities.levels:
-        made["thinkingLevel"] = capabilities.levels[effort]
-    elif effort in capabilities.budgets:
-        made["thinkingBudget"] = capabilities.budgets[effort]
-    else:
-        raise _unsupported(f"the reasoning effort {effort[:20]!r}", provider)
-    if effort != "none":
-        made["includeThoughts"] = True
-    return made
+    if not (capabilities.levels or capabilities.budgets):
+        if effort != _NONE:
+            parameters.dropped(EFFORT.path, "the model cannot be told how much to think")
+        return {}
+    made = _effort(effort, parameters, capabilities)
+    return {**made, "includeThoughts": True} if made and effort != _NONE else made
 
 
-def _add_tools(body: dict[str, Any], request: ChatRequest, capabilities: GeminiCapabilities) -> None:
+def _effort(effort: str, parameters: Parameters, capabilities: GeminiCapabilities) -> JsonObject:
+    """Return the level or the budget for an effort; empty if there is none."""
+    level, budget = capabilities.levels.get(effort), capabilities.budgets.get(effort)
+    if level is not None:
+        is_same = level.lower() == effort
+        return {_LEVEL: level} if is_same or parameters.mapped(EFFORT.path, f"{_LEVEL} {level}", _NEAREST) else {}
+    if budget is not None:
+        is_same = effort == _NONE and budget == 0
+        reason = "the model is told a number of tokens"
+        return {_BUDGET: budget} if is_same or parameters.mapped(EFFORT.path, _BUDGET, reason) else {}
+    parameters.dropped(EFFORT.path, "the model does not know this effort")
+    return {}
+
+
+def _add_tools(body: dict[str, Any], request: ChatRequest, capabilities: GeminiCapabilities, parameters: Parameters) -> None:
     """Add the tools, and whether one must be called."""
     functions = [tool for tool in request.tools if isinstance(tool, Tool)]
     tools: list[JsonObject] = [tool.fields for tool in request.tools if isinstance(tool, NativeTool)]
@@ -154,13 +195,26 @@ def _add_tools(body: dict[str, Any], request: ChatRequest, capabilities: GeminiC
         case ToolChoiceMode.TOOL:
             config["mode"] = "ANY"
             config["allowedFunctionNames"] = [NAMES.sent("" if choice is None else choice.name or "")]
-        case _ if capabilities.validates and all(tool.strict for tool in functions):
+        case _ if _validates(functions, capabilities, parameters):
             config["mode"] = "VALIDATED"
         case ToolChoiceMode.AUTO:
             config["mode"] = "AUTO"
         case None:
             return
     body["toolConfig"] = {"functionCallingConfig": config}
+
+
+def _validates(functions: list[Tool], capabilities: GeminiCapabilities, parameters: Parameters) -> bool:
+    """Return whether the model is to follow the schemas of the tools strictly. The API has that for all of them together."""
+    strict = [tool for tool in functions if tool.strict]
+    if not strict:
+        return False
+    if not capabilities.validates:
+        parameters.dropped(STRICT_TOOLS.path, "the model cannot be held to the schemas of tools")
+        return False
+    return len(strict) == len(functions) or parameters.mapped(
+        STRICT_TOOLS.path, "functionCallingConfig.mode VALIDATED", "the API has it for all tools together"
+    )
 
 
 def _function(tool: Tool) -> JsonObject:
@@ -172,7 +226,7 @@ def _function(tool: Tool) -> JsonObject:
     return function
 
 
-def _response_format(response_format: ResponseFormat, provider: str) -> JsonObject:
+def _response_format(response_format: ResponseFormat, parameters: Parameters) -> JsonObject:
     """Return the fields of `generationConfig` for a format. A native one is such fields itself, or plain text."""
     match response_format:
         case JsonObjectFormat():
@@ -184,5 +238,5 @@ def _response_format(response_format: ResponseFormat, provider: str) -> JsonObje
             if kind is None:
                 return response_format.fields
             if kind != "text":
-                raise _unsupported(f"the response format {str(kind)[:40]!r}", provider)
+                parameters.dropped(("response_format",), "the format is of another API")
             return {}

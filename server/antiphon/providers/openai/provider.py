@@ -6,7 +6,7 @@ calls. Hosts are rows in `hosts`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Final
 from urllib.parse import quote
 
@@ -16,11 +16,13 @@ from yarl import URL
 from antiphon.config import ProviderConfig
 from antiphon.domain.events import Batch
 from antiphon.domain.request import ChatRequest
+from antiphon.domain.warnings import Warnings, ignore
 from antiphon.net.http import Transport
 from antiphon.providers.client import HeaderAuth, Prepared, ProviderClient
 from antiphon.providers.openai.capabilities import capabilities_of
 from antiphon.providers.openai.request import encode
 from antiphon.providers.openai.response import OpenAIReader
+from antiphon.providers.parameters import Parameters
 from antiphon.providers.url import MODEL, headers, template
 
 _PATH: Final = "/chat/completions"
@@ -38,15 +40,16 @@ class OpenAIProvider:
         self._fixed_url = None if MODEL in self._url else URL(self._url)
         self._stream_usage = config.stream_usage
         self._capabilities = capabilities_of(name, config.base_url)
+        self._unsupported = config.unsupported
         url = URL(self._url.replace(MODEL, "model"))
         key = None if api_key is None else api_key.get_secret_value()
         # A value in the query may be a key, too.
         auth = HeaderAuth(config.auth_header, key, headers(), config.headers, url.query.values())
         self._client = ProviderClient(name, transport, auth, url)
 
-    def stream(self, request: ChatRequest) -> AsyncGenerator[Batch, None]:
+    def stream(self, request: ChatRequest, warn: Callable[[Warnings], None] = ignore) -> AsyncGenerator[Batch, None]:
         """Send a request, and yield the events of the reply (see `Provider.stream`)."""
-        return self._client.stream(request, self._prepare)
+        return self._client.stream(request, self._prepare, warn)
 
     async def probe(self) -> int | None:
         """Return the status of the list of models (see `Provider.probe`)."""
@@ -64,6 +67,7 @@ class OpenAIProvider:
         await self._client.close()
 
     def _prepare(self, request: ChatRequest) -> Prepared:
-        body = encode(request, self.name, stream_usage=self._stream_usage, host=self._capabilities)
+        parameters = Parameters(self.name, self._unsupported)
+        body = encode(request, self.name, parameters, stream_usage=self._stream_usage, host=self._capabilities)
         url = self._fixed_url or URL(self._url.replace(MODEL, quote(request.model, safe="")))
-        return Prepared(url, body, OpenAIReader(request, self.name))
+        return Prepared(url, body, OpenAIReader(request, self.name), warnings=parameters.warnings)

@@ -6,6 +6,7 @@ that of the domain is sent.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from antiphon.domain.content import JsonObject, with_extra
@@ -23,6 +24,8 @@ from antiphon.domain.request import (
 from antiphon.providers.body import dumps
 from antiphon.providers.openai.capabilities import UNKNOWN, HostCapabilities
 from antiphon.providers.openai.messages import OpenAIEncoder
+from antiphon.providers.parameters import Parameters
+from antiphon.providers.support import adapted
 
 _SAMPLING: Final = (
     ("temperature", "temperature"),
@@ -42,12 +45,22 @@ _SAMPLING: Final = (
 """Names of fields: the domain's, and the API's."""
 
 
-def encode(request: ChatRequest, provider: str, *, stream_usage: bool, host: HostCapabilities = UNKNOWN) -> bytes:
-    """Return the JSON body. `stream_usage`: the host supports `stream_options.include_usage`.
+def encode(
+    request: ChatRequest,
+    provider: str,
+    parameters: Parameters | None = None,
+    *,
+    stream_usage: bool,
+    host: HostCapabilities = UNKNOWN,
+) -> bytes:
+    """Return the JSON body. `parameters` gets the options that the host does not have; None: the warnings are not wanted.
 
-    Raises `Unsupported` for content that this API cannot express, and `InvalidRequest` for data that is nested too deeply to be
-    sent.
+    `stream_usage`: the host supports `stream_options.include_usage`.
+
+    Raises `Unsupported` for content that this API cannot express and for refused options, and `InvalidRequest` for data that is
+    nested too deeply to be sent.
     """
+    request = adapted(request, host.options.lacks_of(request), parameters or Parameters(provider))
     messages = OpenAIEncoder(provider, host, request.model, known_fields=request.known_fields).encode(request.messages)
     body: dict[str, Any] = {"model": request.model, "messages": messages}
     if request.stream:
@@ -55,6 +68,7 @@ def encode(request: ChatRequest, provider: str, *, stream_usage: bool, host: Hos
     if request.stream and stream_usage:
         body["stream_options"] = {"include_usage": True}
     body |= {theirs: value for ours, theirs in _SAMPLING if (value := getattr(request.sampling, ours)) is not None}
+    _rename(body, host.options.renames_of(request.model))
     if request.tools:
         body["tools"] = [_tool(tool) for tool in request.tools]
     if request.tool_choice is not None:
@@ -72,6 +86,13 @@ def encode(request: ChatRequest, provider: str, *, stream_usage: bool, host: Hos
     if request.end_user is not None:
         body["user"] = request.end_user
     return dumps(with_extra(body, request.extra))
+
+
+def _rename(body: dict[str, Any], names: Mapping[str, str]) -> None:
+    """Give parameters the names that the host has for them, unless the caller has set those too."""
+    for name, theirs in names.items():
+        if name in body:
+            body.setdefault(theirs, body.pop(name))
 
 
 def _tool(tool: Tool | NativeTool) -> JsonObject:

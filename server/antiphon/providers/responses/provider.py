@@ -5,7 +5,7 @@ This module builds the calls. `request` and `response` convert in the two direct
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Final
 from urllib.parse import quote
@@ -17,8 +17,10 @@ from antiphon.config import ProviderConfig
 from antiphon.domain.errors import ProviderRejected
 from antiphon.domain.events import Batch
 from antiphon.domain.request import ChatRequest
+from antiphon.domain.warnings import Warnings, ignore
 from antiphon.net.http import Transport
 from antiphon.providers.client import HeaderAuth, Prepared, ProviderClient
+from antiphon.providers.parameters import Parameters
 from antiphon.providers.responses.replayed import has_encrypted, without_states
 from antiphon.providers.responses.request import encode
 from antiphon.providers.responses.response import ResponsesReader
@@ -39,6 +41,7 @@ class ResponsesProvider:
 
     def __init__(self, name: str, config: ProviderConfig, api_key: SecretStr | None, transport: Transport) -> None:
         self.name = name
+        self._unsupported = config.unsupported
         self._url = template(name, config, _RESPONSES)
         self._models = URL(template(name, config, _MODELS).replace(MODEL, "model"))
         self._fixed_url = None if MODEL in self._url else URL(self._url)
@@ -48,11 +51,11 @@ class ResponsesProvider:
         auth = HeaderAuth(config.auth_header, key, headers(), config.headers, url.query.values())
         self._client = ProviderClient(name, transport, auth, url)
 
-    def stream(self, request: ChatRequest) -> AsyncGenerator[Batch, None]:
+    def stream(self, request: ChatRequest, warn: Callable[[Warnings], None] = ignore) -> AsyncGenerator[Batch, None]:
         """Send a request, and yield the events of the reply (see `Provider.stream`)."""
         if not has_encrypted(request):
-            return self._client.stream(request, self._prepare)
-        return self._stream_replayed(request)
+            return self._client.stream(request, self._prepare, warn)
+        return self._stream_replayed(request, warn)
 
     async def probe(self) -> int | None:
         """Return the status of the list of models (see `Provider.probe`)."""
@@ -67,13 +70,13 @@ class ResponsesProvider:
         """Close the connections that are kept open."""
         await self._client.close()
 
-    async def _stream_replayed(self, request: ChatRequest) -> AsyncGenerator[Batch, None]:
+    async def _stream_replayed(self, request: ChatRequest, warn: Callable[[Warnings], None]) -> AsyncGenerator[Batch, None]:
         """Send a request with encrypted content of earlier replies; once more without it, if the provider refuses that.
 
         It can be read by the organisation and in the region that made it alone, and not for ever.
         """
         try:
-            async with aclosing(self._client.stream(request, self._prepare)) as batches:
+            async with aclosing(self._client.stream(request, self._prepare, warn)) as batches:
                 async for batch in batches:
                     yield batch
         except ProviderRejected as error:
@@ -81,10 +84,12 @@ class ResponsesProvider:
                 raise
         else:
             return
-        async with aclosing(self._client.stream(without_states(request), self._prepare)) as batches:
+        async with aclosing(self._client.stream(without_states(request), self._prepare, warn)) as batches:
             async for batch in batches:
                 yield batch
 
     def _prepare(self, request: ChatRequest) -> Prepared:
+        parameters = Parameters(self.name, self._unsupported)
         url = self._fixed_url or URL(self._url.replace(MODEL, quote(request.model, safe="")))
-        return Prepared(url, encode(request, self.name), ResponsesReader(request, self.name))
+        body = encode(request, self.name, parameters)
+        return Prepared(url, body, ResponsesReader(request, self.name), warnings=parameters.warnings)

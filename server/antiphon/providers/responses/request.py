@@ -1,7 +1,8 @@
 """Encodes a `ChatRequest` as a body of the Responses API. No I/O.
 
 https://platform.openai.com/docs/api-reference/responses/create. The request's `extra` is merged at the same level; if both have a
-field, that of the domain is sent. What the API cannot express and would change the reply is `Unsupported`; mere hints are left out.
+field, that of the domain is sent. Options that the API or the model does not have are mapped, dropped or refused; content that it
+cannot express is `Unsupported`.
 
 The provider keeps no replies (`store`), unless the caller asks for it. So the encrypted reasoning is asked for (`include`), which
 models that do not reason refuse. Fields that chat completions have at another place are moved there.
@@ -13,7 +14,6 @@ from fnmatch import fnmatchcase
 from typing import Any, Final
 
 from antiphon.domain.content import JsonObject, with_extra
-from antiphon.domain.errors import Unsupported
 from antiphon.domain.request import (
     ChatRequest,
     JsonObjectFormat,
@@ -25,10 +25,28 @@ from antiphon.domain.request import (
     ToolChoice,
     ToolChoiceMode,
 )
+from antiphon.providers import openai_models
 from antiphon.providers.body import dumps
 from antiphon.providers.codec.values import as_object
+from antiphon.providers.foreign import own_fields
+from antiphon.providers.parameters import Parameters
 from antiphon.providers.responses.items import ENCRYPTED, NAMES, REASONING
 from antiphon.providers.responses.messages import ResponsesEncoder
+from antiphon.providers.support import (
+    AUDIO_OUTPUT,
+    CHOICES,
+    FREQUENCY_PENALTY,
+    LOGIT_BIAS,
+    MODALITIES,
+    PARTICIPANTS,
+    PRESENCE_PENALTY,
+    SEED,
+    STOP,
+    TOP_K,
+    Lacks,
+    Support,
+    adapted,
+)
 
 _WITHOUT_REASONING: Final = (
     "gpt-3*",
@@ -45,18 +63,52 @@ _WITHOUT_REASONING: Final = (
 https://platform.openai.com/docs/models
 """
 
-_OF_CHAT: Final = frozenset({"audio", "logit_bias", "modalities", "prediction", "response_format", "web_search_options"})
-"""Fields of chat completions that this API refuses. They are hints, or empty, or sent in another place."""
+_OWN_FIELDS: Final = frozenset(
+    {
+        "metadata",
+        "moderation",
+        "parallel_tool_calls",
+        "prompt_cache_key",
+        "prompt_cache_options",
+        "prompt_cache_retention",
+        "safety_identifier",
+        "service_tier",
+        "store",
+        "stream_options",
+        "verbosity",
+        "web_search_options",
+    }
+)
+"""Fields of chat completions that this API has as well, if perhaps in another place."""
 
 _EMPTY_SCHEMA: Final[JsonObject] = {"type": "object", "properties": {}}
 
 
-def encode(request: ChatRequest, provider: str) -> bytes:
-    """Return the JSON body.
+_ONLY_TEXT: Final = Support("the API returns text only")
 
-    Raises `Unsupported` for what this API cannot express, and `InvalidRequest` for data that is nested too deeply to be sent.
+_LACKS: Final[Lacks] = {
+    STOP: Support("the API has no stop sequences"),
+    TOP_K: Support("the API has no top_k"),
+    PRESENCE_PENALTY: Support("the API has no penalties"),
+    FREQUENCY_PENALTY: Support("the API has no penalties"),
+    SEED: Support("the API has no seed"),
+    CHOICES: Support("the API makes only one choice"),
+    LOGIT_BIAS: Support("the API has no bias for tokens"),
+    MODALITIES: _ONLY_TEXT,
+    AUDIO_OUTPUT: _ONLY_TEXT,
+    PARTICIPANTS: Support("messages have no names"),
+}
+"""What the API does not have, whatever the model: https://platform.openai.com/docs/guides/migrate-to-responses."""
+
+
+def encode(request: ChatRequest, provider: str, parameters: Parameters | None = None) -> bytes:
+    """Return the JSON body. `parameters` gets the options that the API or the model does not have; None: nobody wants to know.
+
+    Raises `Unsupported` for content that this API cannot express and for refused options, and `InvalidRequest` for data that is
+    nested too deeply to be sent.
     """
-    _check(request, provider)
+    parameters = parameters or Parameters(provider)
+    request = adapted(request, {**openai_models.OPENAI.lacks_of(request), **_LACKS}, parameters)
     sampling = request.sampling
     body: dict[str, Any] = {"model": request.model, "input": ResponsesEncoder(provider).encode(request.messages)}
     if request.stream:
@@ -78,29 +130,12 @@ def encode(request: ChatRequest, provider: str) -> bytes:
     if request.reasoning is not None and request.reasoning.effort is not None:
         body[REASONING] = {"effort": request.reasoning.effort}
     _set(body, "user", request.end_user)
-    return dumps(with_extra(body, _moved(request.extra)))
+    return dumps(with_extra(body, _moved(own_fields(request.extra, parameters, _OWN_FIELDS))))
 
 
 def _set(body: dict[str, Any], name: str, value: object) -> None:
     if value is not None:
         body[name] = value
-
-
-def _check(request: ChatRequest, provider: str) -> None:
-    """Raise `Unsupported` for the first thing that this API cannot express."""
-    sampling = request.sampling
-    unsupported = {
-        "several choices": (sampling.choices or 1) > 1,
-        "stop sequences": bool(sampling.stop),
-        "top_k": sampling.top_k is not None,
-        "presence_penalty": bool(sampling.presence_penalty),
-        "frequency_penalty": bool(sampling.frequency_penalty),
-        "logit_bias": bool(sampling.logit_bias),
-        "output other than text": request.audio_output is not None or any(kind != "text" for kind in request.modalities),
-    }
-    for what, is_wanted in unsupported.items():
-        if is_wanted:
-            raise Unsupported(f"The provider {provider} does not support {what}.", provider=provider)
 
 
 def _include(request: ChatRequest) -> list[str] | None:
@@ -116,9 +151,9 @@ def _include(request: ChatRequest) -> list[str] | None:
 
 def _moved(extra: JsonObject) -> JsonObject:
     """Return the caller's fields in the places that this API has for them."""
-    if not extra.keys() & {"verbosity", *_OF_CHAT}:
+    if not extra.keys() & {"verbosity", "web_search_options"}:
         return extra
-    rest = {name: value for name, value in extra.items() if name not in ("verbosity", *_OF_CHAT)}
+    rest = {name: value for name, value in extra.items() if name not in ("verbosity", "web_search_options")}
     verbosity = extra.get("verbosity")
     return rest if verbosity is None else {**rest, "text": {"verbosity": verbosity, **as_object(rest.get("text"))}}
 

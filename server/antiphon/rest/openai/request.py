@@ -72,6 +72,7 @@ def include_usage(body: ChatCompletionBody) -> bool:
 def request_from_body(body: ChatCompletionBody, *, stream: bool) -> domain.ChatRequest:
     """Return the domain request. Fields that the domain does not have are in `extra`, as sent. Raises `InvalidRequest`."""
     extra = dict(body.model_extra or {})
+    top_k = extra.pop("top_k") if type(extra.get("top_k")) is int else None  # not of the API, but many hosts have it
     for name in ("tools", "modalities", "logit_bias"):
         if getattr(body, name) in ([], {}):
             extra[name] = getattr(body, name)
@@ -93,6 +94,7 @@ def request_from_body(body: ChatCompletionBody, *, stream: bool) -> domain.ChatR
         sampling=domain.Sampling(
             temperature=body.temperature,
             top_p=body.top_p,
+            top_k=top_k,
             max_tokens=body.max_tokens,
             max_completion_tokens=body.max_completion_tokens,
             stop=tuple(body.stop) if isinstance(body.stop, list) else body.stop,

@@ -210,6 +210,25 @@ def renamed(error: InvalidRequest, name: Callable[[Path], Path]) -> InvalidReque
     return error
 
 
+_OPTION_NAMES: Final[Mapping[Path, Path]] = {
+    ("sampling", "choices"): ("n",),
+    ("reasoning", "effort"): ("reasoning_effort",),
+    ("audio_output",): ("audio",),
+    ("end_user",): ("user",),
+}
+
+
+def option_path(path: Path) -> Path:
+    """Convert the path of an option of the domain request into its name in chat completions, which most dialects use as well."""
+    match path:
+        case _ if path in _OPTION_NAMES:
+            return _OPTION_NAMES[path]
+        case ("sampling" | "extra", *inner) if inner:
+            return tuple(inner)
+        case _:
+            return path
+
+
 def message_paths(field: str, before: int = 0) -> Callable[[Path], Path]:
     """Return a function that converts the path of a message into its path in the caller's body.
 
@@ -224,6 +243,6 @@ def message_paths(field: str, before: int = 0) -> Callable[[Path], Path]:
             case ("messages", *inner):
                 return (field, *inner)
             case _:
-                return path
+                return option_path(path)
 
     return name

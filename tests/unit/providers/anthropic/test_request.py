@@ -20,7 +20,9 @@ from antiphon.domain.request import (
     ToolChoice,
     ToolChoiceMode,
 )
+from antiphon.domain.warnings import Treatment
 from antiphon.providers.anthropic.request import betas, encode
+from antiphon.providers.parameters import Parameters
 
 OLD, NEW, ALWAYS = "claude-sonnet-4-5", "claude-opus-5", "claude-fable-5"
 HI = (Message(Role.USER, (Text("hi"),)),)
@@ -33,9 +35,11 @@ F = {
 G = {"name": "g_x_b828e349", "input_schema": {"type": "object", "properties": {}}}
 
 
-def body(model: str = OLD, messages: tuple[Message, ...] = HI, **fields: Any) -> dict[str, Any]:
+def body(
+    model: str = OLD, messages: tuple[Message, ...] = HI, *, parameters: Parameters | None = None, **fields: Any
+) -> dict[str, Any]:
     request = ChatRequest(model, messages, stream=True, **fields)
-    made = json.loads(encode(request, "acme"))
+    made = json.loads(encode(request, "acme", parameters))
     assert made.pop("model") == model
     assert made.pop("stream") is True
     sent = made.pop("messages")
@@ -207,9 +211,12 @@ def test_formats_and_the_rest() -> None:
     ],
 )
 def test_unsupported(model: str, fields: dict[str, Any]) -> None:
-    """What would change the reply and cannot be expressed is refused."""
-    with pytest.raises(Unsupported):
-        body(model, **fields)
+    """What the API lacks is refused if the policy says so, and otherwise left out with a warning."""
+    with pytest.raises(Unsupported, match="The provider acme does not support "):
+        body(model, parameters=Parameters("acme", "refuse"), **fields)
+    parameters = Parameters("acme")
+    body(model, parameters=parameters, **fields)
+    assert [warning.treatment for warning in parameters.warnings] == [Treatment.DROPPED] * len(parameters.warnings) != []
 
 
 def test_instructions() -> None:

@@ -20,15 +20,17 @@ from antiphon.domain.request import (
     ToolChoice,
     ToolChoiceMode,
 )
+from antiphon.domain.warnings import Treatment
 from antiphon.providers.cohere.request import encode
+from antiphon.providers.parameters import Parameters
 
 TOOLS = (Tool("f", "finds", {"type": "object"}), Tool("g", strict=True))
 F = {"type": "function", "function": {"name": "f", "description": "finds", "parameters": {"type": "object"}}}
 G = {"type": "function", "function": {"name": "g", "parameters": {"type": "object", "properties": {}}}}
 
 
-def body(*, stream: bool = False, **fields: Any) -> dict[str, Any]:
-    made = json.loads(encode(ChatRequest("m", (Message(Role.USER, (Text("hi"),)),), stream=stream, **fields), "acme"))
+def body(*, stream: bool = False, parameters: Parameters | None = None, **fields: Any) -> dict[str, Any]:
+    made = json.loads(encode(ChatRequest("m", (Message(Role.USER, (Text("hi"),)),), stream=stream, **fields), "acme", parameters))
     assert made.pop("model") == "m"
     assert made.pop("messages") == [{"role": "user", "content": "hi"}]
     assert isinstance(made, dict)
@@ -91,12 +93,37 @@ def test_formats_and_the_rest() -> None:
         {"sampling": Sampling(logprobs=True)},
         {"sampling": Sampling(top_logprobs=2)},
         {"sampling": Sampling(logit_bias={"1": 1.0})},
-        {"parallel_tool_calls": False, "tools": TOOLS},
+        {"parallel_tool_calls": False, "tools": TOOLS[:1]},
         {"modalities": ("text", "audio")},
         {"audio_output": AudioOutput("v", "mp3")},
     ],
 )
 def test_unsupported(fields: dict[str, Any]) -> None:
-    """What would change the reply and cannot be expressed is refused."""
+    """What the API lacks is refused if the policy says so, and otherwise left out with a warning."""
+    with pytest.raises(Unsupported, match="The provider acme does not support "):
+        body(parameters=Parameters("acme", "refuse"), **fields)
+    parameters = Parameters("acme")
+    body(parameters=parameters, **fields)
+    assert [warning.treatment for warning in parameters.warnings] == [Treatment.DROPPED] * len(parameters.warnings) != []
+
+
+def test_penalties_have_another_range() -> None:
+    """A penalty out of the API's range becomes the nearest one, and is left out under `drop`; one within it is sent as it is."""
+    sampling = Sampling(presence_penalty=-1.5, frequency_penalty=0.5)
+    parameters = Parameters("acme")
+    assert body(sampling=sampling, parameters=parameters) == {"presence_penalty": 0, "frequency_penalty": 0.5}
+    (warning,) = parameters.warnings
+    assert (warning.path, warning.replacement) == (("sampling", "presence_penalty"), "presence_penalty 0")
+    assert body(sampling=sampling, parameters=Parameters("acme", "drop")) == {"frequency_penalty": 0.5}
     with pytest.raises(Unsupported):
-        body(**fields)
+        body(sampling=sampling, parameters=Parameters("acme", "refuse"))
+
+
+def test_strictness_is_for_all_tools_together() -> None:
+    """If only some tools are strict, all of them become so, or none under `drop`."""
+    tools = (Tool("f", strict=True), Tool("g"))
+    parameters = Parameters("acme")
+    assert body(tools=tools, parameters=parameters)["strict_tools"] is True
+    assert parameters.warnings[0].replacement == "strict_tools"
+    assert "strict_tools" not in body(tools=tools, parameters=Parameters("acme", "drop"))
+    assert body(tools=tools[:1], parameters=Parameters("acme", "refuse"))["strict_tools"] is True

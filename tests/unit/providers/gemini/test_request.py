@@ -20,8 +20,10 @@ from antiphon.domain.request import (
     ToolChoice,
     ToolChoiceMode,
 )
+from antiphon.domain.warnings import Treatment
 from antiphon.providers.gemini.names import NAMES
 from antiphon.providers.gemini.request import encode
+from antiphon.providers.parameters import Parameters
 
 TOOLS = (Tool("f", "finds", {"type": "object"}), Tool("look up"))
 LOOK_UP = NAMES.sent("look up")
@@ -30,8 +32,8 @@ FUNCTIONS = {
 }
 
 
-def body(model: str = "gemini-3-flash", **fields: Any) -> dict[str, Any]:
-    made = json.loads(encode(ChatRequest(model, (Message(Role.USER, (Text("hi"),)),), stream=True, **fields), "acme"))
+def body(model: str = "gemini-3-flash", *, parameters: Parameters | None = None, **fields: Any) -> dict[str, Any]:
+    made = json.loads(encode(ChatRequest(model, (Message(Role.USER, (Text("hi"),)),), stream=True, **fields), "acme", parameters))
     assert made.pop("contents") == [{"role": "user", "parts": [{"text": "hi"}]}]
     assert isinstance(made, dict)
     return made
@@ -98,8 +100,13 @@ def test_strict_and_native_tools() -> None:
     assert body(tools=strict)["toolConfig"] == {"functionCallingConfig": {"mode": "VALIDATED"}}
     required = body(tools=strict, tool_choice=ToolChoice(ToolChoiceMode.REQUIRED))
     assert required["toolConfig"] == {"functionCallingConfig": {"mode": "ANY"}}
-    assert "toolConfig" not in body(tools=(*strict, Tool("h")))
-    assert "toolConfig" not in body("gemini-2.0-flash", tools=strict)
+    parameters = Parameters("acme")
+    assert body(tools=(*strict, Tool("h")), parameters=parameters)["toolConfig"] == {"functionCallingConfig": {"mode": "VALIDATED"}}
+    assert parameters.warnings[0].replacement == "functionCallingConfig.mode VALIDATED"
+    parameters = Parameters("acme", "drop")
+    assert "toolConfig" not in body(tools=(*strict, Tool("h")), parameters=parameters)
+    assert "toolConfig" not in body("gemini-2.0-flash", tools=strict, parameters=parameters)
+    assert [warning.treatment for warning in parameters.warnings] == [Treatment.DROPPED] * 2
     search = NativeTool({"googleSearch": {}})
     assert body(tools=(search,), tool_choice=ToolChoice(ToolChoiceMode.AUTO)) == {"tools": [{"googleSearch": {}}]}
     native = ToolChoice(ToolChoiceMode.AUTO, native={"includeServerSideToolInvocations": True})
@@ -173,6 +180,9 @@ def test_a_paused_reply_goes_on() -> None:
     ],
 )
 def test_unsupported(fields: dict[str, Any]) -> None:
-    """What would change the reply and cannot be expressed is refused."""
-    with pytest.raises(Unsupported):
-        body(**fields)
+    """What the API lacks is refused if the policy says so, and otherwise left out with a warning."""
+    with pytest.raises(Unsupported, match="The provider acme does not support "):
+        body(parameters=Parameters("acme", "refuse"), **fields)
+    parameters = Parameters("acme")
+    body(parameters=parameters, **fields)
+    assert [warning.treatment for warning in parameters.warnings] == [Treatment.DROPPED] * len(parameters.warnings) != []

@@ -23,6 +23,8 @@ from antiphon.domain.request import (
     ToolChoice,
     ToolChoiceMode,
 )
+from antiphon.domain.warnings import Treatment
+from antiphon.providers.parameters import Parameters
 from antiphon.providers.responses.items import NAMES
 from antiphon.providers.responses.request import encode
 from antiphon.providers.responses.response import ResponsesReader
@@ -33,8 +35,10 @@ MINIMAL = {"model": "gpt-5", "input": [{"role": "user", "content": "hi"}], "stor
 SCHEMA = {"type": "object", "properties": {"q": {"type": "string"}}}
 
 
-def body(*, model: str = "gpt-5", stream: bool = False, **fields: Any) -> dict[str, Any]:
-    made: dict[str, Any] = json.loads(encode(ChatRequest(model, (Message(Role.USER, (Text("hi"),)),), stream, **fields), "acme"))
+def body(*, model: str = "gpt-5", stream: bool = False, parameters: Parameters | None = None, **fields: Any) -> dict[str, Any]:
+    made: dict[str, Any] = json.loads(
+        encode(ChatRequest(model, (Message(Role.USER, (Text("hi"),)),), stream, **fields), "acme", parameters)
+    )
     BODY.validate_python({name: value for name, value in made.items() if name != "stream"})
     return made
 
@@ -69,7 +73,9 @@ def test_models_that_do_not_reason(model: str, expected: list[str] | None) -> No
 def test_sampling() -> None:
     """Each option has the API's name, and log probabilities are included."""
     sampling = Sampling(temperature=0.5, top_p=0.9, max_tokens=7, seed=1, logprobs=True, top_logprobs=2, presence_penalty=0)
-    assert added(sampling=sampling, end_user="bob", extra={"include": ["file_search_call.results", ENCRYPTED]}) == {
+    extra = {"include": ["file_search_call.results", ENCRYPTED]}
+    assert added(model="gpt-5.1", sampling=sampling, end_user="bob", extra=extra) == {
+        "model": "gpt-5.1",
         "temperature": 0.5,
         "top_p": 0.9,
         "max_output_tokens": 7,
@@ -77,6 +83,7 @@ def test_sampling() -> None:
         "user": "bob",
         "include": ["file_search_call.results", ENCRYPTED, "message.output_text.logprobs"],
     }
+    assert added(sampling=sampling, extra=extra).keys() == {"max_output_tokens", "include"}
     assert added(sampling=Sampling(max_tokens=7, max_completion_tokens=8)) == {"max_output_tokens": 8}
 
 
@@ -94,9 +101,12 @@ def test_sampling() -> None:
     ],
 )
 def test_unsupported(fields: dict[str, Any]) -> None:
-    """What would change the reply is refused."""
+    """What the API lacks is refused if the policy says so, and otherwise left out with a warning."""
     with pytest.raises(Unsupported, match="The provider acme does not support "):
-        body(**fields)
+        body(parameters=Parameters("acme", "refuse"), **fields)
+    parameters = Parameters("acme")
+    body(parameters=parameters, **fields)
+    assert [warning.treatment for warning in parameters.warnings] == [Treatment.DROPPED] * len(parameters.warnings) != []
 
 
 def test_tools() -> None:
