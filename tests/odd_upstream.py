@@ -103,6 +103,8 @@ class OddUpstream:
         """The times (`time.monotonic()`) at which clients left while their script was running."""
         self.default: Sequence[Step] = [answer({"error": {"message": "no such script"}}, "404 Not Found")]
         """The script for a model without one."""
+        self.paths: dict[str, Sequence[Step]] = {}
+        """Scripts by path with its query, for requests without a body."""
         self._scripts: dict[str, Sequence[Step]] = {}
         self._open: set[_Connection] = set()
         self._server: asyncio.Server | None = None
@@ -142,8 +144,10 @@ class OddUpstream:
         """Set the script for all requests for `model`."""
         self._scripts[model] = steps
 
-    def steps(self, body: bytes) -> Sequence[Step]:
+    def steps(self, path: str, body: bytes) -> Sequence[Step]:
         """Return the script for a request."""
+        if not body and path in self.paths:
+            return self.paths[path]
         try:
             return self._scripts.get(json.loads(body)["model"], self.default)
         except (ValueError, KeyError, TypeError):
@@ -192,8 +196,9 @@ class _Connection(asyncio.Protocol):
             return
         body = bytes(self._buffer[begin:after])
         del self._buffer[:after]
-        self._upstream.requests.append(Received(request_line.split(" ")[1], headers, body, self._number))
-        self._running = asyncio.get_running_loop().create_task(self._run(self._upstream.steps(body)))
+        path = request_line.split(" ")[1]
+        self._upstream.requests.append(Received(path, headers, body, self._number))
+        self._running = asyncio.get_running_loop().create_task(self._run(self._upstream.steps(path, body)))
 
     async def _run(self, steps: Sequence[Step]) -> None:
         for step in steps:

@@ -12,8 +12,10 @@ import genai_prices
 from genai_prices.types import ModelPrice, TieredPrices
 from msgspec import Struct
 
+from antiphon.chat.price_data import PriceData
 from antiphon.config import PriceConfig
 from antiphon.domain.events import Usage
+from antiphon.domain.models import ModelInfo, TokenPrices
 
 _MILLION = 1_000_000
 
@@ -40,6 +42,7 @@ class Prices:
         """Set configured prices by model or by `provider/model`, and the providers' base URLs (`addresses`) by name."""
         self._overrides = overrides
         self._addresses = addresses
+        self._data = PriceData(addresses)
         self._found: dict[tuple[str, str], _Rates | None] = {}
 
     def cost(self, provider: str, model: str, usage: Usage) -> float | None:
@@ -55,6 +58,17 @@ class Prices:
             return _exact(rates.price, usage)
         total = fresh * rates.input + cached * rates.cached + written * rates.written + usage.output_tokens * rates.output
         return total / _MILLION
+
+    def configured(self, provider: str, model: str) -> TokenPrices | None:
+        """Return the configured prices of a model, which replace all others; None if there are none."""
+        override = self._overrides.get(f"{provider}/{model}") or self._overrides.get(model)
+        if override is None:
+            return None
+        return TokenPrices(input=override.input, cached_input=override.cached_input, output=override.output)
+
+    def published(self, provider: str, model: str) -> ModelInfo | None:
+        """Return what is published of a model; None if it is not known."""
+        return self._data.published(provider, model)
 
     def _rates(self, provider: str, model: str) -> _Rates | None:
         """Return the prices of a model, from the cache if it was looked up before."""

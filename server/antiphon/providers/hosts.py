@@ -23,6 +23,8 @@ WITHOUT_URL: Final = frozenset({"echo"})
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost"})
 """Addresses that several hosts may share."""
 
+_AZURE: Final = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
+
 _ANY_ADDRESS: Final = ("", "0.0.0.0", "[::]")  # noqa: S104 - not bound to, but replaced
 
 
@@ -45,6 +47,8 @@ class Host(Struct, frozen=True, kw_only=True):
     protocol: str = "openai"
     capabilities: Capabilities = NO_PARTS
     """Which parts of earlier replies may be sent back to it."""
+    lists_models: bool = True
+    """Whether its list of models has those that a customer can request."""
 
 
 _GROQ: Final = frozenset({"role", "content", "name", "tool_calls", "function_call", "reasoning"})
@@ -87,6 +91,7 @@ HOSTS: Final = (
         url_suffix="/openai/v1",
         auth_header="api-key",
         capabilities=OPENAI,
+        lists_models=False,  # it lists what could be deployed, not what is
     ),
     # https://docs.anthropic.com/en/api/openai-sdk
     Host(
@@ -260,6 +265,16 @@ def capabilities(name: str, base_url: str | None) -> Capabilities:
     named = (host for host in HOSTS if host.name == name)
     found = next((host for host in (*at_address, *named) if host.protocol == "openai"), None)
     return UNKNOWN if found is None else found.capabilities
+
+
+def lists_models(name: str, base_url: str | None) -> bool:
+    """Return whether a provider with the OpenAI protocol lists the models that can be requested there.
+
+    Azure is known by the name of its row, and by its addresses: each customer has one.
+    """
+    address = (URL(base_url).host if base_url else None) or ""
+    named = next((host for host in HOSTS if host.name == name), None)
+    return not address.endswith(_AZURE) and (named is None or named.lists_models)
 
 
 def _is_on(host: Host, environment: Mapping[str, str]) -> bool:

@@ -16,10 +16,12 @@ from yarl import URL
 
 from antiphon.config import ConfigError, ProviderConfig
 from antiphon.domain.events import Batch
+from antiphon.domain.models import ModelInfo
 from antiphon.domain.request import ChatRequest
 from antiphon.net.http import Transport
 from antiphon.providers.client import HeaderAuth, Prepared, ProviderClient
-from antiphon.providers.hosts import capabilities
+from antiphon.providers.hosts import capabilities, lists_models
+from antiphon.providers.openai.models import read_page
 from antiphon.providers.openai.request import encode
 from antiphon.providers.openai.response import ReplyReader
 
@@ -37,6 +39,9 @@ class OpenAIProvider:
         self.name = name
         self._url = _template(name, config)
         self._fixed_url = None if _MODEL in self._url else URL(self._url)
+        path, _, query = self._url.replace(_MODEL, "model").partition("?")
+        self._models = URL(f"{path.removesuffix(_PATH)}/models{'?' if query else ''}{query}")
+        self._lists_models = lists_models(name, config.base_url)
         self._stream_usage = config.stream_usage
         self._capabilities = capabilities(name, config.base_url)
         url = URL(self._url.replace(_MODEL, "model"))
@@ -51,9 +56,13 @@ class OpenAIProvider:
 
     async def probe(self) -> int | None:
         """Return the status of the list of models (see `Provider.probe`)."""
-        path, _, query = self._url.replace(_MODEL, "model").partition("?")
-        url = URL(f"{path.removesuffix(_PATH)}/models{'?' if query else ''}{query}")
-        return await self._client.status_of(url)
+        return await self._client.status_of(self._models)
+
+    async def list_models(self) -> tuple[ModelInfo, ...] | None:
+        """Return the list of models (see `Provider.list_models`). None if each model has a URL of its own, or the host no list."""
+        if self._fixed_url is None or not self._lists_models:
+            return None
+        return await self._client.list_models(self._models, read_page)
 
     @property
     def buffered(self) -> int:
