@@ -191,8 +191,8 @@ class _ProviderList:
         except ProviderError as error:
             if self._failed_at is None:
                 reason = error.message if error.__cause__ is None else reason_of(error.__cause__)
-                status = {} if error.status is None else {"status": error.status}
-                _log.warning("models_not_listed", provider=self._provider.name, error=reason, older_ones=len(self.known), **status)
+                name = self._provider.name
+                _log.warning("models_not_listed", provider=name, error=reason, status=error.status, older_ones=len(self.known))
             self._failed_at = self._clock()
             raise
         if self._failed_at is not None:
