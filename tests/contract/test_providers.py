@@ -11,11 +11,32 @@ from llmock.testing import LLMockServer
 from antiphon import domain
 from antiphon.config import ProviderConfig
 from antiphon.domain.content import Message, Role, Text
-from antiphon.domain.events import Batch, BlockStarted, ExtraFields, Finished, FinishReason, InputDelta, Started, TextDelta, Usage
+from antiphon.domain.errors import ProviderProtocolError, Unsupported
+from antiphon.domain.events import (
+    Batch,
+    BlockFinished,
+    BlockStarted,
+    ExtraFields,
+    Finished,
+    FinishReason,
+    InputDelta,
+    Started,
+    TextDelta,
+    Usage,
+)
 from antiphon.domain.request import ChatRequest, Sampling, Tool, ToolChoice, ToolChoiceMode
+from antiphon.providers.anthropic.provider import AnthropicProvider
 from antiphon.providers.base import Provider
+from antiphon.providers.cohere.provider import CohereProvider
+from antiphon.providers.echo import EchoProvider
+from antiphon.providers.gemini.provider import GeminiProvider
 from antiphon.providers.registry import PROTOCOLS, build
+from antiphon.providers.responses.provider import ResponsesProvider
+from tests.odd_upstream import OddUpstream, answer
 from tests.unit.framing import check, without_frames
+
+STOPPED = {"anthropic": "end_turn", "cohere": "COMPLETE", "gemini": "STOP", "responses": "completed"}
+"""By protocol: the word for a reply that ended by itself, if it is not "stop"."""
 
 TOOL = Tool("find", "finds", {"type": "object", "properties": {"q": {"type": "string"}}, "required": ["q"]})
 
@@ -29,15 +50,15 @@ def llmock() -> Iterator[LLMockServer]:
 def config(protocol: str, llmock: LLMockServer) -> ProviderConfig:
     if protocol == "echo":
         return ProviderConfig(protocol="echo", token_delay=0.001)
-    return ProviderConfig(protocol=protocol, base_url=llmock.base_url(protocol), api_key_env="KEY")
+    return ProviderConfig(protocol=protocol, base_url=llmock.base_url(protocol.removesuffix("-responses")), api_key_env="KEY")
 
 
 def test_every_protocol_is_here(llmock: LLMockServer) -> None:
     """The suite covers every protocol that can be configured."""
-    assert set(PROTOCOLS) == {"echo", "openai"}
+    assert set(PROTOCOLS) == {"anthropic", "cohere", "echo", "gemini", "openai", "openai-responses"}
 
 
-@pytest.fixture(params=["echo", "openai"])
+@pytest.fixture(params=["anthropic", "cohere", "echo", "gemini", "openai", "openai-responses"])
 async def provider(request: pytest.FixtureRequest, llmock: LLMockServer) -> AsyncIterator[Provider]:
     llmock.state.scenarios.clear()
     made = build("acme", config(request.param, llmock), {"KEY": "sk-test"})
@@ -48,7 +69,7 @@ async def provider(request: pytest.FixtureRequest, llmock: LLMockServer) -> Asyn
 @pytest.fixture
 async def endless(provider: Provider, llmock: LLMockServer) -> Provider:
     """Return the provider; its next stream sends something and then nothing for a long time."""
-    if type(provider) is PROTOCOLS["openai"]:
+    if not isinstance(provider, EchoProvider):
         llmock.state.scenarios.add(StreamFault("stall", after_chunks=2, stall_seconds=20))
         return provider
     return build("acme", ProviderConfig(protocol="echo", token_delay=20), {})
@@ -83,10 +104,10 @@ async def test_order_of_events(provider: Provider, stream: bool) -> None:
     assert started.model
     assert started.created > 1_600_000_000
     assert content
-    assert {type(event) for event in content} - {ExtraFields} == {TextDelta}
+    assert {type(event) for event in content} - {ExtraFields, BlockFinished} == {TextDelta}
     assert isinstance(usage, Usage)
     assert usage.total_tokens == usage.input_tokens + usage.output_tokens > 0
-    assert finished == Finished(0, FinishReason.STOP, "stop")
+    assert finished == Finished(0, FinishReason.STOP, STOPPED.get(started.origin.protocol, "stop"))
     assert len(batches) > 1 if stream else len(batches) == 1  # reads that come together are one batch
 
 
@@ -98,7 +119,15 @@ async def test_stream_and_whole_agree(provider: Provider) -> None:
 
 
 async def test_choices(provider: Provider) -> None:
-    """Every requested choice has text and an end."""
+    """Every requested choice has text and an end, or is refused."""
+    if isinstance(provider, AnthropicProvider | CohereProvider | ResponsesProvider):
+        with pytest.raises(Unsupported):
+            await read(provider, ask(sampling=Sampling(choices=2)))
+        return
+    if isinstance(provider, GeminiProvider):  # for which llmock makes one choice alone
+        with pytest.raises(ProviderProtocolError):
+            await read(provider, ask(sampling=Sampling(choices=2)))
+        return
     batches = await read(provider, ask(sampling=Sampling(choices=2)))
     assert text(batches, 0)
     assert text(batches, 1)
@@ -121,6 +150,37 @@ async def test_tool_calls(provider: Provider, llmock: LLMockServer, stream: bool
     last = batches[-1][-1]
     assert isinstance(last, Finished)
     assert last.reason is FinishReason.TOOL_CALLS
+
+
+@pytest.mark.parametrize("protocol", ["anthropic", "gemini", "openai", "openai-responses"])
+async def test_models_are_listed(protocol: str, llmock: LLMockServer) -> None:
+    """The models that the upstream lists are read, by the names that requests use."""
+    made = build("acme", config(protocol, llmock), {"KEY": "sk-test"})
+    found = await made.list_models()
+    assert found
+    assert all(model.name and "/" not in model.name for model in found)
+    begin = {"anthropic": "claude-", "gemini": "gemini-"}.get(protocol, "gpt-")
+    assert any(model.name.startswith(begin) for model in found)
+    await made.close()
+
+
+async def test_cohere_lists_models(llmock: LLMockServer) -> None:
+    """Cohere's list, which llmock has at another path, is asked for with its parameters, page by page."""
+    async with OddUpstream() as upstream:
+        first = "/v1/models?page_size=1000&endpoint=chat"
+        upstream.paths = {
+            first: [answer({"models": [{"name": "a", "endpoints": ["chat"]}], "next_page_token": "t"})],
+            f"{first}&page_token=t": [answer({"models": [{"name": "b", "endpoints": ["chat"]}]})],
+        }
+        base_url = upstream.base_url.removesuffix("/v1")
+        made = build("acme", ProviderConfig(protocol="cohere", base_url=base_url, api_key_env="KEY"), {"KEY": "sk-test"})
+        assert [model.name for model in await made.list_models() or ()] == ["a", "b"]
+        await made.close()
+
+
+async def test_echo_has_no_list() -> None:
+    """A protocol without an upstream has no list."""
+    assert await build("acme", ProviderConfig(protocol="echo"), {}).list_models() is None
 
 
 async def test_many_at_once(provider: Provider) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from antiphon.domain.content import Audio, Block, Media, Refusal, Text, Thinking, ToolCall
+from antiphon.domain.content import Audio, Block, Compaction, Image, Media, Refusal, ServerToolCall, Text, Thinking, ToolCall
 from antiphon.domain.events import (
     Batch,
     BlockFinished,
@@ -42,6 +42,10 @@ _KINDS: dict[type[Event], Block] = {
     InputDelta: ToolCall("call", "f", ""),
     MediaDelta: Audio(Media()),
 }
+
+
+_OTHER_KINDS: dict[type[Event], type[Block]] = {InputDelta: ServerToolCall, MediaDelta: Image}
+"""Further kinds of blocks that have such deltas."""
 
 
 class Frames:
@@ -119,7 +123,8 @@ def check(events: Iterable[Event], *, is_whole: bool = True, in_order: bool = Tr
                 assert event.block not in choices, "a block begins once"
                 assert not in_order or event.block == len(choices), "blocks are numbered in order, over all choices"
                 assert event.choice not in ended, "nothing follows the end of a choice"
-                assert getattr(event.value, "text", "") in ("", None), "there is no text at the start"
+                is_whole_at_once = isinstance(event.value, Compaction)
+                assert is_whole_at_once or not getattr(event.value, "text", ""), "there is no text at the start"
                 assert getattr(event.value, "arguments", "") == ""
                 choices[event.block] = event.choice
                 open_blocks[event.block] = event.value
@@ -136,7 +141,8 @@ def check(events: Iterable[Event], *, is_whole: bool = True, in_order: bool = Tr
             case _ if isinstance(event, _OF_BLOCKS):
                 assert event.block in open_blocks, "a delta stands between the start and the end of its block"
                 expected = _KINDS.get(type(event))
-                assert expected is None or isinstance(open_blocks[event.block], type(expected)), "and is of its kind"
+                kinds = (type(expected), _OTHER_KINDS.get(type(event), type(expected)))
+                assert expected is None or isinstance(open_blocks[event.block], kinds), "and is of its kind"
             case _:
                 pass
     assert group == 0, "a group is not longer than what follows it"

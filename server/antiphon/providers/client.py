@@ -106,6 +106,8 @@ class Prepared(Struct, frozen=True):
     url: URL
     body: bytes
     reader: Reader
+    headers: Mapping[str, str] = {}
+    """Headers of this call alone. They replace those of its credentials."""
 
 
 class Credentials(Struct, frozen=True):
@@ -174,7 +176,8 @@ class ProviderClient:
         reader = prepared.reader
         credentials = await self._auth.credentials(prepared.url, prepared.body, request.api_key)
         secrets = credentials.secrets
-        async with self._transport.post(prepared.url, credentials.headers, prepared.body) as reply:
+        headers = _joined(credentials.headers, prepared.headers)
+        async with self._transport.post(prepared.url, headers, prepared.body) as reply:
             begin = await self._first_bytes(reply, secrets, own_key=request.api_key is not None)
             ending = reader.ending
             collected: Batch = []
@@ -287,3 +290,12 @@ class ProviderClient:
                 f"The provider {self._name} refused the key of the request.", provider=self._name, status=error.status
             )
         return error
+
+
+def _joined(headers: CIMultiDict[str], more: Mapping[str, str]) -> CIMultiDict[str]:
+    """Return the headers with `more` put in the place of those of the same names."""
+    if not more:
+        return headers
+    headers = headers.copy()
+    headers.update(more)
+    return headers

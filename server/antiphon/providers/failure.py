@@ -55,6 +55,9 @@ _DEFAULT_RETRY: Final = 1.0
 
 _LONGEST_RETRY: Final = 24 * 3600.0
 
+_DELAY: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)s")
+"""A `google.protobuf.Duration` in JSON, such as "34.5s"."""
+
 _BY_STATUS: Final[Mapping[int, type[ProviderError]]] = {
     400: ProviderRejected,
     401: ProviderCredentials,
@@ -67,9 +70,9 @@ _BY_STATUS: Final[Mapping[int, type[ProviderError]]] = {
     504: ProviderTimeout,
 }
 
-_RETRYABLE_STATUSES: Final = frozenset({409, 425})
-"""Statuses below 500 without an error class of their own after which a retry may succeed: a conflict, or a request that came too
-early."""
+_RETRYABLE_STATUSES: Final = frozenset({409, 425, 499})
+"""Statuses below 500 without an error class of their own after which a retry may succeed: a conflict, a request that came too
+early, or Google's `CANCELLED`."""
 
 _FINAL_STATUSES: Final = frozenset({501, 505})
 """Statuses from 500 on after which a retry is useless, because the host cannot do it at all."""
@@ -90,8 +93,21 @@ xAI: "Incorrect API key provided: ...". Only the start is matched, and only if n
 not taken for a bad key.
 """
 
-_QUOTA_USED_UP: Final = frozenset({"insufficient_quota", "insufficient_balance", "billing_hard_limit_reached"})
+_QUOTA_USED_UP: Final = frozenset(
+    {
+        "insufficient_quota",
+        "insufficient_balance",
+        "billing_hard_limit_reached",
+        # Anthropic's `details.error_code`: https://platform.claude.com/docs/en/api/errors
+        "contract_spend_limit_reached",
+        "enforced_spend_limit_reached",
+        "linked_organization_spend_limit_reached",
+    }
+)
 """The `code` or `type` of an error that says the quota or balance is used up. A retry is useless, however late."""
+
+_SHOULD_RETRY: Final = {"true": True, "false": False}
+"""The values of the header `x-should-retry`."""
 
 SAFE_CODES: Final = frozenset(
     {
@@ -190,7 +206,12 @@ def error_of_status(provider: str, status: int, headers: Mapping[str, str], body
     """Return the error for a response with a status other than 2xx."""
     fields = _error_fields(body)
     kind = _rejection_kind(_BY_STATUS.get(status, ProviderUnavailable), fields)
-    return _build(provider, kind, status, fields, retry_after(headers))
+    wait = retry_after(headers)
+    error = _build(provider, kind, status, fields, _retry_delay(fields) if wait is None else wait)
+    advice = _SHOULD_RETRY.get(headers.get("x-should-retry", ""))
+    if advice is not None and kind in (ProviderRateLimited, ProviderTimeout, ProviderUnavailable):
+        error.retryable = advice
+    return error
 
 
 def error_of_payload(provider: str, error: object) -> ProviderError:
@@ -203,7 +224,7 @@ def error_of_payload(provider: str, error: object) -> ProviderError:
         fields = inner
     status = next((s for s in map(_status, (fields.get(name) for name in ("status", "code", "status_code"))) if s), None)
     kind = _rejection_kind(_BY_STATUS.get(status or 0) or _by_words(fields) or ProviderUnavailable, fields)
-    return _build(provider, kind, status, fields, None)
+    return _build(provider, kind, status, fields, _retry_delay(fields))
 
 
 def explain(error: ProviderError, body: bytes, private: Iterable[str]) -> None:
@@ -268,7 +289,10 @@ def _build(
     if kind is ProviderRateLimited:
         message = f"The provider {provider} limits the rate of calls, or its quota is used up."
         wait = _DEFAULT_RETRY if wait is None else wait
-        retryable = not any(word in _QUOTA_USED_UP for word in (fields.get("code"), fields.get("type")) if isinstance(word, str))
+        details = fields.get("details")
+        words = (fields.get("code"), fields.get("type"), details.get("error_code") if isinstance(details, dict) else None)
+        is_used_up = any(word in _QUOTA_USED_UP for word in words if isinstance(word, str)) or _is_daily_quota(fields)
+        retryable = not is_used_up
     elif kind is ProviderRejected:
         message = f"The provider {provider} refused the request."
         wait = None
@@ -381,8 +405,7 @@ def _is_word(value: object) -> bool:
 
 def _by_words(fields: Mapping[str, Any]) -> type[ProviderError] | None:
     """Return the error class for the reason, code, type or status words of an error object; None if all are unknown."""
-    details = fields.get("details")  # Google's: each may have a reason
-    reasons = [entry.get("reason") for entry in details if isinstance(entry, dict)] if isinstance(details, list) else []
+    reasons = [entry.get("reason") for entry in _details(fields)]
     for word in (*reasons, fields.get("code"), fields.get("type"), fields.get("status")):
         if isinstance(word, str):
             kind = _BY_WORD.get(_normal(word))
@@ -391,6 +414,28 @@ def _by_words(fields: Mapping[str, Any]) -> type[ProviderError] | None:
             if word in SAFE_CODES:
                 return ProviderRejected
     return None
+
+
+def _details(fields: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the entries of Google's `details`: each may have a reason, a delay or violations."""
+    details = fields.get("details")
+    return [entry for entry in details if isinstance(entry, dict)] if isinstance(details, list) else []
+
+
+def _retry_delay(fields: Mapping[str, Any]) -> float | None:
+    """Return the seconds to wait that Google's `RetryInfo` names; None if there is none."""
+    for entry in _details(fields):
+        found = _DELAY.fullmatch(str(entry.get("retryDelay")))
+        if found:
+            return min(float(found[1]), _LONGEST_RETRY)
+    return None
+
+
+def _is_daily_quota(fields: Mapping[str, Any]) -> bool:
+    """Return whether Google's quota of a day is used up. The delay beside it is that of another quota."""
+    found = (entry.get("violations") for entry in _details(fields))
+    violations = [one for several in found if isinstance(several, list) for one in several]
+    return any(isinstance(one, dict) and "PerDay" in str(one.get("quotaId")) for one in violations)
 
 
 def _status(value: object) -> int | None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from itertools import chain
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 from yarl import URL
 
 from antiphon.config import ConfigError, ProviderConfig
-from antiphon.providers.openai.capabilities import NO_PARTS, NO_THOUGHTS, OPENAI, UNKNOWN, Capabilities, Thoughts
 
 WITHOUT_URL: Final = frozenset({"echo"})
 """Protocols that connect to no host."""
@@ -45,16 +46,11 @@ class Host(Struct, frozen=True, kw_only=True):
     stream_usage: bool = True
     models: tuple[str, ...] = ()
     protocol: str = "openai"
-    capabilities: Capabilities = NO_PARTS
-    """Which parts of earlier replies may be sent back to it."""
+    openai_url: str | None = None
+    """The base URL of its OpenAI-compatible API, if it has one beside that of `protocol`."""
     lists_models: bool = True
     """Whether its list of models has those that a customer can request."""
 
-
-_GROQ: Final = frozenset({"role", "content", "name", "tool_calls", "function_call", "reasoning"})
-_MISTRAL: Final = frozenset({"role", "content", "tool_calls", "prefix"})
-_CEREBRAS: Final = frozenset({"role", "content", "name", "tool_calls", "reasoning"})
-_GEMINI: Final = frozenset({"role", "content", "name", "tool_calls", "extra_content"})
 
 HOSTS: Final = (
     Host(
@@ -79,7 +75,6 @@ HOSTS: Final = (
             "o4*",
             "ft:*",
         ),
-        capabilities=OPENAI,
     ),
     # Its v1 API needs no api-version, and its models are deployments:
     # https://learn.microsoft.com/azure/ai-foundry/openai/api-version-lifecycle
@@ -90,31 +85,26 @@ HOSTS: Final = (
         url_variable="AZURE_OPENAI_ENDPOINT",
         url_suffix="/openai/v1",
         auth_header="api-key",
-        capabilities=OPENAI,
         lists_models=False,  # it lists what could be deployed, not what is
     ),
-    # https://docs.anthropic.com/en/api/openai-sdk
     Host(
         name="anthropic",
-        base_url="https://api.anthropic.com/v1",
+        base_url="https://api.anthropic.com",
         key_variable="ANTHROPIC_API_KEY",
+        url_variable="ANTHROPIC_BASE_URL",
+        auth_header="x-api-key",
         models=("claude-sonnet-4-5", "claude-haiku-4-5", "claude-opus-4-1", "claude-*"),
+        protocol="anthropic",
+        openai_url="https://api.anthropic.com/v1",  # https://platform.claude.com/docs/en/api/openai-sdk
     ),
-    # https://ai.google.dev/gemini-api/docs/openai and, for the signature, https://ai.google.dev/gemini-api/docs/thought-signatures.
-    # Models of before version 3 take calls without one.
     Host(
         name="gemini",
-        base_url="https://generativelanguage.googleapis.com/v1beta/openai",
+        base_url="https://generativelanguage.googleapis.com",
         key_variable="GEMINI_API_KEY",
+        auth_header="x-goog-api-key",
         models=("gemini-2.5-flash", "gemini-2.5-pro", "gemini-2.5-flash-lite", "gemini-*"),
-        capabilities=Capabilities(
-            thoughts=Thoughts.NONE,
-            reply_fields=_GEMINI,
-            call_fields=frozenset({"extra_content"}),
-            nulls=False,
-            unsigned_call="skip_thought_signature_validator",
-            unsigned_models=("*gemini-1*", "*gemini-2*", "*gemma*"),
-        ),
+        protocol="gemini",
+        openai_url="https://generativelanguage.googleapis.com/v1beta/openai",  # https://ai.google.dev/gemini-api/docs/openai
     ),
     # Refuses `stream_options` (422), and sends the usage of every stream without it.
     Host(
@@ -134,40 +124,29 @@ HOSTS: Final = (
             "devstral-*",
             "pixtral-*",
         ),
-        capabilities=Capabilities(
-            thoughts=Thoughts.PARTS, thinking_models=("magistral*",), reply_fields=_MISTRAL, short_call_ids=True
-        ),
     ),
     Host(
         name="deepseek",
         base_url="https://api.deepseek.com/v1",
         key_variable="DEEPSEEK_API_KEY",
         models=("deepseek-chat", "deepseek-reasoner"),
-        capabilities=Capabilities(thoughts=Thoughts.REASONING_CONTENT, empty_thought="", refusals=False),
     ),
-    # Kimi refuses an empty `reasoning_content` as well as a missing one.
     Host(
         name="moonshot",
         base_url="https://api.moonshot.ai/v1",
         key_variable="MOONSHOT_API_KEY",
-        capabilities=Capabilities(thoughts=Thoughts.REASONING_CONTENT, empty_thought=" ", refusals=False),
     ),
-    Host(name="perplexity", base_url="https://api.perplexity.ai", key_variable="PERPLEXITY_API_KEY", capabilities=NO_THOUGHTS),
+    Host(name="perplexity", base_url="https://api.perplexity.ai", key_variable="PERPLEXITY_API_KEY"),
     Host(
         name="xai",
         base_url="https://api.x.ai/v1",
         key_variable="XAI_API_KEY",
         models=("grok-4", "grok-3", "grok-3-mini", "grok-*"),
-        capabilities=NO_THOUGHTS,
     ),
     Host(
         name="groq",
         base_url="https://api.groq.com/openai/v1",
         key_variable="GROQ_API_KEY",
-        # Its other models refuse reasoning: https://console.groq.com/docs/reasoning
-        capabilities=Capabilities(
-            thoughts=Thoughts.REASONING, thinking_models=("*gpt-oss*", "*qwen3*", "*qwq*", "*r1*"), reply_fields=_GROQ
-        ),
     ),
     Host(name="together", base_url="https://api.together.xyz/v1", key_variable="TOGETHER_API_KEY"),
     Host(name="fireworks", base_url="https://api.fireworks.ai/inference/v1", key_variable="FIREWORKS_API_KEY"),
@@ -175,14 +154,19 @@ HOSTS: Final = (
         name="cerebras",
         base_url="https://api.cerebras.ai/v1",
         key_variable="CEREBRAS_API_KEY",
-        capabilities=Capabilities(thoughts=Thoughts.REASONING, reply_fields=_CEREBRAS),
     ),
     Host(name="nvidia", base_url="https://integrate.api.nvidia.com/v1", key_variable="NVIDIA_API_KEY"),
     Host(
         name="openrouter",
         base_url="https://openrouter.ai/api/v1",
         key_variable="OPENROUTER_API_KEY",
-        capabilities=Capabilities(thoughts=Thoughts.DETAILS),
+    ),
+    Host(
+        name="cohere",
+        base_url="https://api.cohere.com",
+        key_variable="COHERE_API_KEY",
+        models=("command-a-03-2025", "command-a-reasoning-08-2025", "command-r7b-12-2024", "command-r-plus-08-2024", "command-*"),
+        protocol="cohere",
     ),
     Host(
         name="ollama",
@@ -209,7 +193,6 @@ HOSTS: Final = (
 )
 """The order decides which host gets a model that several claim, and whose first model is the default."""
 
-
 ECHO: Final = ProviderConfig(protocol="echo", models=("echo",))
 """The provider used if none is configured."""
 
@@ -233,11 +216,13 @@ def complete(name: str, config: ProviderConfig, environment: Mapping[str, str] =
     """Return `config` with its unset fields filled in from the host of the same name and the environment.
 
     If `config` has its own base URL, it is another host that happens to have the same name: it gets neither the models nor the key
-    of the row. Raises `ConfigError` if there is no base URL and the protocol needs one.
+    of the row. A host with an `openai_url` then has the protocol "openai", unless `config` names one.
+
+    Raises `ConfigError` if there is no base URL and the protocol needs one.
     """
     if config.protocol in WITHOUT_URL:
         return config
-    host = next((host for host in HOSTS if host.name == name), None)
+    host = _host(name, config)
     changes: dict[str, object] = {}
     if host is not None:
         if config.base_url is None:
@@ -257,14 +242,27 @@ def complete(name: str, config: ProviderConfig, environment: Mapping[str, str] =
     return completed
 
 
-def capabilities(name: str, base_url: str | None) -> Capabilities:
-    """Return the capabilities of a provider: those of the host with its address, else of the host with its name, else `UNKNOWN`."""
+def find(name: str, base_url: str | None) -> Host | None:
+    """Return the known host with the address of `base_url`, else the one with the name; None if there is none."""
     address = URL(base_url).host if base_url else None
     is_known_address = address is not None and address not in _LOOPBACK
     at_address = (host for host in HOSTS if is_known_address and host.base_url and URL(host.base_url).host == address)
     named = (host for host in HOSTS if host.name == name)
-    found = next((host for host in (*at_address, *named) if host.protocol == "openai"), None)
-    return UNKNOWN if found is None else found.capabilities
+    return next(chain(at_address, named), None)
+
+
+def _host(name: str, config: ProviderConfig) -> Host | None:
+    """Return the host of that name, in the form of its OpenAI-compatible API if `config` means that one.
+
+    A `base_url` without a `protocol` means it, too: `protocol` is "openai" unless it is set.
+    """
+    host = next((host for host in HOSTS if host.name == name), None)
+    if host is None or host.openai_url is None:
+        return host
+    named = "protocol" in config.model_fields_set
+    if config.protocol == "openai" if named else config.base_url is not None:
+        return replace(host, protocol="openai", base_url=host.openai_url, url_variable=None, auth_header="authorization")
+    return host
 
 
 def lists_models(name: str, base_url: str | None) -> bool:

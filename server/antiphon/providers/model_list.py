@@ -46,6 +46,11 @@ def decode(body: bytes) -> Any:
         raise ValueError("It is nested too deeply.") from None
 
 
+def fields(value: Any) -> Mapping[str, Any]:
+    """Return the fields of an object; none if it is none."""
+    return value if isinstance(value, dict) else {}
+
+
 def entries(value: Any) -> list[Mapping[str, Any]]:
     """Return the objects in a list. Raises `ValueError` if it is not a list."""
     if not isinstance(value, list):

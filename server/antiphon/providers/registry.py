@@ -11,14 +11,22 @@ from antiphon.config import ConfigError, ProviderConfig
 from antiphon.net import outbound
 from antiphon.net.coalescing import Coalescer
 from antiphon.net.http import Transport
+from antiphon.providers.anthropic.provider import AnthropicProvider
 from antiphon.providers.base import Provider
+from antiphon.providers.cohere.provider import CohereProvider
 from antiphon.providers.echo import EchoProvider
+from antiphon.providers.gemini.provider import GeminiProvider
 from antiphon.providers.openai.provider import OpenAIProvider
+from antiphon.providers.responses.provider import ResponsesProvider
 
 _Build: TypeAlias = Callable[[str, ProviderConfig, SecretStr | None, Transport], Provider]
 
 PROTOCOLS: Final[Mapping[str, _Build]] = {
+    "anthropic": AnthropicProvider,
+    "cohere": CohereProvider,
+    "gemini": GeminiProvider,
     "openai": OpenAIProvider,
+    "openai-responses": ResponsesProvider,
     "echo": lambda name, config, *_: EchoProvider(name, config),
 }
 

@@ -4,8 +4,7 @@ import httpx2
 import pytest
 
 from antiphon.config import ConfigError, ProviderConfig
-from antiphon.providers.hosts import HOSTS, capabilities, complete, from_environment
-from antiphon.providers.openai.capabilities import Thoughts
+from antiphon.providers.hosts import HOSTS, complete, from_environment
 from antiphon.providers.registry import PROTOCOLS, build
 
 
@@ -44,6 +43,57 @@ def test_the_environment_switches_on() -> None:
     assert configs["openai"].api_key_env == "OPENAI_API_KEY"
     assert "gpt-*" in configs["openai"].models
     assert configs["groq"].models == ()
+
+
+def test_anthropic() -> None:
+    """It has its own protocol; that of OpenAI is used if the configuration names it."""
+    environment = {"ANTHROPIC_API_KEY": "k"}
+    own = from_environment(environment)["anthropic"]
+    assert (own.protocol, own.base_url, own.auth_header) == ("anthropic", "https://api.anthropic.com", "x-api-key")
+    assert own.api_key_env == "ANTHROPIC_API_KEY"
+    assert from_environment({**environment, "ANTHROPIC_BASE_URL": "http://x/"})["anthropic"].base_url == "http://x"
+    other = complete("anthropic", ProviderConfig(protocol="openai"), environment)
+    assert (other.protocol, other.base_url, other.auth_header) == ("openai", "https://api.anthropic.com/v1", "authorization")
+    assert (other.api_key_env, other.models) == ("ANTHROPIC_API_KEY", own.models)
+    assert complete("anthropic", ProviderConfig(), environment).protocol == "anthropic"
+
+
+def test_cohere() -> None:
+    """Its key switches on its own protocol."""
+    config = from_environment({"COHERE_API_KEY": "k"})["cohere"]
+    assert (config.protocol, config.base_url, config.api_key_env) == ("cohere", "https://api.cohere.com", "COHERE_API_KEY")
+
+
+def test_the_responses_api_is_a_choice() -> None:
+    """A host may be asked by another of its protocols, with the same address and key; the usual one stays chat completions."""
+    environment = {"OPENAI_API_KEY": "k"}
+    chosen = complete("openai", ProviderConfig(protocol="openai-responses"), environment)
+    assert (chosen.protocol, chosen.base_url, chosen.api_key_env) == (
+        "openai-responses",
+        "https://api.openai.com/v1",
+        "OPENAI_API_KEY",
+    )
+    assert from_environment(environment)["openai"].protocol == "openai"
+
+
+def test_gemini() -> None:
+    """Its key switches on its own protocol; its OpenAI-compatible API is another protocol of the same name."""
+    environment = {"GEMINI_API_KEY": "k"}
+    config = from_environment(environment)["gemini"]
+    assert (config.protocol, config.base_url) == ("gemini", "https://generativelanguage.googleapis.com")
+    assert config.auth_header == "x-goog-api-key"
+    assert complete("gemini", config, environment) == config
+    compatible = complete("gemini", ProviderConfig(protocol="openai"), environment)
+    assert (compatible.base_url, compatible.auth_header) == (
+        "https://generativelanguage.googleapis.com/v1beta/openai",
+        "authorization",
+    )
+    assert (compatible.api_key_env, compatible.models) == ("GEMINI_API_KEY", config.models)
+    assert complete("gemini", compatible, environment) == compatible
+    elsewhere = complete("gemini", ProviderConfig(base_url="http://x/openai"), environment)
+    assert (elsewhere.protocol, elsewhere.auth_header, elsewhere.api_key_env) == ("openai", "authorization", None)
+    own = complete("gemini", ProviderConfig(base_url="http://x", protocol="gemini"), environment)
+    assert (own.protocol, own.auth_header) == ("gemini", "x-goog-api-key")
 
 
 def test_the_environment_names_the_url() -> None:
@@ -113,20 +163,3 @@ def test_no_base_url() -> None:
     with pytest.raises(ConfigError, match="AZURE_OPENAI_ENDPOINT"):
         complete("azure", ProviderConfig(), {})
     assert complete("openai", ProviderConfig(protocol="echo"), {}).base_url is None
-
-
-@pytest.mark.parametrize(
-    ("name", "base_url", "takes"),
-    [
-        ("mistral", None, Thoughts.PARTS),
-        ("mistral", "https://proxy.test/v1", Thoughts.PARTS),
-        ("mine", "https://api.mistral.ai/v1", Thoughts.PARTS),
-        ("mine", "https://api.deepseek.com/beta", Thoughts.REASONING_CONTENT),
-        ("mine", "https://proxy.test/v1", Thoughts.AS_RECEIVED),
-        ("mine", "http://127.0.0.1:8000/v1", Thoughts.AS_RECEIVED),
-        ("openai", "http://127.0.0.1:8000/v1", Thoughts.NONE),
-    ],
-)
-def test_capabilities_are_found_by_url_or_name(name: str, base_url: str | None, takes: Thoughts) -> None:
-    """A host's capabilities are found by the base URL, whatever the provider is called, and else by name."""
-    assert capabilities(name, base_url).thoughts is takes

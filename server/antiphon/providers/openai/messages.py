@@ -5,7 +5,7 @@ What is sent of an earlier reply:
 | block | to the host that made it | to another |
 |---|---|---|
 | text | joined; a list only if it came as one | the same |
-| thinking | in the form of `Capabilities.thoughts` | nothing; DeepSeek and Moonshot get the field in every reply |
+| thinking | in the form of `HostCapabilities.thoughts` | nothing; DeepSeek and Moonshot get the field in every reply |
 | redacted thinking | in `reasoning_details`, if the host has them | nothing |
 | tool call | with those of its own fields that the host accepts | without them, if it is a function or takes plain text |
 | refusal | `refusal`, if the host has the field; else text | text |
@@ -64,7 +64,7 @@ from antiphon.providers.openai.block_json import (
     with_signature,
 )
 from antiphon.providers.openai.blocks import EXTRA_CONTENT, PROTOCOL, take_signature
-from antiphon.providers.openai.capabilities import Capabilities, Thoughts
+from antiphon.providers.openai.capabilities import HostCapabilities, Thoughts
 from antiphon.providers.openai.details import DETAILS
 
 _MESSAGE_FIELDS: Final = frozenset(
@@ -99,10 +99,10 @@ _CALL_ID_LENGTH: Final = 9
 """Length of the call ids that Mistral accepts, in letters and digits."""
 
 
-class Encoder:
+class OpenAIEncoder:
     """Writes the messages of one request."""
 
-    def __init__(self, provider: str, host: Capabilities, model: str, *, known_fields: bool) -> None:
+    def __init__(self, provider: str, host: HostCapabilities, model: str, *, known_fields: bool) -> None:
         """`known_fields`: send only those unknown fields of callers that the API documents."""
         self._provider = provider
         self._model = model
@@ -192,7 +192,7 @@ class Encoder:
                         content.append(Text(block.text))
                 case Image() if not message.listed:
                     if is_own and self._accepts("images"):
-                        rest.setdefault("images", []).append(with_extra(image_json(block), block.extra))
+                        rest.setdefault("images", []).append(with_extra(image_json(block, message.origin), block.extra))
                     else:
                         self._pictures.append(replace(block, state=None))
                 case Audio(media=media) if media.url is None and media.file_id is None:

@@ -6,14 +6,9 @@ that of the domain is sent.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Final
 
-import msgspec
-import orjson
-
 from antiphon.domain.content import JsonObject, with_extra
-from antiphon.domain.errors import InvalidRequest
 from antiphon.domain.request import (
     ChatRequest,
     JsonObjectFormat,
@@ -25,8 +20,9 @@ from antiphon.domain.request import (
     ToolChoice,
     ToolChoiceMode,
 )
-from antiphon.providers.openai.capabilities import UNKNOWN, Capabilities
-from antiphon.providers.openai.messages import Encoder
+from antiphon.providers.body import dumps
+from antiphon.providers.openai.capabilities import UNKNOWN, HostCapabilities
+from antiphon.providers.openai.messages import OpenAIEncoder
 
 _SAMPLING: Final = (
     ("temperature", "temperature"),
@@ -46,13 +42,13 @@ _SAMPLING: Final = (
 """Names of fields: the domain's, and the API's."""
 
 
-def encode(request: ChatRequest, provider: str, *, stream_usage: bool, host: Capabilities = UNKNOWN) -> bytes:
+def encode(request: ChatRequest, provider: str, *, stream_usage: bool, host: HostCapabilities = UNKNOWN) -> bytes:
     """Return the JSON body. `stream_usage`: the host supports `stream_options.include_usage`.
 
     Raises `Unsupported` for content that this API cannot express, and `InvalidRequest` for data that is nested too deeply to be
     sent.
     """
-    messages = Encoder(provider, host, request.model, known_fields=request.known_fields).encode(request.messages)
+    messages = OpenAIEncoder(provider, host, request.model, known_fields=request.known_fields).encode(request.messages)
     body: dict[str, Any] = {"model": request.model, "messages": messages}
     if request.stream:
         body["stream"] = True
@@ -75,19 +71,7 @@ def encode(request: ChatRequest, provider: str, *, stream_usage: bool, host: Cap
         body["audio"] = {"voice": request.audio_output.voice, "format": request.audio_output.format}
     if request.end_user is not None:
         body["user"] = request.end_user
-    return _dumps(with_extra(body, request.extra))
-
-
-def _dumps(body: dict[str, Any]) -> bytes:
-    """Return the JSON of a body. Raises `InvalidRequest` if it cannot be encoded."""
-    try:
-        return orjson.dumps(body, default=_plain)
-    except orjson.JSONEncodeError:
-        pass  # perhaps an integer of more than 64 bits, which msgspec, though slower, can encode
-    try:
-        return msgspec.json.encode(body, enc_hook=_plain)
-    except (TypeError, ValueError, RecursionError):
-        raise InvalidRequest("The request cannot be sent as JSON: it is nested too deeply, or contains invalid text.") from None
+    return dumps(with_extra(body, request.extra))
 
 
 def _tool(tool: Tool | NativeTool) -> JsonObject:
@@ -124,10 +108,3 @@ def _response_format(response_format: ResponseFormat) -> JsonObject:
             return with_extra({"type": "json_schema", "json_schema": schema}, response_format.extra)
         case NativeFormat():
             return response_format.fields
-
-
-def _plain(value: object) -> object:
-    """Return a mapping as a `dict`, the only kind that the encoders know. Raises `TypeError` for any other value."""
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError(f"{type(value).__name__} is not JSON")

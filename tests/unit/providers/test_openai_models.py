@@ -13,8 +13,8 @@ from antiphon.domain.errors import ProviderCredentials, ProviderError, ProviderP
 from antiphon.domain.models import Modality, ModelInfo, TokenPrices
 from antiphon.net.http import Transport
 from antiphon.providers import hosts
-from antiphon.providers.openai.models import read_page
 from antiphon.providers.openai.provider import OpenAIProvider
+from antiphon.providers.openai_models import read_page
 from tests.odd_upstream import CUT, OddUpstream, answer
 from tests.ports import free_port
 

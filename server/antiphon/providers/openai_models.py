@@ -1,4 +1,4 @@
-"""Reads the list of models of the OpenAI protocol. No I/O.
+"""Reads the list of models of the OpenAI API, which chat completions and the Responses API have in common. No I/O.
 
 The API itself gives names and times alone (https://platform.openai.com/docs/api-reference/models/list). Many hosts add sizes,
 modalities and prices, each under its own names, which do not contradict each other: OpenRouter, Groq, Mistral, Together, Fireworks,
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from antiphon.domain.models import Modality, ModelInfo, TokenPrices
-from antiphon.providers.model_list import ModelPage, decode, entries, modalities, named, text, tokens, unix_time
+from antiphon.providers.model_list import ModelPage, decode, entries, fields, modalities, named, text, tokens, unix_time
 
 _MILLION: Final = 1_000_000
 
@@ -29,11 +29,10 @@ def read_page(body: bytes) -> ModelPage:
     value = decode(body)
     if isinstance(value, list):  # Together sends the list alone
         return ModelPage(named(map(_model, entries(value))))
-    if not isinstance(value, dict):
-        raise ValueError("It is no list of models.")  # noqa: TRY004  # a value of the provider's, not of the code
-    models = named(map(_model, entries(value.get("data"))))
-    last = value.get("last_id") if value.get("has_more") is True else None
-    return ModelPage(models, {"after": last} if isinstance(last, str) and last else {})
+    page = fields(value)
+    models = named(map(_model, entries(page.get("data"))))
+    last = text(page.get("last_id")) if page.get("has_more") is True else ""
+    return ModelPage(models, {"after": last} if last else {})
 
 
 def _model(entry: Mapping[str, Any]) -> ModelInfo | None:
@@ -41,7 +40,7 @@ def _model(entry: Mapping[str, Any]) -> ModelInfo | None:
     name = entry.get("id")
     if not isinstance(name, str) or not _chats(entry):
         return None
-    top, metadata, architecture = (_object(entry, field) for field in ("top_provider", "metadata", "architecture"))
+    top, metadata, architecture = (fields(entry.get(field)) for field in ("top_provider", "metadata", "architecture"))
     return ModelInfo(
         name=name.removeprefix(_PREFIX),
         title=text(entry.get("display_name")) or text(entry.get("name")),
@@ -60,20 +59,20 @@ def _model(entry: Mapping[str, Any]) -> ModelInfo | None:
         ),
         input_modalities=modalities(architecture.get("input_modalities") or entry.get("input_modalities")) or _flags(entry),
         output_modalities=modalities(architecture.get("output_modalities") or entry.get("output_modalities")),
-        prices=_prices(_object(entry, "pricing") or _object(metadata, "pricing")),
+        prices=_prices(fields(entry.get("pricing")) or fields(metadata.get("pricing"))),
     )
 
 
 def _chats(entry: Mapping[str, Any]) -> bool:
     """Return whether a model can chat, as far as its host says."""
     kind = entry.get("type")
-    no = (_object(entry, "capabilities").get("completion_chat"), entry.get("supports_chat"), entry.get("active"))
+    no = (fields(entry.get("capabilities")).get("completion_chat"), entry.get("supports_chat"), entry.get("active"))
     return False not in no and not (isinstance(kind, str) and kind.lower() in _OTHER_TYPES)
 
 
 def _flags(entry: Mapping[str, Any]) -> tuple[Modality, ...]:
     """Return what a model reads, where its host has a flag for each: Mistral, Fireworks, Moonshot."""
-    capabilities = _object(entry, "capabilities")
+    capabilities = fields(entry.get("capabilities"))
     flags = {
         Modality.IMAGE: (capabilities.get("vision"), entry.get("supports_image_input"), entry.get("supports_image_in")),
         Modality.AUDIO: (capabilities.get("audio"),),
@@ -115,8 +114,3 @@ def _per_token(value: Any) -> float | None:
 
 def _usd(value: Any) -> float | None:
     return float(value) if type(value) in (int, float) and 0 <= value < _MILLION else None
-
-
-def _object(entry: Mapping[str, Any], field: str) -> Mapping[str, Any]:
-    value = entry.get(field)
-    return value if isinstance(value, dict) else {}
