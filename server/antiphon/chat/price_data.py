@@ -47,6 +47,18 @@ class PriceData:
             self._found[key] = self._look_up(provider, model)
         return self._found[key]
 
+    def price(self, provider: str, model: str, variant: Mapping[str, str]) -> types.ModelPrice | None:
+        """Return the price of a model at this moment; None if it is not known.
+
+        `variant` says which service a call got, such as {"service_tier": "flex"}. Without one that the package knows, the same
+        object is returned for each call, unless a new price begins.
+        """
+        found = self.find(provider, model)
+        if found is None:
+            return None
+        is_known = any(known.when.items() <= variant.items() for known in found.price_variants or ())
+        return found.get_prices(datetime.now(UTC), variant if is_known else None)
+
     def published(self, provider: str, model: str) -> ModelInfo | None:
         """Return the name for people, the context and the current prices of a model; None if it is not known."""
         found = self.find(provider, model)
