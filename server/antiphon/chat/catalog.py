@@ -122,7 +122,7 @@ class Catalog:
 
     async def _wait(self, lists: Iterable[_ProviderList], time_left: float | None) -> None:
         """Start to read the lists that are due, and wait for those that were never read."""
-        waits = [wait for one in lists if (wait := one.begin()) is not None]
+        waits = [wait for one in lists if (wait := one.begin(self._patience)) is not None]
         if waits:
             patience = self._patience if time_left is None else min(self._patience, time_left / 2)
             await asyncio.wait(waits, timeout=patience)
@@ -169,18 +169,25 @@ class _ProviderList:
         self._clock = clock
         times = Times(ttl=refresh, stale=float("inf"), retry=_RETRY)
         self._cache: Refreshing[tuple[ModelInfo, ...]] = Refreshing(self._read, times, (ProviderError,), clock)
+        self._begun_at = 0.0
         self._failed_at: float | None = None
         self.known: Sequence[ModelInfo] = ()
         """The last list; empty if there is none."""
         self._was_read = False
 
-    def begin(self) -> asyncio.Future[Any] | None:
-        """Start to read the list if it is due. Return what to wait for; None if there is a list, or it failed a moment ago."""
-        failed = self._failed_at is not None and self._clock() < self._failed_at + _RETRY
+    def begin(self, patience: float) -> asyncio.Future[Any] | None:
+        """Start to read the list if it is due. Return what to wait for.
+
+        Nobody waits (None) if there is a list, if it failed a moment ago, or if others have waited for it for `patience` seconds.
+        """
+        now = self._clock()
+        failed = self._failed_at is not None and now < self._failed_at + _RETRY
         if failed or not (self._cache.is_due or self._cache.is_reading):
             return None
+        if not self._cache.is_reading:
+            self._begun_at = now
         reading = self._cache.renew()
-        return None if self._was_read else reading
+        return None if self._was_read or now >= self._begun_at + patience else reading
 
     async def close(self) -> None:
         await self._cache.close()

@@ -173,14 +173,17 @@ async def test_nobody_waits_for_a_provider_that_failed() -> None:
 
 async def test_a_slow_provider_holds_nobody_up() -> None:
     """The first callers wait for a moment only, or half of their time; the list that comes later is for those after them."""
-    slow, fast = Host("slow", "a", "b"), Host("fast", "c")
+    slow, fast, clock = Host("slow", "a", "b"), Host("fast", "c"), Clock()
     slow.open.clear()
-    found = catalog((slow, ["a", "b*"]), (fast, ["c*"]), patience=0.05)
+    found = catalog((slow, ["a", "b*"]), (fast, ["c*"]), patience=0.05, clock=clock)
     async with asyncio.timeout(1):
         assert await names(found) == ["a", "c"]
     patient = catalog((slow, ["a", "b*"]), patience=60)
     async with asyncio.timeout(1):
         assert [entry.name for entry in await patient.models(ANYONE, 0.1)] == ["a"]
+    clock.now += 0.05
+    async with asyncio.timeout(0.04):
+        assert await names(found) == ["a", "c"], "others have waited for it"
     slow.open.set()
     await asyncio.sleep(0.01)
     assert await names(found) == ["a", "b", "c"]
