@@ -144,10 +144,8 @@ class OddUpstream:
         """Set the script for all requests for `model`."""
         self._scripts[model] = steps
 
-    def steps(self, path: str, body: bytes) -> Sequence[Step]:
+    def steps(self, body: bytes) -> Sequence[Step]:
         """Return the script for a request."""
-        if not body and path in self.paths:
-            return self.paths[path]
         try:
             return self._scripts.get(json.loads(body)["model"], self.default)
         except (ValueError, KeyError, TypeError):
@@ -198,7 +196,8 @@ class _Connection(asyncio.Protocol):
         del self._buffer[:after]
         path = request_line.split(" ")[1]
         self._upstream.requests.append(Received(path, headers, body, self._number))
-        self._running = asyncio.get_running_loop().create_task(self._run(self._upstream.steps(path, body)))
+        steps = None if body else self._upstream.paths.get(path)
+        self._running = asyncio.get_running_loop().create_task(self._run(steps or self._upstream.steps(body)))
 
     async def _run(self, steps: Sequence[Step]) -> None:
         for step in steps:

@@ -7,8 +7,10 @@ import pytest
 from llmock.scenarios import Reply, StreamFault, ToolCall
 from llmock.simulation import MockResponseSettings
 from llmock.testing import LLMockServer
+from msgspec.structs import replace
 
 from antiphon import domain
+from antiphon.chat.prices import Prices
 from antiphon.config import ProviderConfig
 from antiphon.domain.content import Message, Role, Text
 from antiphon.domain.errors import ProviderProtocolError, Unsupported
@@ -93,7 +95,7 @@ def text(batches: list[Batch], choice: int = 0) -> str:
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 async def test_order_of_events(provider: Provider, stream: bool) -> None:
-    """Events start once, have text, report usage at most once, and end each choice last."""
+    """Events start once, have text, report usage, perhaps that of the prompt first, and end each choice last."""
     batches = await read(provider, ask(stream=stream))
     events = [event for batch in batches for event in batch]
     check(events)
@@ -104,7 +106,7 @@ async def test_order_of_events(provider: Provider, stream: bool) -> None:
     assert started.model
     assert started.created > 1_600_000_000
     assert content
-    assert {type(event) for event in content} - {ExtraFields, BlockFinished} == {TextDelta}
+    assert {type(event) for event in content} - {ExtraFields, BlockFinished, Usage} == {TextDelta}
     assert isinstance(usage, Usage)
     assert usage.total_tokens == usage.input_tokens + usage.output_tokens > 0
     assert finished == Finished(0, FinishReason.STOP, STOPPED.get(started.origin.protocol, "stop"))
@@ -116,6 +118,31 @@ async def test_stream_and_whole_agree(provider: Provider) -> None:
     streamed, whole = await read(provider, ask()), await read(provider, ask(stream=False))
     assert text(streamed) == text(whole)
     assert "How are you" in text(whole)
+
+
+PRICED = {
+    "anthropic": "claude-sonnet-4-5",
+    "cohere": "command-r-plus-08-2024",
+    "gemini": "gemini-2.5-pro",
+    "openai": "gpt-4o",
+    "openai-responses": "gpt-4o",
+}
+
+
+@pytest.mark.parametrize("protocol", PRICED)
+async def test_a_stream_costs_what_a_whole_reply_does(protocol: str, llmock: LLMockServer) -> None:
+    """The same reply has the same tokens and the same price, streamed and whole."""
+    name = protocol.removesuffix("-responses")
+    made = build(name, config(protocol, llmock), {"KEY": "sk-test"})
+    request = replace(ask(), model=PRICED[protocol])
+    costs = []
+    for stream in (True, False):
+        events = [event for batch in await read(made, replace(request, stream=stream)) for event in batch]
+        used = [event for event in events if isinstance(event, Usage)][-1]
+        costs.append(Prices({}, {}).cost(name, request.model, used))
+    assert costs[0] == costs[1]
+    assert costs[0]
+    await made.close()
 
 
 async def test_choices(provider: Provider) -> None:

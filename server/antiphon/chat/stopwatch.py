@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import Final
 
+from msgspec.structs import replace
+
 from antiphon.domain.call import CANCELLATIONS
 from antiphon.domain.content import NOTHING, Compaction, Image, Opaque, RedactedThinking, ServerToolCall, ServerToolResult, ToolCall
 from antiphon.domain.events import (
@@ -42,6 +44,8 @@ class Stopwatch:
         self._chunks = 0
         self._characters = 0
         self._recordings: set[int] = set()
+        self._reported: Usage | None = None
+        """The usage that the provider reported last."""
 
     @property
     def has_delta(self) -> bool:
@@ -73,10 +77,14 @@ class Stopwatch:
                 self._first = self._last
 
     def usage(self, batch: Batch) -> Usage:
-        """Return the usage in the last batch; if it has none, an estimate of what has come so far, marked as estimated."""
+        """Return the usage in the last batch of a whole reply, else the one reported last, else an estimate, marked as such."""
         for event in batch:
             if type(event) is Usage:
                 return event
+        return self._reported or self._estimate()
+
+    def _estimate(self) -> Usage:
+        """Return an estimate of the tokens of the prompt, and of what has come so far."""
         prompt = prompt_tokens(self._request)
         completion = text_tokens(self._characters) + AUDIO_TOKENS * len(self._recordings)
         return Usage(prompt, completion, prompt + completion, estimated=True)
@@ -84,9 +92,18 @@ class Stopwatch:
     def usage_on_error(self, error: BaseException | None) -> Usage | None:
         """Return the usage of a call that ended with `error`; None if the provider did not accept the request.
 
-        A provider that accepted it has processed the prompt, even if nobody waited for the reply.
+        A provider that accepted it has processed the prompt, even if nobody waited for the reply. What it has reported so far
+        counts; but the reply may have gone on since then, so it has at least the tokens that are estimated for it.
         """
-        return self.usage([]) if isinstance(error, CANCELLATIONS) or self._end > self._start else None
+        if not isinstance(error, CANCELLATIONS) and self._end <= self._start:
+            return None
+        estimate, reported = self._estimate(), self._reported
+        if reported is None:
+            return estimate
+        if reported.output_tokens >= estimate.output_tokens or reported.parts:
+            return reported
+        total = reported.input_tokens + estimate.output_tokens
+        return replace(reported, output_tokens=estimate.output_tokens, total_tokens=total, estimated=True)
 
     @property
     def first_token(self) -> float | None:
@@ -122,6 +139,9 @@ class Stopwatch:
                 else:
                     self._characters += json_characters(fields)
                 return True
+            case Usage():
+                self._reported = event
+                return False
             case ExtraFields(place=Place.MESSAGE):
                 self._characters += json_characters(event.fields)
                 return False

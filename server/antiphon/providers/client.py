@@ -17,7 +17,7 @@ from yarl import URL
 
 from antiphon.config import MAX_MESSAGE_BYTES
 from antiphon.domain.errors import ProviderCredentials, ProviderError, ProviderProtocolError
-from antiphon.domain.events import Batch
+from antiphon.domain.events import Batch, Usage
 from antiphon.domain.models import ModelInfo
 from antiphon.domain.request import ChatRequest
 from antiphon.net.http import HttpResponse, Transport
@@ -60,6 +60,8 @@ class Reader(Protocol):
     """The error to raise after the batch that `feed` returned."""
     error_body: bytes
     """The provider's own text about the failure, for the log."""
+    reports_early: bool
+    """Whether the protocol reports the tokens of the prompt at the beginning of a reply."""
 
     @property
     def ending(self) -> EndState:
@@ -74,6 +76,11 @@ class Reader(Protocol):
     @property
     def has_usage(self) -> bool:
         """Return whether the provider has reported the tokens used."""
+        ...
+
+    @property
+    def used(self) -> Usage | None:
+        """Return the tokens used as far as the provider has reported them; None if it has not."""
         ...
 
     def feed(self, data: bytes) -> Batch:
@@ -190,10 +197,12 @@ class ProviderClient:
                 async for piece in reply:
                     batch = reader.feed(piece)
                     if batch and request.stream:
-                        yield batch
                         if not coalesces and reader.has_output:
                             coalesces = True
                             reply.coalesce()
+                            if reader.reports_early and not ending.done:  # a caller that leaves early pays for those tokens
+                                batch = _with_usage(batch, reader)
+                        yield batch
                     else:
                         collected += batch
                     size += len(piece)
@@ -213,7 +222,7 @@ class ProviderClient:
                 yield collected + reader.end(silent=reply.timed_out)
             except ProviderError as error:
                 self._explain(error, reply, reader.error_body, secrets)
-                if request.stream and (held := reader.break_off()):
+                if request.stream and (held := _with_usage(reader.break_off(), reader)):
                     yield held
                 raise
 
@@ -290,6 +299,12 @@ class ProviderClient:
                 f"The provider {self._name} refused the key of the request.", provider=self._name, status=error.status
             )
         return error
+
+
+def _with_usage(batch: Batch, reader: Reader) -> Batch:
+    """Return the batch with the tokens used so far, if the provider has reported any and the model has produced something."""
+    used = reader.used if reader.has_output else None
+    return batch if used is None or any(isinstance(event, Usage) for event in batch) else [*batch, used]
 
 
 def _joined(headers: CIMultiDict[str], more: Mapping[str, str]) -> CIMultiDict[str]:

@@ -146,6 +146,21 @@ def test_the_estimate_of_a_cut_call_counts_the_text_so_far() -> None:
     assert watch.usage([]) == Usage(6, 10, 16, estimated=True)
 
 
+def test_a_cut_call_used_what_was_reported() -> None:
+    """Of a reply that is cut, the tokens reported so far count; the reply has at least those that are estimated for its text."""
+    watch = Stopwatch(REQUEST)
+    reported = Usage(1000, 3, 1003, cached_tokens=600, cache_write_tokens=300, cache_write_1h_tokens=100)
+    watch.see([START, TextDelta(0, "x"), reported])
+    assert watch.usage_on_error(None) == reported
+    watch.see([TextDelta(0, "x" * 399)])
+    expected = Usage(1000, 100, 1100, cached_tokens=600, cache_write_tokens=300, cache_write_1h_tokens=100, estimated=True)
+    assert watch.usage_on_error(ValueError()) == expected
+    last = Usage(1000, 250, 1250, cached_tokens=600)
+    watch.see([last])
+    assert watch.usage_on_error(ValueError()) == last
+    assert watch.usage([STOP]) == last
+
+
 def test_usage_and_metrics_stand_before_what_ends_a_choice() -> None:
     """The last batch has usage and metrics once, after all deltas and before the finished choices."""
     second = Finished(1, FinishReason.STOP, "stop")

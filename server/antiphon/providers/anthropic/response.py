@@ -50,6 +50,7 @@ class AnthropicReader(MarkedReader):
     """Reads the answer to one request. `names` are those of the request's tools."""
 
     protocol = PROTOCOL
+    reports_early = True
 
     def __init__(self, request: ChatRequest, provider: str, names: ToolNames | None = None) -> None:
         super().__init__(request, provider)

@@ -21,7 +21,6 @@ from msgspec.structs import replace
 from antiphon.domain.content import NOTHING, JsonObject, Text, Thinking
 from antiphon.domain.errors import ProviderUnavailable
 from antiphon.domain.events import (
-    Batch,
     BlockFinished,
     BlockStarted,
     Event,
@@ -56,29 +55,19 @@ class GeminiReader(StreamReader):
     """Reads the answer to one request."""
 
     protocol = PROTOCOL
+    reports_early = True
 
     def __init__(self, request: ChatRequest, provider: str) -> None:
         super().__init__(request, provider)
         self.ending = GeminiEnding(request.sampling.choices)
         self._names = original_names(request.tools)
         self._id: str | None = None  # None before the start
-        self._has_begun = False  # the caller has the first event
         self._calls = 0
         self._numbers = BlockNumbers()
         self._choices: dict[int, CandidateReader] = {}
         self._fields: dict[str, Any] = {}  # the unknown fields of the reply
         self._feedback: JsonObject = NOTHING
         self._usage: dict[str, Any] = {}
-
-    def feed(self, data: bytes) -> Batch:
-        batch = super().feed(data)
-        self._has_begun = self._has_begun or bool(batch)
-        return batch
-
-    def break_off(self) -> Batch:
-        """Return the tokens used so far, which the API counts in each chunk, if the reply has begun."""
-        used = self._used()
-        return [] if used is None or not self._has_begun else [used]
 
     def _feed(self, data: bytes) -> None:
         for _, payload in self._sse.feed(data):

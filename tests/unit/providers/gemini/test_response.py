@@ -391,11 +391,11 @@ def test_a_cut_anywhere() -> None:
     reader = GeminiReader(REQUEST, "acme")
     reader.feed(sse({**HELLO[0], "usageMetadata": COUNTS}))
     assert reader.has_output
-    assert reader.break_off() == [Usage(3, 2, 5)]
+    assert reader.used == Usage(3, 2, 5)
     silent = GeminiReader(REQUEST, "acme")
     with pytest.raises(ProviderUnavailable):
         silent.feed(sse({**chunk(reason="MALFORMED_RESPONSE"), "usageMetadata": COUNTS}))
-    assert silent.break_off() == [], "nothing comes before the start"
+    assert not silent.has_output, "nothing comes before the start"
 
 
 @pytest.mark.parametrize("as_array", [False, True])
