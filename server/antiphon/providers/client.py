@@ -200,8 +200,7 @@ class ProviderClient:
                         if not coalesces and reader.has_output:
                             coalesces = True
                             reply.coalesce()
-                            if reader.reports_early and not ending.done:  # a caller that leaves early pays for those tokens
-                                batch = _with_usage(batch, reader)
+                            batch = _with_early_usage(batch, reader)
                         yield batch
                     else:
                         collected += batch
@@ -299,6 +298,14 @@ class ProviderClient:
                 f"The provider {self._name} refused the key of the request.", provider=self._name, status=error.status
             )
         return error
+
+
+def _with_early_usage(batch: Batch, reader: Reader) -> Batch:
+    """Return the first batch with output, with the tokens of the prompt if they are reported so early.
+
+    A caller that leaves before the end of the reply pays for those.
+    """
+    return _with_usage(batch, reader) if reader.reports_early and not reader.ending.done else batch
 
 
 def _with_usage(batch: Batch, reader: Reader) -> Batch:
