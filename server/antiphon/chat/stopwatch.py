@@ -45,7 +45,6 @@ class Stopwatch:
         self._characters = 0
         self._recordings: set[int] = set()
         self._reported: Usage | None = None
-        """The usage that the provider reported last."""
 
     @property
     def has_delta(self) -> bool:
@@ -76,34 +75,32 @@ class Stopwatch:
             if self._first is None:
                 self._first = self._last
 
-    def usage(self, batch: Batch) -> Usage:
-        """Return the usage in the last batch of a whole reply, else the one reported last, else an estimate, marked as such."""
-        for event in batch:
-            if type(event) is Usage:
-                return event
-        return self._reported or self._estimate()
+    @property
+    def has_reported(self) -> bool:
+        """Return whether the provider has reported any usage."""
+        return self._reported is not None
 
-    def _estimate(self) -> Usage:
-        """Return an estimate of the tokens of the prompt, and of what has come so far."""
-        prompt = prompt_tokens(self._request)
+    def usage(self) -> Usage:
+        """Return the last usage that the provider reported; without one an estimate of what has come so far, marked as estimated.
+
+        The output is estimated, too, if the provider counted it before there was any.
+        """
+        reported = self._reported
+        if reported is not None and not reported.estimated:
+            return reported
         completion = text_tokens(self._characters) + AUDIO_TOKENS * len(self._recordings)
-        return Usage(prompt, completion, prompt + completion, estimated=True)
+        if reported is None:
+            prompt = prompt_tokens(self._request)
+            return Usage(prompt, completion, prompt + completion, estimated=True)
+        completion = max(completion, reported.output_tokens)
+        return replace(reported, output_tokens=completion, total_tokens=reported.input_tokens + completion)
 
     def usage_on_error(self, error: BaseException | None) -> Usage | None:
         """Return the usage of a call that ended with `error`; None if the provider did not accept the request.
 
-        A provider that accepted it has processed the prompt, even if nobody waited for the reply. What it has reported so far
-        counts; but the reply may have gone on since then, so it has at least the tokens that are estimated for it.
+        A provider that accepted it has processed the prompt, even if nobody waited for the reply.
         """
-        if not isinstance(error, CANCELLATIONS) and self._end <= self._start:
-            return None
-        estimate, reported = self._estimate(), self._reported
-        if reported is None:
-            return estimate
-        if reported.output_tokens >= estimate.output_tokens or reported.parts:
-            return reported
-        total = reported.input_tokens + estimate.output_tokens
-        return replace(reported, output_tokens=estimate.output_tokens, total_tokens=total, estimated=True)
+        return self.usage() if isinstance(error, CANCELLATIONS) or self._end > self._start else None
 
     @property
     def first_token(self) -> float | None:

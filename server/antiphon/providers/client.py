@@ -60,8 +60,6 @@ class Reader(Protocol):
     """The error to raise after the batch that `feed` returned."""
     error_body: bytes
     """The provider's own text about the failure, for the log."""
-    reports_early: bool
-    """Whether the protocol reports the tokens of the prompt at the beginning of a reply."""
 
     @property
     def ending(self) -> EndState:
@@ -76,11 +74,6 @@ class Reader(Protocol):
     @property
     def has_usage(self) -> bool:
         """Return whether the provider has reported the tokens used."""
-        ...
-
-    @property
-    def used(self) -> Usage | None:
-        """Return the tokens used as far as the provider has reported them; None if it has not."""
         ...
 
     def feed(self, data: bytes) -> Batch:
@@ -197,11 +190,10 @@ class ProviderClient:
                 async for piece in reply:
                     batch = reader.feed(piece)
                     if batch and request.stream:
+                        yield batch
                         if not coalesces and reader.has_output:
                             coalesces = True
                             reply.coalesce()
-                            batch = _with_early_usage(batch, reader)
-                        yield batch
                     else:
                         collected += batch
                     size += len(piece)
@@ -221,7 +213,8 @@ class ProviderClient:
                 yield collected + reader.end(silent=reply.timed_out)
             except ProviderError as error:
                 self._explain(error, reply, reader.error_body, secrets)
-                if request.stream and (held := _with_usage(reader.break_off(), reader)):
+                held: Batch = reader.break_off() if request.stream else [event for event in collected if type(event) is Usage]
+                if held:
                     yield held
                 raise
 
@@ -298,20 +291,6 @@ class ProviderClient:
                 f"The provider {self._name} refused the key of the request.", provider=self._name, status=error.status
             )
         return error
-
-
-def _with_early_usage(batch: Batch, reader: Reader) -> Batch:
-    """Return the first batch with output, with the tokens of the prompt if they are reported so early.
-
-    A caller that leaves before the end of the reply pays for those.
-    """
-    return _with_usage(batch, reader) if reader.reports_early and not reader.ending.done else batch
-
-
-def _with_usage(batch: Batch, reader: Reader) -> Batch:
-    """Return the batch with the tokens used so far, if the provider has reported any and the model has produced something."""
-    used = reader.used if reader.has_output else None
-    return batch if used is None or any(isinstance(event, Usage) for event in batch) else [*batch, used]
 
 
 def _joined(headers: CIMultiDict[str], more: Mapping[str, str]) -> CIMultiDict[str]:

@@ -18,7 +18,7 @@ from antiphon.domain.models import ModelInfo
 from antiphon.domain.request import ChatRequest
 from antiphon.net.http import Transport
 from antiphon.providers.anthropic.models import FIRST_PAGE, read_page
-from antiphon.providers.anthropic.request import betas, encode, tool_names
+from antiphon.providers.anthropic.request import betas, encode
 from antiphon.providers.anthropic.response import AnthropicReader
 from antiphon.providers.client import HeaderAuth, Prepared, ProviderClient
 from antiphon.providers.url import MODEL, headers, template
@@ -80,7 +80,6 @@ class AnthropicProvider:
 
     def _prepare(self, request: ChatRequest) -> Prepared:
         url = self._fixed_url or URL(self._url.replace(MODEL, quote(request.model, safe="")))
-        names = tool_names(request)
         wanted = betas(request)
         more = {} if wanted is None else {_BETAS: ",".join(filter(None, (self._betas, wanted)))}
-        return Prepared(url, encode(request, self.name, names), AnthropicReader(request, self.name, names), more)
+        return Prepared(url, encode(request, self.name), AnthropicReader(request, self.name), more)

@@ -59,8 +59,6 @@ class StreamReader(ABC):
 
     protocol: str
     """The protocol's name in the origin of a reply."""
-    reports_early: bool = False
-    """Whether the protocol reports the tokens of the prompt at the beginning of a reply."""
 
     def __init__(self, request: ChatRequest, provider: str) -> None:
         self.failure: ProviderError | None = None
@@ -78,11 +76,6 @@ class StreamReader(ABC):
     def has_usage(self) -> bool:
         """Return whether the provider has reported the tokens used."""
         return self._used() is not None
-
-    @property
-    def used(self) -> Usage | None:
-        """Return the tokens used as far as the provider has reported them; None if it has not."""
-        return self._used()
 
     def feed(self, data: bytes) -> Batch:
         """Return the events that these bytes complete; may be empty.
