@@ -273,6 +273,48 @@ SEEDS: Final = {
             '"audio":',
         ),
     ),
+    "model list": Seeds(
+        tuple(
+            orjson.dumps(page)
+            for page in (
+                {
+                    "data": [
+                        {
+                            "id": "a/b",
+                            "name": "B",
+                            "created": 1_700_000_000,
+                            "context_length": 8192,
+                            "type": "chat",
+                            "architecture": {"input_modalities": ["text", "image", "file"]},
+                            "pricing": {"prompt": "0.000003", "completion": "0.1"},
+                            "top_provider": {"max_completion_tokens": 64},
+                            "capabilities": {"completion_chat": True, "vision": True},
+                        }
+                    ],
+                    "has_more": True,
+                    "last_id": "a/b",
+                },
+                [{"id": "m", "display_name": "M", "context_length": 8192, "pricing": {"input": 0.88, "output": 0.88}}],
+                {
+                    "data": [
+                        {
+                            "id": "c",
+                            "display_name": "C",
+                            "created_at": "2026-05-20T00:00:00Z",
+                            "max_input_tokens": 9,
+                            "max_tokens": 8,
+                            "lifecycle": "active",
+                            "capabilities": {"image_input": {"supported": True}},
+                        }
+                    ],
+                    "has_more": False,
+                },
+                {"models": [{"name": "models/g", "inputTokenLimit": 9, "supportedGenerationMethods": ["generateContent"]}]},
+                {"models": [{"name": "c", "endpoints": ["chat"], "features": ["vision"]}], "next_page_token": "t"},
+            )
+        ),
+        ("null", "1e300", '"-1"', "[]", "{}", '"nan"', "true", "1970-01-01T00:00:00Z"),
+    ),
     "refusal": Seeds(
         (b'\x1d{"error": {"code": "x", "type": "y", "message": "z"}}', b"\x1d120", b"\x1dWed, 21 Oct 2026 07:28:00 GMT")
     ),

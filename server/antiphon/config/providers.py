@@ -26,6 +26,11 @@ class ModelsConfig(Section):
     default: str | None = None
     """The model for requests that name none. Unset: the first model of the first provider that lists any. Required where all
     providers have patterns only."""
+    list_providers: bool = True
+    """Whether lists of models also have those that the providers list, as far as `providers.<name>.models` allows them. The
+    providers are asked when a caller first wants a list of models. Which model answers a request never depends on their lists."""
+    refresh: float = Field(default=3600.0, gt=0)
+    """Seconds after which a provider's list is read again. The old one is used meanwhile, and for as long as that fails."""
 
 
 class PriceConfig(Section):

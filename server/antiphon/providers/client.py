@@ -5,6 +5,7 @@ A protocol supplies the encoder of the body and the reader of the answer, both w
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from typing import Final, Protocol
@@ -17,10 +18,12 @@ from yarl import URL
 from antiphon.config import MAX_MESSAGE_BYTES
 from antiphon.domain.errors import ProviderCredentials, ProviderError, ProviderProtocolError
 from antiphon.domain.events import Batch, Usage
+from antiphon.domain.models import ModelInfo
 from antiphon.domain.request import ChatRequest
 from antiphon.domain.warnings import Warnings, ignore
 from antiphon.net.http import HttpResponse, Transport
 from antiphon.providers.failure import ERROR_BODY_BYTES, ERROR_BODY_SECONDS, error_of_status, explain, log_refusal
+from antiphon.providers.model_list import ReadPage, named, unreadable
 
 _BOM: Final = b"\xef\xbb\xbf"
 
@@ -29,6 +32,13 @@ _AFTER_DONE: Final = 0.25
 
 _AFTER_DONE_BYTES: Final = 64 * 1024
 """The most bytes read during that wait."""
+
+_SMALL_PAGE: Final = 32 * 1024
+"""Bytes of a page that is read at once. Reading a longer one takes up to 50 ms, in which other calls have their turns."""
+
+_MAX_PAGES: Final = 50
+_MAX_PAGE_BYTES: Final = 8 * 1024 * 1024
+"""The most pages of a list of models, and the size of each: OpenRouter's has one, of less than 1 MiB."""
 
 
 class EndState(Protocol):
@@ -218,6 +228,31 @@ class ProviderClient:
         """Return the HTTP status of a free request with the gateway's own key. Raises subclasses of `ProviderError`."""
         credentials = await self._auth.credentials(url, b"", None)
         return await self._transport.status_of(url, credentials.headers)
+
+    async def list_models(self, url: URL, read_page: ReadPage) -> tuple[ModelInfo, ...]:
+        """Return the models of all pages of a list, which begins at `url`, read with the gateway's own key. Logs nothing.
+
+        Raises subclasses of `ProviderError`.
+        """
+        found: list[ModelInfo] = []
+        query: Mapping[str, str] = {}
+        for _ in range(_MAX_PAGES):
+            page_url = url.update_query(query)
+            credentials = await self._auth.credentials(page_url, b"", None)
+            async with self._transport.get(page_url, credentials.headers) as reply:
+                if not 200 <= reply.status < 300:
+                    body = await reply.read_some(ERROR_BODY_BYTES, ERROR_BODY_SECONDS)
+                    raise error_of_status(self._name, reply.status, reply.headers, body)
+                body = await reply.read(_MAX_PAGE_BYTES)
+            try:
+                page = read_page(body) if len(body) < _SMALL_PAGE else await asyncio.to_thread(read_page, body)
+            except ValueError:
+                raise unreadable(self._name) from None
+            found += page.models
+            if not page.next_query or page.next_query == query:
+                break
+            query = page.next_query
+        return named(found)
 
     @property
     def buffered(self) -> int:

@@ -25,6 +25,8 @@ WITHOUT_URL: Final = frozenset({"echo"})
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost"})
 """Addresses that several hosts may share."""
 
+_AZURE: Final = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
+
 _ANY_ADDRESS: Final = ("", "0.0.0.0", "[::]")  # noqa: S104 - not bound to, but replaced
 
 
@@ -49,6 +51,8 @@ class Host(Struct, frozen=True, kw_only=True):
     protocol: str = "openai"
     openai_url: str | None = None
     """The base URL of its OpenAI-compatible API, if it has one beside that of `protocol`."""
+    lists_models: bool = True
+    """Whether its list of models has those that a customer can request."""
 
 
 HOSTS: Final = (
@@ -84,6 +88,7 @@ HOSTS: Final = (
         url_variable="AZURE_OPENAI_ENDPOINT",
         url_suffix="/openai/v1",
         auth_header="api-key",
+        lists_models=False,  # it lists what could be deployed, not what is
     ),
     Host(
         name="anthropic",
@@ -279,6 +284,16 @@ def _host(name: str, config: ProviderConfig) -> Host | None:
     if config.protocol == "openai" if named else config.base_url is not None:
         return replace(host, protocol="openai", base_url=host.openai_url, url_variable=None, auth_header="authorization")
     return host
+
+
+def lists_models(name: str, base_url: str | None) -> bool:
+    """Return whether a provider with the OpenAI protocol lists the models that can be requested there.
+
+    Azure is known by the name of its row, and by its addresses: each customer has one.
+    """
+    address = (URL(base_url).host if base_url else None) or ""
+    named = next((host for host in HOSTS if host.name == name), None)
+    return not address.endswith(_AZURE) and (named is None or named.lists_models)
 
 
 def _is_on(host: Host, environment: Mapping[str, str]) -> bool:

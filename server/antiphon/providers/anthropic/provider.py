@@ -14,9 +14,11 @@ from yarl import URL
 
 from antiphon.config import ProviderConfig
 from antiphon.domain.events import Batch
+from antiphon.domain.models import ModelInfo
 from antiphon.domain.request import ChatRequest
 from antiphon.domain.warnings import Warnings, ignore
 from antiphon.net.http import Transport
+from antiphon.providers.anthropic.models import FIRST_PAGE, read_page
 from antiphon.providers.anthropic.request import betas, encode
 from antiphon.providers.anthropic.response import AnthropicReader
 from antiphon.providers.client import HeaderAuth, Prepared, ProviderClient
@@ -65,6 +67,10 @@ class AnthropicProvider:
     async def probe(self) -> int | None:
         """Return the status of the list of models (see `Provider.probe`)."""
         return await self._client.status_of(self._models)
+
+    async def list_models(self) -> tuple[ModelInfo, ...]:
+        """Return the list of models (see `Provider.list_models`)."""
+        return await self._client.list_models(self._models.update_query(FIRST_PAGE), read_page)
 
     @property
     def buffered(self) -> int:

@@ -17,11 +17,13 @@ from yarl import URL
 
 from antiphon.config import ConfigError, ProviderConfig
 from antiphon.domain.events import Batch
+from antiphon.domain.models import ModelInfo
 from antiphon.domain.request import ChatRequest
 from antiphon.domain.warnings import Warnings, ignore
 from antiphon.net import outbound
 from antiphon.net.http import Transport
 from antiphon.providers.bedrock import credentials
+from antiphon.providers.bedrock.models import FIRST_PROFILES, merged, read_models, read_profiles
 from antiphon.providers.bedrock.request import encode
 from antiphon.providers.bedrock.response import BedrockReader
 from antiphon.providers.bedrock.signing import SignatureAuth
@@ -32,6 +34,7 @@ from antiphon.providers.url import MODEL, headers, template
 _WHOLE: Final = f"/model/{MODEL}/converse"
 _STREAM: Final = f"{_WHOLE}-stream"
 _MODELS: Final = "/foundation-models"
+_PROFILES: Final = "/inference-profiles"
 """The list of models, at the host of the control plane."""
 
 _PLACE: Final = "model-goes-here"
@@ -78,6 +81,14 @@ class BedrockProvider:
     async def probe(self) -> int | None:
         """Return the status of the list of models (see `Provider.probe`); None at a host of which no control plane is known."""
         return None if self._models is None else await self._client.status_of(self._models)
+
+    async def list_models(self) -> tuple[ModelInfo, ...] | None:
+        """Return the models and profiles of the region (see `Provider.list_models`); None where no control plane is known."""
+        if self._models is None:
+            return None
+        models = await self._client.list_models(self._models, read_models)
+        profiles = self._models.with_path(_PROFILES).with_query(FIRST_PROFILES)
+        return merged(models, await self._client.list_models(profiles, read_profiles))
 
     @property
     def buffered(self) -> int:

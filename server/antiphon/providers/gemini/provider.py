@@ -15,10 +15,12 @@ from yarl import URL
 
 from antiphon.config import ProviderConfig
 from antiphon.domain.events import Batch
+from antiphon.domain.models import ModelInfo
 from antiphon.domain.request import ChatRequest
 from antiphon.domain.warnings import Warnings, ignore
 from antiphon.net.http import Transport
 from antiphon.providers.client import HeaderAuth, Prepared, ProviderClient
+from antiphon.providers.gemini.models import FIRST_PAGE, read_page
 from antiphon.providers.gemini.request import encode
 from antiphon.providers.gemini.response import GeminiReader
 from antiphon.providers.parameters import Parameters
@@ -63,6 +65,10 @@ class GeminiProvider:
     async def probe(self) -> int | None:
         """Return the status of the list of models (see `Provider.probe`)."""
         return await self._client.status_of(self._models)
+
+    async def list_models(self) -> tuple[ModelInfo, ...]:
+        """Return the list of models (see `Provider.list_models`)."""
+        return await self._client.list_models(self._models.update_query(FIRST_PAGE), read_page)
 
     @property
     def buffered(self) -> int:
