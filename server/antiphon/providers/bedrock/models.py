@@ -1,7 +1,7 @@
 """Reads the lists of models of Bedrock's control plane: foundation models, and the inference profiles that lead to them. No I/O.
 
 Their reference: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_ListFoundationModels.html and
-https://docs.aws.amazon.com/bedrock/latest/APIReference/API_ListInferenceProfiles.html. Many models are requested by a profile alone.
+https://docs.aws.amazon.com/bedrock/latest/APIReference/API_ListInferenceProfiles.html. Many models have a profile alone.
 """
 
 from __future__ import annotations

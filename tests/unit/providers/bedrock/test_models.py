@@ -48,5 +48,5 @@ def test_profiles_are_listed_page_by_page() -> None:
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"modelSummaries": 1}', b"<html>"])
 def test_what_is_no_list_is_told(body: bytes) -> None:
-    with pytest.raises(ValueError, match=""):
+    with pytest.raises(ValueError, match="."):
         read_models(body)
