@@ -1,8 +1,8 @@
 """Cached values that are read again when they are too old, with one read at a time for all callers that wait.
 
 A value is fresh for `ttl` seconds after it was read, or has an end of its own; then the next caller causes a new read. If that
-fails, the old value is used for `stale` seconds more, and nobody waits for another read for `retry` seconds. A read that returns None means that nothing exists;
-this is only used while it is fresh. The caller decides what is read, and how long that may take.
+fails, the old value is used for `stale` seconds more, and nobody waits for another read for `retry` seconds. A read that returns
+None means that nothing exists; this is only used while it is fresh. The caller decides what is read, and how long that may take.
 """
 
 from __future__ import annotations
