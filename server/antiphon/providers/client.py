@@ -113,6 +113,17 @@ class Auth(Protocol):
         """
         ...
 
+    async def replacement(self, refused: Credentials) -> Credentials | None:
+        """Return other credentials, as the provider refused these with 401; None if there are none.
+
+        Raises subclasses of `ProviderError`.
+        """
+        ...
+
+    async def close(self) -> None:
+        """End what is in progress."""
+        ...
+
 
 class HeaderAuth:
     """Sends the key in a header: as a bearer token in `authorization`, as it is in any other."""
@@ -136,6 +147,13 @@ class HeaderAuth:
         headers = self._headers.copy()
         headers[self._header] = self._value(key)
         return Credentials(headers, (*self._secrets, key))
+
+    async def replacement(self, refused: Credentials) -> Credentials | None:
+        """Return None: there is one key."""
+        return None
+
+    async def close(self) -> None:
+        """Do nothing: nothing is in progress."""
 
     def _value(self, key: str) -> str:
         return f"Bearer {key}" if self._header == "authorization" else key
@@ -214,6 +232,7 @@ class ProviderClient:
 
     async def close(self) -> None:
         """Close the connections that are kept open."""
+        await self._auth.close()
         await self._transport.close()
 
     async def _first_bytes(self, reply: HttpResponse, secrets: tuple[str, ...], *, own_key: bool) -> bytes:

@@ -35,7 +35,6 @@ class _ServiceAccount(Struct, tag="service_account", tag_field="type"):
     private_key: str
     private_key_id: str | None = None
     token_uri: str = _TOKEN_URI
-    project_id: str | None = None
 
 
 class _User(Struct, tag="authorized_user", tag_field="type"):
@@ -91,8 +90,6 @@ class GoogleFile:
         self._source(file)
         quota_project = getattr(file, "quota_project_id", None)
         self.headers: Mapping[str, str] = {"x-goog-user-project": quota_project} if quota_project else {}
-        self.project = getattr(file, "project_id", None) or quota_project
-        """The project of the identity, if the file names one."""
 
     async def fetch(self) -> AccessToken:
         try:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from antiphon.config import ConfigError, TokenConfig, TokenKind
 from antiphon.net.fetch import Fetcher
 from antiphon.net.outbound import DIRECT
-from antiphon.providers.credentials.build import build
+from antiphon.providers.credentials.build import token_source
 from antiphon.providers.credentials.token import AccessToken, TokenFailed, TokenSource
 from tests.token_endpoint import (
     AUDIENCE,
@@ -48,7 +48,7 @@ async def source() -> AsyncIterator[Callable[..., TokenSource]]:
     fetcher = Fetcher()
 
     def made(environment: Mapping[str, str] = {}, **settings: Any) -> TokenSource:
-        return build(TokenConfig(**settings), "providers.x.credentials", environment, fetcher, DIRECT)
+        return token_source(TokenConfig(**settings), "providers.x.credentials", environment, fetcher, DIRECT)
 
     yield made
     await fetcher.close()
@@ -94,7 +94,7 @@ async def test_a_user(endpoint: TokenEndpoint, source: Callable[..., TokenSource
     made = source(kind="google", file=endpoint.user(tmp_path / "a.json"))
     assert is_from(endpoint, await made.fetch())
     assert made.headers == {"x-goog-user-project": "quota"}
-    revoked = endpoint.user(tmp_path / "b.json", **{"refresh_token": "revoked"})
+    revoked = endpoint.user(tmp_path / "b.json", refresh_token="revoked")  # noqa: S106 - not one
     with pytest.raises(TokenFailed, match="^status 400, invalid_grant$"):
         await source(kind="google", file=revoked).fetch()
 
@@ -199,7 +199,7 @@ async def test_a_client_secret(endpoint: TokenEndpoint, source: Callable[..., To
     path.write_text(f"{SECRET}\n")
     at = {"kind": "entra_secret", "authority": endpoint.url}
     assert is_from(endpoint, await source(ENTRA | {"AZURE_CLIENT_SECRET": SECRET}, **at).fetch())
-    assert is_from(endpoint, await source(ENTRA | {"S": SECRET}, **at, **{"client_secret_env": "S"}).fetch())
+    assert is_from(endpoint, await source(ENTRA | {"S": SECRET}, **at, client_secret_env="S").fetch())  # noqa: S106
     given = {"tenant_id": TENANT, "client_id": CLIENT_ID, "client_secret_file": path}
     assert is_from(endpoint, await source({"AZURE_AUTHORITY_HOST": endpoint.url}, kind="entra_secret", **given).fetch())
 

@@ -14,7 +14,7 @@ from antiphon.config import TokenConfig
 from antiphon.domain.errors import ProviderCredentials, ProviderError, ProviderTimeout, ProviderUnavailable
 from antiphon.net.fetch import Fetcher
 from antiphon.net.outbound import DIRECT
-from antiphon.providers.credentials.build import build
+from antiphon.providers.credentials.build import token_source
 from antiphon.providers.credentials.cache import TokenCache
 from tests.odd_upstream import CUT, OddUpstream, Step, answer
 from tests.token_endpoint import OTHER_KEY, TokenEndpoint, pem
@@ -47,7 +47,7 @@ async def cache(tmp_path: Path, clock: Clock) -> AsyncIterator[Callable[..., Tok
             kind = {"kind": "google_metadata", "metadata_url": url} if file is None else {"kind": "google", "file": file}
             config = TokenConfig.model_validate({**kind, **settings})
             fetcher = Fetcher()
-            source = build(config, "providers.acme.credentials", {}, fetcher, DIRECT)
+            source = token_source(config, "providers.acme.credentials", {}, fetcher, DIRECT)
             found = TokenCache("acme", config, source, fetcher, clock)
             stack.push_async_callback(found.close)
             return found

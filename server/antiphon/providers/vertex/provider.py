@@ -1,0 +1,76 @@
+"""The provider for Gemini on Vertex AI.
+
+This module builds the calls. The bodies are those of the Gemini API, and so are the replies: `gemini.request` and `gemini.response`
+convert in the two directions, `client` makes the calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Final
+
+from pydantic import SecretStr
+from yarl import URL
+
+from antiphon.config import ProviderConfig
+from antiphon.domain.events import Batch
+from antiphon.domain.request import ChatRequest
+from antiphon.net.http import Transport
+from antiphon.providers.client import Prepared, ProviderClient
+from antiphon.providers.credentials.auth import authorize
+from antiphon.providers.credentials.cache import TokenCache
+from antiphon.providers.gemini.provider import AUTH_HEADER
+from antiphon.providers.gemini.request import encode
+from antiphon.providers.gemini.response import ReplyReader
+from antiphon.providers.url import MODEL, headers, template
+from antiphon.providers.vertex.resource import model_resource, parent
+
+_RESOURCE: Final = "{resource}"
+"""The part of a URL that is replaced by the path of the model."""
+
+# The version of Google's SDKs: what a model can do arrives there first.
+_VERSION: Final = "/v1beta1"
+_MODELS: Final = f"{_VERSION}/publishers/google/models"
+
+
+class VertexProvider:
+    """One project and location, or express mode. Belongs to the event loop of its first call.
+
+    The base URL is that of Google's SDKs, without a version. Raises `ConfigError` if it is missing or invalid.
+    """
+
+    def __init__(self, name: str, config: ProviderConfig, key: SecretStr | TokenCache | None, transport: Transport) -> None:
+        self.name = name
+        path = f"{_VERSION}/{parent(config.project, config.location)}{_RESOURCE}"
+        self._whole = template(name, config, f"{path}:generateContent")
+        streamed = template(name, config, f"{path}:streamGenerateContent")
+        self._stream = f"{streamed}{'&' if '?' in streamed else '?'}alt=sse"
+        self._models = URL(template(name, config, _MODELS).replace(MODEL, "model"))
+        url = URL(self._whole.replace(MODEL, "model").replace(_RESOURCE, "model"))
+        header = config.auth_header if "auth_header" in config.model_fields_set else AUTH_HEADER
+        # A value in the query may be a key, too.
+        auth = authorize(key, header, headers(), config.headers, url.query.values())
+        self._client = ProviderClient(name, transport, auth, url)
+
+    def stream(self, request: ChatRequest) -> AsyncGenerator[Batch, None]:
+        """Send a request, and yield the events of the reply (see `Provider.stream`)."""
+        return self._client.stream(request, self._prepare)
+
+    async def probe(self) -> int | None:
+        """Return the status of the list of models (see `Provider.probe`)."""
+        return await self._client.status_of(self._models)
+
+    @property
+    def buffered(self) -> int:
+        """Return the bytes received but not read yet (see `Provider.buffered`)."""
+        return self._client.buffered
+
+    async def close(self) -> None:
+        """Close the connections that are kept open."""
+        await self._client.close()
+
+    def _prepare(self, request: ChatRequest) -> Prepared:
+        resource = model_resource(request.model)
+        text = self._stream if request.stream else self._whole
+        url = URL(text.replace(_RESOURCE, resource).replace(MODEL, resource.rpartition("/")[2]))
+        return Prepared(url, encode(request, self.name), ReplyReader(request, self.name))
