@@ -33,11 +33,11 @@ from typing import Any, Final
 
 import msgspec
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress, TaskID
 
 from tests.bench import features, native, report
 from tests.bench.gateways import DidNotStart, Running, Use, running
-from tests.bench.load import held, post
+from tests.bench.load import open_streams, post
 from tests.bench.native import Upstream
 from tests.bench.peers import ANTIPHON, DIRECT, PEERS, Peer
 from tests.bench.report import Cancel, Failed, Held, Results, Sample, Start
@@ -235,7 +235,7 @@ async def _memory_with(gateway: Running, count: int) -> float:
     scenario = Scenario("silent", "", count, 2, "mock-hang", stream=True)
     address = f"127.0.0.1:{gateway.port}"
     asked = post(address, gateway.peer.path, gateway.headers, scenario.body(gateway.peer.model))
-    async with asyncio.timeout(120), held(address, [asked] * count):
+    async with asyncio.timeout(120), open_streams(address, [asked] * count):
         await asyncio.sleep(2.0)
         return gateway.memory
 
@@ -295,16 +295,9 @@ def measure(options: argparse.Namespace, plan: Plan, output: Path) -> Results:
         ]:
             results.left_out[peer.name] = "is not installed yet: make bench does it"
             peers.remove(peer)
-    bars = (
-        TextColumn("{task.description:>9}"),
-        BarColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[what]}"),
-    )
     with (
         tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as folder,
-        Progress(*bars, console=Console(stderr=True)) as progress,
+        report.progress() as progress,
         native.upstream() as upstream,
     ):
         try:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from tests.bench import plot
 from tests.bench.features import Feature
@@ -25,6 +27,12 @@ PAGE: Final = ROOT / "docs" / "guide" / "benchmarks.md"
 IMAGES: Final = ROOT / "docs" / "images"
 IMAGES_OF_PAGE: Final = "../images/"
 README: Final = ROOT / "README.md"
+
+
+def progress() -> Progress:
+    """Return a progress display on standard error. Each of its tasks has a field `what`: the step that runs now."""
+    columns = TextColumn("{task.description:>12}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    return Progress(*columns, TextColumn("{task.fields[what]}"), console=Console(stderr=True))
 
 
 class Sample(msgspec.Struct, frozen=True):

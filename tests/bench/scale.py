@@ -25,13 +25,12 @@ from typing import Any, Final
 import grpc
 import msgspec
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from antiphon.v1 import admin_pb2, admin_pb2_grpc, history_pb2, history_pb2_grpc, message_pb2
 from tests.bench import native, plot, report
 from tests.bench.compare import OUTPUT, commit, machine
 from tests.bench.gateways import Running, Use, running
-from tests.bench.load import held, load, post
+from tests.bench.load import load, open_streams, post
 from tests.bench.native import Upstream
 from tests.bench.peers import KEY, ours
 from tests.bench.plot import Bar
@@ -187,7 +186,7 @@ class Scale:
         asked = post(address, gateway.peer.path, gateway.headers, scenario.body("{}"))
 
         async def memory(count: int) -> float:
-            async with held(address, [asked] * count):
+            async with open_streams(address, [asked] * count):
                 await asyncio.sleep(1.0)
                 return gateway.memory
 
@@ -253,17 +252,10 @@ async def keys(gateway: Running, count: int) -> str:
 def measure(only: Sequence[str], rounds: int, seconds: float) -> Results:
     """Measure the dimensions."""
     results = Results(machine(), commit(), os.cpu_count() or 1, rounds, [])
-    bars = (
-        TextColumn("{task.description:>12}"),
-        BarColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[what]}"),
-    )
     with (
         tempfile.TemporaryDirectory(prefix="scale-", ignore_cleanup_errors=True) as folder,
         native.upstream() as upstream,
-        Progress(*bars, console=Console(stderr=True)) as progress,
+        report.progress() as progress,
     ):
         tasks = {name: progress.add_task(name, total=None, what="") for name in only}
         for name in only:

@@ -24,7 +24,7 @@ from typing import Any, Final
 
 import msgspec
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from tests.bench import native, plot, processes, report
 from tests.bench.compare import OUTPUT, commit, machine
@@ -288,17 +288,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=OUTPUT, help="the folder of the results")
     parser.add_argument("--publish", action="store_true", help="write the tables and plots into the documentation, too")
     options = parser.parse_args()
-    bars = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[what]}"),
-    )
     with (
         tempfile.TemporaryDirectory(prefix="soak-", ignore_cleanup_errors=True) as folder,
         native.upstream() as upstream,
-        Progress(*bars, console=Console(stderr=True)) as progress,
+        report.progress() as progress,
     ):
         results = soak(Path(folder), upstream, options.minutes, progress)
     pictures = {"soak": picture(results)}

@@ -13,7 +13,7 @@ from sqlalchemy import update
 
 from antiphon.auth.api_keys.store import Grants, KeyStore
 from antiphon.auth.api_keys.stored import StoredKeys
-from antiphon.auth.audit import AuditLog, Origin
+from antiphon.auth.audit import AuditLog, CallOrigin
 from antiphon.database.migrate import migrate
 from antiphon.database.open import open_database
 from antiphon.database.tables import workers
@@ -60,7 +60,7 @@ class SavedData:
         self.turn = await store.begin_turn("me", self.made.id, user_messages("in progress"))
         keys = KeyStore(database)
         _, secret = await keys.create(
-            name="k", owner="me", grants=Grants((Scope.CHAT,)), expires=None, origin=Origin("a", "b", "c")
+            name="k", owner="me", grants=Grants((Scope.CHAT,)), expires=None, origin=CallOrigin("a", "b", "c")
         )
         self.secret = secret.get_secret_value()
         await database.close()

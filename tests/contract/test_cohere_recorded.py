@@ -11,8 +11,8 @@ import pytest
 from antiphon import domain
 from antiphon.domain.content import Message, Text, Thinking, ToolCall
 from antiphon.domain.reply import Reply
-from antiphon.providers.cohere.messages import Encoder
-from antiphon.providers.cohere.response import ReplyReader
+from antiphon.providers.cohere.messages import CohereEncoder
+from antiphon.providers.cohere.response import CohereReader
 from antiphon.rest.openai.reply import completion
 from tests.unit.framing import check
 
@@ -34,7 +34,7 @@ def message(events: list[domain.Event]) -> Message:
 
 
 def read(data: bytes, size: int) -> list[domain.Event]:
-    reader = ReplyReader(REQUEST, "p")
+    reader = CohereReader(REQUEST, "p")
     events: list[domain.Event] = []
     for at in range(0, len(data), size):
         events += reader.feed(data[at : at + size])
@@ -46,7 +46,7 @@ def read(data: bytes, size: int) -> list[domain.Event]:
 
 def written(reply: Message) -> dict[str, Any]:
     """Write the reply as it is sent back, in the form of a whole reply."""
-    (body,) = json.loads(json.dumps(Encoder("p").encode([reply])))
+    (body,) = json.loads(json.dumps(CohereEncoder("p").encode([reply])))
     assert isinstance(body, dict)
     return body
 
@@ -89,7 +89,7 @@ def test_a_stream(lines: str) -> None:
 def test_a_whole_reply(text: str) -> None:
     """Sent back, it is the message that was received, but for null as arguments and for citations."""
     body = json.loads(text)
-    events = ReplyReader(REQUEST, "p").read_object(text.encode())
+    events = CohereReader(REQUEST, "p").read_object(text.encode())
     check(events)
     reply = message(events)
     expected = body["message"]

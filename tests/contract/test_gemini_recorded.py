@@ -13,8 +13,8 @@ from antiphon.domain.content import Message, Role, Text, ToolCall, ToolResult
 from antiphon.domain.errors import ProviderProtocolError
 from antiphon.domain.reply import Reply
 from antiphon.providers.gemini.capabilities import capabilities_of
-from antiphon.providers.gemini.messages import Encoder
-from antiphon.providers.gemini.response import ReplyReader
+from antiphon.providers.gemini.messages import GeminiEncoder
+from antiphon.providers.gemini.response import GeminiReader
 from antiphon.rest.openai.reply import completion
 from tests.unit.framing import check
 
@@ -37,7 +37,7 @@ def folded(events: list[domain.Event]) -> Reply:
 
 
 def read(*pieces: bytes) -> list[domain.Event]:
-    reader = ReplyReader(REQUEST, "p")
+    reader = GeminiReader(REQUEST, "p")
     events: list[domain.Event] = []
     for piece in pieces:
         events += reader.feed(piece)
@@ -49,7 +49,7 @@ def written(message: Message) -> list[dict[str, Any]]:
     """Write the reply as it is sent back, with a result for each call."""
     results = tuple(ToolResult(block.id, ()) for block in message.blocks if isinstance(block, ToolCall))
     ask = Message(Role.USER, (Text("q"),))
-    contents = Encoder("p", MODEL, capabilities_of(MODEL)).encode((ask, message, Message(Role.TOOL, results)))
+    contents = GeminiEncoder("p", MODEL, capabilities_of(MODEL)).encode((ask, message, Message(Role.TOOL, results)))
     parts: list[dict[str, Any]] = json.loads(json.dumps(contents[1]["parts"]))
     return parts
 
@@ -137,7 +137,7 @@ def test_a_stream_that_is_cut(lines: str) -> None:
 def test_a_whole_reply(text: str) -> None:
     """Sent back, it is the content that was received."""
     body = json.loads(text)
-    events = ReplyReader(REQUEST, "p").read_object(text.encode())
+    events = GeminiReader(REQUEST, "p").read_object(text.encode())
     check(events)
     reply = folded(events)
     account_for([body], reply)

@@ -10,13 +10,13 @@ from sqlalchemy import text
 from antiphon.auth.api_keys.secret import new_key
 from antiphon.auth.api_keys.store import Grants, KeyStore, StoredKey
 from antiphon.auth.api_keys.stored import FRESH, STALE, StoredKeys
-from antiphon.auth.audit import REFUSED, AuditLog, Event, Origin
+from antiphon.auth.audit import REFUSED, AuditLog, CallOrigin, Event
 from antiphon.database.base import Database
 from antiphon.database.open import open_database
 from antiphon.domain.errors import InvalidRequest, KeyNotFound, KeyRevoked, StoreUnavailable, Unauthenticated
 from antiphon.domain.principal import DEFAULT_SCOPES, Quota, Scope, scopes_or_default
 
-BOSS = Origin("static:boss", "request-1", "203.0.113.9")
+BOSS = CallOrigin("static:boss", "request-1", "203.0.113.9")
 NOBODY = "01890000-0000-7000-8000-000000000000"
 
 

@@ -1,5 +1,7 @@
-"""The places of test files."""
+"""The places of test files, and the names of classes."""
 
+import ast
+from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -17,3 +19,13 @@ def test_each_file_of_unit_tests_stands_where_its_module_does() -> None:
         return any((package / test.with_name(f"{name}.py")).exists() for name in names)
 
     assert [test for test in tests if not module(test)] == []
+
+
+def test_each_public_class_has_a_name_of_its_own() -> None:
+    """No two public classes of the server share a name. Generated files do not count."""
+    package = ROOT / "server" / "antiphon"
+    files = [path for path in package.rglob("*.py") if "_pb2" not in path.name]
+    trees = [ast.parse(path.read_text()) for path in files]
+    names = Counter(node.name for tree in trees for node in tree.body if isinstance(node, ast.ClassDef))
+    assert names
+    assert [name for name, count in names.items() if count > 1 and not name.startswith("_")] == []

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, text
 from structlog.testing import capture_logs
 
 from antiphon.auth.api_keys.store import Grants, KeyStore
-from antiphon.auth.audit import REFUSED, AuditLog, Event, Origin
+from antiphon.auth.audit import REFUSED, AuditLog, CallOrigin, Event
 from antiphon.config import ConfigError
 from antiphon.database.migrate import SCRIPTS, migrate
 from antiphon.database.open import open_database
@@ -136,7 +136,7 @@ async def test_a_newer_database_of_additions_is_gone_on_with(url: str, later: Pa
     end = TurnEnd(MessageState.COMPLETE, Message(Role.ASSISTANT, (Text("hi"),)), usage=Usage(1, 2, 3))
     assert await store.end_turn("me", turn.reply.id, end)
     await store.update("me", made.id, title="u")
-    key, _ = await keys.create(name="k", owner="", grants=Grants((Scope.CHAT,)), expires=None, origin=Origin("a", "b", "c"))
+    key, _ = await keys.create(name="k", owner="", grants=Grants((Scope.CHAT,)), expires=None, origin=CallOrigin("a", "b", "c"))
     ledger.add(Principal("me", "me", f"key:{key.id}"), Usage(1, 2, 3), 1.0)
     await ledger.write()
     audit.refused(Event(REFUSED, "x", "y", "z"))

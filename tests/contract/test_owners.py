@@ -9,7 +9,7 @@ import pytest_asyncio
 from sqlalchemy import inspect, literal_column, select, table, text
 
 from antiphon.auth.api_keys.store import Grants, KeyStore, StoredKey
-from antiphon.auth.audit import REFUSED, AuditLog, Event, Origin
+from antiphon.auth.audit import REFUSED, AuditLog, CallOrigin, Event
 from antiphon.database.base import Database
 from antiphon.database.open import open_database
 from antiphon.database.tables import METADATA
@@ -26,7 +26,7 @@ from antiphon.owners.data import Erased, Owners, digest_of
 
 ANN, BEN = "corp:ann", "ben"
 NOT_OF_OWNERS = {"alembic_version", "compatibility", "workers"}
-BOSS = Origin("static:boss", "request-1", "203.0.113.9")
+BOSS = CallOrigin("static:boss", "request-1", "203.0.113.9")
 
 
 @pytest_asyncio.fixture
@@ -60,7 +60,7 @@ async def fill(database: Database, owner: str) -> StoredKey:
     keys = KeyStore(database)
     key, _ = await keys.create(name=f"{owner}'s", owner=owner, grants=Grants((Scope.ADMIN,)), expires=None, origin=BOSS)
     other, _ = await keys.create(name=owner, owner=owner, grants=Grants((Scope.CHAT,)), expires=None, origin=BOSS)
-    await keys.revoke(other.id, origin=Origin(f"key:{key.id}", "request-2", "198.51.100.7"))
+    await keys.revoke(other.id, origin=CallOrigin(f"key:{key.id}", "request-2", "198.51.100.7"))
     ledger = Ledger(database)
     for id_ in (f"key:{key.id}", f"token:other:{owner}"):
         ledger.add(Principal("x", owner=owner, id=id_), Usage(10, 5, 15), 0.5, "openai", "gpt-4o", {"team": "search"})

@@ -12,19 +12,32 @@ from antiphon import domain
 from antiphon.config import ProviderConfig
 from antiphon.domain.content import Message, Role, Text
 from antiphon.domain.errors import ProviderProtocolError, Unsupported
-from antiphon.domain.events import Batch, BlockStarted, ExtraFields, Finished, FinishReason, InputDelta, Started, TextDelta, Usage
+from antiphon.domain.events import (
+    Batch,
+    BlockFinished,
+    BlockStarted,
+    ExtraFields,
+    Finished,
+    FinishReason,
+    InputDelta,
+    Started,
+    TextDelta,
+    Usage,
+)
 from antiphon.domain.request import ChatRequest, Sampling, Tool, ToolChoice, ToolChoiceMode
+from antiphon.providers.anthropic.provider import AnthropicProvider
 from antiphon.providers.base import Provider
 from antiphon.providers.cohere.provider import CohereProvider
 from antiphon.providers.echo import EchoProvider
 from antiphon.providers.gemini.provider import GeminiProvider
 from antiphon.providers.registry import PROTOCOLS, build
+from antiphon.providers.responses.provider import ResponsesProvider
 from tests.unit.framing import check, without_frames
 
-TOOL = Tool("find", "finds", {"type": "object", "properties": {"q": {"type": "string"}}, "required": ["q"]})
+STOPPED = {"anthropic": "end_turn", "cohere": "COMPLETE", "gemini": "STOP", "responses": "completed"}
+"""By protocol: the word for a reply that ended by itself, if it is not "stop"."""
 
-WORDS = {"cohere": "COMPLETE", "gemini": "STOP"}
-"""The finish reason of each protocol that has another word than "stop"."""
+TOOL = Tool("find", "finds", {"type": "object", "properties": {"q": {"type": "string"}}, "required": ["q"]})
 
 
 @pytest.fixture(scope="module")
@@ -36,15 +49,15 @@ def llmock() -> Iterator[LLMockServer]:
 def config(protocol: str, llmock: LLMockServer) -> ProviderConfig:
     if protocol == "echo":
         return ProviderConfig(protocol="echo", token_delay=0.001)
-    return ProviderConfig(protocol=protocol, base_url=llmock.base_url(protocol), api_key_env="KEY")
+    return ProviderConfig(protocol=protocol, base_url=llmock.base_url(protocol.removesuffix("-responses")), api_key_env="KEY")
 
 
 def test_every_protocol_is_here(llmock: LLMockServer) -> None:
     """The suite covers every protocol that can be configured."""
-    assert set(PROTOCOLS) == {"cohere", "echo", "gemini", "openai"}
+    assert set(PROTOCOLS) == {"anthropic", "cohere", "echo", "gemini", "openai", "openai-responses"}
 
 
-@pytest.fixture(params=["cohere", "echo", "gemini", "openai"])
+@pytest.fixture(params=["anthropic", "cohere", "echo", "gemini", "openai", "openai-responses"])
 async def provider(request: pytest.FixtureRequest, llmock: LLMockServer) -> AsyncIterator[Provider]:
     llmock.state.scenarios.clear()
     made = build("acme", config(request.param, llmock), {"KEY": "sk-test"})
@@ -90,10 +103,10 @@ async def test_order_of_events(provider: Provider, stream: bool) -> None:
     assert started.model
     assert started.created > 1_600_000_000
     assert content
-    assert {type(event) for event in content} - {ExtraFields} == {TextDelta}
+    assert {type(event) for event in content} - {ExtraFields, BlockFinished} == {TextDelta}
     assert isinstance(usage, Usage)
     assert usage.total_tokens == usage.input_tokens + usage.output_tokens > 0
-    assert finished == Finished(0, FinishReason.STOP, WORDS.get(started.origin.protocol, "stop"))
+    assert finished == Finished(0, FinishReason.STOP, STOPPED.get(started.origin.protocol, "stop"))
     assert len(batches) > 1 if stream else len(batches) == 1  # reads that come together are one batch
 
 
@@ -106,7 +119,7 @@ async def test_stream_and_whole_agree(provider: Provider) -> None:
 
 async def test_choices(provider: Provider) -> None:
     """Every requested choice has text and an end, or is refused."""
-    if isinstance(provider, CohereProvider):
+    if isinstance(provider, AnthropicProvider | CohereProvider | ResponsesProvider):
         with pytest.raises(Unsupported):
             await read(provider, ask(sampling=Sampling(choices=2)))
         return

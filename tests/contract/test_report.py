@@ -7,7 +7,7 @@ import pytest
 import pytest_asyncio
 
 from antiphon.auth.api_keys.store import Grants, KeyStore
-from antiphon.auth.audit import Origin
+from antiphon.auth.audit import CallOrigin
 from antiphon.database.base import Database
 from antiphon.database.open import open_database
 from antiphon.domain.errors import InvalidRequest
@@ -152,7 +152,7 @@ async def test_an_owner_has_no_more_than_its_own_by_model(modelled: UsageReport)
 async def test_a_stored_key_has_its_name(database: Database) -> None:
     """A stored key is reported with its name while it exists."""
     key, _ = await KeyStore(database).create(
-        name="web", owner="", grants=Grants((Scope.CHAT,)), expires=None, origin=Origin("a", "b", "c")
+        name="web", owner="", grants=Grants((Scope.CHAT,)), expires=None, origin=CallOrigin("a", "b", "c")
     )
     ledger = Ledger(database, datetime(2026, 11, 3, tzinfo=UTC).timestamp)
     ledger.add(Principal("web", owner="web", id=f"key:{key.id}"), None, None, "p", "m")

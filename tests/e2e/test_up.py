@@ -118,7 +118,7 @@ async def test_a_kill_again_and_again_costs_no_delay(two_workers: Gateway) -> No
     for count in range(1, 4):
         await asyncio.to_thread(two_workers.wait_for, '"event":"serving"', count + 1)
         victim = max(children(two_workers, "serve"))
-        await until(lambda: age(victim) > 1)  # noqa: B023 - awaited here
+        await until(lambda: age(victim) > 1.1)  # noqa: B023 - awaited here; the kernel tells a start to 10 ms only
         os.kill(victim, signal.SIGKILL)
         await asyncio.to_thread(two_workers.wait_for, "starting it again", count)
     assert two_workers.output_text.count("starting it again now") == 3

@@ -62,6 +62,49 @@ SEEDS: Final = {
             '"audio":',
         ),
     ),
+    "anthropic stream": Seeds(
+        (
+            (
+                b'\x05data: {"type": "message_start", "message": {"id": "r", "usage": {"input_tokens": 1}}}\n\n'
+                b'data: {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}\n\n'
+                b'data: {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "x"}}\n\n'
+                b'data: {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 1}}\n\n'
+                b'data: {"type": "message_stop"}\n\n'
+            ),
+            (
+                b'\x01data: {"type": "content_block_start", "index": 0, '
+                b'"content_block": {"type": "tool_use", "id": "c", "name": "f", "input": {}}}\n\n'
+                b'data: {"type": "content_block_stop", "index": 0}\n\n'
+                b'data: {"type": "message_delta", "delta": {"stop_reason": "max_tokens"}}\n\n'
+                b'data: {"type": "message_stop"}\n\n'
+            ),
+        ),
+        (
+            "data: ",
+            '"type":',
+            '"content_block_delta"',
+            '"signature_delta"',
+            '"citations_delta"',
+            '"input_json_delta"',
+            '"compaction_delta"',
+            '"compaction"',
+            '"thinking"',
+            '"web_search_tool_result"',
+            '"iterations":',
+            '"cache_creation":',
+            '"error"',
+        ),
+    ),
+    "anthropic json": Seeds(
+        (
+            (
+                b'{"id": "r", "content": [{"type": "text", "text": "x", "citations": [{}]}, '
+                b'{"type": "thinking", "signature": "s"}], "stop_reason": "end_turn", '
+                b'"usage": {"input_tokens": 1, "iterations": [{"type": "compaction"}]}}'
+            ),
+        ),
+        ('"content":', '"stop_reason":', '"usage":', '"citations":', '"redacted_thinking"', '"server_tool_use"', '"input":'),
+    ),
     "cohere stream": Seeds(
         (
             (
@@ -125,6 +168,56 @@ SEEDS: Final = {
             '"finishReason":',
             '"usageMetadata":',
             '"citationMetadata":',
+        ),
+    ),
+    "responses stream": Seeds(
+        (
+            (
+                b'\x05data: {"type": "response.created", "response": {"id": "r"}}\n\n'
+                b'data: {"type": "response.output_text.delta", "output_index": 0, "content_index": 0, "delta": "x"}\n\n'
+                b'data: {"type": "response.output_item.done", "output_index": 0, '
+                b'"item": {"type": "message", "content": [{"type": "output_text", "text": "xy", "annotations": [{}]}]}}\n\n'
+                b'data: {"type": "response.completed", "response": {"usage": {"input_tokens": 1}}}\n\n'
+            ),
+            (
+                b'\x01data: {"type": "response.output_item.added", "output_index": 1, '
+                b'"item": {"type": "function_call", "name": "f"}}\n\n'
+                b'data: {"type": "response.function_call_arguments.delta", "output_index": 1, "delta": "{}"}\n\n'
+                b'data: {"type": "response.incomplete", "response": {"incomplete_details": {"reason": "max_output_tokens"}}}\n\n'
+            ),
+        ),
+        (
+            "data: ",
+            '"type":',
+            '"response.',
+            '"response.reasoning_summary_text.delta"',
+            '"response.web_search_call.searching"',
+            '"output_index":',
+            '"summary_index":',
+            '"item":',
+            '"encrypted_content":',
+            '"reasoning"',
+            '"shell_call"',
+            '"error"',
+        ),
+    ),
+    "responses json": Seeds(
+        (
+            (
+                b'{"id": "r", "status": "completed", "output": ['
+                b'{"type": "reasoning", "summary": [{"type": "summary_text", "text": "t"}]}, '
+                b'{"type": "local_shell_call", "call_id": "c", "action": {}}], "usage": {"output_tokens": 1}}'
+            ),
+        ),
+        (
+            '"output":',
+            '"type":',
+            '"custom_tool_call"',
+            '"image_generation_call"',
+            '"content":',
+            '"status":',
+            '"usage":',
+            '"error":',
         ),
     ),
     "reply json": Seeds(

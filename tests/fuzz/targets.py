@@ -37,11 +37,13 @@ from antiphon.net.egress import EgressPolicy, Target
 from antiphon.net.fetch import Fetcher
 from antiphon.net.sse import EventTooLarge, SseEvent, SseReader
 from antiphon.providers import failure
+from antiphon.providers.anthropic.response import AnthropicReader
 from antiphon.providers.client import Reader
-from antiphon.providers.cohere.response import ReplyReader as CohereReader
-from antiphon.providers.gemini.response import ReplyReader as GeminiReader
+from antiphon.providers.cohere.response import CohereReader
+from antiphon.providers.gemini.response import GeminiReader
 from antiphon.providers.openai import request as openai_request
-from antiphon.providers.openai.response import ReplyReader
+from antiphon.providers.openai.response import OpenAIReader
+from antiphon.providers.responses.response import ResponsesReader
 from antiphon.rest.analytics import servicer as analytics
 from antiphon.rest.assistant import servicer as assistant
 from antiphon.rest.engine import request as engine_request
@@ -87,7 +89,7 @@ def sse(data: bytes) -> None:
 REQUEST: Final = domain.ChatRequest("m", (domain.Message(domain.Role.USER, (domain.Text("x"),)),), stream=True)
 
 
-def reply_stream(data: bytes, make: Callable[[domain.ChatRequest, str], Reader] = ReplyReader) -> None:
+def reply_stream(data: bytes, make: Callable[[domain.ChatRequest, str], Reader] = OpenAIReader) -> None:
     """Check that a streamed reply ends or raises `ProviderError`, and that its text does not depend on where the stream is cut."""
     size, data = 1 + (data[0] if data else 0) % 13, data[1:]
 
@@ -109,7 +111,7 @@ def reply_stream(data: bytes, make: Callable[[domain.ChatRequest, str], Reader] 
     assert read([data]) == read(cut(data, size)), "the result depends on where it is cut"
 
 
-def reply_json(data: bytes, make: Callable[[domain.ChatRequest, str], Reader] = ReplyReader) -> None:
+def reply_json(data: bytes, make: Callable[[domain.ChatRequest, str], Reader] = OpenAIReader) -> None:
     """Check that a reply in one JSON object either is complete or raises `ProviderError`."""
     try:
         events = make(REQUEST, "p").read_object(data)
@@ -377,10 +379,14 @@ TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
     "sse": sse,
     "reply stream": reply_stream,
     "reply json": reply_json,
+    "anthropic stream": partial(reply_stream, make=AnthropicReader),
+    "anthropic json": partial(reply_json, make=AnthropicReader),
     "cohere stream": partial(reply_stream, make=CohereReader),
     "cohere json": partial(reply_json, make=CohereReader),
     "gemini stream": partial(reply_stream, make=GeminiReader),
     "gemini json": partial(reply_json, make=GeminiReader),
+    "responses stream": partial(reply_stream, make=ResponsesReader),
+    "responses json": partial(reply_json, make=ResponsesReader),
     "refusal": refusal,
     "body": body,
     "page token": page,

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable
 
-from antiphon.domain.content import Audio, Block, Image, Media, Refusal, ServerToolCall, Text, Thinking, ToolCall
+from antiphon.domain.content import Audio, Block, Compaction, Image, Media, Refusal, ServerToolCall, Text, Thinking, ToolCall
 from antiphon.domain.events import (
-    OF_BLOCKS,
     Batch,
     BlockFinished,
+    BlockProgress,
     BlockStarted,
+    CitationDelta,
     DeltaGroup,
     Event,
     ExtraFields,
@@ -21,6 +22,19 @@ from antiphon.domain.events import (
 )
 from antiphon.domain.reply import Reply
 
+_OF_BLOCKS = (
+    TextDelta,
+    ThinkingDelta,
+    RefusalDelta,
+    InputDelta,
+    MediaDelta,
+    CitationDelta,
+    BlockProgress,
+    BlockStarted,
+    BlockFinished,
+)
+"""The events with a `block` number."""
+
 _KINDS: dict[type[Event], Block] = {
     TextDelta: Text(""),
     ThinkingDelta: Thinking(""),
@@ -28,6 +42,7 @@ _KINDS: dict[type[Event], Block] = {
     InputDelta: ToolCall("call", "f", ""),
     MediaDelta: Audio(Media()),
 }
+
 
 _OTHER_KINDS: dict[type[Event], type[Block]] = {InputDelta: ServerToolCall, MediaDelta: Image}
 """Further kinds of blocks that have such deltas."""
@@ -108,7 +123,8 @@ def check(events: Iterable[Event], *, is_whole: bool = True, in_order: bool = Tr
                 assert event.block not in choices, "a block begins once"
                 assert not in_order or event.block == len(choices), "blocks are numbered in order, over all choices"
                 assert event.choice not in ended, "nothing follows the end of a choice"
-                assert getattr(event.value, "text", "") in ("", None), "there is no text at the start"
+                is_whole_at_once = isinstance(event.value, Compaction)
+                assert is_whole_at_once or not getattr(event.value, "text", ""), "there is no text at the start"
                 assert getattr(event.value, "arguments", "") == ""
                 choices[event.block] = event.choice
                 open_blocks[event.block] = event.value
@@ -122,7 +138,7 @@ def check(events: Iterable[Event], *, is_whole: bool = True, in_order: bool = Tr
                 ended.add(event.choice)
             case ExtraFields():
                 assert event.choice not in ended
-            case _ if isinstance(event, OF_BLOCKS):
+            case _ if isinstance(event, _OF_BLOCKS):
                 assert event.block in open_blocks, "a delta stands between the start and the end of its block"
                 expected = _KINDS.get(type(event))
                 kinds = (type(expected), _OTHER_KINDS.get(type(event), type(expected)))

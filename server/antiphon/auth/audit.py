@@ -51,7 +51,7 @@ _DAY: Final = 86_400_000_000
 log = structlog.get_logger(__name__)
 
 
-class Origin(Struct, frozen=True):
+class CallOrigin(Struct, frozen=True):
     """Where a call comes from: the id of its credential, its `x-request-id`, and the peer's address as the edge saw it."""
 
     actor: str
@@ -202,7 +202,7 @@ class AuditLog:
         return EventPage(tuple(map(_stored, found[:size])), paging.token(_Token(found[size - 1].id)) if more else "")
 
 
-def record(connection: Connection, action: str, target: str, origin: Origin) -> None:
+def record(connection: Connection, action: str, target: str, origin: CallOrigin) -> None:
     """Record an action in the transaction of `connection`."""
     event = Event(action, origin.actor, target, "", origin.request_id, origin.peer)
     connection.execute(insert(audit_events), _row(new_id(), clock.now(), _truncated(event)))

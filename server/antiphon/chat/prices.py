@@ -13,9 +13,12 @@ from genai_prices.types import ModelPrice, TieredPrices
 from msgspec import Struct
 
 from antiphon.config import PriceConfig
-from antiphon.domain.events import Usage
+from antiphon.domain.events import Usage, UsagePart
 
 _MILLION = 1_000_000
+
+_WEB_SEARCH = "web_search"
+"""The provider's tool that the library has prices for."""
 
 
 class _Rates(Struct, frozen=True):
@@ -43,7 +46,14 @@ class Prices:
         self._found: dict[tuple[str, str], _Rates | None] = {}
 
     def cost(self, provider: str, model: str, usage: Usage) -> float | None:
-        """Return the cost of a call in USD; None if the price is not known."""
+        """Return the cost of a call in USD; None if the price is not known.
+
+        A call with inner calls costs what they do, each at the price of its model.
+        """
+        if usage.parts:
+            costs = [self.cost(provider, part.model, _usage_of(part)) for part in usage.parts]
+            costs.append(self.cost(provider, model, Usage(0, 0, 0, server_tools=usage.server_tools)))
+            return None if None in costs else sum(filter(None, costs))
         rates = self._rates(provider, model)
         if rates is None:
             return None
@@ -51,7 +61,7 @@ class Prices:
         fresh = usage.input_tokens - cached - written
         if fresh < 0:  # the counts contradict each other
             return None
-        if rates.price is not None and (rates.tiered or usage.audio_input_tokens or usage.audio_output_tokens):
+        if rates.price is not None and (rates.tiered or _is_special(usage)):
             return _exact(rates.price, usage)
         total = fresh * rates.input + cached * rates.cached + written * rates.written + usage.output_tokens * rates.output
         return total / _MILLION
@@ -107,6 +117,23 @@ def _rates_of(price: ModelPrice) -> _Rates | None:
             return None
 
 
+def _is_special(usage: Usage) -> bool:
+    """Return whether some of the usage has a price of its own that `_Rates` does not hold."""
+    return bool(
+        usage.audio_input_tokens or usage.audio_output_tokens or usage.cache_write_1h_tokens or usage.server_tools.get(_WEB_SEARCH)
+    )
+
+
+def _usage_of(part: UsagePart) -> Usage:
+    return Usage(
+        part.input_tokens,
+        part.output_tokens,
+        part.input_tokens + part.output_tokens,
+        cached_tokens=part.cached_tokens,
+        cache_write_tokens=part.cache_write_tokens,
+    )
+
+
 def _exact(price: ModelPrice, usage: Usage) -> float | None:
     """Return the cost in USD as the library computes it; None if it cannot."""
     counted = genai_prices.Usage(
@@ -114,6 +141,8 @@ def _exact(price: ModelPrice, usage: Usage) -> float | None:
         output_tokens=usage.output_tokens,
         cache_read_tokens=usage.cached_tokens or None,
         cache_write_tokens=usage.cache_write_tokens or None,
+        cache_write_1h_tokens=usage.cache_write_1h_tokens or None,
+        web_searches=usage.server_tools.get(_WEB_SEARCH) or None,
         input_audio_tokens=usage.audio_input_tokens or None,
         output_audio_tokens=usage.audio_output_tokens or None,
     )

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum, StrEnum, auto
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from msgspec import Struct, field
 
@@ -261,19 +261,6 @@ Event: TypeAlias = (
     | Metrics
     | Finished
 )
-
-OF_BLOCKS: Final = (
-    TextDelta,
-    ThinkingDelta,
-    RefusalDelta,
-    InputDelta,
-    MediaDelta,
-    CitationDelta,
-    BlockProgress,
-    BlockStarted,
-    BlockFinished,
-)
-"""The events with a `block` number."""
 
 Batch: TypeAlias = list[Event]
 """The events of one read from the provider. They are passed on together, which keeps the cost per token low. Never empty."""

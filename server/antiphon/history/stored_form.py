@@ -12,11 +12,11 @@ reply without output by it.
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import msgspec
 
-from antiphon.domain.content import CUSTOM, FUNCTION, FUNCTION_CALL, Message, Role
+from antiphon.domain.content import CUSTOM, FUNCTION, FUNCTION_CALL, Block, Message, Role
 from antiphon.history import old_rows
 
 VERSION: Final = 2
@@ -30,19 +30,8 @@ _NOTHING: Final = {"type": "thinking", "text": ""}
 _SAME: Final = frozenset({"text", "image", "video", "refusal", "thinking", "tool_result"})
 """Kinds of blocks that have the same name in both versions."""
 
-_KINDS: Final = frozenset(
-    {
-        *_SAME,
-        "audio",
-        "document",
-        "redacted_thinking",
-        "tool_call",
-        "server_tool_call",
-        "server_tool_result",
-        "compaction",
-        "opaque",
-    }
-)
+_KINDS: Final = frozenset(kind.__struct_config__.tag for kind in get_args(Block))
+"""All kinds of blocks, by their tags."""
 
 
 def encode(message: Message) -> bytes:

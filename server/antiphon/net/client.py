@@ -27,7 +27,7 @@ from antiphon.net.coalescing import Coalescer
 from antiphon.net.connection import LOST, Connector, ResponseProtocol, tls_context
 from antiphon.net.http_errors import PROXY_REFUSES, ProxyRefused, UpstreamErrors
 from antiphon.net.outbound import DIRECT, Outbound
-from antiphon.net.response import Response, drop
+from antiphon.net.response import ClientResponse, drop
 
 _DNS_TTL: Final = 60
 """Seconds for which an address is used before the name is looked up, and its addresses checked, again."""
@@ -77,7 +77,7 @@ class Client:
         """Return the number of bytes of answers that arrived and were not read yet. Thread-safe."""
         return 0 if self._connector is None else self._connector.buffered
 
-    async def post(self, provider: str, url: URL, headers: Mapping[str, str], body: bytes) -> Response:
+    async def post(self, provider: str, url: URL, headers: Mapping[str, str], body: bytes) -> ClientResponse:
         """Send `body`, and return the response once its head has arrived.
 
         The response's `close` drops the connection unless the body was read to its end. `headers` are sent in UTF-8. `provider`
@@ -90,7 +90,7 @@ class Client:
             headers.update(trace.headers())
         return await self._send("POST", provider, url, headers, body)
 
-    async def get(self, provider: str, url: URL, headers: Mapping[str, str]) -> Response:
+    async def get(self, provider: str, url: URL, headers: Mapping[str, str]) -> ClientResponse:
         """Send a GET request for `url`, and return the response as `post` does."""
         return await self._send("GET", provider, url, headers, None)
 
@@ -99,7 +99,7 @@ class Client:
         if self._connector is not None:
             await self._connector.close()
 
-    async def _send(self, method: str, provider: str, url: URL, headers: Mapping[str, str], body: bytes | None) -> Response:
+    async def _send(self, method: str, provider: str, url: URL, headers: Mapping[str, str], body: bytes | None) -> ClientResponse:
         """Send a request. If its idle connection turns out to be closed, send it once more on a new one.
 
         No other request is sent twice: a model call costs money.
@@ -125,7 +125,7 @@ class Client:
                 raise ProxyRefused(response.status)
             return response
 
-    async def _exchange(self, connection: Connection, head: bytes, body: bytes | None) -> Response:
+    async def _exchange(self, connection: Connection, head: bytes, body: bytes | None) -> ClientResponse:
         """Write a request, and wait for the head of its answer."""
         protocol = cast(ResponseProtocol, connection.protocol)
         upload: asyncio.Task[None] | None = None
@@ -142,7 +142,7 @@ class Client:
             while True:
                 message, content = await protocol.read()
                 if not 100 <= message.code < 200 or message.code == 101:
-                    return Response(message, content, connection, upload)
+                    return ClientResponse(message, content, connection, upload)
                 protocol.start_timeout()  # aiohttp stops it at an interim answer, as this was: RFC 9110, section 15.2
         except BaseException:
             drop(connection, upload)

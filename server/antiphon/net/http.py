@@ -17,7 +17,7 @@ from antiphon.net.coalescing import Coalescer
 from antiphon.net.http_errors import UpstreamErrors
 from antiphon.net.inflate import Inflater, inflater
 from antiphon.net.outbound import DIRECT, Outbound
-from antiphon.net.response import Response
+from antiphon.net.response import ClientResponse
 
 _END_GRACE: Final = 0.1
 """Seconds for which a finished reply may still end its body, so that the connection can be reused. No caller waits for it."""
@@ -26,7 +26,7 @@ _END_GRACE: Final = 0.1
 class HttpResponse:
     """The answer to one request. Iterate it once, for the bytes of its body as they arrive."""
 
-    def __init__(self, provider: str, response: Response, draining: _Draining) -> None:
+    def __init__(self, provider: str, response: ClientResponse, draining: _Draining) -> None:
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
         self._provider = provider
@@ -146,9 +146,9 @@ class _Draining:
     """
 
     def __init__(self) -> None:
-        self._timers: dict[Response, asyncio.TimerHandle] = {}
+        self._timers: dict[ClientResponse, asyncio.TimerHandle] = {}
 
-    def add(self, response: Response) -> None:
+    def add(self, response: ClientResponse) -> None:
         if not response.closed:
             self._timers[response] = asyncio.get_running_loop().call_later(_END_GRACE, self._drop, response)
             # The connection is back in the pool by then.
@@ -158,10 +158,10 @@ class _Draining:
         for response in list(self._timers):
             self._drop(response)
 
-    def _forget(self, response: Response) -> None:
+    def _forget(self, response: ClientResponse) -> None:
         self._timers.pop(response).cancel()
 
-    def _drop(self, response: Response) -> None:
+    def _drop(self, response: ClientResponse) -> None:
         self._forget(response)
         response.close()
 

@@ -15,7 +15,7 @@ from multidict import CIMultiDictProxy
 from antiphon.net.connection import ResponseProtocol
 
 
-class Response:
+class ClientResponse:
     """A status, headers and a body in `content`. A body that is read to its end gives the connection back to the pool."""
 
     def __init__(

@@ -56,7 +56,7 @@ class Owners:
         self._database = database
         self._configured = configured or {}
 
-    async def export(self, owner: str, origin: audit.Origin) -> AsyncGenerator[bytes, None]:
+    async def export(self, owner: str, origin: audit.CallOrigin) -> AsyncGenerator[bytes, None]:
         """Yield all data of the owner as JSON Lines, in pieces of at most `PIECE` bytes that may end within a line.
 
         This is not one snapshot: what is written meanwhile may or may not be included.
@@ -72,7 +72,7 @@ class Owners:
         if waiting:
             yield bytes(waiting)
 
-    async def erase(self, owner: str, origin: audit.Origin) -> Erased:
+    async def erase(self, owner: str, origin: audit.CallOrigin) -> Erased:
         """Remove all data of the owner, its keys first, in the same transaction that records the erasure.
 
         The rest takes several transactions: after `StoreUnavailable` a part may be removed, and another call continues. What the

@@ -21,10 +21,10 @@ class Provider(Protocol):
     def stream(self, request: ChatRequest) -> AsyncGenerator[Batch, None]:
         """Send a request upstream, and yield the events of the reply in batches, one batch per read. No batch is empty.
 
-        `request.model` is the upstream's own name of the model. If `request.stream` is false, the upstream is asked for a whole
-        reply, which is yielded as one batch. The first event is `Started`, yielded once the upstream has accepted the request. The
-        last events are one `Finished` per choice; a reply that is cut raises `ProviderProtocolError` instead of ending without
-        them.
+        `request.model` is the upstream's own name of the model. If `request.stream` is false, the whole reply is yielded as one
+        batch, and the upstream is asked for it so, unless its protocol advises against that. The first event is `Started`, yielded
+        once the upstream has accepted the request. The last events are one `Finished` per choice; a reply that is cut raises
+        `ProviderProtocolError` instead of ending without them.
 
         Closing the generator, or cancelling its task, ends the upstream call at once.
 

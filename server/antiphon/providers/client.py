@@ -18,7 +18,7 @@ from antiphon.config import MAX_MESSAGE_BYTES
 from antiphon.domain.errors import ProviderCredentials, ProviderError, ProviderProtocolError
 from antiphon.domain.events import Batch
 from antiphon.domain.request import ChatRequest
-from antiphon.net.http import HttpResponse, Transport
+from antiphon.net.http import Exchange, HttpResponse, Transport
 from antiphon.providers.failure import ERROR_BODY_BYTES, ERROR_BODY_SECONDS, error_of_status, explain, log_refusal
 
 _BOM: Final = b"\xef\xbb\xbf"
@@ -52,7 +52,9 @@ class Reader(Protocol):
     """The provider's own text about the failure, for the log."""
 
     @property
-    def ending(self) -> EndState: ...
+    def ending(self) -> EndState:
+        """Return what is known about the end of the reply."""
+        ...
 
     @property
     def has_output(self) -> bool:
@@ -94,6 +96,8 @@ class Prepared(Struct, frozen=True):
     url: URL
     body: bytes
     reader: Reader
+    headers: Mapping[str, str] = {}
+    """Headers of this call alone. They replace those of its credentials."""
 
 
 class Credentials(Struct, frozen=True):
@@ -179,8 +183,9 @@ class ProviderClient:
         prepared = prepare(request)
         reader = prepared.reader
         credentials = await self._auth.credentials(prepared.url, prepared.body, request.api_key)
-        secrets = credentials.secrets
-        async with self._transport.post(prepared.url, credentials.headers, prepared.body) as reply:
+        exchange = self._transport.post(prepared.url, _joined(credentials.headers, prepared.headers), prepared.body)
+        async with exchange as first:
+            reply, secrets = await self._authorized(exchange, first, prepared, credentials, own_key=request.api_key is not None)
             begin = await self._first_bytes(reply, secrets, own_key=request.api_key is not None)
             ending = reader.ending
             collected: Batch = []
@@ -235,6 +240,22 @@ class ProviderClient:
         await self._auth.close()
         await self._transport.close()
 
+    async def _authorized(
+        self, exchange: Exchange, reply: HttpResponse, prepared: Prepared, credentials: Credentials, *, own_key: bool
+    ) -> tuple[HttpResponse, tuple[str, ...]]:
+        """Return the answer and the secrets sent for it; after a 401 those of a repetition, if there are other credentials.
+
+        Raises subclasses of `ProviderError`.
+        """
+        if reply.status != 401 or own_key:
+            return reply, credentials.secrets
+        other = await self._auth.replacement(credentials)
+        if other is None:
+            return reply, credentials.secrets
+        # Nothing was done for the refused request, so this costs nothing twice.
+        repeated = await exchange.repeat(_joined(other.headers, prepared.headers))
+        return repeated, (*credentials.secrets, *other.secrets)
+
     async def _first_bytes(self, reply: HttpResponse, secrets: tuple[str, ...], *, own_key: bool) -> bytes:
         """Return the first bytes of the body of a 2xx answer, without a byte order mark or white space.
 
@@ -269,3 +290,12 @@ class ProviderClient:
                 f"The provider {self._name} refused the key of the request.", provider=self._name, status=error.status
             )
         return error
+
+
+def _joined(headers: CIMultiDict[str], more: Mapping[str, str]) -> CIMultiDict[str]:
+    """Return the headers with `more` put in the place of those of the same names."""
+    if not more:
+        return headers
+    headers = headers.copy()
+    headers.update(more)
+    return headers

@@ -93,8 +93,21 @@ xAI: "Incorrect API key provided: ...". Only the start is matched, and only if n
 not taken for a bad key.
 """
 
-_QUOTA_USED_UP: Final = frozenset({"insufficient_quota", "insufficient_balance", "billing_hard_limit_reached"})
+_QUOTA_USED_UP: Final = frozenset(
+    {
+        "insufficient_quota",
+        "insufficient_balance",
+        "billing_hard_limit_reached",
+        # Anthropic's `details.error_code`: https://platform.claude.com/docs/en/api/errors
+        "contract_spend_limit_reached",
+        "enforced_spend_limit_reached",
+        "linked_organization_spend_limit_reached",
+    }
+)
 """The `code` or `type` of an error that says the quota or balance is used up. A retry is useless, however late."""
+
+_SHOULD_RETRY: Final = {"true": True, "false": False}
+"""The values of the header `x-should-retry`."""
 
 SAFE_CODES: Final = frozenset(
     {
@@ -194,7 +207,11 @@ def error_of_status(provider: str, status: int, headers: Mapping[str, str], body
     fields = _error_fields(body)
     kind = _rejection_kind(_BY_STATUS.get(status, ProviderUnavailable), fields)
     wait = retry_after(headers)
-    return _build(provider, kind, status, fields, _retry_delay(fields) if wait is None else wait)
+    error = _build(provider, kind, status, fields, _retry_delay(fields) if wait is None else wait)
+    advice = _SHOULD_RETRY.get(headers.get("x-should-retry", ""))
+    if advice is not None and kind in (ProviderRateLimited, ProviderTimeout, ProviderUnavailable):
+        error.retryable = advice
+    return error
 
 
 def error_of_payload(provider: str, error: object) -> ProviderError:
@@ -272,8 +289,10 @@ def _build(
     if kind is ProviderRateLimited:
         message = f"The provider {provider} limits the rate of calls, or its quota is used up."
         wait = _DEFAULT_RETRY if wait is None else wait
-        words = (fields.get("code"), fields.get("type"))
-        retryable = not any(word in _QUOTA_USED_UP for word in words if isinstance(word, str)) and not _is_daily_quota(fields)
+        details = fields.get("details")
+        words = (fields.get("code"), fields.get("type"), details.get("error_code") if isinstance(details, dict) else None)
+        is_used_up = any(word in _QUOTA_USED_UP for word in words if isinstance(word, str)) or _is_daily_quota(fields)
+        retryable = not is_used_up
     elif kind is ProviderRejected:
         message = f"The provider {provider} refused the request."
         wait = None

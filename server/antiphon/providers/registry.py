@@ -13,6 +13,7 @@ from antiphon.net.coalescing import Coalescer
 from antiphon.net.fetch import Fetcher
 from antiphon.net.http import Transport
 from antiphon.net.outbound import Outbound
+from antiphon.providers.anthropic.provider import AnthropicProvider
 from antiphon.providers.base import Provider
 from antiphon.providers.cohere.provider import CohereProvider
 from antiphon.providers.credentials.build import token_source
@@ -20,14 +21,17 @@ from antiphon.providers.credentials.cache import TokenCache
 from antiphon.providers.echo import EchoProvider
 from antiphon.providers.gemini.provider import GeminiProvider
 from antiphon.providers.openai.provider import OpenAIProvider
+from antiphon.providers.responses.provider import ResponsesProvider
 from antiphon.providers.vertex.provider import VertexProvider
 
 _Build: TypeAlias = Callable[[str, ProviderConfig, SecretStr | TokenCache | None, Transport], Provider]
 
 PROTOCOLS: Final[Mapping[str, _Build]] = {
+    "anthropic": AnthropicProvider,
     "cohere": CohereProvider,
     "gemini": GeminiProvider,
     "openai": OpenAIProvider,
+    "openai-responses": ResponsesProvider,
     "vertex": VertexProvider,
     "echo": lambda name, config, *_: EchoProvider(name, config),
 }
@@ -37,7 +41,7 @@ def build(name: str, config: ProviderConfig, environment: Mapping[str, str], coa
     """Return the provider `name`. Its configuration must be complete (`hosts.complete`). Needs no event loop.
 
     `coalescer` joins reads of its streams; None: each is passed on at once.
-    Raises `ConfigError` for an unknown protocol, a missing base URL, key or credential, or an invalid proxy or certificate authority.
+    Raises `ConfigError` for an unknown protocol, a missing base URL, key or credential, or an invalid proxy or authority.
     """
     protocol = PROTOCOLS.get(config.protocol)
     if protocol is None:

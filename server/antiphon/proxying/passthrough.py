@@ -24,14 +24,14 @@ from antiphon.net.client import Client
 from antiphon.net.egress import EgressPolicy, Lookup, PinnedResolver, Target
 from antiphon.net.http_errors import UpstreamErrors
 from antiphon.net.outbound import DIRECT, Outbound
-from antiphon.net.response import Response
+from antiphon.net.response import ClientResponse
 from antiphon.routing.attempts import Attempting
 
 
 class Answer:
     """The answer of a target. Iterate it once, for the bytes of its body as they arrive."""
 
-    def __init__(self, target: Target, response: Response, deadline: Deadline) -> None:
+    def __init__(self, target: Target, response: ClientResponse, deadline: Deadline) -> None:
         self.status = response.status
         self.headers: CIMultiDictProxy[str] = response.headers
         self._response = response
@@ -89,7 +89,7 @@ class Passthrough:
         structlog.contextvars.bind_contextvars(provider=target.name)
         url = URL(f"{target.url}{path}?{query}" if query else f"{target.url}{path}", encoded=True)
         deadline = self._deadlines.begin(call.time_left)
-        response: Response | None = None
+        response: ClientResponse | None = None
 
         async def close() -> None:
             if response is not None:

@@ -12,7 +12,7 @@ from google.protobuf import timestamp_pb2
 
 from antiphon.auth.api_keys.static import CONFIGURED
 from antiphon.auth.api_keys.store import LONGEST_OVERLAP, Grants, KeyStore, StoredKey
-from antiphon.auth.audit import AuditLog, Origin, StoredEvent
+from antiphon.auth.audit import AuditLog, CallOrigin, StoredEvent
 from antiphon.domain.call import current
 from antiphon.domain.errors import InvalidRequest, Violation
 from antiphon.domain.principal import MAX_MODELS, Quota, Scope, scopes_or_default
@@ -265,7 +265,7 @@ def _time(moment: datetime | None) -> timestamp_pb2.Timestamp | None:
     return None if moment is None else time_to_proto(moment)
 
 
-def _origin() -> Origin:
+def _origin() -> CallOrigin:
     """Return the origin of the current call, for the audit log: credential id, request id, peer address."""
     call = current()
-    return Origin(call.caller.id, call.request_id, call.peer)
+    return CallOrigin(call.caller.id, call.request_id, call.peer)

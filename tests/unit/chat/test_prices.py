@@ -5,7 +5,7 @@ import pytest
 
 from antiphon.chat.prices import Prices
 from antiphon.config import PriceConfig
-from antiphon.domain.events import Usage
+from antiphon.domain.events import Usage, UsagePart
 from antiphon.providers.hosts import HOSTS
 
 PRICES = Prices({}, {host.name: host.base_url for host in HOSTS})
@@ -15,6 +15,8 @@ USAGES = (
     Usage(0, 0, 0),
     Usage(1000, 500, 1500, cached_tokens=400),
     Usage(1000, 500, 1500, cached_tokens=100, cache_write_tokens=300),
+    Usage(1000, 500, 1500, cache_write_tokens=300, cache_write_1h_tokens=200),
+    Usage(1000, 500, 1500, server_tools={"web_search": 2, "web_fetch": 1}),
     Usage(300_000, 500, 300_500, cached_tokens=100),
     Usage(1000, 500, 1500, audio_input_tokens=200, audio_output_tokens=50),
 )
@@ -42,11 +44,25 @@ def test_prices_are_those_of_the_library(name: str, provider: str, model: str, u
         output_tokens=usage.output_tokens,
         cache_read_tokens=usage.cached_tokens,
         cache_write_tokens=usage.cache_write_tokens,
+        cache_write_1h_tokens=usage.cache_write_1h_tokens,
+        web_searches=usage.server_tools.get("web_search"),
         input_audio_tokens=usage.audio_input_tokens,
         output_audio_tokens=usage.audio_output_tokens,
     )
     expected = float(genai_prices.calc_price(counted, model, provider_id=provider).total_price)
     assert PRICES.cost(name, model, usage) == pytest.approx(expected, rel=1e-9)
+
+
+def test_inner_calls_are_priced_by_their_models() -> None:
+    """The cost is that of the parts and of the searches; None if one of the models is not known."""
+    parts = (UsagePart("claude-opus-5", "message", 1000, 10, 100, 200), UsagePart("claude-opus-4-8", "advisor_message", 500, 20))
+    usage = Usage(1500, 30, 1530, cached_tokens=100, cache_write_tokens=200, server_tools={"web_search": 1}, parts=parts)
+    costs = (
+        PRICES.cost("anthropic", "claude-opus-5", Usage(1000, 10, 1010, cached_tokens=100, cache_write_tokens=200)),
+        PRICES.cost("anthropic", "claude-opus-4-8", Usage(500, 20, 520)),
+    )
+    assert PRICES.cost("anthropic", "claude-opus-5", usage) == pytest.approx(sum(filter(None, costs)) + 0.01)
+    assert PRICES.cost("anthropic", "claude-opus-5", Usage(1, 1, 2, parts=(UsagePart("no-such-model"),))) is None
 
 
 @pytest.mark.parametrize(

@@ -397,3 +397,28 @@ def test_the_log_has_no_text_of_the_request() -> None:
     assert second["type"] == "[redacted]"
     assert not {"code", "param"} & second.keys()
     assert "secret" not in str(first) + str(second)
+
+
+@pytest.mark.parametrize(
+    ("status", "advice", "expected"),
+    [
+        (529, None, True),
+        (529, "false", False),
+        (500, "maybe", True),
+        (402, "true", True),
+        (429, "false", False),
+        (400, "true", False),
+    ],
+)
+def test_advice_to_retry(status: int, advice: str | None, expected: bool) -> None:
+    """The header counts, unless the request itself is refused."""
+    headers = {} if advice is None else {"x-should-retry": advice}
+    assert error_of_status("acme", status, headers, b"{}").retryable is expected
+
+
+def test_a_spend_limit() -> None:
+    """Anthropic's spend limit is told like a rate limit, but a retry is useless."""
+    error = {"type": "rate_limit_error", "message": "x", "details": {"error_code": "enforced_spend_limit_reached"}}
+    made = error_of_status("acme", 429, {}, orjson.dumps({"type": "error", "error": error}))
+    assert type(made) is ProviderRateLimited
+    assert not made.retryable

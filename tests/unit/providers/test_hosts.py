@@ -4,8 +4,7 @@ import httpx2
 import pytest
 
 from antiphon.config import ConfigError, ProviderConfig
-from antiphon.providers.hosts import HOSTS, capabilities, complete, from_environment
-from antiphon.providers.openai.capabilities import Thoughts
+from antiphon.providers.hosts import HOSTS, complete, from_environment
 from antiphon.providers.registry import PROTOCOLS, build
 
 
@@ -46,10 +45,35 @@ def test_the_environment_switches_on() -> None:
     assert configs["groq"].models == ()
 
 
+def test_anthropic() -> None:
+    """It has its own protocol; that of OpenAI is used if the configuration names it."""
+    environment = {"ANTHROPIC_API_KEY": "k"}
+    own = from_environment(environment)["anthropic"]
+    assert (own.protocol, own.base_url, own.auth_header) == ("anthropic", "https://api.anthropic.com", "x-api-key")
+    assert own.api_key_env == "ANTHROPIC_API_KEY"
+    assert from_environment({**environment, "ANTHROPIC_BASE_URL": "http://x/"})["anthropic"].base_url == "http://x"
+    other = complete("anthropic", ProviderConfig(protocol="openai"), environment)
+    assert (other.protocol, other.base_url, other.auth_header) == ("openai", "https://api.anthropic.com/v1", "authorization")
+    assert (other.api_key_env, other.models) == ("ANTHROPIC_API_KEY", own.models)
+    assert complete("anthropic", ProviderConfig(), environment).protocol == "anthropic"
+
+
 def test_cohere() -> None:
     """Its key switches on its own protocol."""
     config = from_environment({"COHERE_API_KEY": "k"})["cohere"]
     assert (config.protocol, config.base_url, config.api_key_env) == ("cohere", "https://api.cohere.com", "COHERE_API_KEY")
+
+
+def test_the_responses_api_is_a_choice() -> None:
+    """A host may be asked by another of its protocols, with the same address and key; the usual one stays chat completions."""
+    environment = {"OPENAI_API_KEY": "k"}
+    chosen = complete("openai", ProviderConfig(protocol="openai-responses"), environment)
+    assert (chosen.protocol, chosen.base_url, chosen.api_key_env) == (
+        "openai-responses",
+        "https://api.openai.com/v1",
+        "OPENAI_API_KEY",
+    )
+    assert from_environment(environment)["openai"].protocol == "openai"
 
 
 def test_gemini() -> None:
@@ -139,22 +163,3 @@ def test_no_base_url() -> None:
     with pytest.raises(ConfigError, match="AZURE_OPENAI_ENDPOINT"):
         complete("azure", ProviderConfig(), {})
     assert complete("openai", ProviderConfig(protocol="echo"), {}).base_url is None
-
-
-@pytest.mark.parametrize(
-    ("name", "base_url", "takes"),
-    [
-        ("mistral", None, Thoughts.PARTS),
-        ("mistral", "https://proxy.test/v1", Thoughts.PARTS),
-        ("mine", "https://api.mistral.ai/v1", Thoughts.PARTS),
-        ("mine", "https://api.deepseek.com/beta", Thoughts.REASONING_CONTENT),
-        ("mine", "https://proxy.test/v1", Thoughts.AS_RECEIVED),
-        ("mine", "http://127.0.0.1:8000/v1", Thoughts.AS_RECEIVED),
-        ("openai", "http://127.0.0.1:8000/v1", Thoughts.NONE),
-        ("gemini", "https://proxy.test/v1", Thoughts.NONE),
-        ("mine", "https://generativelanguage.googleapis.com/v1beta/openai", Thoughts.NONE),
-    ],
-)
-def test_capabilities_are_found_by_url_or_name(name: str, base_url: str | None, takes: Thoughts) -> None:
-    """A host's capabilities are found by the base URL, whatever the provider is called, and else by name."""
-    assert capabilities(name, base_url).thoughts is takes

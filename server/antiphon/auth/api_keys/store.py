@@ -106,7 +106,7 @@ class KeyStore:
         self._reserved = reserved
 
     async def create(
-        self, *, name: str, owner: str, grants: Grants, expires: datetime | None, origin: audit.Origin
+        self, *, name: str, owner: str, grants: Grants, expires: datetime | None, origin: audit.CallOrigin
     ) -> tuple[StoredKey, SecretStr]:
         """Create a key; return it and its secret, which is not stored. Raises `InvalidRequest`."""
         text.check_name(name, "key.name", MAX_NAME)
@@ -160,7 +160,7 @@ class KeyStore:
         following = paging.token(_Token(found[size - 1].id, (owner, revoked, name))) if more else ""
         return KeyPage(tuple(map(_stored, found[:size])), following)
 
-    async def revoke(self, key: str, *, origin: audit.Origin) -> StoredKey:
+    async def revoke(self, key: str, *, origin: audit.CallOrigin) -> StoredKey:
         """Revoke a key; a revoked one is returned unchanged. Raises `KeyNotFound`."""
 
         def work(connection: Connection) -> StoredKey:
@@ -174,7 +174,7 @@ class KeyStore:
 
         return await self._database.write(work)
 
-    async def rotate(self, key: str, *, overlap: timedelta, origin: audit.Origin) -> tuple[StoredKey, SecretStr]:
+    async def rotate(self, key: str, *, overlap: timedelta, origin: audit.CallOrigin) -> tuple[StoredKey, SecretStr]:
         """Give a key a new secret; the previous one stays valid for `overlap`. Raises `KeyNotFound`, `KeyRevoked`."""
         secret = new_key()
 

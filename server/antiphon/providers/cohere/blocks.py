@@ -16,8 +16,8 @@ from msgspec import Struct
 
 from antiphon.domain.content import Block, Citation, JsonObject, Opaque, State, Text, Thinking, ToolCall
 from antiphon.domain.events import Batch, BlockFinished, CitationDelta, ExtraFields, InputDelta, TextDelta, ThinkingDelta
-from antiphon.providers.openai.blocks import BlockNumbers, state_of
-from antiphon.providers.openai.values import MAX_INDEX, as_object, is_shallow, text
+from antiphon.providers.codec.blocks import BlockNumbers, state_of
+from antiphon.providers.codec.values import MAX_INDEX, as_object, is_shallow, text
 
 PROTOCOL: Final = "cohere"
 """The protocol's name in the origin of a reply."""
@@ -34,7 +34,7 @@ class _Call(Struct):
     held: str | None = ""
 
 
-class BlockReader:
+class CohereBlockReader:
     """Reads the blocks of one reply. All methods append events, and raise built-in errors for JSON of another shape."""
 
     def __init__(self) -> None:

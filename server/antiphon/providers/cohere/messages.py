@@ -49,7 +49,7 @@ _REPLY_FIELDS: Final = ("citations", PLAN)
 """The fields of an assistant message that callers may set and the domain has no place for."""
 
 
-class Encoder:
+class CohereEncoder:
     """Writes the messages of one request."""
 
     def __init__(self, provider: str) -> None:

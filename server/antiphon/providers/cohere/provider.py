@@ -17,10 +17,10 @@ from antiphon.domain.events import Batch
 from antiphon.domain.request import ChatRequest
 from antiphon.net.http import Transport
 from antiphon.providers.client import Prepared, ProviderClient
+from antiphon.providers.cohere.request import encode
+from antiphon.providers.cohere.response import CohereReader
 from antiphon.providers.credentials.auth import authorize
 from antiphon.providers.credentials.cache import TokenCache
-from antiphon.providers.cohere.request import encode
-from antiphon.providers.cohere.response import ReplyReader
 from antiphon.providers.url import MODEL, headers, template
 
 _CHAT: Final = "/v2/chat"
@@ -64,4 +64,4 @@ class CohereProvider:
 
     def _prepare(self, request: ChatRequest) -> Prepared:
         url = self._fixed_url or URL(self._url.replace(MODEL, quote(request.model, safe="")))
-        return Prepared(url, encode(request, self.name), ReplyReader(request, self.name))
+        return Prepared(url, encode(request, self.name), CohereReader(request, self.name))

@@ -21,7 +21,7 @@ from antiphon.domain.request import (
     ToolChoiceMode,
 )
 from antiphon.providers.body import dumps
-from antiphon.providers.cohere.messages import Encoder
+from antiphon.providers.cohere.messages import CohereEncoder
 
 _SAMPLING: Final = (
     ("temperature", "temperature"),
@@ -41,7 +41,7 @@ def encode(request: ChatRequest, provider: str) -> bytes:
     """
     _check(request, provider)
     sampling = request.sampling
-    body: dict[str, Any] = {"model": request.model, "messages": Encoder(provider).encode(request.messages)}
+    body: dict[str, Any] = {"model": request.model, "messages": CohereEncoder(provider).encode(request.messages)}
     if request.stream:
         body["stream"] = True
     body |= {theirs: value for ours, theirs in _SAMPLING if (value := getattr(sampling, ours)) is not None}

@@ -49,7 +49,9 @@ class _Settings:
         return found, variable
 
 
-def build(config: TokenConfig, section: str, environment: Mapping[str, str], fetcher: Fetcher, outbound: Outbound) -> TokenSource:
+def token_source(
+    config: TokenConfig, section: str, environment: Mapping[str, str], fetcher: Fetcher, outbound: Outbound
+) -> TokenSource:
     """Return the source that the settings at `section` ask for. Reads the files they name, and opens no connection.
 
     Raises `ConfigError` for settings that are missing or wrong, without any secret.

@@ -35,10 +35,10 @@ from antiphon.domain.content import (
     ToolCall,
 )
 from antiphon.domain.events import Batch, BlockFinished, ExtraFields, InputDelta, MediaDelta, Place, TextDelta, ThinkingDelta
+from antiphon.providers.codec.blocks import BlockNumbers, state_of
+from antiphon.providers.codec.values import as_object, is_shallow, text
 from antiphon.providers.gemini.grounding import add_grounding, recited
 from antiphon.providers.gemini.partial_args import PartialArgs
-from antiphon.providers.openai.blocks import BlockNumbers, state_of
-from antiphon.providers.openai.values import as_object, is_shallow, text
 
 PROTOCOL: Final = "gemini"
 """The protocol's name in the origin of a reply."""
@@ -69,7 +69,7 @@ class _PendingCall(Struct):
     """The fields or the signature came after the start."""
 
 
-class ChoiceReader:
+class CandidateReader:
     """Reads one choice. All methods append events, and raise built-in errors for JSON of another shape."""
 
     def __init__(self, index: int, numbers: BlockNumbers, make_id: Callable[[], str], names: Mapping[str, str]) -> None:

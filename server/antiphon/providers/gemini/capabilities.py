@@ -32,7 +32,7 @@ _BUDGETS: Final = {"none": 0, "minimal": 1024, "low": 1024, "medium": 8192, "hig
 _PRO_BUDGETS: Final = {**_BUDGETS, "none": 128, "xhigh": 32768, "max": 32768}
 
 
-class Capabilities(Struct, frozen=True):
+class GeminiCapabilities(Struct, frozen=True):
     """What one model accepts."""
 
     levels: Mapping[str, str]
@@ -47,8 +47,8 @@ class Capabilities(Struct, frozen=True):
     """It can be made to follow the schemas of the tools strictly."""
 
 
-_NEWEST: Final = Capabilities(levels=_LEVELS)
-_OLD: Final = Capabilities(levels={}, signs_calls=False, result_media=False, validates=False)
+_NEWEST: Final = GeminiCapabilities(levels=_LEVELS)
+_OLD: Final = GeminiCapabilities(levels={}, signs_calls=False, result_media=False, validates=False)
 
 _ROWS: Final = (
     ("*gemini-1*", _OLD),
@@ -56,15 +56,15 @@ _ROWS: Final = (
     ("*gemma*", _OLD),
     ("*gemini-2.5*image*", _OLD),
     ("*gemini-2.5*tts*", _OLD),
-    ("*gemini-2.5*pro*", Capabilities(levels={}, budgets=_PRO_BUDGETS, signs_calls=False, result_media=False)),
-    ("*gemini-2*", Capabilities(levels={}, budgets=_BUDGETS, signs_calls=False, result_media=False)),
-    ("*gemini-3-pro*image*", Capabilities(levels={}, validates=False)),
-    ("*gemini-3-pro*", Capabilities(levels=_FIRST_PRO_LEVELS)),
-    ("*pro*", Capabilities(levels=_PRO_LEVELS)),
+    ("*gemini-2.5*pro*", GeminiCapabilities(levels={}, budgets=_PRO_BUDGETS, signs_calls=False, result_media=False)),
+    ("*gemini-2*", GeminiCapabilities(levels={}, budgets=_BUDGETS, signs_calls=False, result_media=False)),
+    ("*gemini-3-pro*image*", GeminiCapabilities(levels={}, validates=False)),
+    ("*gemini-3-pro*", GeminiCapabilities(levels=_FIRST_PRO_LEVELS)),
+    ("*pro*", GeminiCapabilities(levels=_PRO_LEVELS)),
 )
 
 
-def capabilities_of(model: str) -> Capabilities:
+def capabilities_of(model: str) -> GeminiCapabilities:
     """Return what a model accepts."""
     name = model.lower()
     return next((found for pattern, found in _ROWS if fnmatchcase(name, pattern)), _NEWEST)

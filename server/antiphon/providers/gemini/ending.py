@@ -56,7 +56,7 @@ def is_failure(reason: str) -> bool:
     return reason in FAILURES or reason.startswith("MALFORMED")
 
 
-class Ending:
+class GeminiEnding:
     """What is known about the end of a reply."""
 
     def __init__(self, choices: int | None) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from antiphon.domain.content import Citation, JsonObject
 from antiphon.domain.events import Batch, CitationDelta
-from antiphon.providers.openai.values import as_object, is_shallow
+from antiphon.providers.codec.values import as_object, is_shallow
 
 _RECITED: Final = frozenset({"startIndex", "endIndex", "uri", "title"})
 

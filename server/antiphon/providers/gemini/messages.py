@@ -54,7 +54,7 @@ from antiphon.domain.content import (
 )
 from antiphon.domain.errors import Unsupported
 from antiphon.providers.gemini.blocks import CALL, CODE, CONTINUATION, PROTOCOL, SIGNATURE, TOOL_CALL
-from antiphon.providers.gemini.capabilities import SENTINEL, Capabilities
+from antiphon.providers.gemini.capabilities import SENTINEL, GeminiCapabilities
 from antiphon.providers.gemini.media import media_part
 from antiphon.providers.gemini.names import is_made, sent_name
 
@@ -68,10 +68,10 @@ _NOTHING_SAID: Final = " "
 _INSTRUCTIONS: Final = (Role.SYSTEM, Role.DEVELOPER)
 
 
-class Encoder:
+class GeminiEncoder:
     """Writes the messages of one request."""
 
-    def __init__(self, provider: str, model: str, capabilities: Capabilities) -> None:
+    def __init__(self, provider: str, model: str, capabilities: GeminiCapabilities) -> None:
         self.instructions: list[JsonObject] = []
         """The parts of `systemInstruction`."""
         self.continuation = ""

@@ -10,7 +10,7 @@ import re
 from typing import Any, Final
 
 from antiphon.domain.content import JsonObject
-from antiphon.providers.openai.values import MAX_DEPTH
+from antiphon.providers.codec.values import MAX_DEPTH
 
 _STEP: Final = re.compile(r"""\.([^.\[\]'"]+)|\[(\d{1,9})\]|\['((?:[^'\\]|\\.)*)'\]|\["((?:[^"\\]|\\.)*)"\]""")
 _ESCAPED: Final = re.compile(r"\\(.)")

@@ -21,7 +21,7 @@ from antiphon.providers.client import Prepared, ProviderClient
 from antiphon.providers.credentials.auth import authorize
 from antiphon.providers.credentials.cache import TokenCache
 from antiphon.providers.gemini.request import encode
-from antiphon.providers.gemini.response import ReplyReader
+from antiphon.providers.gemini.response import GeminiReader
 from antiphon.providers.url import MODEL, headers, template
 
 AUTH_HEADER: Final = "x-goog-api-key"
@@ -76,4 +76,4 @@ class GeminiProvider:
         name = quote(model, safe="")
         resource = quote(model, safe="/") if _RESOURCE_NAME.fullmatch(model) else f"models/{name}"
         url = URL((self._stream if request.stream else self._whole).replace(_RESOURCE, resource).replace(MODEL, name))
-        return Prepared(url, encode(request, self.name), ReplyReader(request, self.name))
+        return Prepared(url, encode(request, self.name), GeminiReader(request, self.name))

@@ -22,8 +22,8 @@ from antiphon.domain.request import (
     ToolChoiceMode,
 )
 from antiphon.providers.body import dumps
-from antiphon.providers.gemini.capabilities import Capabilities, capabilities_of
-from antiphon.providers.gemini.messages import Encoder
+from antiphon.providers.gemini.capabilities import GeminiCapabilities, capabilities_of
+from antiphon.providers.gemini.messages import GeminiEncoder
 from antiphon.providers.gemini.names import sent_name
 from antiphon.providers.gemini.schema import accepted
 
@@ -56,7 +56,7 @@ def encode(request: ChatRequest, provider: str) -> bytes:
     """
     _check(request, provider)
     capabilities = capabilities_of(request.model)
-    encoder = Encoder(provider, request.model, capabilities)
+    encoder = GeminiEncoder(provider, request.model, capabilities)
     body: dict[str, Any] = {"contents": encoder.encode(request.messages)}
     if encoder.instructions:
         body["systemInstruction"] = {"parts": encoder.instructions}
@@ -88,7 +88,7 @@ def _unsupported(what: str, provider: str) -> Unsupported:
     return Unsupported(f"The provider {provider} does not support {what}.", provider=provider)
 
 
-def _config(request: ChatRequest, provider: str, capabilities: Capabilities) -> dict[str, Any]:
+def _config(request: ChatRequest, provider: str, capabilities: GeminiCapabilities) -> dict[str, Any]:
     """Return `generationConfig`."""
     sampling = request.sampling
     config: dict[str, Any] = {theirs: value for ours, theirs in _SAMPLING if (value := getattr(sampling, ours)) is not None}
@@ -111,7 +111,7 @@ def _config(request: ChatRequest, provider: str, capabilities: Capabilities) -> 
     return config
 
 
-def _thinking(request: ChatRequest, provider: str, capabilities: Capabilities) -> JsonObject:
+def _thinking(request: ChatRequest, provider: str, capabilities: GeminiCapabilities) -> JsonObject:
     """Return `thinkingConfig`, of which a level and a budget exclude each other. What the caller's `extra` has comes first."""
     effort = None if request.reasoning is None else request.reasoning.effort
     if effort is None or not (capabilities.levels or capabilities.budgets):
@@ -131,7 +131,7 @@ def _thinking(request: ChatRequest, provider: str, capabilities: Capabilities) -
     return made
 
 
-def _add_tools(body: dict[str, Any], request: ChatRequest, capabilities: Capabilities) -> None:
+def _add_tools(body: dict[str, Any], request: ChatRequest, capabilities: GeminiCapabilities) -> None:
     """Add the tools, and whether one must be called."""
     functions = [tool for tool in request.tools if isinstance(tool, Tool)]
     tools: list[JsonObject] = [tool.fields for tool in request.tools if isinstance(tool, NativeTool)]

@@ -6,25 +6,20 @@ complete. The rules here:
 - A blocked prompt is a reply without content, filtered.
 - A finish reason that means a failure, and `STOP` without any content, is a failure.
 - Usage and finish reasons are sent at the end. If the reply breaks off, the usage so far is still sent.
-- Events that arrived before a failure in the same read are still returned; the failure is raised after them.
 """
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
-from collections.abc import Callable
 from datetime import datetime
-from functools import partial
 from typing import Any, Final
 from uuid import uuid4
 
 from msgspec.structs import replace
 
-from antiphon.config import MAX_MESSAGE_BYTES
-from antiphon.domain.content import NOTHING, JsonObject, Origin, Text, Thinking
-from antiphon.domain.errors import ProviderError, ProviderProtocolError, ProviderUnavailable
+from antiphon.domain.content import NOTHING, JsonObject, Text, Thinking
+from antiphon.domain.errors import ProviderUnavailable
 from antiphon.domain.events import (
     Batch,
     BlockFinished,
@@ -35,17 +30,18 @@ from antiphon.domain.events import (
     FinishReason,
     Place,
     Started,
+    Usage,
 )
 from antiphon.domain.request import ChatRequest
-from antiphon.net.sse import EventTooLarge, SseReader
+from antiphon.providers.codec import json
+from antiphon.providers.codec.blocks import BlockNumbers
+from antiphon.providers.codec.reader import StreamReader
+from antiphon.providers.codec.values import MAX_INDEX, as_object, changed_fields, is_shallow, read_logprobs, text
 from antiphon.providers.failure import error_of_payload
 from antiphon.providers.gemini import usage
-from antiphon.providers.gemini.blocks import CONTINUATION, PROTOCOL, ChoiceReader
-from antiphon.providers.gemini.ending import FAILURES, REASONS, UNSPECIFIED, Ending, is_failure
+from antiphon.providers.gemini.blocks import CONTINUATION, PROTOCOL, CandidateReader
+from antiphon.providers.gemini.ending import FAILURES, REASONS, UNSPECIFIED, GeminiEnding, is_failure
 from antiphon.providers.gemini.names import made_id, original_names
-from antiphon.providers.openai.blocks import BlockNumbers
-from antiphon.providers.openai.json import JsonReader
-from antiphon.providers.openai.values import MAX_INDEX, as_object, changed_fields, is_shallow, read_logprobs, text
 
 _REPLY_FIELDS: Final = frozenset({"candidates", "promptFeedback", "usageMetadata", "modelVersion", "responseId", "createTime"})
 _CHOICE_FIELDS: Final = frozenset({"content", "finishReason", "index", "logprobsResult", "citationMetadata", CONTINUATION})
@@ -55,128 +51,70 @@ _CONTENT_FIELDS: Final = frozenset({"role", "parts"})
 _FEEDBACK: Final = "promptFeedback"
 _LOGPROBS: Final = frozenset({"chosenCandidates", "topCandidates"})
 
-_EXPECTED_ERRORS: Final = (
-    ProviderError,
-    EventTooLarge,
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    RecursionError,
-    TypeError,
-    ValueError,
-)
-"""The exceptions that reading a chunk may raise. `ValueError` includes the errors of JSON, base64 and UTF-8."""
 
-
-class ReplyReader:
+class GeminiReader(StreamReader):
     """Reads the answer to one request."""
 
+    protocol = PROTOCOL
+
     def __init__(self, request: ChatRequest, provider: str) -> None:
-        self.ending = Ending(request.sampling.choices)
-        self.failure: ProviderError | None = None
-        """The error to raise after the batch that `feed` returned."""
-        self.error_body = b""
-        """The provider's own text about the failure, for the log."""
-        self.has_output = False
-        """Whether the model has produced anything."""
-        self._request = request
-        self._provider = provider
+        super().__init__(request, provider)
+        self.ending = GeminiEnding(request.sampling.choices)
         self._names = original_names(request.tools)
-        self._sse = SseReader(MAX_MESSAGE_BYTES)
-        self._json = JsonReader()
-        self._batch: Batch = []
         self._id: str | None = None  # None before the start
         self._has_begun = False  # the caller has the first event
         self._calls = 0
         self._numbers = BlockNumbers()
-        self._choices: dict[int, ChoiceReader] = {}
+        self._choices: dict[int, CandidateReader] = {}
         self._fields: dict[str, Any] = {}  # the unknown fields of the reply
         self._feedback: JsonObject = NOTHING
         self._usage: dict[str, Any] = {}
 
-    @property
-    def has_usage(self) -> bool:
-        """Return whether the provider has reported the tokens used."""
-        return usage.read(self._usage) is not None
-
     def feed(self, data: bytes) -> Batch:
-        """Return the events that these bytes complete; may be empty.
-
-        Raises subclasses of `ProviderError`. A failure after some output in the same read is not raised but kept in `failure`, so
-        that the caller first gets that output.
-        """
-        try:
-            for _, payload in self._sse.feed(data):
-                self._read_payload(payload)
-        except _EXPECTED_ERRORS as error:
-            self.failure = self._failure(error)
-        if self.failure is not None and not any(map(_is_output, self._batch)):
-            # There is no output to return first.
-            raise self.failure
-        batch, self._batch = self._batch, []
+        batch = super().feed(data)
         self._has_begun = self._has_begun or bool(batch)
-        self.has_output = self.has_output or any(map(_is_output, batch))
         return batch
 
     def break_off(self) -> Batch:
         """Return the tokens used so far, which the API counts in each chunk, if the reply has begun."""
-        used = usage.read(self._usage)
+        used = self._used()
         return [] if used is None or not self._has_begun else [used]
 
-    def feed_after_done(self, data: bytes) -> None:
-        """Ignore data that follows the end of the reply: the API has no marker that it could follow."""
-
-    def end(self, *, silent: bool = False) -> Batch:
-        """Return the last batch: usage and ends. Raises `ProviderProtocolError` if the reply is incomplete."""
-        if self.failure is not None:
-            raise self.failure
-        self._run(self._read_rest)
-        if not self.ending.is_complete:
-            raise self._protocol_error("ended before the reply was whole")
-        self._run(self._finish)
-        batch, self._batch = self._batch, []
-        return batch
-
-    def read_object(self, body: bytes) -> Batch:
-        """Return all events of an answer that is one JSON object, or an array. Raises subclasses of `ProviderError`."""
-        self.ending.is_object = True
-        self._run(partial(self._read_payload, body))
-        return self.end()
-
-    def _run(self, step: Callable[[], None]) -> None:
-        """Run a step, and raise its failure as a `ProviderError`."""
-        try:
-            step()
-        except _EXPECTED_ERRORS as error:
-            self.failure = self._failure(error)
-            raise self.failure from None
-
-    def _failure(self, error: Exception) -> ProviderError:
-        """Return the `ProviderError` for an exception of a step.
-
-        The steps do not check the shape of the JSON before they use it. JSON of another shape therefore raises one of the built-in
-        errors.
-        """
-        match error:
-            case ProviderError():
-                return error
-            case EventTooLarge():
-                return self._protocol_error("sent an event that is too large")
-            case json.JSONDecodeError() | UnicodeDecodeError():
-                return self._protocol_error("sent what is not JSON")
-            case _:
-                return self._protocol_error("sent JSON of an unknown shape")
+    def _feed(self, data: bytes) -> None:
+        for _, payload in self._sse.feed(data):
+            self._read_payload(payload)
 
     def _read_rest(self) -> None:
         event = self._sse.end()
         if event is not None:
             self._read_payload(event[1])
 
+    def _read_whole(self, body: bytes) -> None:
+        """Read an answer that is one JSON object, or an array."""
+        self.ending.is_object = True
+        self._read_payload(body)
+
+    def _used(self) -> Usage | None:
+        return usage.read(self._usage)
+
+    def _is_complete(self, *, silent: bool) -> bool:
+        return self.ending.is_complete
+
+    @staticmethod
+    def _is_output(event: Event) -> bool:
+        match event:
+            case BlockStarted():
+                return not isinstance(event.value, Text | Thinking)
+            case Started() | BlockFinished() | ExtraFields():
+                return False
+            case _:
+                return True
+
     def _read_payload(self, payload: bytes) -> None:
         """Read a chunk, or an array of them, which is what the API sends without `alt=sse`."""
         if payload.strip() in (b"", b"[DONE]"):
             return
-        value = self._json.read(payload)
+        value = json.read(payload)
         for chunk in value if isinstance(value, list) else (value,):
             if "error" in chunk or not chunk.keys() & _REPLY_FIELDS:
                 self.error_body = payload
@@ -214,7 +152,7 @@ class ReplyReader:
             Started(
                 id=self._id,
                 model=text(chunk.get("modelVersion")) or model,
-                origin=Origin(PROTOCOL, self._provider, model, self._provider),
+                origin=self._origin(),
                 created=_seconds(chunk.get("createTime")),
                 fields=dict(self._fields),
             )
@@ -227,7 +165,7 @@ class ReplyReader:
             raise ValueError("index")
         choice = self._choices.get(index)
         if choice is None:
-            choice = self._choices[index] = ChoiceReader(index, self._numbers, self._make_id, self._names)
+            choice = self._choices[index] = CandidateReader(index, self._numbers, self._make_id, self._names)
             self.ending.set(index, "")
         content = candidate.get("content") or NOTHING
         parts = content.get("parts") or ()
@@ -246,10 +184,10 @@ class ReplyReader:
                     retryable=FAILURES.get(reason, True),
                 )
             self.ending.set(index, reason)
-        elif self.ending.reasons[index] and any(map(_is_output, self._batch[at:])):
+        elif self.ending.reasons[index] and any(map(self._is_output, self._batch[at:])):
             self.ending.set(index, "")  # it goes on after all
 
-    def _read_choice_fields(self, choice: ChoiceReader, index: int, candidate: JsonObject, at: int) -> None:
+    def _read_choice_fields(self, choice: CandidateReader, index: int, candidate: JsonObject, at: int) -> None:
         """Read the fields of a choice beside its parts. `at`: where its events begin in the batch."""
         content = as_object(candidate.get("content"))
         others = {name: value for name, value in content.items() if name not in _CONTENT_FIELDS}
@@ -281,7 +219,7 @@ class ReplyReader:
         details: JsonObject = {_FEEDBACK: self._feedback} if self._feedback else NOTHING
         if not is_shallow(details):
             raise ValueError("depth")
-        used = usage.read(self._usage)
+        used = self._used()
         if used is not None:
             batch.append(replace(used, server_tools=dict(sum((choice.tools for choice in self._choices.values()), Counter()))))
         if not reasons:
@@ -296,9 +234,6 @@ class ReplyReader:
     def _make_id(self) -> str:
         self._calls += 1
         return made_id(self._id or "", self._calls)
-
-    def _protocol_error(self, what: str) -> ProviderProtocolError:
-        return ProviderProtocolError(f"The provider {self._provider} {what}.", provider=self._provider)
 
 
 def _logprobs(raw: JsonObject) -> tuple[JsonObject, ...]:
@@ -321,14 +256,3 @@ def _seconds(time_text: object) -> int:
         return int(datetime.fromisoformat(str(time_text)).timestamp())
     except (ValueError, OverflowError):
         return int(time.time())
-
-
-def _is_output(event: Event) -> bool:
-    """Return whether an event is output of the model."""
-    match event:
-        case BlockStarted():
-            return not isinstance(event.value, Text | Thinking)
-        case Started() | BlockFinished() | ExtraFields():
-            return False
-        case _:
-            return True

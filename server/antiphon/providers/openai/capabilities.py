@@ -1,12 +1,18 @@
-"""Which parts of earlier replies a host of the OpenAI protocol accepts in a request. Data only; no I/O."""
+"""Which parts of earlier replies a host of the OpenAI protocol accepts in a request. Data only; no I/O.
+
+A host is a row in `hosts`; one that differs from `NO_PARTS` has a row here, too.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum, auto
-from fnmatch import fnmatchcase
 from typing import Final
 
 from msgspec import Struct
+
+from antiphon.domain import model_names
+from antiphon.providers import hosts
 
 
 class Thoughts(Enum):
@@ -23,7 +29,7 @@ class Thoughts(Enum):
     """As parts of the content."""
 
 
-class Capabilities(Struct, frozen=True, kw_only=True):
+class HostCapabilities(Struct, frozen=True, kw_only=True):
     """What one host accepts. The defaults are for unknown hosts."""
 
     thoughts: Thoughts = Thoughts.AS_RECEIVED
@@ -57,17 +63,61 @@ class Capabilities(Struct, frozen=True, kw_only=True):
         return None if _matches(model, self.unsigned_models) else self.unsigned_call
 
 
-UNKNOWN: Final = Capabilities()
+UNKNOWN: Final = HostCapabilities()
 
-NO_PARTS: Final = Capabilities(thought_parts=False, refusals=False)
+NO_PARTS: Final = HostCapabilities(thought_parts=False, refusals=False)
 """A host that has reasoning only in fields of the message, if at all, and ignores unknown fields."""
 
-NO_THOUGHTS: Final = Capabilities(thoughts=Thoughts.NONE, refusals=False)
+NO_THOUGHTS: Final = HostCapabilities(thoughts=Thoughts.NONE, refusals=False)
 """A host that accepts no reasoning, and ignores unknown fields."""
 
-OPENAI: Final = Capabilities(thoughts=Thoughts.NONE)
+OPENAI: Final = HostCapabilities(thoughts=Thoughts.NONE)
 """OpenAI's own API: the same, except that it has refusals."""
+
+_BY_HOST: Final[Mapping[str, HostCapabilities]] = {
+    "openai": OPENAI,
+    "azure": OPENAI,
+    # https://ai.google.dev/gemini-api/docs/openai and, for the signature, https://ai.google.dev/gemini-api/docs/thought-signatures.
+    # Models of before version 3 take calls without one.
+    "gemini": HostCapabilities(
+        thoughts=Thoughts.NONE,
+        reply_fields=frozenset({"role", "content", "name", "tool_calls", "extra_content"}),
+        call_fields=frozenset({"extra_content"}),
+        nulls=False,
+        unsigned_call="skip_thought_signature_validator",
+        unsigned_models=("*gemini-1*", "*gemini-2*", "*gemma*"),
+    ),
+    "mistral": HostCapabilities(
+        thoughts=Thoughts.PARTS,
+        thinking_models=("magistral*",),
+        reply_fields=frozenset({"role", "content", "tool_calls", "prefix"}),
+        short_call_ids=True,
+    ),
+    "deepseek": HostCapabilities(thoughts=Thoughts.REASONING_CONTENT, empty_thought="", refusals=False),
+    # Kimi refuses an empty `reasoning_content` as well as a missing one.
+    "moonshot": HostCapabilities(thoughts=Thoughts.REASONING_CONTENT, empty_thought=" ", refusals=False),
+    "perplexity": NO_THOUGHTS,
+    "xai": NO_THOUGHTS,
+    # Its other models refuse reasoning: https://console.groq.com/docs/reasoning
+    "groq": HostCapabilities(
+        thoughts=Thoughts.REASONING,
+        thinking_models=("*gpt-oss*", "*qwen3*", "*qwq*", "*r1*"),
+        reply_fields=frozenset({"role", "content", "name", "tool_calls", "function_call", "reasoning"}),
+    ),
+    "cerebras": HostCapabilities(
+        thoughts=Thoughts.REASONING, reply_fields=frozenset({"role", "content", "name", "tool_calls", "reasoning"})
+    ),
+    "openrouter": HostCapabilities(thoughts=Thoughts.DETAILS),
+}
+
+
+def capabilities_of(name: str, base_url: str | None) -> HostCapabilities:
+    """Return the capabilities of a provider: those of the host with its address, else of the host with its name, else `UNKNOWN`."""
+    host = hosts.find(name, base_url)
+    if host is None or (host.protocol != "openai" and host.openai_url is None):
+        return UNKNOWN
+    return _BY_HOST.get(host.name, NO_PARTS)
 
 
 def _matches(model: str, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatchcase(model.lower(), pattern) for pattern in patterns)
+    return any(model_names.matches(model.lower(), pattern) for pattern in patterns)

@@ -36,11 +36,12 @@ from antiphon.domain.events import (
     TextDelta,
     ThinkingDelta,
 )
+from antiphon.providers.codec.blocks import BlockNumbers, is_written, state_of
+from antiphon.providers.codec.values import Base64Joiner, StreamedText, is_shallow, read_logprobs, seconds, text
 from antiphon.providers.openai.attachments import read_citation, read_image
-from antiphon.providers.openai.blocks import EXTRA_CONTENT, BlockNumbers, is_written, state_of, take_signature
+from antiphon.providers.openai.blocks import EXTRA_CONTENT, take_signature
 from antiphon.providers.openai.calls import ToolCalls
 from antiphon.providers.openai.details import DETAILS, ReasoningDetail, read_details
-from antiphon.providers.openai.values import Base64Joiner, ErrorInside, StreamedText, is_shallow, read_logprobs, seconds, text
 
 CHOICE: Final = frozenset({"index", "delta", "message", "text", "logprobs", "finish_reason", "usage"})
 """Fields of a choice that have a place in the events."""
@@ -68,6 +69,14 @@ class _Open(Struct, frozen=True):
     """Identifies the reasoning entry that the block belongs to, by the host's own numbering."""
     fields: JsonObject = NOTHING
     """The fields of its state at the start."""
+
+
+class ErrorInside(Exception):
+    """Raised if a choice, or its delta, holds an error instead of output."""
+
+    def __init__(self, error: object) -> None:
+        super().__init__("an error inside a choice")
+        self.error = error
 
 
 class ChoiceReader:

@@ -59,7 +59,7 @@ _NO_REASON: Final = frozenset({"", "null", "none", "not_finished", "finish_reaso
 """Words that some hosts send instead of null while a choice continues, in lower case."""
 
 
-class Ending:
+class OpenAIEnding:
     """Decides when a reply has ended, and whether it is complete."""
 
     def __init__(self, choices: int | None) -> None:

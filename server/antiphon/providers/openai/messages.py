@@ -5,7 +5,7 @@ What is sent of an earlier reply:
 | block | to the host that made it | to another |
 |---|---|---|
 | text | joined; a list only if it came as one | the same |
-| thinking | in the form of `Capabilities.thoughts` | nothing; DeepSeek and Moonshot get the field in every reply |
+| thinking | in the form of `HostCapabilities.thoughts` | nothing; DeepSeek and Moonshot get the field in every reply |
 | redacted thinking | in `reasoning_details`, if the host has them | nothing |
 | tool call | with those of its own fields that the host accepts | without them, if it is a function or takes plain text |
 | refusal | `refusal`, if the host has the field; else text | text |
@@ -64,7 +64,7 @@ from antiphon.providers.openai.block_json import (
     with_signature,
 )
 from antiphon.providers.openai.blocks import EXTRA_CONTENT, PROTOCOL, take_signature
-from antiphon.providers.openai.capabilities import Capabilities, Thoughts
+from antiphon.providers.openai.capabilities import HostCapabilities, Thoughts
 from antiphon.providers.openai.details import DETAILS
 
 _MESSAGE_FIELDS: Final = frozenset(
@@ -99,10 +99,10 @@ _CALL_ID_LENGTH: Final = 9
 """Length of the call ids that Mistral accepts, in letters and digits."""
 
 
-class Encoder:
+class OpenAIEncoder:
     """Writes the messages of one request."""
 
-    def __init__(self, provider: str, host: Capabilities, model: str, *, known_fields: bool) -> None:
+    def __init__(self, provider: str, host: HostCapabilities, model: str, *, known_fields: bool) -> None:
         """`known_fields`: send only those unknown fields of callers that the API documents."""
         self._provider = provider
         self._model = model
@@ -192,7 +192,7 @@ class Encoder:
                         content.append(Text(block.text))
                 case Image() if not message.listed:
                     if is_own and self._accepts("images"):
-                        rest.setdefault("images", []).append(with_extra(image_json(block), block.extra))
+                        rest.setdefault("images", []).append(with_extra(image_json(block, message.origin), block.extra))
                     else:
                         self._pictures.append(replace(block, state=None))
                 case Audio(media=media) if media.url is None and media.file_id is None:
@@ -254,11 +254,7 @@ class Encoder:
 
     def _accepted(self, fields: JsonObject) -> JsonObject:
         """Return those fields that the host accepts in an assistant message."""
-        return (
-            {name: value for name, value in fields.items() if self._accepts(name)}
-            if self._host.reply_fields is not None
-            else fields
-        )
+        return {name: value for name, value in fields.items() if self._accepts(name)}
 
     def _add_state(self, block: Text, rest: dict[str, Any], *, is_own: bool) -> None:
         """Add a text's signature and citations, which are fields of the message, to `rest`."""
@@ -274,10 +270,10 @@ class Encoder:
         """Add a tool call to `rest`. A call of a type that only another provider knows is dropped, and later its result."""
         state = block.state
         fields = self._accepted_in_call(block, {**(NOTHING if state is None or not is_own else state.fields), **block.extra})
-        if block.type == FUNCTION_CALL and self._accepts(FUNCTION_CALL):
-            rest["function_call"] = function_call_json(block, fields)
-            return
         if block.type == FUNCTION_CALL:
+            if self._accepts(FUNCTION_CALL):
+                rest["function_call"] = function_call_json(block, fields)
+                return
             self._functions += 1
             block = replace(block, id=self._function_id, type=FUNCTION)
         if block.type not in (FUNCTION, CUSTOM) and not is_own:
@@ -298,8 +294,6 @@ class Encoder:
 
     def _accepted_in_call(self, call: ToolCall, fields: JsonObject) -> JsonObject:
         """Return those of the fields that the host accepts in this tool call."""
-        if self._host.reply_fields is None:
-            return fields
         own_name = call.type if call.type not in (FUNCTION, CUSTOM, FUNCTION_CALL) else None
         return {name: value for name, value in fields.items() if name == own_name or self._accepts_in_call(name)}
 

@@ -20,9 +20,9 @@ from antiphon.net.http import Transport
 from antiphon.providers.client import Prepared, ProviderClient
 from antiphon.providers.credentials.auth import authorize
 from antiphon.providers.credentials.cache import TokenCache
-from antiphon.providers.hosts import capabilities
+from antiphon.providers.openai.capabilities import capabilities_of
 from antiphon.providers.openai.request import encode
-from antiphon.providers.openai.response import ReplyReader
+from antiphon.providers.openai.response import OpenAIReader
 from antiphon.providers.url import MODEL, headers, template
 
 _PATH: Final = "/chat/completions"
@@ -39,7 +39,7 @@ class OpenAIProvider:
         self._url = template(name, config, _PATH)
         self._fixed_url = None if MODEL in self._url else URL(self._url)
         self._stream_usage = config.stream_usage
-        self._capabilities = capabilities(name, config.base_url)
+        self._capabilities = capabilities_of(name, config.base_url)
         url = URL(self._url.replace(MODEL, "model"))
         # A value in the query may be a key, too.
         auth = authorize(key, config.auth_header, headers(), config.headers, url.query.values())
@@ -67,4 +67,4 @@ class OpenAIProvider:
     def _prepare(self, request: ChatRequest) -> Prepared:
         body = encode(request, self.name, stream_usage=self._stream_usage, host=self._capabilities)
         url = self._fixed_url or URL(self._url.replace(MODEL, quote(request.model, safe="")))
-        return Prepared(url, body, ReplyReader(request, self.name))
+        return Prepared(url, body, OpenAIReader(request, self.name))

@@ -21,8 +21,8 @@ from antiphon.domain.request import (
     ToolChoiceMode,
 )
 from antiphon.providers.body import dumps
-from antiphon.providers.openai.capabilities import UNKNOWN, Capabilities
-from antiphon.providers.openai.messages import Encoder
+from antiphon.providers.openai.capabilities import UNKNOWN, HostCapabilities
+from antiphon.providers.openai.messages import OpenAIEncoder
 
 _SAMPLING: Final = (
     ("temperature", "temperature"),
@@ -42,13 +42,13 @@ _SAMPLING: Final = (
 """Names of fields: the domain's, and the API's."""
 
 
-def encode(request: ChatRequest, provider: str, *, stream_usage: bool, host: Capabilities = UNKNOWN) -> bytes:
+def encode(request: ChatRequest, provider: str, *, stream_usage: bool, host: HostCapabilities = UNKNOWN) -> bytes:
     """Return the JSON body. `stream_usage`: the host supports `stream_options.include_usage`.
 
     Raises `Unsupported` for content that this API cannot express, and `InvalidRequest` for data that is nested too deeply to be
     sent.
     """
-    messages = Encoder(provider, host, request.model, known_fields=request.known_fields).encode(request.messages)
+    messages = OpenAIEncoder(provider, host, request.model, known_fields=request.known_fields).encode(request.messages)
     body: dict[str, Any] = {"model": request.model, "messages": messages}
     if request.stream:
         body["stream"] = True

@@ -1,7 +1,7 @@
-"""The addresses of Vertex AI: hosts by location, and paths of models. No I/O.
+"""The paths of models at Vertex AI. No I/O.
 
-https://cloud.google.com/vertex-ai/generative-ai/docs/learn/locations. Without a project and a location a model is reached in
-"express mode", with an API key: https://cloud.google.com/vertex-ai/generative-ai/docs/start/express-mode/overview.
+https://cloud.google.com/vertex-ai/docs/reference/rest/v1beta1/projects.locations.publishers.models. Without a project a model is
+reached in "express mode", with an API key: https://cloud.google.com/vertex-ai/generative-ai/docs/start/express-mode/overview.
 """
 
 from __future__ import annotations
@@ -10,24 +10,27 @@ import re
 from typing import Final
 from urllib.parse import quote
 
-from antiphon.domain.errors import InvalidRequest
+from msgspec import Struct
 
-GLOBAL: Final = "global"
-_MULTI_REGIONS: Final = frozenset({"us", "eu"})
+from antiphon.domain.errors import InvalidRequest
+from antiphon.providers.locations import GLOBAL
+
+GOOGLE: Final = "google"
+ANTHROPIC: Final = "anthropic"
 
 _SEGMENT: Final = r"(?!\.{1,2}(?:/|$))[^/\s]+"
-_OTHER_RESOURCE: Final = re.compile(rf"publishers/{_SEGMENT}/models/{_SEGMENT}|endpoints/{_SEGMENT}")
-_OF_PUBLISHER: Final = re.compile(rf"(?P<publisher>{_SEGMENT})/(?P<model>{_SEGMENT})")
-_MODEL: Final = re.compile(_SEGMENT)
+_ENDPOINT: Final = re.compile(rf"endpoints/{_SEGMENT}")
+_OF_PUBLISHER: Final = re.compile(rf"(?:publishers/)?(?P<publisher>{_SEGMENT})/(?:models/)?(?P<name>{_SEGMENT})")
+_NAME: Final = re.compile(_SEGMENT)
 
 
-def base_url(location: str | None) -> str:
-    """Return the host of a location; None: that of all of them."""
-    if location is None or location == GLOBAL:
-        return "https://aiplatform.googleapis.com"
-    if location in _MULTI_REGIONS:
-        return f"https://aiplatform.{location}.rep.googleapis.com"
-    return f"https://{location}-aiplatform.googleapis.com"
+class VertexModel(Struct, frozen=True):
+    """A model of a publisher, or one that a project has tuned or deployed (`endpoints/...`), which counts as Google's."""
+
+    publisher: str
+    name: str
+    path: str
+    """Its path below `parent`, quoted."""
 
 
 def parent(project: str | None, location: str | None) -> str:
@@ -35,20 +38,25 @@ def parent(project: str | None, location: str | None) -> str:
     return "" if project is None else f"projects/{project}/locations/{location or GLOBAL}/"
 
 
-def model_resource(model: str, publisher: str = "google") -> str:
-    """Return the path of a model below its `parent`, quoted.
+def find_model(written: str) -> VertexModel:
+    """Return the model that a request names: by a name, `publisher/name`, `publishers/.../models/...` or `endpoints/...`.
 
-    `model` is a name, a `publisher/name`, or a resource within the project: `publishers/.../models/...` or `endpoints/...`. A
-    caller can name no other project. Raises `InvalidRequest` for any other text.
+    A name alone is Google's, one that begins with "claude" Anthropic's. A caller can name nothing outside the project. Raises
+    `InvalidRequest` for any other text.
     """
-    if _OTHER_RESOURCE.fullmatch(model):
-        return "/".join(map(_quoted, model.split("/")))
-    found = _OF_PUBLISHER.fullmatch(model)
+    if _ENDPOINT.fullmatch(written):
+        name = written.partition("/")[2]
+        return VertexModel(GOOGLE, name, f"endpoints/{_quoted(name)}")
+    found = _OF_PUBLISHER.fullmatch(written)
     if found is not None:
-        return f"publishers/{_quoted(found['publisher'])}/models/{_quoted(found['model'])}"
-    if _MODEL.fullmatch(model) is None:
+        return _of_publisher(found["publisher"], found["name"])
+    if _NAME.fullmatch(written) is None:
         raise InvalidRequest("The model is not a name, publisher/name, publishers/.../models/... or endpoints/...")
-    return f"publishers/{publisher}/models/{_quoted(model)}"
+    return _of_publisher(ANTHROPIC if written.startswith("claude") else GOOGLE, written)
+
+
+def _of_publisher(publisher: str, name: str) -> VertexModel:
+    return VertexModel(publisher, name, f"publishers/{_quoted(publisher)}/models/{_quoted(name)}")
 
 
 def _quoted(segment: str) -> str:

@@ -24,7 +24,7 @@ from antiphon.domain.content import (
     Video,
 )
 from antiphon.domain.errors import Unsupported
-from antiphon.providers.cohere.messages import Encoder
+from antiphon.providers.cohere.messages import CohereEncoder
 
 OWN, OTHER = Origin("cohere", "acme", "m", "acme"), Origin("openai-chat", "openai", "m", "openai")
 CALL = ToolCall("c", "f", "")
@@ -33,7 +33,7 @@ HI = {"type": "text", "text": "hi"}
 
 
 def encode(*messages: Message) -> list[JsonObject]:
-    return Encoder("acme").encode(messages)
+    return CohereEncoder("acme").encode(messages)
 
 
 def reply(*blocks: Block, origin: Origin | None = OWN, **fields: JsonObject) -> Message:

@@ -22,7 +22,7 @@ from antiphon.domain.events import (
     Usage,
 )
 from antiphon.domain.request import ChatRequest
-from antiphon.providers.cohere.response import ReplyReader
+from antiphon.providers.cohere.response import CohereReader
 from tests.odd_upstream import sse
 from tests.unit.framing import check
 
@@ -68,7 +68,7 @@ CALLS = [
 
 
 def read(*events: dict[str, Any] | str) -> Batch:
-    reader = ReplyReader(REQUEST, "acme")
+    reader = CohereReader(REQUEST, "acme")
     batch = reader.feed(sse(*events))
     assert reader.failure is None
     found = [*batch, *reader.end()]
@@ -196,7 +196,7 @@ def test_every_cut_of_the_bytes() -> None:
     data = sse(*CALLS)
     whole = read(*CALLS)[1:]
     for size in (1, 5, 64):
-        reader = ReplyReader(REQUEST, "acme")
+        reader = CohereReader(REQUEST, "acme")
         events = [one for at in range(0, len(data), size) for one in reader.feed(data[at : at + size])]
         assert [*events, *reader.end()][1:] == whole
 
@@ -205,7 +205,7 @@ def test_a_whole_reply() -> None:
     """It is the same as its stream."""
     message = {"role": "assistant", "content": [{"type": "text", "text": "Hello"}]}
     body = {"id": "r1", "message": message, "finish_reason": "COMPLETE", "usage": USAGE}
-    first, *rest = ReplyReader(REQUEST, "acme").read_object(json.dumps(body).encode())
+    first, *rest = CohereReader(REQUEST, "acme").read_object(json.dumps(body).encode())
     started(first)
     assert rest[:3] == [BlockStarted(0, 0, Text("")), TextDelta(0, "Hello"), BlockFinished(0)]
 
@@ -230,14 +230,14 @@ FAILURES: dict[str, tuple[dict[str, Any] | str, type[ProviderError]]] = {
 @pytest.mark.parametrize(("last", "error"), FAILURES.values(), ids=FAILURES)
 def test_failures(last: dict[str, Any] | str, error: type[ProviderError]) -> None:
     """A failure is an exception, behind the output of the same read, and never an end."""
-    reader = ReplyReader(REQUEST, "acme")
+    reader = CohereReader(REQUEST, "acme")
     batch = reader.feed(sse(*HELLO[:3], last))
     assert batch[-1] == TextDelta(0, "Hel")
     with pytest.raises(error) as caught:
         reader.end()
     assert type(caught.value) is error
     assert "oops" not in str(caught.value)
-    alone = ReplyReader(REQUEST, "acme")
+    alone = CohereReader(REQUEST, "acme")
     with pytest.raises(error):
         alone.feed(sse(START, last))
         alone.end()
@@ -250,7 +250,7 @@ def test_a_start_may_be_repeated() -> None:
 
 def test_a_failure_instead_of_a_reply() -> None:
     """A JSON object without a message is an error, and its text is for the log alone."""
-    reader = ReplyReader(REQUEST, "acme")
+    reader = CohereReader(REQUEST, "acme")
     with pytest.raises(ProviderUnavailable):
         reader.read_object(b'{"message": "internal"}')
     assert reader.error_body == b'{"message": "internal"}'
@@ -258,7 +258,7 @@ def test_a_failure_instead_of_a_reply() -> None:
 
 def test_another_reply_within() -> None:
     """A second start with another id is a failure, although an end follows."""
-    reader = ReplyReader(REQUEST, "acme")
+    reader = CohereReader(REQUEST, "acme")
     reader.feed(sse(*HELLO[:3], {**START, "id": "r2"}, end()))
     assert isinstance(reader.failure, ProviderProtocolError)
 

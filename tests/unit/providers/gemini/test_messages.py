@@ -28,7 +28,7 @@ from antiphon.domain.content import (
 )
 from antiphon.domain.errors import Unsupported
 from antiphon.providers.gemini.capabilities import SENTINEL, capabilities_of
-from antiphon.providers.gemini.messages import Encoder
+from antiphon.providers.gemini.messages import GeminiEncoder
 from antiphon.providers.gemini.names import made_id, sent_name
 
 MODEL = "gemini-3-pro"
@@ -43,7 +43,7 @@ PNG_PART = {"inlineData": {"mimeType": "image/png", "data": "AA=="}}
 
 
 def encode(*messages: Message, model: str = MODEL) -> list[dict[str, Any]]:
-    return Encoder("acme", model, capabilities_of(model)).encode(messages)
+    return GeminiEncoder("acme", model, capabilities_of(model)).encode(messages)
 
 
 def reply(*blocks: Block, origin: Origin | None = OWN, **fields: Any) -> Message:
@@ -66,11 +66,11 @@ def parts_of(block: Block, origin: Origin | None = OWN, model: str = MODEL) -> l
 
 def test_instructions() -> None:
     """They are not among the contents, wherever they stood; alone, they are the question."""
-    encoder = Encoder("acme", MODEL, capabilities_of(MODEL))
+    encoder = GeminiEncoder("acme", MODEL, capabilities_of(MODEL))
     later = Message(Role.DEVELOPER, (Text("b"), Text("")))
     assert encoder.encode((Message(Role.SYSTEM, (Text("a"),)), ASK, later)) == [ASKED]
     assert encoder.instructions == [{"text": "a"}, {"text": "b"}]
-    encoder = Encoder("acme", MODEL, capabilities_of(MODEL))
+    encoder = GeminiEncoder("acme", MODEL, capabilities_of(MODEL))
     assert encoder.encode((Message(Role.SYSTEM, (Text("q"),)),)) == [ASKED]
     assert encoder.instructions == []
 
@@ -258,11 +258,11 @@ def test_kinds_of_results() -> None:
 def test_a_paused_reply() -> None:
     """Its token stands for it, if it is the last message, and the same model made it."""
     paused = reply(Text("x"), fields={"continuationToken": "t"})
-    encoder = Encoder("acme", MODEL, capabilities_of(MODEL))
+    encoder = GeminiEncoder("acme", MODEL, capabilities_of(MODEL))
     assert encoder.encode((ASK, paused)) == [ASKED]
     assert encoder.continuation == "t"
     for messages in ((ASK, paused, ASK), (ASK, reply(Text("x"), origin=OTHER, fields=paused.fields))):
-        encoder = Encoder("acme", MODEL, capabilities_of(MODEL))
+        encoder = GeminiEncoder("acme", MODEL, capabilities_of(MODEL))
         assert {"role": "model", "parts": [{"text": "x"}]} in encoder.encode(messages)
         assert encoder.continuation == ""
 

@@ -40,7 +40,7 @@ from antiphon.domain.reply import Reply
 from antiphon.domain.request import ChatRequest, Sampling, Tool
 from antiphon.providers.gemini.ending import FAILURES, REASONS, WAIT
 from antiphon.providers.gemini.names import made_id, sent_name
-from antiphon.providers.gemini.response import ReplyReader
+from antiphon.providers.gemini.response import GeminiReader
 from tests.odd_upstream import sse
 from tests.unit.framing import check
 
@@ -76,7 +76,7 @@ MIXED = [
 
 
 def read(*chunks: dict[str, Any] | str, request: ChatRequest = REQUEST) -> Batch:
-    reader = ReplyReader(request, "acme")
+    reader = GeminiReader(request, "acme")
     batch = reader.feed(sse(*chunks))
     assert reader.failure is None
     found = [*batch, *reader.end()]
@@ -341,7 +341,7 @@ def test_choices() -> None:
     _, *rest = read(both, *ends, request=request)
     assert rest[-2:] == [STOP, Finished(1, FinishReason.LENGTH, "MAX_TOKENS")]
     assert [event for event in rest if isinstance(event, TextDelta)] == [TextDelta(0, "a"), TextDelta(1, "b")]
-    reader = ReplyReader(request, "acme")
+    reader = GeminiReader(request, "acme")
     reader.feed(sse(both, ends[0]))
     with pytest.raises(ProviderProtocolError):
         reader.end()
@@ -358,7 +358,7 @@ def test_a_finish_reason_in_each_chunk() -> None:
     """The last one counts; output without one takes it back."""
     assert read(chunk({"text": "a"}, reason="STOP"), chunk({"text": "b"}, reason="MAX_TOKENS"))[-1].reason is FinishReason.LENGTH  # type: ignore[union-attr]
     assert read(chunk({"text": "a"}, reason="STOP"), chunk(groundingMetadata={"x": 1}))[-1] == STOP
-    reader = ReplyReader(REQUEST, "acme")
+    reader = GeminiReader(REQUEST, "acme")
     reader.feed(sse(chunk({"text": "a"}, reason="STOP")))
     assert reader.ending.wait() == WAIT
     reader.feed(sse(chunk({"text": "b"})))
@@ -372,10 +372,10 @@ def test_every_cut_of_the_bytes() -> None:
     data = sse(*MIXED)
     whole = read(*MIXED)[1:]
     for at in range(len(data)):
-        reader = ReplyReader(REQUEST, "acme")
+        reader = GeminiReader(REQUEST, "acme")
         assert [*reader.feed(data[:at]), *reader.feed(data[at:]), *reader.end()][1:] == whole
     for size in (1, 5, 64):
-        reader = ReplyReader(REQUEST, "acme")
+        reader = GeminiReader(REQUEST, "acme")
         events = [one for start in range(0, len(data), size) for one in reader.feed(data[start : start + size])]
         assert [*events, *reader.end()][1:] == whole
 
@@ -384,15 +384,15 @@ def test_a_cut_anywhere() -> None:
     """A reply that is cut before its finish reason is a failure, and what it used is told."""
     data = sse(*MIXED)
     for at in range(data.index(b"finishReason")):
-        reader = ReplyReader(REQUEST, "acme")
+        reader = GeminiReader(REQUEST, "acme")
         reader.feed(data[:at])
         with pytest.raises(ProviderProtocolError):
             reader.end()
-    reader = ReplyReader(REQUEST, "acme")
+    reader = GeminiReader(REQUEST, "acme")
     reader.feed(sse({**HELLO[0], "usageMetadata": COUNTS}))
     assert reader.has_output
     assert reader.break_off() == [Usage(3, 2, 5)]
-    silent = ReplyReader(REQUEST, "acme")
+    silent = GeminiReader(REQUEST, "acme")
     with pytest.raises(ProviderUnavailable):
         silent.feed(sse({**chunk(reason="MALFORMED_RESPONSE"), "usageMetadata": COUNTS}))
     assert silent.break_off() == [], "nothing comes before the start"
@@ -404,7 +404,7 @@ def test_a_whole_reply(as_array: bool) -> None:
     one = chunk(*(part for piece in MIXED for part in piece["candidates"][0]["content"]["parts"]), reason="STOP")
     one["candidates"][0]["safetyRatings"] = MIXED[-1]["candidates"][0]["safetyRatings"]
     body = json.dumps(MIXED if as_array else one).encode()
-    events = ReplyReader(REQUEST, "acme").read_object(body)
+    events = GeminiReader(REQUEST, "acme").read_object(body)
     check(events)
     assert events[1:] == read(*MIXED)[1:]
 
@@ -434,14 +434,14 @@ FAILURES_IN_STREAM: dict[str, tuple[dict[str, Any] | str, type[ProviderError]]] 
 @pytest.mark.parametrize(("last", "kind"), FAILURES_IN_STREAM.values(), ids=FAILURES_IN_STREAM)
 def test_failures(last: dict[str, Any] | str, kind: type[ProviderError]) -> None:
     """A failure is an exception, behind the output of the same read, and never an end."""
-    reader = ReplyReader(REQUEST, "acme")
+    reader = GeminiReader(REQUEST, "acme")
     batch = reader.feed(sse(HELLO[0], last))
     assert TextDelta(0, "Hel") in batch
     with pytest.raises(kind) as caught:
         reader.end()
     assert type(caught.value) is kind
     assert "oops" not in str(caught.value)
-    alone = ReplyReader(REQUEST, "acme")
+    alone = GeminiReader(REQUEST, "acme")
     with pytest.raises(kind):
         alone.feed(sse(last))
         alone.end()
@@ -451,18 +451,18 @@ def test_whether_a_retry_helps() -> None:
     """It does after a malformed call, and not if a signature is missing; the wait is that of the provider."""
     for word, helps in FAILURES.items():
         with pytest.raises(ProviderUnavailable) as caught:
-            ReplyReader(REQUEST, "acme").feed(sse(chunk(reason=word)))
+            GeminiReader(REQUEST, "acme").feed(sse(chunk(reason=word)))
         assert caught.value.retryable is helps
     details = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "3.5s"}]
     with pytest.raises(ProviderRateLimited) as limited:
-        ReplyReader(REQUEST, "acme").feed(sse(error(code=429, status="RESOURCE_EXHAUSTED", details=details)))
+        GeminiReader(REQUEST, "acme").feed(sse(error(code=429, status="RESOURCE_EXHAUSTED", details=details)))
     assert limited.value.retry_after == 3.5
 
 
 @pytest.mark.parametrize("parts", [(), ({"text": ""},), ({"text": "t", "thought": True}, {"text": "", "thoughtSignature": "s"})])
 def test_an_empty_reply(parts: tuple[dict[str, Any], ...]) -> None:
     """`STOP` without anything but thoughts is a failure, unless the caller had it stopped."""
-    reader = ReplyReader(REQUEST, "acme")
+    reader = GeminiReader(REQUEST, "acme")
     reader.feed(sse(chunk(*parts, reason="STOP")))
     with pytest.raises(ProviderUnavailable) as caught:
         reader.end()
@@ -474,7 +474,7 @@ def test_an_empty_reply(parts: tuple[dict[str, Any], ...]) -> None:
 def test_a_failure_instead_of_a_reply() -> None:
     """An error in one object, or in an array, is the provider's, and its text is for the log alone."""
     for body in (b'{"error": {"code": 500}}', b'[{"error": {"code": 500}}]'):
-        reader = ReplyReader(REQUEST, "acme")
+        reader = GeminiReader(REQUEST, "acme")
         with pytest.raises(ProviderUnavailable):
             reader.read_object(body)
         assert reader.error_body == body
