@@ -27,7 +27,7 @@ class FetchFailed(Exception):
     """The document could not be fetched. The message gives the reason, and contains no address and no part of the answer."""
 
 
-class Answer(Struct, frozen=True):
+class FetchedAnswer(Struct, frozen=True):
     """An answer with any status. The names in `headers` are found in any case."""
 
     status: int
@@ -61,7 +61,7 @@ class Fetcher:
         outbound: Outbound = DIRECT,
         *,
         only_ok: bool = False,
-    ) -> Answer:
+    ) -> FetchedAnswer:
         """Send a request once, and return its answer, whose body has at most `limit` bytes. The caller must limit the time.
 
         `headers` are sent in UTF-8, and no others but `host` and `content-length`. `only_ok`: any status but 200 raises, too.
@@ -93,13 +93,13 @@ def _transport(outbound: Outbound) -> httpx2.AsyncHTTPTransport:
     return httpx2.AsyncHTTPTransport(verify=tls, proxy=proxy, limits=httpx2.Limits(max_keepalive_connections=0), trust_env=False)
 
 
-async def _fetch(transport: httpx2.AsyncHTTPTransport, request: httpx2.Request, limit: int, *, only_ok: bool) -> Answer:
+async def _fetch(transport: httpx2.AsyncHTTPTransport, request: httpx2.Request, limit: int, *, only_ok: bool) -> FetchedAnswer:
     try:
         response = await transport.handle_async_request(request)
         try:
             if only_ok and response.status_code != 200:
                 raise FetchFailed(f"status {response.status_code}")
-            return Answer(response.status_code, response.headers, await _read(response, limit))
+            return FetchedAnswer(response.status_code, response.headers, await _read(response, limit))
         finally:
             await response.aclose()
     except _ERRORS as error:

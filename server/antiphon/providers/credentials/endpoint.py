@@ -18,7 +18,7 @@ import httpx2
 import orjson
 
 from antiphon.config import ConfigError
-from antiphon.net.fetch import Answer, Fetcher, FetchFailed
+from antiphon.net.fetch import FetchedAnswer, Fetcher, FetchFailed
 from antiphon.net.outbound import DIRECT, Outbound
 from antiphon.providers.credentials.token import AccessToken, TokenFailed
 from antiphon.providers.failure import retry_after
@@ -143,7 +143,7 @@ def _is_near(host: str) -> bool:
     return not address.is_global and not address.is_multicast and not address.is_unspecified
 
 
-def _refusal(answer: Answer) -> TokenFailed:
+def _refusal(answer: FetchedAnswer) -> TokenFailed:
     """Return the error for an answer that is not 200: RFC 6749, section 5.2, and the errors of Google's APIs."""
     found = _object(answer.body) or {}
     error = found.get("error")
