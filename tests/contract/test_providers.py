@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 from llmock.scenarios import Reply, StreamFault, ToolCall
@@ -32,6 +33,7 @@ from antiphon.providers.echo import EchoProvider
 from antiphon.providers.gemini.provider import GeminiProvider
 from antiphon.providers.registry import PROTOCOLS, build
 from antiphon.providers.responses.provider import ResponsesProvider
+from antiphon.providers.vertex.provider import VertexProvider
 from tests.unit.framing import check, without_frames
 
 STOPPED = {"anthropic": "end_turn", "cohere": "COMPLETE", "gemini": "STOP", "responses": "completed"}
@@ -40,24 +42,39 @@ STOPPED = {"anthropic": "end_turn", "cohere": "COMPLETE", "gemini": "STOP", "res
 TOOL = Tool("find", "finds", {"type": "object", "properties": {"q": {"type": "string"}}, "required": ["q"]})
 
 
+class VertexPaths:
+    """Makes llmock, which has the Gemini API, answer at the paths of Vertex AI."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        path = scope.get("path", "").replace("/vertex/v1beta1/publishers/google/models/", "/gemini/v1beta/models/")
+        await self._app(scope | {"path": path} if "path" in scope else scope, receive, send)
+
+
 @pytest.fixture(scope="module")
 def llmock() -> Iterator[LLMockServer]:
-    with LLMockServer(responses=MockResponseSettings(response_style="echo")) as server:
+    server = LLMockServer(responses=MockResponseSettings(response_style="echo"))
+    server.app.add_middleware(VertexPaths)
+    with server:
         yield server
 
 
 def config(protocol: str, llmock: LLMockServer) -> ProviderConfig:
     if protocol == "echo":
         return ProviderConfig(protocol="echo", token_delay=0.001)
+    if protocol == "vertex":
+        return ProviderConfig(protocol=protocol, base_url=f"{llmock.url}/vertex", api_key_env="KEY")
     return ProviderConfig(protocol=protocol, base_url=llmock.base_url(protocol.removesuffix("-responses")), api_key_env="KEY")
 
 
 def test_every_protocol_is_here(llmock: LLMockServer) -> None:
     """The suite covers every protocol that can be configured."""
-    assert set(PROTOCOLS) == {"anthropic", "cohere", "echo", "gemini", "openai", "openai-responses"}
+    assert set(PROTOCOLS) == {"anthropic", "cohere", "echo", "gemini", "openai", "openai-responses", "vertex"}
 
 
-@pytest.fixture(params=["anthropic", "cohere", "echo", "gemini", "openai", "openai-responses"])
+@pytest.fixture(params=["anthropic", "cohere", "echo", "gemini", "openai", "openai-responses", "vertex"])
 async def provider(request: pytest.FixtureRequest, llmock: LLMockServer) -> AsyncIterator[Provider]:
     llmock.state.scenarios.clear()
     made = build("acme", config(request.param, llmock), {"KEY": "sk-test"})
@@ -123,7 +140,7 @@ async def test_choices(provider: Provider) -> None:
         with pytest.raises(Unsupported):
             await read(provider, ask(sampling=Sampling(choices=2)))
         return
-    if isinstance(provider, GeminiProvider):  # for which llmock makes one choice alone
+    if isinstance(provider, GeminiProvider | VertexProvider):  # for which llmock makes one choice alone
         with pytest.raises(ProviderProtocolError):
             await read(provider, ask(sampling=Sampling(choices=2)))
         return
