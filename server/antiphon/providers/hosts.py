@@ -117,7 +117,7 @@ HOSTS: Final = (
         auth_header="x-goog-api-key",
         switch_variables=("GOOGLE_GENAI_USE_VERTEXAI", "GOOGLE_GENAI_USE_ENTERPRISE"),
         token_variables=((TokenKind.GOOGLE, ("GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_PROJECT")),),
-        models=("gemini-2.5-flash", "gemini-2.5-pro", "gemini-2.5-flash-lite", "gemini-*"),
+        models=("gemini-2.5-flash", "gemini-2.5-pro", "gemini-2.5-flash-lite", "gemini-*", "claude-*"),
         protocol="vertex",
     ),
     Host(
