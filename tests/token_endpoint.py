@@ -240,7 +240,7 @@ class TokenEndpoint:
         if dict(request.query) != {"api-version": "2019-08-01", "resource": "https://cognitiveservices.azure.com"}:
             return web.Response(status=400)
         answer = {"access_token": self._issue(), "expires_on": str(int(time.time()) + self.lifetime), "token_type": "Bearer"}
-        return web.json_response(answer)
+        return web.json_response(answer | {"resource": request.query["resource"]})
 
 
 def _is_workload(token: str, audience: str) -> bool:
