@@ -86,19 +86,26 @@ class GoogleFile:
         self._scope = scope
         self._open = open_endpoint
         self._read_key = read_key
-        file = self._read()
-        self._source(file)
+        self._data = self._read()
+        file = self._parse(self._data)
+        self._current = self._source(file)
         quota_project = getattr(file, "quota_project_id", None)
         self.headers: Mapping[str, str] = {"x-goog-user-project": quota_project} if quota_project else {}
 
     async def fetch(self) -> AccessToken:
         try:
-            source = self._source(await asyncio.to_thread(self._read))
+            await asyncio.to_thread(self._refresh)
         except ConfigError as error:  # the file has changed
             raise TokenFailed(str(error), refused=True) from None
-        return await source.fetch()
+        return await self._current.fetch()
 
-    def _read(self) -> _File:
+    def _refresh(self) -> None:
+        """Use what the file holds now. Reading a key takes 50 ms, so that is done only if the file has changed."""
+        data = self._read()
+        if data != self._data:
+            self._current, self._data = self._source(self._parse(data)), data
+
+    def _read(self) -> bytes:
         try:
             with self._path.open("rb") as file:
                 data = file.read(MAX_BYTES + 1)
@@ -106,6 +113,9 @@ class GoogleFile:
             raise ConfigError(f"{self._where}: {error.strerror}") from None
         if len(data) > MAX_BYTES:
             raise ConfigError(f"{self._where}: has more than {MAX_BYTES} bytes")
+        return data
+
+    def _parse(self, data: bytes) -> _File:
         try:
             found: _File = msgspec.json.decode(data, type=_File)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:  # its message has names of fields, and no values but of `type`
