@@ -7,6 +7,7 @@ the word in its `error`, and Microsoft's number of an error, get into a message.
 from __future__ import annotations
 
 import ipaddress
+import math
 import re
 import time
 from collections.abc import Mapping
@@ -36,6 +37,9 @@ _TRANSIENT: Final = frozenset({404, 408, 410, 425, 429})
 
 _MAX_CHARACTERS: Final = 32 * 1024
 """The most characters of a token: a head of a request has to hold it."""
+
+_LONGEST: Final = 7 * 86400.0
+"""The most seconds for which a token is used, whatever its answer says."""
 
 _METADATA_NAMES: Final = frozenset({"localhost", "metadata.google.internal"})
 
@@ -69,16 +73,16 @@ class Endpoint:
         except FetchFailed as error:
             raise TokenFailed(str(error)) from None
         if answer.status != 200:
-            raise _refusal(answer)
+            raise refusal(answer)
         if any(answer.headers.get(name) != value for name, value in answered_with.items()):
             raise TokenFailed("the answer is not one of the metadata server")
-        found = _object(answer.body)
+        found = json_object(answer.body)
         if found is None:
             raise TokenFailed("the answer is not a JSON object")
         return found
 
 
-def bearer(found: Mapping[str, Any], *, value: str = "access_token") -> AccessToken:
+def read_token(found: Mapping[str, Any], *, value: str = "access_token") -> AccessToken:
     """Return the token of an answer: RFC 6749, section 5.1, or one whose end is a time. Raises `TokenFailed`.
 
     Numbers may be texts, as Azure's metadata services have them.
@@ -96,7 +100,7 @@ def bearer(found: Mapping[str, Any], *, value: str = "access_token") -> AccessTo
         raise TokenFailed("the answer does not tell when the token expires")
     if lifetime <= 0:
         raise TokenFailed("the token has expired already; the clocks may differ")
-    return AccessToken(token, lifetime)
+    return AccessToken(token, min(lifetime, _LONGEST))
 
 
 def token_url(written: str, where: str) -> httpx2.URL:
@@ -143,9 +147,9 @@ def _is_near(host: str) -> bool:
     return not address.is_global and not address.is_multicast and not address.is_unspecified
 
 
-def _refusal(answer: FetchedAnswer) -> TokenFailed:
+def refusal(answer: FetchedAnswer) -> TokenFailed:
     """Return the error for an answer that is not 200: RFC 6749, section 5.2, and the errors of Google's APIs."""
-    found = _object(answer.body) or {}
+    found = json_object(answer.body) or {}
     error = found.get("error")
     word = error.get("status") if isinstance(error, dict) else error
     code = _ENTRA_CODE.search(str(found.get("error_description", "")))
@@ -158,7 +162,8 @@ def _refusal(answer: FetchedAnswer) -> TokenFailed:
     return TokenFailed(", ".join(words), refused=not transient, retry_after=retry_after(answer.headers) if transient else None)
 
 
-def _object(body: bytes) -> Mapping[str, Any] | None:
+def json_object(body: bytes) -> Mapping[str, Any] | None:
+    """Return the JSON object in an answer; None if it is none."""
     try:
         found = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -172,7 +177,7 @@ def _end(found: Mapping[str, Any]) -> float | None:
     if end is None and isinstance(written := found.get("expireTime"), str):
         try:
             return datetime.fromisoformat(written).timestamp()
-        except ValueError:
+        except (ValueError, OverflowError, OSError):  # the last two for a time without a zone that the system does not know
             return None
     return end
 
@@ -180,4 +185,4 @@ def _end(found: Mapping[str, Any]) -> float | None:
 def _number(value: object) -> float | None:
     if isinstance(value, str) and value.isdecimal() and len(value) < 16:
         return float(value)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) else None

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Final
 
-from antiphon.providers.credentials.endpoint import Endpoint, bearer
+from antiphon.providers.credentials.endpoint import Endpoint, read_token
 from antiphon.providers.credentials.subject import SubjectToken
 from antiphon.providers.credentials.token import AccessToken
 
@@ -39,7 +39,7 @@ class ClientSecret:
         }
 
     async def fetch(self) -> AccessToken:
-        return bearer(await self._endpoint.post_form(self._form))
+        return read_token(await self._endpoint.post_form(self._form))
 
 
 class WorkloadIdentity:
@@ -59,7 +59,7 @@ class WorkloadIdentity:
 
     async def fetch(self) -> AccessToken:
         assertion = await asyncio.to_thread(self._subject.read)
-        return bearer(await self._endpoint.post_form({**self._form, "client_assertion": assertion}))
+        return read_token(await self._endpoint.post_form({**self._form, "client_assertion": assertion}))
 
 
 class ManagedIdentity:
@@ -73,4 +73,4 @@ class ManagedIdentity:
         self._sent = sent
 
     async def fetch(self) -> AccessToken:
-        return bearer(await self._endpoint.get(self._sent))
+        return read_token(await self._endpoint.get(self._sent))

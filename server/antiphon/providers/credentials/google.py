@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from antiphon.providers.credentials.endpoint import Endpoint, bearer
+from antiphon.providers.credentials.endpoint import Endpoint, read_token
 from antiphon.providers.credentials.subject import SubjectToken
 from antiphon.providers.credentials.token import AccessToken, TokenSource
 
@@ -42,7 +42,7 @@ class ServiceAccount:
     async def fetch(self) -> AccessToken:
         now = int(time.time())
         assertion = self._sign({**self._claims, "iat": now, "exp": now + _LIFETIME})
-        return bearer(await self._endpoint.post_form({"grant_type": _JWT_BEARER, "assertion": assertion}))
+        return read_token(await self._endpoint.post_form({"grant_type": _JWT_BEARER, "assertion": assertion}))
 
 
 class User:
@@ -60,7 +60,7 @@ class User:
         }
 
     async def fetch(self) -> AccessToken:
-        return bearer(await self._endpoint.post_form(self._form))
+        return read_token(await self._endpoint.post_form(self._form))
 
 
 class Federated:
@@ -81,7 +81,7 @@ class Federated:
 
     async def fetch(self) -> AccessToken:
         subject = await asyncio.to_thread(self._subject.read)
-        return bearer(await self._endpoint.post_form({**self._form, "subject_token": subject}))
+        return read_token(await self._endpoint.post_form({**self._form, "subject_token": subject}))
 
 
 class Impersonated:
@@ -99,7 +99,7 @@ class Impersonated:
     async def fetch(self) -> AccessToken:
         token = await self._source.fetch()
         found = await self._endpoint.post_json(self._body, {"authorization": f"Bearer {token.value}"})
-        return bearer(found, value="accessToken")
+        return read_token(found, value="accessToken")
 
 
 class MetadataServer:
@@ -113,4 +113,4 @@ class MetadataServer:
     async def fetch(self) -> AccessToken:
         # Whoever answers without the header is another host at this address.
         flavor = {"metadata-flavor": "Google"}
-        return bearer(await self._endpoint.get(flavor, answered_with=flavor))
+        return read_token(await self._endpoint.get(flavor, answered_with=flavor))

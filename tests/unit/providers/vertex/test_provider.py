@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from antiphon.config import ConfigError, ProviderConfig
 from antiphon.domain.content import Message, Role, Text
 from antiphon.domain.errors import ProviderCredentials, ProviderError, Unsupported
-from antiphon.domain.events import Batch, Finished, TextDelta
+from antiphon.domain.events import Batch, Finished, TextDelta, Usage
 from antiphon.domain.request import ChatRequest
 from antiphon.providers.base import Provider
 from antiphon.providers.registry import build
@@ -39,11 +39,14 @@ CLAUDE: list[dict[str, Any]] = [
             "usage": {"input_tokens": 3, "output_tokens": 1},
         },
     },
+    # Of Vertex alone: https://github.com/vercel/ai/issues/11309
+    {"type": "vertex_event", "usage": {"input_tokens": 9, "output_tokens": 1, "cache_read_input_tokens": None, "tiers": {}}},
     {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
     {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hello"}},
     {"type": "content_block_stop", "index": 0},
     {"type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_sequence": None}, "usage": {"output_tokens": 2}},
     {"type": "message_stop"},
+    {"type": "vertex_event", "usage": {"input_tokens": 9, "output_tokens": 2}},
 ]
 
 
@@ -133,7 +136,11 @@ async def test_claude(upstream: OddUpstream, vertex: Callable[..., Provider], en
     """Anthropic's models have its own body, with the version in it and the model in the path."""
     upstream.default = [head(), chunk(sse(*CLAUDE)), LAST]
     provider = vertex(headers={"anthropic-beta": "one"})
-    assert text(await ask(provider, "claude-sonnet-4-5@20250929", stream=stream, extra={"betas": ["two"]})) == "Hello"
+    batches = await ask(provider, "claude-sonnet-4-5@20250929", stream=stream, extra={"betas": ["two"]})
+    assert text(batches) == "Hello"
+    events = [event for batch in batches for event in batch]
+    assert [(one.input_tokens, one.output_tokens) for one in events if isinstance(one, Usage)] == [(3, 2)]
+    assert "vertex_event" not in str(events)
     (sent,) = upstream.requests
     path = "/v1/v1beta1/projects/acme/locations/europe-west1/publishers/anthropic/models/claude-sonnet-4-5@20250929"
     assert sent.path == f"{path}:streamRawPredict"
