@@ -267,7 +267,7 @@ def key_set(data: bytes) -> None:
 
 
 def access_token(data: bytes) -> None:
-    """Check that any answer of a token endpoint has a token for a header and a time, or raises `TokenFailed`; no error has its sentences."""
+    """Check that any answer of a token endpoint has a token and a time, or raises `TokenFailed`; no error has its sentences."""
     found = json_object(data)
     if found is not None:
         for value in ("access_token", "accessToken"):
