@@ -15,7 +15,6 @@ from antiphon.domain.errors import ProviderProtocolError
 from antiphon.domain.events import CitationDelta, InputDelta, TextDelta, ThinkingDelta
 from antiphon.domain.reply import Reply
 from antiphon.providers.anthropic.messages import AnthropicEncoder
-from antiphon.providers.anthropic.names import ToolNames
 from antiphon.providers.anthropic.response import AnthropicReader
 from antiphon.rest.openai.reply import completion
 from tests.unit.framing import check
@@ -107,7 +106,7 @@ def add_delta(block: dict[str, Any], delta: dict[str, Any]) -> None:
 
 def written(*replies: Message) -> list[dict[str, Any]]:
     """Return the content of the last reply as it is sent back, in the form of a whole reply."""
-    encoder = AnthropicEncoder("p", ToolNames(()), system_turns=False)
+    encoder = AnthropicEncoder("p", system_turns=False)
     encoder.encode([message for reply in replies for message in (Message(Role.USER, (Text("x"),)), reply)])
     sent = encoder.messages[-1]
     return json.loads(json.dumps(sent["content"])) if sent["role"] == "assistant" else []

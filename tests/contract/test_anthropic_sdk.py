@@ -29,7 +29,7 @@ from antiphon.domain.content import (
 from antiphon.domain.events import BlockStarted, FinishReason
 from antiphon.domain.request import ChatRequest, JsonSchemaFormat, NativeTool, Reasoning, Sampling, Tool, ToolChoice, ToolChoiceMode
 from antiphon.providers.anthropic.capabilities import capabilities
-from antiphon.providers.anthropic.request import encode, tool_names
+from antiphon.providers.anthropic.request import encode
 from antiphon.providers.anthropic.response import AnthropicReader
 from tests.odd_upstream import sse
 from tests.unit.providers.anthropic.test_response import STOP, block, end, start
@@ -169,7 +169,7 @@ def test_requests(model: str, effort: str, mode: ToolChoiceMode | None) -> None:
         reasoning=Reasoning(effort),
         end_user="u",
     )
-    body = json.loads(encode(request, "acme", tool_names(request)))
+    body = json.loads(encode(request, "acme"))
     check(body, stable.message_create_params.MessageCreateParamsStreaming, stable.ContentBlockParam)
 
 
@@ -178,7 +178,7 @@ def test_a_compaction() -> None:
     reply = Message(Role.ASSISTANT, (Compaction("c", state=State("E")), Text("a")), origin=OWN)
     user = Message(Role.USER, (Text("x"),))
     request = ChatRequest("claude-opus-4-6", (user, reply, user), stream=True)
-    body = json.loads(encode(request, "acme", tool_names(request)))
+    body = json.loads(encode(request, "acme"))
     check(body, types.message_create_params.MessageCreateParamsStreaming, types.BetaContentBlockParam)
 
 

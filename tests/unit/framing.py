@@ -19,6 +19,7 @@ from antiphon.domain.events import (
     Started,
     TextDelta,
     ThinkingDelta,
+    Usage,
 )
 from antiphon.domain.reply import Reply
 
@@ -98,6 +99,13 @@ def without_frames(events: Iterable[Event]) -> Batch:
             isinstance(event, BlockStarted) and isinstance(event.value, Text | Thinking | Refusal) and event.value.state is None
         )
     ]
+
+
+def without_early_usage(events: Iterable[Event]) -> Batch:
+    """Return the events with the last usage alone: those before it tell what a reply has used that breaks off."""
+    batch = list(events)
+    last = max((at for at, event in enumerate(batch) if isinstance(event, Usage)), default=-1)
+    return [event for at, event in enumerate(batch) if at == last or not isinstance(event, Usage)]
 
 
 def check(events: Iterable[Event], *, is_whole: bool = True, in_order: bool = True) -> None:

@@ -110,7 +110,7 @@ class ChatService:
                                 if batch:
                                     turn.see(batch)
                                     yield batch
-                        usage = watch.usage(batch)
+                        usage = watch.usage()
                         batch = closing(batch, usage, watch.metrics(await settlement.charge(usage)))
                         turn.see(batch)
                         with deadline:

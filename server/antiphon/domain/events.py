@@ -158,13 +158,14 @@ class ExtraFields(Struct, frozen=True):
     `antiphon.domain.unknown_fields` says how the deltas of a field are merged.
 
     `repeats` is for fields of the reply as a whole: their values are known already, and the provider repeats them with every delta
-    until the next event of this kind.
+    until the next event of this kind. `continued` names the lists whose first item goes on with the last one before.
     """
 
     choice: int | None
     fields: JsonObject
     place: Place = Place.MESSAGE
     repeats: bool = False
+    continued: frozenset[str] = frozenset()
 
 
 class DeltaGroup(Struct, frozen=True):
@@ -178,7 +179,7 @@ class DeltaGroup(Struct, frozen=True):
 
 
 class UsagePart(Struct, frozen=True, omit_defaults=True):
-    """Tokens of an inner call, such as one to another model. They are priced by that model."""
+    """Tokens that have a price of their own: those of an inner call, such as one to another model, or those billed of a call."""
 
     model: str
     type: str = ""
@@ -216,7 +217,7 @@ class Usage(Struct, frozen=True, omit_defaults=True):
     extra: JsonObject = NOTHING
     """The provider's other fields of the usage, unchanged."""
     estimated: bool = False
-    """The provider reported no usage, and the gateway estimated it."""
+    """The provider reported no usage, and the gateway estimated it. Of a reader: the output is not counted yet."""
 
 
 class Metrics(Struct, frozen=True):

@@ -16,7 +16,7 @@ from yarl import URL
 
 from antiphon.config import MAX_MESSAGE_BYTES
 from antiphon.domain.errors import ProviderCredentials, ProviderError, ProviderProtocolError
-from antiphon.domain.events import Batch
+from antiphon.domain.events import Batch, Usage
 from antiphon.domain.request import ChatRequest
 from antiphon.net.http import Exchange, HttpResponse, Transport
 from antiphon.providers.failure import ERROR_BODY_BYTES, ERROR_BODY_SECONDS, error_of_status, explain, log_refusal
@@ -221,7 +221,8 @@ class ProviderClient:
                 yield collected + reader.end(silent=reply.timed_out)
             except ProviderError as error:
                 self._explain(error, reply, reader.error_body, secrets)
-                if request.stream and (held := reader.break_off()):
+                held: Batch = reader.break_off() if request.stream else [event for event in collected if type(event) is Usage]
+                if held:
                     yield held
                 raise
 

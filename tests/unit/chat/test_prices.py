@@ -103,3 +103,12 @@ def test_a_host_is_known_by_its_address_too() -> None:
     assert prices.cost("main", "gpt-4o", USAGES[0]) == PRICES.cost("openai", "gpt-4o", USAGES[0])
     assert prices.cost("local", "gpt-4o", USAGES[0]) is None
     assert prices.cost("odd", "gpt-4o", USAGES[0]) is None
+
+
+def test_what_is_billed_has_the_price() -> None:
+    """A reply costs the tokens that its provider bills, not those that it counts."""
+    counted = Usage(30, 4, 34)
+    billed = Usage(30, 4, 34, parts=(UsagePart("gpt-4o", "billed_units", 3, 2),))
+    cost = PRICES.cost("openai", "gpt-4o", billed)
+    assert cost == PRICES.cost("openai", "gpt-4o", Usage(3, 2, 5))
+    assert cost != PRICES.cost("openai", "gpt-4o", counted)

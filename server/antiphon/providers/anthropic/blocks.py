@@ -32,8 +32,8 @@ from antiphon.domain.content import (
 )
 from antiphon.domain.events import Batch, BlockFinished, BlockProgress, CitationDelta, InputDelta, TextDelta, ThinkingDelta
 from antiphon.providers.anthropic.citations import read_citation
-from antiphon.providers.anthropic.names import ToolNames
 from antiphon.providers.codec.blocks import BlockNumbers, state_of
+from antiphon.providers.codec.names import ToolNames
 from antiphon.providers.codec.values import MAX_INDEX, as_object, is_shallow, text
 
 _SERVER_CALLS: Final = frozenset({"server_tool_use", "mcp_tool_use"})

@@ -52,7 +52,7 @@ from antiphon.domain.content import (
     ToolResult,
 )
 from antiphon.providers.anthropic.citations import citation_json
-from antiphon.providers.anthropic.names import CallIds, ToolNames
+from antiphon.providers.anthropic.names import NAMES, CallIds
 from antiphon.providers.anthropic.parts import part_of, with_caller_fields
 
 PROTOCOL: Final = "anthropic"
@@ -67,11 +67,10 @@ _CACHE: Final = "cache_control"
 class AnthropicEncoder:
     """Writes the messages of one request."""
 
-    def __init__(self, provider: str, names: ToolNames, *, system_turns: bool) -> None:
+    def __init__(self, provider: str, *, system_turns: bool) -> None:
         """`system_turns`: the model accepts instructions after a user message."""
         self._provider = provider
         self._origin = Origin(PROTOCOL, provider)
-        self._names = names
         self._system_turns = system_turns
         self._ids = CallIds()
         self.system: list[JsonObject] = []
@@ -236,7 +235,7 @@ class AnthropicEncoder:
         part = {
             "type": "tool_use",
             "id": self._ids.sent(call_id),
-            "name": self._names.sent(block.name),
+            "name": NAMES.sent(block.name),
             "input": arguments or {},
             **fields,
         }

@@ -16,7 +16,7 @@ from antiphon.config import ProviderConfig
 from antiphon.domain.events import Batch
 from antiphon.domain.request import ChatRequest
 from antiphon.net.http import Transport
-from antiphon.providers.anthropic.request import betas, encode, tool_names
+from antiphon.providers.anthropic.request import betas, encode
 from antiphon.providers.anthropic.response import AnthropicReader
 from antiphon.providers.client import Prepared, ProviderClient
 from antiphon.providers.credentials.auth import authorize
@@ -75,7 +75,6 @@ class AnthropicProvider:
 
     def _prepare(self, request: ChatRequest) -> Prepared:
         url = self._fixed_url or URL(self._url.replace(MODEL, quote(request.model, safe="")))
-        names = tool_names(request)
         wanted = betas(request)
         more = {} if wanted is None else {BETAS_HEADER: ",".join(filter(None, (self._betas, wanted)))}
-        return Prepared(url, encode(request, self.name, names), AnthropicReader(request, self.name, names), more)
+        return Prepared(url, encode(request, self.name), AnthropicReader(request, self.name), more)

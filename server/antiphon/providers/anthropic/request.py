@@ -10,10 +10,9 @@ waits for its first byte.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import Any, Final
 
-from antiphon.domain.content import JsonObject, ToolCall, with_extra
+from antiphon.domain.content import JsonObject, with_extra
 from antiphon.domain.errors import Unsupported
 from antiphon.domain.request import (
     ChatRequest,
@@ -21,14 +20,14 @@ from antiphon.domain.request import (
     JsonSchemaFormat,
     NativeFormat,
     NativeTool,
-    ResponseFormat,
     Tool,
     ToolChoice,
     ToolChoiceMode,
 )
 from antiphon.providers.anthropic.capabilities import ModelCapabilities, ThinkingControl, ThinkingOff, capabilities
+from antiphon.providers.anthropic.container import CONTAINER, container_of
 from antiphon.providers.anthropic.messages import AnthropicEncoder, plain
-from antiphon.providers.anthropic.names import ToolNames
+from antiphon.providers.anthropic.names import NAMES
 from antiphon.providers.anthropic.schema import reduced
 from antiphon.providers.body import dumps
 
@@ -43,6 +42,12 @@ _TOOL_FIELDS: Final = ("allowed_callers", "cache_control", "defer_loading", "eag
 _PLAIN: Final = NativeFormat({"type": "text"})
 """The default of other APIs, for which this one has no word."""
 
+_JSON_ONLY: Final[JsonObject] = {
+    "type": "text",
+    "text": "Reply with one JSON object and nothing else: no other text before or after it, and no code fence around it.",
+}
+"""The instruction for JSON without a schema, for which the API has no field."""
+
 _NONE: Final = "none"
 _EFFORTS: Final = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh", "max": "max"}
 """Efforts of other APIs, and the API's."""
@@ -56,11 +61,6 @@ _BUDGETS: Final = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16_384,
 _LOWEST_BUDGET: Final = 1024
 
 
-def tool_names(request: ChatRequest) -> ToolNames:
-    """Return the names of the request's tools, and those of earlier calls, in the form for the API."""
-    return ToolNames((*_offered(request), *_called(request)))
-
-
 def betas(request: ChatRequest) -> str | None:
     """Return the value of the header `anthropic-beta` that the caller wants; None if there is none."""
     wanted = request.extra.get(BETAS)
@@ -69,7 +69,7 @@ def betas(request: ChatRequest) -> str | None:
     return ",".join(name for name in wanted if isinstance(name, str) and _BETA.fullmatch(name)) or None
 
 
-def encode(request: ChatRequest, provider: str, names: ToolNames, *, version: str | None = None) -> bytes:
+def encode(request: ChatRequest, provider: str, *, version: str | None = None) -> bytes:
     """Return the JSON body.
 
     `version` is `anthropic_version` on other companies' clouds, which have the model in the URL.
@@ -78,29 +78,26 @@ def encode(request: ChatRequest, provider: str, names: ToolNames, *, version: st
     """
     model = capabilities(request.model)
     _check(request, model, provider)
-    encoder = AnthropicEncoder(provider, names, system_turns=model.system_turns)
+    encoder = AnthropicEncoder(provider, system_turns=model.system_turns)
     encoder.encode(request.messages)
     where = {"model": request.model} if version is None else {"anthropic_version": version}
     body: dict[str, Any] = {**where, "max_tokens": _limit(request, model), "stream": True}
     _add_thinking(body, request, model, is_possible=not encoder.continues_unsigned)
+    container = None if CONTAINER in request.extra else container_of(request, provider)
+    if container is not None:
+        body[CONTAINER] = container
+    if isinstance(request.response_format, JsonObjectFormat):
+        encoder.system.append(_JSON_ONLY)
     if encoder.system:
         body["system"] = plain(encoder.system)
     body["messages"] = [{**message, "content": plain(message["content"])} for message in encoder.messages]
     _add_sampling(body, request, model)
-    _add_tools(body, request, names, is_strict=model.structured_output)
-    if request.response_format not in (None, _PLAIN):
-        body.setdefault("output_config", {})["format"] = _response_format(request.response_format, provider)
+    _add_tools(body, request, is_strict=model.structured_output)
+    if request.response_format not in (None, _PLAIN) and not isinstance(request.response_format, JsonObjectFormat):
+        body.setdefault("output_config", {})["format"] = _response_format(request.response_format)
     if request.end_user is not None:
         body["metadata"] = {"user_id": request.end_user}
     return dumps(with_extra(body, {name: value for name, value in request.extra.items() if name != BETAS}))
-
-
-def _offered(request: ChatRequest) -> Iterable[str]:
-    return (tool.name for tool in request.tools if isinstance(tool, Tool))
-
-
-def _called(request: ChatRequest) -> Iterable[str]:
-    return (block.name for message in request.messages for block in message.blocks if isinstance(block, ToolCall) and block.name)
 
 
 def _check(request: ChatRequest, model: ModelCapabilities, provider: str) -> None:
@@ -190,20 +187,20 @@ def _is_forced(choice: ToolChoice | None) -> bool:
     return choice.mode in (ToolChoiceMode.REQUIRED, ToolChoiceMode.TOOL)
 
 
-def _add_tools(body: dict[str, Any], request: ChatRequest, names: ToolNames, *, is_strict: bool) -> None:
+def _add_tools(body: dict[str, Any], request: ChatRequest, *, is_strict: bool) -> None:
     """Add the tools, and whether one must be called. Without tools there is no choice.
 
     `is_strict`: the model can be held to the schema of a tool.
     """
     if not request.tools:
         return
-    body["tools"] = [_tool(tool, names, is_strict=is_strict) for tool in request.tools]
+    body["tools"] = [_tool(tool, is_strict=is_strict) for tool in request.tools]
     choice = request.tool_choice
     chosen: dict[str, Any] | None = None
     if choice is not None and choice.native is not None:
         chosen = dict(choice.native)
     elif choice is not None:
-        chosen = _tool_choice(choice, names)
+        chosen = _tool_choice(choice)
     if request.parallel_tool_calls is not None:
         chosen = chosen or {"type": "auto"}
         if chosen.get("type") != _NONE:
@@ -212,10 +209,10 @@ def _add_tools(body: dict[str, Any], request: ChatRequest, names: ToolNames, *, 
         body["tool_choice"] = chosen
 
 
-def _tool_choice(choice: ToolChoice, names: ToolNames) -> dict[str, Any]:
+def _tool_choice(choice: ToolChoice) -> dict[str, Any]:
     match choice.mode:
         case ToolChoiceMode.TOOL:
-            return {"type": "tool", "name": names.sent(choice.name or "")}
+            return {"type": "tool", "name": NAMES.sent(choice.name or "")}
         case ToolChoiceMode.REQUIRED:
             return {"type": "any"}
         case ToolChoiceMode.NONE:
@@ -224,10 +221,10 @@ def _tool_choice(choice: ToolChoice, names: ToolNames) -> dict[str, Any]:
             return {"type": "auto"}
 
 
-def _tool(tool: Tool | NativeTool, names: ToolNames, *, is_strict: bool) -> JsonObject:
+def _tool(tool: Tool | NativeTool, *, is_strict: bool) -> JsonObject:
     if isinstance(tool, NativeTool):
         return tool.fields
-    result: dict[str, Any] = {"name": names.sent(tool.name)}
+    result: dict[str, Any] = {"name": NAMES.sent(tool.name)}
     if tool.description:
         result["description"] = tool.description
     schema = {"properties": {}} if tool.parameters is None else tool.parameters
@@ -241,11 +238,8 @@ def _tool(tool: Tool | NativeTool, names: ToolNames, *, is_strict: bool) -> Json
     return result
 
 
-def _response_format(response_format: ResponseFormat, provider: str) -> JsonObject:
-    """Return the format. Raises `Unsupported` for JSON without a schema, which the API does not have."""
+def _response_format(response_format: JsonSchemaFormat | NativeFormat) -> JsonObject:
     match response_format:
-        case JsonObjectFormat():
-            raise Unsupported(f"The provider {provider} supports JSON only by a schema.", provider=provider)
         case JsonSchemaFormat():
             schema = reduced(response_format.schema)
             if response_format.description:

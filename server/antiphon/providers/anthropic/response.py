@@ -5,6 +5,7 @@ https://platform.claude.com/docs/en/build-with-claude/streaming. `blocks` reads 
 - `message_stop` ends a reply; nothing else does, also not a reason to stop. A body that ends without it is a cut reply.
 - `message_start` may hold blocks and a reason to stop already, with no deltas after it.
 - An `error` may come at any time.
+- The container that code ran in is a field of the message, so that the next request can use it again.
 - Events of unknown types are ignored.
 """
 
@@ -14,15 +15,19 @@ import time
 from typing import Any, Final
 from uuid import uuid4
 
+from msgspec.structs import replace
+
 from antiphon.domain.content import JsonObject
-from antiphon.domain.events import Event, Finished, FinishReason, Started, Usage
+from antiphon.domain.events import Event, ExtraFields, Finished, FinishReason, Started, Usage
 from antiphon.domain.request import ChatRequest
 from antiphon.providers.anthropic.blocks import AnthropicBlockReader
+from antiphon.providers.anthropic.container import CONTAINER
 from antiphon.providers.anthropic.messages import PROTOCOL
-from antiphon.providers.anthropic.names import ToolNames
+from antiphon.providers.anthropic.names import NAMES
 from antiphon.providers.anthropic.usage import UsageReader
 from antiphon.providers.codec import json
 from antiphon.providers.codec.blocks import is_written
+from antiphon.providers.codec.names import ToolNames, tool_names
 from antiphon.providers.codec.reader import MarkedReader
 from antiphon.providers.codec.values import as_object, is_shallow, other_fields, text
 from antiphon.providers.failure import error_of_payload
@@ -41,28 +46,28 @@ _COMPLETE: Final = (FinishReason.STOP, FinishReason.TOOL_CALLS, FinishReason.PAU
 """The reasons after which no block is cut."""
 
 _MESSAGE_FIELDS: Final = frozenset({"id", "type", "role", "model", "content", "usage", "stop_reason"})
-_DETAILS: Final = frozenset({"stop_sequence", "stop_details", "container", "context_management"})
+_DETAILS: Final = frozenset({"stop_sequence", "stop_details", CONTAINER, "context_management"})
 """Fields of a message that are about its end."""
 _EVENT_FIELDS: Final = frozenset({"type", "delta", "usage", "stop_reason"})
 
 
 class AnthropicReader(MarkedReader):
-    """Reads the answer to one request. `names` are those of the request's tools."""
+    """Reads the answer to one request."""
 
     protocol = PROTOCOL
 
-    def __init__(self, request: ChatRequest, provider: str, names: ToolNames | None = None) -> None:
+    def __init__(self, request: ChatRequest, provider: str) -> None:
         super().__init__(request, provider)
         self._id: str | None = None  # None before the start
         self._model = request.model
-        self._blocks = AnthropicBlockReader(names or ToolNames(()))
+        self._blocks = AnthropicBlockReader(ToolNames(NAMES, tool_names(request)))
         self._tokens = UsageReader()
         self._reason: str | None = None
         self._details: dict[str, Any] = {}
 
     @staticmethod
     def _is_output(event: Event) -> bool:
-        return not isinstance(event, Started) and is_written(event)
+        return not isinstance(event, Started | Usage) and is_written(event)
 
     def _used(self) -> Usage | None:
         return self._tokens.usage(self._model)
@@ -79,6 +84,9 @@ class AnthropicReader(MarkedReader):
         match kind:
             case "message_start":
                 self._start(event["message"])
+                used = self._used()
+                if used is not None:  # a reply that is cut costs this at least
+                    self._batch.append(replace(used, estimated=True))
             case "content_block_start":
                 self._start_if_needed()
                 self._blocks.start(event["index"], event["content_block"], self._batch)
@@ -151,6 +159,8 @@ class AnthropicReader(MarkedReader):
             raise self._protocol_error("ended a reply without a reason")
         reason = _REASONS.get(self._reason, FinishReason.OTHER)
         self._blocks.end(self._batch, is_cut=reason not in _COMPLETE)
+        if isinstance(container := self._details.get(CONTAINER), dict):
+            self._batch.append(ExtraFields(0, {CONTAINER: container}))
         self._end_with(Finished(0, reason, self._reason, self._details))
 
 

@@ -5,7 +5,7 @@ https://docs.cohere.com/v2/docs/streaming. `blocks` reads the content. The rules
 - `message-end` ends a reply; nothing else does. A body that ends without it is a cut reply.
 - The finish reasons `ERROR` and `TIMEOUT`, and an `error` beside a finish reason, are failures.
 - Events of unknown types are ignored.
-- `tokens` are what is counted. `billed_units`, which are fewer, are in `Usage.extra`.
+- `tokens` are what is counted; the price is that of `billed_units`, which are fewer.
 """
 
 from __future__ import annotations
@@ -16,7 +16,17 @@ from uuid import uuid4
 
 from antiphon.domain.content import JsonObject
 from antiphon.domain.errors import ProviderTimeout, ProviderUnavailable
-from antiphon.domain.events import BlockFinished, BlockStarted, Event, ExtraFields, Finished, FinishReason, Started, Usage
+from antiphon.domain.events import (
+    BlockFinished,
+    BlockStarted,
+    Event,
+    ExtraFields,
+    Finished,
+    FinishReason,
+    Started,
+    Usage,
+    UsagePart,
+)
 from antiphon.domain.request import ChatRequest
 from antiphon.providers.codec import json
 from antiphon.providers.codec.reader import MarkedReader
@@ -37,6 +47,7 @@ _REPLY_FIELDS: Final = frozenset({"id", "type", "delta", "message", "finish_reas
 _MESSAGE_FIELDS: Final = frozenset({"role", "content", PLAN, "tool_calls", "citations"})
 """The fields of a reply and its message that have a place in the events."""
 
+_BILLED: Final = "billed_units"
 _COUNTED: Final = frozenset({"tokens", "cached_tokens"})
 """The fields of a usage that have a place in `Usage`."""
 
@@ -157,13 +168,13 @@ class CohereReader(MarkedReader):
             raise ProviderUnavailable(f"The provider {self._provider} failed during the reply.", provider=self._provider)
         reason = _REASONS.get(word, FinishReason.OTHER)
         self._blocks.end(self._batch, is_cut=reason not in (FinishReason.STOP, FinishReason.TOOL_CALLS))
-        self._usage = _usage(as_object(end.get("usage")))
+        self._usage = _usage(as_object(end.get("usage")), self._request.model)
         self._end_with(Finished(0, reason, word))
 
 
-def _usage(raw: JsonObject) -> Usage | None:
-    """Return the tokens used; None if the provider reported none."""
-    counted = as_object(raw.get("tokens")) or as_object(raw.get("billed_units"))
+def _usage(raw: JsonObject, model: str) -> Usage | None:
+    """Return the tokens used by a reply of `model`; None if the provider reported none."""
+    counted = as_object(raw.get("tokens")) or as_object(raw.get(_BILLED))
     if not counted:
         return None
     prompt, completion = count(counted.get("input_tokens")), count(counted.get("output_tokens"))
@@ -173,5 +184,12 @@ def _usage(raw: JsonObject) -> Usage | None:
         completion,
         prompt + completion,
         cached_tokens=optional_count(raw.get("cached_tokens")),
+        parts=_billed(as_object(raw.get(_BILLED)), model),
         extra=extra if is_shallow(extra) else {},
     )
+
+
+def _billed(raw: JsonObject, model: str) -> tuple[UsagePart, ...]:
+    """Return the tokens that cost something: not those of the API's own instructions."""
+    prompt, completion = optional_count(raw.get("input_tokens")), optional_count(raw.get("output_tokens"))
+    return () if prompt is None or completion is None else (UsagePart(model, _BILLED, prompt, completion),)

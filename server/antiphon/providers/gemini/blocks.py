@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import binascii
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -36,6 +36,7 @@ from antiphon.domain.content import (
 )
 from antiphon.domain.events import Batch, BlockFinished, ExtraFields, InputDelta, MediaDelta, Place, TextDelta, ThinkingDelta
 from antiphon.providers.codec.blocks import BlockNumbers, state_of
+from antiphon.providers.codec.names import ToolNames
 from antiphon.providers.codec.values import as_object, is_shallow, text
 from antiphon.providers.gemini.grounding import add_grounding, recited
 from antiphon.providers.gemini.partial_args import PartialArgs
@@ -72,7 +73,7 @@ class _PendingCall(Struct):
 class CandidateReader:
     """Reads one choice. All methods append events, and raise built-in errors for JSON of another shape."""
 
-    def __init__(self, index: int, numbers: BlockNumbers, make_id: Callable[[], str], names: Mapping[str, str]) -> None:
+    def __init__(self, index: int, numbers: BlockNumbers, make_id: Callable[[], str], names: ToolNames) -> None:
         """`make_id` makes the ids of calls without one. `names` are the names of tools that were sent under others."""
         self.has_call = False
         """The model waits for the result of a call."""
@@ -223,7 +224,7 @@ class CandidateReader:
                 fields[CALL] = inner
             args = PartialArgs(call.get("args") or {})
             value = ToolCall(
-                text(call.get("id")) or self._make_id(), self._names.get(name, name), "", state=state_of(opaque, fields)
+                text(call.get("id")) or self._make_id(), self._names.original(name), "", state=state_of(opaque, fields)
             )
             self.has_call = self.has_content = True
             pending = self._pending = _PendingCall(self._begin(value, events), args, fields, opaque)

@@ -56,7 +56,7 @@ from antiphon.domain.errors import Unsupported
 from antiphon.providers.gemini.blocks import CALL, CODE, CONTINUATION, PROTOCOL, SIGNATURE, TOOL_CALL
 from antiphon.providers.gemini.capabilities import SENTINEL, GeminiCapabilities
 from antiphon.providers.gemini.media import media_part
-from antiphon.providers.gemini.names import is_made, sent_name
+from antiphon.providers.gemini.names import NAMES, is_made
 
 _RESULT_MEDIA: Final = ("image/png", "image/jpeg", "image/webp", "application/pdf", "text/plain")
 """The media types that the result of a tool may hold: https://ai.google.dev/gemini-api/docs/function-calling#multimodal."""
@@ -182,7 +182,7 @@ class GeminiEncoder:
                 return []
 
     def _call(self, block: ToolCall, state: State | None) -> JsonObject:
-        call: dict[str, Any] = {"name": sent_name(block.name), "args": _arguments(block)}
+        call: dict[str, Any] = {"name": NAMES.sent(block.name), "args": _arguments(block)}
         if self._sends_id(block, state):
             call["id"] = block.id
         return _with_state({CALL: call}, state)
@@ -203,7 +203,7 @@ class GeminiEncoder:
                     texts.append(msgspec.json.encode(block.form).decode())
                 case _:
                     pass
-        response: dict[str, Any] = {"name": sent_name(call.name), "response": _response("".join(texts), is_error=result.is_error)}
+        response: dict[str, Any] = {"name": NAMES.sent(call.name), "response": _response("".join(texts), is_error=result.is_error)}
         if self._sends_id(call, state):
             response["id"] = call.id
         if inner:

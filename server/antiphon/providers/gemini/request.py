@@ -24,7 +24,7 @@ from antiphon.domain.request import (
 from antiphon.providers.body import dumps
 from antiphon.providers.gemini.capabilities import GeminiCapabilities, capabilities_of
 from antiphon.providers.gemini.messages import GeminiEncoder
-from antiphon.providers.gemini.names import sent_name
+from antiphon.providers.gemini.names import NAMES
 from antiphon.providers.gemini.schema import accepted
 
 _SAMPLING: Final = (
@@ -153,7 +153,7 @@ def _add_tools(body: dict[str, Any], request: ChatRequest, capabilities: GeminiC
             config["mode"] = "ANY"
         case ToolChoiceMode.TOOL:
             config["mode"] = "ANY"
-            config["allowedFunctionNames"] = [sent_name("" if choice is None else choice.name or "")]
+            config["allowedFunctionNames"] = [NAMES.sent("" if choice is None else choice.name or "")]
         case _ if capabilities.validates and all(tool.strict for tool in functions):
             config["mode"] = "VALIDATED"
         case ToolChoiceMode.AUTO:
@@ -164,7 +164,7 @@ def _add_tools(body: dict[str, Any], request: ChatRequest, capabilities: GeminiC
 
 
 def _function(tool: Tool) -> JsonObject:
-    function: dict[str, Any] = {"name": sent_name(tool.name)}
+    function: dict[str, Any] = {"name": NAMES.sent(tool.name)}
     if tool.description is not None:
         function["description"] = tool.description
     if tool.parameters is not None:

@@ -5,7 +5,7 @@ complete. The rules here:
 
 - A blocked prompt is a reply without content, filtered.
 - A finish reason that means a failure, and `STOP` without any content, is a failure.
-- Usage and finish reasons are sent at the end. If the reply breaks off, the usage so far is still sent.
+- Each chunk counts the tokens used so far, so that a reply that breaks off has a usage, too. Finish reasons are sent at the end.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from msgspec.structs import replace
 from antiphon.domain.content import NOTHING, JsonObject, Text, Thinking
 from antiphon.domain.errors import ProviderUnavailable
 from antiphon.domain.events import (
-    Batch,
     BlockFinished,
     BlockStarted,
     Event,
@@ -35,13 +34,14 @@ from antiphon.domain.events import (
 from antiphon.domain.request import ChatRequest
 from antiphon.providers.codec import json
 from antiphon.providers.codec.blocks import BlockNumbers
+from antiphon.providers.codec.names import ToolNames, tool_names
 from antiphon.providers.codec.reader import StreamReader
 from antiphon.providers.codec.values import MAX_INDEX, as_object, changed_fields, is_shallow, read_logprobs, text
 from antiphon.providers.failure import error_of_payload
 from antiphon.providers.gemini import usage
 from antiphon.providers.gemini.blocks import CONTINUATION, PROTOCOL, CandidateReader
 from antiphon.providers.gemini.ending import FAILURES, REASONS, UNSPECIFIED, GeminiEnding, is_failure
-from antiphon.providers.gemini.names import made_id, original_names
+from antiphon.providers.gemini.names import NAMES, made_id
 
 _REPLY_FIELDS: Final = frozenset({"candidates", "promptFeedback", "usageMetadata", "modelVersion", "responseId", "createTime"})
 _CHOICE_FIELDS: Final = frozenset({"content", "finishReason", "index", "logprobsResult", "citationMetadata", CONTINUATION})
@@ -60,25 +60,14 @@ class GeminiReader(StreamReader):
     def __init__(self, request: ChatRequest, provider: str) -> None:
         super().__init__(request, provider)
         self.ending = GeminiEnding(request.sampling.choices)
-        self._names = original_names(request.tools)
+        self._names = ToolNames(NAMES, tool_names(request))
         self._id: str | None = None  # None before the start
-        self._has_begun = False  # the caller has the first event
         self._calls = 0
         self._numbers = BlockNumbers()
         self._choices: dict[int, CandidateReader] = {}
         self._fields: dict[str, Any] = {}  # the unknown fields of the reply
         self._feedback: JsonObject = NOTHING
         self._usage: dict[str, Any] = {}
-
-    def feed(self, data: bytes) -> Batch:
-        batch = super().feed(data)
-        self._has_begun = self._has_begun or bool(batch)
-        return batch
-
-    def break_off(self) -> Batch:
-        """Return the tokens used so far, which the API counts in each chunk, if the reply has begun."""
-        used = self._used()
-        return [] if used is None or not self._has_begun else [used]
 
     def _feed(self, data: bytes) -> None:
         for _, payload in self._sse.feed(data):
@@ -105,7 +94,7 @@ class GeminiReader(StreamReader):
         match event:
             case BlockStarted():
                 return not isinstance(event.value, Text | Thinking)
-            case Started() | BlockFinished() | ExtraFields():
+            case Started() | BlockFinished() | ExtraFields() | Usage():
                 return False
             case _:
                 return True
@@ -127,6 +116,9 @@ class GeminiReader(StreamReader):
         counts = chunk.get("usageMetadata")
         if counts:
             self._usage |= {name: value for name, value in counts.items() if value is not None}
+            used = self._used()
+            if used is not None and not self.ending.is_object:  # each chunk counts all until then
+                self._batch.append(used)
         feedback = chunk.get(_FEEDBACK)
         if feedback:
             self._feedback = {**self._feedback, **feedback}
@@ -227,7 +219,7 @@ class GeminiReader(StreamReader):
         for index in sorted(reasons):
             word = reasons[index]
             reason = REASONS.get(word, FinishReason.OTHER)
-            if reason is FinishReason.STOP and self._choices[index].has_call:
+            if self._choices[index].has_call and (reason is FinishReason.STOP or word not in REASONS):
                 reason = FinishReason.TOOL_CALLS
             batch.append(Finished(index, reason, word, details))
 

@@ -44,6 +44,7 @@ from antiphon.domain.events import (
     ThinkingDelta,
 )
 from antiphon.providers.codec.blocks import BlockNumbers
+from antiphon.providers.codec.names import ToolNames
 from antiphon.providers.codec.values import MAX_INDEX, StreamedText, as_object, read_logprobs, text
 from antiphon.providers.responses.items import (
     APPROVAL,
@@ -98,8 +99,9 @@ class _Item(Struct):
 class ResponsesBlockReader:
     """Reads the blocks of one reply. All methods append events, and raise built-in errors for JSON of another shape."""
 
-    def __init__(self, tools: set[str]) -> None:
+    def __init__(self, names: ToolNames, tools: set[str]) -> None:
         """`tools` are the names of the client's tools that take plain text. A call of any other such tool is the provider's."""
+        self._names = names
         self.tools = tools
         self.has_calls = False
         """Whether the reply has calls of the client's tools."""
@@ -220,7 +222,10 @@ class ResponsesBlockReader:
         match item.kind:
             case ItemKind.CALL if item.type == FUNCTION_ITEM or text(raw.get("name")) in self.tools:
                 self.has_calls = True
-                return ToolCall(item.call_id, text(raw["name"]), "", FUNCTION if item.type == FUNCTION_ITEM else CUSTOM)
+                name = text(raw["name"])
+                if item.type == FUNCTION_ITEM:
+                    return ToolCall(item.call_id, self._names.original(name), "", FUNCTION)
+                return ToolCall(item.call_id, name, "", CUSTOM)
             case ItemKind.NATIVE_CALL:
                 self.has_calls = True
                 return ToolCall(item.call_id, text(raw.get("name")), "", item.type)

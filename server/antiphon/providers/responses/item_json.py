@@ -22,7 +22,7 @@ from antiphon.domain.content import (
     ToolCall,
     ToolResult,
 )
-from antiphon.providers.responses.items import ENCRYPTED, ITEM, PART_TYPES, PARTS, citation_json, input_field
+from antiphon.providers.responses.items import ENCRYPTED, ITEM, NAMES, PART_TYPES, PARTS, citation_json, input_field
 
 _CALL_ID_LENGTH: Final = 64
 """The most characters of a call id."""
@@ -39,8 +39,8 @@ def item_of(blocks: list[Block]) -> dict[str, Any] | None:
         return None
     item = dict(own)
     match first:
-        case ToolCall(type="function" | "custom"):
-            named = {"call_id": short_call_id(first.id), "name": first.name}
+        case ToolCall(type="function" | "custom" as kind, name=name):
+            named = {"call_id": short_call_id(first.id), "name": NAMES.sent(name) if kind == "function" else name}
             return {**item, **named, input_field(item["type"]): first.arguments}
         case ToolCall():
             return {**item, input_field(item["type"]): decoded_json(first.arguments)}

@@ -9,6 +9,7 @@ https://platform.openai.com/docs/api-reference/responses/object. An item of an u
 
 from __future__ import annotations
 
+import re
 from enum import Enum, auto
 from typing import Any, Final
 
@@ -25,10 +26,14 @@ from antiphon.domain.content import (
     Text,
     Thinking,
 )
+from antiphon.providers.codec.names import NameRule
 from antiphon.providers.codec.values import MAX_INDEX, as_object, is_shallow, text
 
 PROTOCOL: Final = "responses"
 """The protocol's name in the origin of a reply."""
+
+NAMES: Final = NameRule(re.compile(r"[a-zA-Z0-9_-]+"), re.compile(r"[^a-zA-Z0-9_-]"), 64)
+"""The names of functions: https://platform.openai.com/docs/api-reference/responses/create#responses-create-tools."""
 
 ITEM: Final = "item"
 """The name in `State.fields` of the item's own fields."""

@@ -64,6 +64,7 @@ from antiphon.providers.responses.items import (
     FUNCTION_ITEM,
     ITEM,
     MESSAGE,
+    NAMES,
     PART_TYPES,
     PROTOCOL,
     REASONING,
@@ -219,7 +220,7 @@ class ResponsesEncoder:
             block = replace(block, id=self._function_id, type=FUNCTION)
         item: dict[str, Any] = {"type": FUNCTION_ITEM, "call_id": short_call_id(block.id)}
         if block.type == FUNCTION:
-            item |= {"name": block.name, "arguments": block.arguments or "{}"}
+            item |= {"name": NAMES.sent(block.name), "arguments": block.arguments or "{}"}
         elif block.type == CUSTOM:
             item |= {"type": CUSTOM_ITEM, "name": block.name, "input": block.arguments}
         elif is_own and isinstance(action := decoded_json(block.arguments), dict):

@@ -6,6 +6,7 @@ This module builds the calls. `request` and `response` convert in the two direct
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Final
 from urllib.parse import quote
 
@@ -13,18 +14,23 @@ from pydantic import SecretStr
 from yarl import URL
 
 from antiphon.config import ProviderConfig
+from antiphon.domain.errors import ProviderRejected
 from antiphon.domain.events import Batch
 from antiphon.domain.request import ChatRequest
 from antiphon.net.http import Transport
 from antiphon.providers.client import Prepared, ProviderClient
 from antiphon.providers.credentials.auth import authorize
 from antiphon.providers.credentials.cache import TokenCache
+from antiphon.providers.responses.replayed import has_encrypted, without_states
 from antiphon.providers.responses.request import encode
 from antiphon.providers.responses.response import ResponsesReader
 from antiphon.providers.url import MODEL, headers, template
 
 _RESPONSES: Final = "/responses"
 _MODELS: Final = "/models"
+
+_UNREADABLE: Final = "invalid_encrypted_content"
+"""The code with which the provider refuses encrypted content, before any output."""
 
 
 class ResponsesProvider:
@@ -45,7 +51,9 @@ class ResponsesProvider:
 
     def stream(self, request: ChatRequest) -> AsyncGenerator[Batch, None]:
         """Send a request, and yield the events of the reply (see `Provider.stream`)."""
-        return self._client.stream(request, self._prepare)
+        if not has_encrypted(request):
+            return self._client.stream(request, self._prepare)
+        return self._stream_replayed(request)
 
     async def probe(self) -> int | None:
         """Return the status of the list of models (see `Provider.probe`)."""
@@ -59,6 +67,24 @@ class ResponsesProvider:
     async def close(self) -> None:
         """Close the connections that are kept open."""
         await self._client.close()
+
+    async def _stream_replayed(self, request: ChatRequest) -> AsyncGenerator[Batch, None]:
+        """Send a request with encrypted content of earlier replies; once more without it, if the provider refuses that.
+
+        It can be read by the organisation and in the region that made it alone, and not for ever.
+        """
+        try:
+            async with aclosing(self._client.stream(request, self._prepare)) as batches:
+                async for batch in batches:
+                    yield batch
+        except ProviderRejected as error:
+            if error.code != _UNREADABLE:
+                raise
+        else:
+            return
+        async with aclosing(self._client.stream(without_states(request), self._prepare)) as batches:
+            async for batch in batches:
+                yield batch
 
     def _prepare(self, request: ChatRequest) -> Prepared:
         url = self._fixed_url or URL(self._url.replace(MODEL, quote(request.model, safe="")))

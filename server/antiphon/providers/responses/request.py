@@ -27,7 +27,7 @@ from antiphon.domain.request import (
 )
 from antiphon.providers.body import dumps
 from antiphon.providers.codec.values import as_object
-from antiphon.providers.responses.items import ENCRYPTED, REASONING
+from antiphon.providers.responses.items import ENCRYPTED, NAMES, REASONING
 from antiphon.providers.responses.messages import ResponsesEncoder
 
 _WITHOUT_REASONING: Final = (
@@ -137,7 +137,7 @@ def _tool(tool: Tool | NativeTool) -> JsonObject:
     """Return a tool. A function is strict by default in this API, but not in the others."""
     if isinstance(tool, NativeTool):
         return _native_tool(tool.fields)
-    made: dict[str, Any] = {"type": "function", "name": tool.name}
+    made: dict[str, Any] = {"type": "function", "name": NAMES.sent(tool.name)}
     _set(made, "description", tool.description)
     made["parameters"] = _EMPTY_SCHEMA if tool.parameters is None else tool.parameters
     made["strict"] = bool(tool.strict)
@@ -159,7 +159,7 @@ def _tool_choice(choice: ToolChoice) -> JsonObject | str:
     if choice.native is not None:
         return _native_choice(choice.native)
     if choice.mode is ToolChoiceMode.TOOL:
-        return {"type": "function", "name": choice.name}
+        return {"type": "function", "name": NAMES.sent(choice.name or "")}
     return choice.mode.value
 
 

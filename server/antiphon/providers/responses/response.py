@@ -29,12 +29,13 @@ from antiphon.domain.events import (
 )
 from antiphon.domain.request import ChatRequest, NativeTool
 from antiphon.providers.codec import json
+from antiphon.providers.codec.names import ToolNames, tool_names
 from antiphon.providers.codec.reader import MarkedReader
 from antiphon.providers.codec.values import as_object, seconds, text
 from antiphon.providers.failure import error_of_payload
 from antiphon.providers.responses.blocks import ResponsesBlockReader
 from antiphon.providers.responses.fields import custom_tools, passed_fields, usage_of
-from antiphon.providers.responses.items import PART_TYPES, PROTOCOL, error_of
+from antiphon.providers.responses.items import NAMES, PART_TYPES, PROTOCOL, error_of
 
 _REASONS: Final = {"max_output_tokens": FinishReason.LENGTH, "content_filter": FinishReason.CONTENT_FILTER}
 """By `incomplete_details.reason`."""
@@ -78,7 +79,8 @@ class ResponsesReader(MarkedReader):
         super().__init__(request, provider)
         self._id: str | None = None  # None before the start
         self._fields: JsonObject = {}
-        self._blocks = ResponsesBlockReader(custom_tools([tool.fields for tool in request.tools if isinstance(tool, NativeTool)]))
+        custom = custom_tools([tool.fields for tool in request.tools if isinstance(tool, NativeTool)])
+        self._blocks = ResponsesBlockReader(ToolNames(NAMES, tool_names(request)), custom)
         self._usage: Usage | None = None
 
     @staticmethod

@@ -19,7 +19,7 @@ from antiphon.domain.events import Batch
 from antiphon.domain.request import ChatRequest
 from antiphon.net.http import Transport
 from antiphon.providers.anthropic.provider import BETAS_HEADER
-from antiphon.providers.anthropic.request import betas, tool_names
+from antiphon.providers.anthropic.request import betas
 from antiphon.providers.anthropic.request import encode as encode_for_claude
 from antiphon.providers.anthropic.response import AnthropicReader
 from antiphon.providers.client import Prepared, ProviderClient
@@ -93,11 +93,10 @@ class VertexProvider:
                 url = self._call(model, method, "alt=sse" if request.stream else "")
                 return Prepared(url, encode(request, self.name), GeminiReader(request, self.name))
             case resource.ANTHROPIC:
-                names = tool_names(request)
-                body = encode_for_claude(request, self.name, names, version=_CLAUDE_VERSION)
+                body = encode_for_claude(request, self.name, version=_CLAUDE_VERSION)
                 wanted = betas(request)
                 more = {} if wanted is None else {BETAS_HEADER: ",".join(filter(None, (self._betas, wanted)))}
-                return Prepared(self._call(model, "streamRawPredict"), body, AnthropicReader(request, self.name, names), more)
+                return Prepared(self._call(model, "streamRawPredict"), body, AnthropicReader(request, self.name), more)
             case _:
                 known = f"{resource.GOOGLE} and {resource.ANTHROPIC}"
                 raise Unsupported(f"The provider {self.name} has models of {known} only.", provider=self.name)

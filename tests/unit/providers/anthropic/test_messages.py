@@ -34,7 +34,6 @@ from antiphon.domain.content import (
 from antiphon.domain.errors import InvalidRequest, Unsupported
 from antiphon.domain.opaque import unwrap, wrap
 from antiphon.providers.anthropic.messages import AnthropicEncoder, plain
-from antiphon.providers.anthropic.names import ToolNames
 
 OWN, OTHER = Origin("anthropic", "acme", "m", "acme"), Origin("openai-chat", "openai", "m", "openai")
 CALL = ToolCall("c", "f", '{"q": 1}')
@@ -48,7 +47,7 @@ FOUND_JSON = {"type": "web_search_tool_result", "tool_use_id": "s", "content": [
 
 
 def encoded(*messages: Message, system_turns: bool = False) -> AnthropicEncoder:
-    encoder = AnthropicEncoder("acme", ToolNames(()), system_turns=system_turns)
+    encoder = AnthropicEncoder("acme", system_turns=system_turns)
     encoder.encode(messages)
     return encoder
 
@@ -254,7 +253,7 @@ CITED_JSON = {
         (reply(ToolCall("c", "f", '{"q": 1}', state=State(fields={"caller": 1}))), [{**CALL_JSON, "caller": 1}]),
         (reply(ToolCall("c", "f", '{"q": 1}', state=State(fields={"caller": 1})), origin=OTHER), [CALL_JSON]),
         (reply(ToolCall("c", "f", "", extra=MARK)), [{**CALL_JSON, "input": {}, **MARK}]),
-        (reply(ToolCall("a|b", "f.g", '{"q": 1}'), origin=OTHER), [{**CALL_JSON, "id": "a_b", "name": "f_g"}]),
+        (reply(ToolCall("a|b", "f.g", '{"q": 1}'), origin=OTHER), [{**CALL_JSON, "id": "a_b", "name": "f_g_d2bb54fa"}]),
     ],
 )
 def test_an_earlier_reply(message: Message, expected: list[JsonObject] | None) -> None:

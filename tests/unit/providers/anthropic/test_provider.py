@@ -19,7 +19,7 @@ from antiphon.domain.errors import (
     ProviderTimeout,
     ProviderUnavailable,
 )
-from antiphon.domain.events import Batch, Finished, FinishReason, TextDelta
+from antiphon.domain.events import Batch, Finished, FinishReason, TextDelta, Usage
 from antiphon.domain.reply import Reply
 from antiphon.domain.request import ChatRequest, Reasoning, Tool
 from antiphon.net.http import Transport
@@ -142,6 +142,18 @@ async def test_failures(
         assert caught.value.explanation == "oops"
 
 
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+async def test_what_a_cut_reply_has_used(upstream: OddUpstream, provider: AnthropicProvider, stream: bool) -> None:
+    """The prompt is counted at the start, so a reply that breaks off has a usage, whoever waits for how much of it."""
+    upstream.script("m", [head(), chunk(sse(*HELLO[:4])), CUT])
+    events = []
+    with pytest.raises(ProviderError):
+        async for batch in provider.stream(ChatRequest("m", (USER,), stream=stream)):
+            events += batch
+    assert Usage(30, 1, 31, estimated=True) in events
+    assert any(isinstance(event, TextDelta) for event in events) is stream
+
+
 def turn(number: int) -> list[dict[str, Any]]:
     """Return a reply that thinks, also between its two calls, and calls; the last one answers."""
     thought, hidden = (
@@ -156,7 +168,7 @@ def turn(number: int) -> list[dict[str, Any]]:
             ("input_json_delta", json.dumps({"n": number})),
             type="tool_use",
             id=f"toolu_{number}{name}",
-            name="f_g",
+            name="f_g_d2bb54fa",
             input={},
         )
         for index, name in ((2, "a"), (4, "b"))
@@ -182,7 +194,7 @@ def signed(text: str, signature: str) -> tuple[tuple[str, str], ...]:
 
 def expected_turn(number: int) -> list[dict[str, Any]]:
     """Return the messages that the provider wants to see of such a turn."""
-    call = {"type": "tool_use", "name": "f_g", "input": {"n": number}}
+    call = {"type": "tool_use", "name": "f_g_d2bb54fa", "input": {"n": number}}
     return [
         {
             "role": "assistant",

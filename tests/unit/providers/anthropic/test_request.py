@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from antiphon.domain.content import Message, Role, State, Text, Thinking, ToolCall, ToolResult
+from antiphon.domain.content import Message, Origin, Role, State, Text, Thinking, ToolCall, ToolResult
 from antiphon.domain.errors import Unsupported
 from antiphon.domain.request import (
     AudioOutput,
@@ -20,7 +20,7 @@ from antiphon.domain.request import (
     ToolChoice,
     ToolChoiceMode,
 )
-from antiphon.providers.anthropic.request import betas, encode, tool_names
+from antiphon.providers.anthropic.request import betas, encode
 
 OLD, NEW, ALWAYS = "claude-sonnet-4-5", "claude-opus-5", "claude-fable-5"
 HI = (Message(Role.USER, (Text("hi"),)),)
@@ -30,12 +30,12 @@ F = {
     "description": "finds",
     "input_schema": {"type": "object", "properties": {"q": {"type": "string", "maxLength": 3}}},
 }
-G = {"name": "g_x", "input_schema": {"type": "object", "properties": {}}}
+G = {"name": "g_x_b828e349", "input_schema": {"type": "object", "properties": {}}}
 
 
 def body(model: str = OLD, messages: tuple[Message, ...] = HI, **fields: Any) -> dict[str, Any]:
     request = ChatRequest(model, messages, stream=True, **fields)
-    made = json.loads(encode(request, "acme", tool_names(request)))
+    made = json.loads(encode(request, "acme"))
     assert made.pop("model") == model
     assert made.pop("stream") is True
     sent = made.pop("messages")
@@ -127,7 +127,7 @@ def test_thinking_after_calls_without_it() -> None:
         (ToolChoice(ToolChoiceMode.AUTO), None, {"tool_choice": {"type": "auto"}}),
         (ToolChoice(ToolChoiceMode.NONE), False, {"tool_choice": {"type": "none"}}),
         (ToolChoice(ToolChoiceMode.REQUIRED), None, {"tool_choice": {"type": "any"}}),
-        (ToolChoice(ToolChoiceMode.TOOL, "g.x"), None, {"tool_choice": {"type": "tool", "name": "g_x"}}),
+        (ToolChoice(ToolChoiceMode.TOOL, "g.x"), None, {"tool_choice": {"type": "tool", "name": "g_x_b828e349"}}),
         (None, False, {"tool_choice": {"type": "auto", "disable_parallel_tool_use": True}}),
         (ToolChoice(ToolChoiceMode.REQUIRED), True, {"tool_choice": {"type": "any", "disable_parallel_tool_use": False}}),
         (ToolChoice(ToolChoiceMode.AUTO, native={"type": "x"}), None, {"tool_choice": {"type": "x"}}),
@@ -198,7 +198,6 @@ def test_formats_and_the_rest() -> None:
         (OLD, {"sampling": Sampling(frequency_penalty=0.5)}),
         (OLD, {"modalities": ("text", "audio")}),
         (OLD, {"audio_output": AudioOutput("v", "mp3")}),
-        (OLD, {"response_format": JsonObjectFormat()}),
         ("claude-3-haiku", {"response_format": JsonSchemaFormat("n", {"type": "object"})}),
         (NEW, {"sampling": Sampling(temperature=0.2)}),
         (NEW, {"sampling": Sampling(top_p=0.2)}),
@@ -219,3 +218,21 @@ def test_instructions() -> None:
     system, more = Message(Role.SYSTEM, (Text("a"),)), Message(Role.DEVELOPER, (Text("b", extra=mark),))
     assert body(messages=(system, *HI))["system"] == "a"
     assert body(messages=(system, more, *HI))["system"] == [{"type": "text", "text": "a"}, {"type": "text", "text": "b", **mark}]
+
+
+def test_json_without_a_schema() -> None:
+    """The API has no such mode, so the model is told, after all other instructions."""
+    made = body(messages=(Message(Role.SYSTEM, (Text("Be brief."),)), *HI), response_format=JsonObjectFormat())
+    first, last = made["system"]
+    assert first == {"type": "text", "text": "Be brief."}
+    assert "one JSON object and nothing else" in last["text"]
+    assert "output_config" not in made
+
+
+def test_the_container_of_the_conversation() -> None:
+    """It is used again, unless the caller names another."""
+    origin = Origin("anthropic", "acme", OLD, "acme")
+    reply = Message(Role.ASSISTANT, (Text("x"),), origin=origin, fields={"container": {"id": "c1"}})
+    assert body(messages=(*HI, reply, *HI))["container"] == "c1"
+    assert body(messages=(*HI, reply, *HI), extra={"container": "c2"})["container"] == "c2"
+    assert "container" not in body()

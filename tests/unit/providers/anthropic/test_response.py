@@ -42,11 +42,10 @@ from antiphon.domain.events import (
     Usage,
     UsagePart,
 )
-from antiphon.domain.request import ChatRequest
-from antiphon.providers.anthropic.names import ToolNames
+from antiphon.domain.request import ChatRequest, Tool
 from antiphon.providers.anthropic.response import AnthropicReader
 from tests.odd_upstream import sse
-from tests.unit.framing import check
+from tests.unit.framing import check, without_early_usage
 
 REQUEST = ChatRequest("claude", (), stream=True)
 PING = {"type": "ping"}
@@ -96,13 +95,13 @@ USAGE = Usage(30, 4, 34)
 DONE = Finished(0, FinishReason.STOP, "end_turn")
 
 
-def read(*events: dict[str, Any] | str, names: ToolNames | None = None) -> Batch:
-    reader = AnthropicReader(REQUEST, "acme", names)
+def read(*events: dict[str, Any] | str, request: ChatRequest = REQUEST) -> Batch:
+    reader = AnthropicReader(request, "acme")
     batch = reader.feed(sse(*events))
     assert reader.failure is None
     found = [*batch, *reader.end()]
     check(found)
-    return found
+    return without_early_usage(found)
 
 
 def body(*events: dict[str, Any]) -> Batch:
@@ -158,7 +157,7 @@ def test_thinking() -> None:
 
 def test_calls() -> None:
     """Input is streamed, or at the start, or there is none; names are those of the request."""
-    names = ToolNames(("f.g",))
+    request = ChatRequest("claude", (), stream=True, tools=(Tool("f.g"),))
     first = start()
     _, *rest, _, finished = read(
         first,
@@ -169,7 +168,7 @@ def test_calls() -> None:
             ("input_json_delta", "1}"),
             type="tool_use",
             id="a",
-            name="f_g",
+            name="f_g_d2bb54fa",
             input={},
         ),
         *block(1, type="tool_use", id="b", name="h", input={"p": 1}, caller={"type": "direct"}),
@@ -177,7 +176,7 @@ def test_calls() -> None:
         *block(3, type="tool_use", id="d", name="h", input={}),
         end("tool_use"),
         STOP,
-        names=names,
+        request=request,
     )
     assert rest == [
         BlockStarted(0, 0, ToolCall("a", "f.g", "")),
@@ -429,11 +428,11 @@ def test_every_cut_of_the_bytes() -> None:
             with pytest.raises(ProviderProtocolError):
                 cut.end()
         events += reader.feed(data[at:])
-        assert [*events, *reader.end()][1:] == whole
+        assert without_early_usage([*events, *reader.end()])[1:] == whole
     for size in (1, 7):
         reader = AnthropicReader(REQUEST, "acme")
         events = [one for at in range(0, len(data), size) for one in reader.feed(data[at : at + size])]
-        assert [*events, *reader.end()][1:] == whole
+        assert without_early_usage([*events, *reader.end()])[1:] == whole
 
 
 def test_a_whole_reply() -> None:

@@ -20,6 +20,7 @@ from antiphon.domain.events import (
     TextDelta,
     ThinkingDelta,
     Usage,
+    UsagePart,
 )
 from antiphon.domain.request import ChatRequest
 from antiphon.providers.cohere.response import CohereReader
@@ -29,7 +30,7 @@ from tests.unit.framing import check
 REQUEST = ChatRequest("command-a", (), stream=True)
 EMPTY = {"role": "assistant", "content": [], "tool_plan": "", "tool_calls": [], "citations": []}
 USAGE = {"billed_units": {"input_tokens": 3, "output_tokens": 2}, "tokens": {"input_tokens": 30.0, "output_tokens": 4.0}}
-READ_USAGE = Usage(30, 4, 34, extra={"billed_units": USAGE["billed_units"]})
+READ_USAGE = Usage(30, 4, 34, parts=(UsagePart("command-a", "billed_units", 3, 2),), extra={"billed_units": USAGE["billed_units"]})
 START = {"type": "message-start", "id": "r1", "delta": {"message": EMPTY}}
 
 
@@ -83,7 +84,7 @@ def started(first: object) -> None:
 
 
 def test_text() -> None:
-    """One delta is one event; what is counted are the tokens, and what is billed is kept."""
+    """One delta is one event; what is counted are the tokens, and what is billed is a part of it, which has the price."""
     first, *rest = read(*HELLO)
     started(first)
     assert rest == [

@@ -29,7 +29,7 @@ from antiphon.domain.content import (
 from antiphon.domain.errors import Unsupported
 from antiphon.providers.gemini.capabilities import SENTINEL, capabilities_of
 from antiphon.providers.gemini.messages import GeminiEncoder
-from antiphon.providers.gemini.names import made_id, sent_name
+from antiphon.providers.gemini.names import NAMES, made_id
 
 MODEL = "gemini-3-pro"
 OWN = Origin("gemini", "acme", MODEL, "acme")
@@ -166,7 +166,7 @@ def test_calls_and_results() -> None:
         results(ToolResult(made, (Text("42"),))),
         Message(Role.USER, (Text("and?"), ToolResult("own", (Text('{"a":1}'),)))),
     )
-    name = sent_name("look up")
+    name = NAMES.sent("look up")
     assert contents == [
         ASKED,
         {

@@ -20,11 +20,11 @@ from antiphon.domain.request import (
     ToolChoice,
     ToolChoiceMode,
 )
-from antiphon.providers.gemini.names import sent_name
+from antiphon.providers.gemini.names import NAMES
 from antiphon.providers.gemini.request import encode
 
 TOOLS = (Tool("f", "finds", {"type": "object"}), Tool("look up"))
-LOOK_UP = sent_name("look up")
+LOOK_UP = NAMES.sent("look up")
 FUNCTIONS = {
     "functionDeclarations": [{"name": "f", "description": "finds", "parametersJsonSchema": {"type": "object"}}, {"name": LOOK_UP}]
 }

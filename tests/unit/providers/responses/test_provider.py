@@ -8,7 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from antiphon.config import ProviderConfig
-from antiphon.domain.content import Message, Role, Text, ToolCall, ToolResult
+from antiphon.domain.content import Message, Origin, Role, State, Text, Thinking, ToolCall, ToolResult
 from antiphon.domain.errors import (
     ProviderCredentials,
     ProviderError,
@@ -97,6 +97,45 @@ async def test_failures(
     assert caught.value.retry_after == wait
     if isinstance(caught.value, ProviderRejected):
         assert (caught.value.explanation, caught.value.param) == ("no", "input[0].id")
+
+
+class ForgetfulUpstream(OddUpstream):
+    """Refuses encrypted content, as an organisation does that did not make it."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__()
+        self.code = code
+
+    def steps(self, body: bytes) -> Sequence[Step]:
+        if b"encrypted_content" in json.dumps(json.loads(body)["input"]).encode():
+            return [answer(refusal(code=self.code), "400 Bad Request")]
+        return [head(), chunk(sse(*HELLO)), LAST]
+
+
+async def test_encrypted_content_that_cannot_be_read() -> None:
+    """The request is sent once more without it, and without the ids that need it. Any other refusal is a failure."""
+    thought = Thinking("Hm.", state=State("gAAA", {"item": {"id": "rs_1", "type": "reasoning"}}, 0))
+    call = ToolCall("c", "f", "{}", state=State(None, {"item": {"id": "fc_1", "type": "function_call"}}, 1))
+    reply = Message(Role.ASSISTANT, (thought, call), origin=Origin("responses", "acme"))
+    messages = (Message(Role.USER, (Text("go"),)), reply, Message(Role.TOOL, (ToolResult("c", (Text("42"),)),)))
+    request = ChatRequest("m", messages, stream=True, tools=(Tool("f"),))
+    async with ForgetfulUpstream("invalid_encrypted_content") as upstream:
+        provider = make(upstream)
+        batches = [batch async for batch in provider.stream(request)]
+        assert isinstance(batches[-1][-1], Finished)
+        first, second = upstream.requests
+        assert [item.get("type") for item in first.json["input"]] == [None, "reasoning", "function_call", "function_call_output"]
+        assert second.json["input"][1:] == [
+            {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": "c", "output": "42"},
+        ]
+        await provider.close()
+    async with ForgetfulUpstream("invalid_value") as upstream:
+        provider = make(upstream)
+        with pytest.raises(ProviderRejected):
+            [batch async for batch in provider.stream(request)]
+        assert len(upstream.requests) == 1
+        await provider.close()
 
 
 async def test_probe(upstream: OddUpstream, provider: ResponsesProvider) -> None:

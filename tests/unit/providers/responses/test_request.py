@@ -7,8 +7,9 @@ import pytest
 from openai.types.responses.response_create_params import ResponseCreateParamsNonStreaming
 from pydantic import TypeAdapter
 
-from antiphon.domain.content import Message, Role, Text
+from antiphon.domain.content import Message, Role, Text, ToolCall
 from antiphon.domain.errors import Unsupported
+from antiphon.domain.reply import Reply
 from antiphon.domain.request import (
     AudioOutput,
     ChatRequest,
@@ -22,7 +23,9 @@ from antiphon.domain.request import (
     ToolChoice,
     ToolChoiceMode,
 )
+from antiphon.providers.responses.items import NAMES
 from antiphon.providers.responses.request import encode
+from antiphon.providers.responses.response import ResponsesReader
 
 BODY: TypeAdapter[Any] = TypeAdapter(ResponseCreateParamsNonStreaming)
 ENCRYPTED = "reasoning.encrypted_content"
@@ -182,3 +185,24 @@ def test_extra() -> None:
     extra = {"reasoning": {"summary": "auto"}, "store": True, "prompt_cache_key": "k", "truncation": "auto"}
     assert added(reasoning=Reasoning("high"), extra=extra) == {**extra, "reasoning": {"effort": "high", "summary": "auto"}}
     assert added(extra={"store": None, "verbosity": "low", "text": {"verbosity": "high"}}) == {"text": {"verbosity": "high"}}
+
+
+def test_names_that_the_api_refuses() -> None:
+    """They are replaced in tools, choices and calls, the same everywhere, and put back in the reply."""
+    sent = NAMES.sent("server/find")
+    choice = ToolChoice(ToolChoiceMode.TOOL, "server/find")
+    messages = (Message(Role.ASSISTANT, (ToolCall("c", "server/find", "{}"),)),)
+    request = ChatRequest("gpt-5", messages, stream=True, tools=(Tool("server/find"),), tool_choice=choice)
+    body = json.loads(encode(request, "acme"))
+    assert (body["tools"][0]["name"], body["tool_choice"]["name"], body["input"][0]["name"]) == (sent, sent, sent)
+    item = {"type": "function_call", "id": "fc", "call_id": "c", "name": sent, "arguments": "{}"}
+    reader = ResponsesReader(request, "acme")
+    reply = Reply()
+    for event in reader.read_object(json.dumps({"id": "r", "status": "completed", "output": [item]}).encode()):
+        reply.add(event)
+    message = reply.message()
+    (call,) = message.blocks
+    assert isinstance(call, ToolCall)
+    assert call.name == "server/find"
+    again = ChatRequest("gpt-5", (message,), stream=True, tools=request.tools)
+    assert json.loads(encode(again, "acme"))["input"] == [item]

@@ -139,7 +139,8 @@ async def test_claude(upstream: OddUpstream, vertex: Callable[..., Provider], en
     batches = await ask(provider, "claude-sonnet-4-5@20250929", stream=stream, extra={"betas": ["two"]})
     assert text(batches) == "Hello"
     events = [event for batch in batches for event in batch]
-    assert [(one.input_tokens, one.output_tokens) for one in events if isinstance(one, Usage)] == [(3, 2)]
+    counted = [(one.input_tokens, one.output_tokens) for one in events if isinstance(one, Usage)]
+    assert (counted[-1], {tokens for tokens, _ in counted}) == ((3, 2), {3}), "the counts of `vertex_event` are of no use here"
     assert "vertex_event" not in str(events)
     (sent,) = upstream.requests
     path = "/v1/v1beta1/projects/acme/locations/europe-west1/publishers/anthropic/models/claude-sonnet-4-5@20250929"
