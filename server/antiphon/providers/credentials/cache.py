@@ -88,11 +88,11 @@ class TokenCache:
                 self._held.renew()  # while this call and others use the old one
             return held.value
         if self._failure is not None and self._is_paused and not self._held.is_reading:
-            raise self._error(self._failure)
+            raise self._error(self._failure) from self._failure
         held, failure = await self._held.renew()
         if failure is not None or held is None:
             assert isinstance(failure, TokenFailed), "a fetch returns a token or fails"
-            raise self._error(failure)
+            raise self._error(failure) from failure
         return held.value
 
     async def replace(self, refused: str) -> str | None:
@@ -164,7 +164,7 @@ class TokenCache:
         )
 
     def _error(self, failure: TokenFailed) -> ProviderError:
-        """Return the caller's error. It says nothing of the endpoint: the log does."""
+        """Return the caller's error. It says nothing of the endpoint: the log does, and its cause to an operator."""
         name = self._provider
         wait = max(1.0, self._paused_until - self._clock())
         match failure:
