@@ -39,5 +39,9 @@ def chat_fields(state: State | None, origin: Origin | None) -> JsonObject:
     """
     if state is None:
         return NOTHING
-    maker = state.origin or origin
-    return state.fields if maker is None or maker.protocol in ("", PROTOCOL) else NOTHING
+    return state.fields if is_chat(state.origin or origin) else NOTHING
+
+
+def is_chat(origin: Origin | None) -> bool:
+    """Return whether fields of a provider have a place in this API: those of one with another protocol have none."""
+    return origin is None or origin.protocol in ("", PROTOCOL)

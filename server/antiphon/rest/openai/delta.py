@@ -20,6 +20,7 @@ from antiphon.providers.openai.block_json import (
     image_json,
     with_signature,
 )
+from antiphon.providers.openai.blocks import is_chat
 from antiphon.providers.openai.details import DETAILS
 from antiphon.rest.openai.reply import opaque_of, signature_fields, state_fields, text_part, thinking_fields
 
@@ -72,7 +73,7 @@ class DeltaFields:
             case domain.CitationDelta():
                 return {"annotations": [citation_json(event.citation)]}
             case domain.ExtraFields(place=domain.Place.MESSAGE):
-                return event.fields
+                return event.fields if is_chat(self._origin) else None
             case domain.ExtraFields():
                 return domain.NOTHING
             case _:

@@ -23,7 +23,7 @@ from antiphon.providers.openai.block_json import (
     is_detailed,
     with_signature,
 )
-from antiphon.providers.openai.blocks import chat_fields
+from antiphon.providers.openai.blocks import chat_fields, is_chat
 from antiphon.providers.openai.details import DETAILS
 
 _REPLACED_REASONS: Final = {
@@ -89,7 +89,7 @@ def _message(choice: ReplyChoice, origin: domain.Origin) -> dict[str, Any]:
                 _add_content(message, block.form)
             case _:
                 pass  # this dialect has no form for it
-    return domain.with_extra({**message, **signature}, choice.fields)
+    return domain.with_extra({**message, **signature}, choice.fields if is_chat(origin) else domain.NOTHING)
 
 
 def _add_content(message: dict[str, Any], added: str | domain.JsonObject) -> None:

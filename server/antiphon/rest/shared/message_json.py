@@ -17,7 +17,7 @@ from antiphon.providers.openai.block_json import (
     is_detailed,
     with_signature,
 )
-from antiphon.providers.openai.blocks import chat_fields
+from antiphon.providers.openai.blocks import chat_fields, is_chat
 from antiphon.providers.openai.details import DETAILS
 from antiphon.rest.shared.content import FUNCTION_ROLE
 
@@ -42,7 +42,7 @@ def message_json(message: domain.Message) -> dict[str, Any]:
         body["content"] = _content(content, listed=message.listed, join=message.role is domain.Role.ASSISTANT)
     if message.name is not None:
         body["name"] = message.name
-    return {**message.fields, **message.extra, **body}
+    return {**(message.fields if is_chat(message.origin) else {}), **message.extra, **body}
 
 
 def _add_assistant_block(body: dict[str, Any], block: domain.Block, message: domain.Message) -> bool:  # noqa: C901  # as `_part_json`
