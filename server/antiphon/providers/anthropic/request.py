@@ -67,8 +67,10 @@ def betas(request: ChatRequest) -> str | None:
     return ",".join(name for name in wanted if isinstance(name, str) and _BETA.fullmatch(name)) or None
 
 
-def encode(request: ChatRequest, provider: str, parameters: Parameters | None = None) -> bytes:
+def encode(request: ChatRequest, provider: str, parameters: Parameters | None = None, *, version: str | None = None) -> bytes:
     """Return the JSON body. `parameters` gets the options that the API or the model does not have; None: nobody wants to know.
+
+    `version` is `anthropic_version` on other companies' clouds, which have the model in the URL.
 
     Raises `Unsupported` for content that this API cannot express and for refused options, and `InvalidRequest` for data that cannot
     be sent.
@@ -77,7 +79,8 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
     model = capabilities(request.model)
     encoder = AnthropicEncoder(provider, system_turns=model.system_turns)
     encoder.encode(request.messages)
-    body: dict[str, Any] = {"model": request.model, "max_tokens": _limit(request, model), "stream": True}
+    where = {"model": request.model} if version is None else {"anthropic_version": version}
+    body: dict[str, Any] = {**where, "max_tokens": _limit(request, model), "stream": True}
     add_thinking(body, request, model, parameters, is_possible=not encoder.continues_unsigned)
     thinks = body.get("thinking", request.extra.get("thinking"))
     is_thinking = isinstance(thinks, dict) and thinks.get("type") in ("enabled", "adaptive")

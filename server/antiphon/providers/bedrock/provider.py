@@ -25,7 +25,9 @@ from antiphon.providers.bedrock import credentials
 from antiphon.providers.bedrock.request import encode
 from antiphon.providers.bedrock.response import BedrockReader
 from antiphon.providers.bedrock.signing import SignatureAuth
-from antiphon.providers.client import Auth, HeaderAuth, Prepared, ProviderClient
+from antiphon.providers.client import Auth, Prepared, ProviderClient
+from antiphon.providers.credentials.auth import authorize
+from antiphon.providers.credentials.cache import TokenCache
 from antiphon.providers.regions import CONTROL, RUNTIME, endpoint, region_in, region_of
 from antiphon.providers.url import MODEL, headers, template
 
@@ -50,7 +52,7 @@ class BedrockProvider:
         self,
         name: str,
         config: ProviderConfig,
-        api_key: SecretStr | None,
+        key: SecretStr | TokenCache | None,
         transport: Transport,
         environment: Mapping[str, str] = os.environ,
     ) -> None:
@@ -64,11 +66,11 @@ class BedrockProvider:
             self._models = URL(endpoint(CONTROL, region) + _MODELS)
         self._signing: SignatureAuth | None = None
         auth: Auth
-        if api_key is None:
+        if key is None:
             auth = self._signing = _signing(name, config, host, environment)
         else:
             # A value in the query may be a key, too.
-            auth = HeaderAuth(config.auth_header, api_key.get_secret_value(), _headers(), config.headers, url.query.values())
+            auth = authorize(key, config.auth_header, _headers(), config.headers, url.query.values())
         self._client = ProviderClient(name, transport, auth, url)
 
     def stream(self, request: ChatRequest, warn: Callable[[Warnings], None] = ignore) -> AsyncGenerator[Batch, None]:
