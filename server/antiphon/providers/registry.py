@@ -25,16 +25,24 @@ from antiphon.providers.openai.provider import OpenAIProvider
 from antiphon.providers.responses.provider import ResponsesProvider
 from antiphon.providers.vertex.provider import VertexProvider
 
-_Build: TypeAlias = Callable[[str, ProviderConfig, SecretStr | TokenCache | None, Transport], Provider]
+_Key: TypeAlias = SecretStr | TokenCache | None
+_Build: TypeAlias = Callable[[str, ProviderConfig, _Key, Transport, Mapping[str, str]], Provider]
+"""Makes a provider from its name, settings, key and transport, and the environment."""
+
+
+def _of(protocol: Callable[[str, ProviderConfig, _Key, Transport], Provider]) -> _Build:
+    """Return what makes the providers of a protocol that needs nothing of the environment."""
+    return lambda name, config, key, transport, _: protocol(name, config, key, transport)
+
 
 PROTOCOLS: Final[Mapping[str, _Build]] = {
-    "anthropic": AnthropicProvider,
+    "anthropic": _of(AnthropicProvider),
     "bedrock": BedrockProvider,
-    "cohere": CohereProvider,
-    "gemini": GeminiProvider,
-    "openai": OpenAIProvider,
-    "openai-responses": ResponsesProvider,
-    "vertex": VertexProvider,
+    "cohere": _of(CohereProvider),
+    "gemini": _of(GeminiProvider),
+    "openai": _of(OpenAIProvider),
+    "openai-responses": _of(ResponsesProvider),
+    "vertex": _of(VertexProvider),
     "echo": lambda name, config, *_: EchoProvider(name, config),
 }
 
@@ -51,7 +59,7 @@ def build(name: str, config: ProviderConfig, environment: Mapping[str, str], coa
         raise ConfigError(f"providers.{name}.protocol: {config.protocol!r} is not known; known are {known}")
     way = outbound.build(f"providers.{name}", config, environment)
     key = config.api_key(name, environment) or _tokens(name, config, environment, way)
-    return protocol(name, config, key, Transport(name, config, way, coalescer))
+    return protocol(name, config, key, Transport(name, config, way, coalescer), environment)
 
 
 def _tokens(name: str, config: ProviderConfig, environment: Mapping[str, str], way: Outbound) -> TokenCache | None:

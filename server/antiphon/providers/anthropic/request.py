@@ -29,7 +29,7 @@ from antiphon.providers.anthropic.container import CONTAINER, container_of
 from antiphon.providers.anthropic.lacks import lacks_of
 from antiphon.providers.anthropic.messages import AnthropicEncoder, plain
 from antiphon.providers.anthropic.names import NAMES
-from antiphon.providers.anthropic.schema import reduced
+from antiphon.providers.anthropic.schema import enforced
 from antiphon.providers.anthropic.thinking import add_thinking
 from antiphon.providers.body import dumps
 from antiphon.providers.foreign import own_fields
@@ -163,7 +163,7 @@ def _tool(tool: Tool | NativeTool, parameters: Parameters) -> JsonObject:
         result["description"] = tool.description
     schema = {"properties": {}} if tool.parameters is None else tool.parameters
     schema = schema if "type" in schema else {"type": "object", **schema}
-    result["input_schema"] = _schema(schema, ("tools", "parameters"), parameters) if tool.strict else schema
+    result["input_schema"] = enforced(schema, ("tools", "parameters"), parameters) if tool.strict else schema
     if tool.strict:
         result["strict"] = True
     inner = tool.extra.get("function")
@@ -175,17 +175,9 @@ def _tool(tool: Tool | NativeTool, parameters: Parameters) -> JsonObject:
 def _response_format(response_format: JsonSchemaFormat | NativeFormat, parameters: Parameters) -> JsonObject:
     match response_format:
         case JsonSchemaFormat():
-            schema = dict(_schema(response_format.schema, ("response_format", "schema"), parameters))
+            schema = dict(enforced(response_format.schema, ("response_format", "schema"), parameters))
             if response_format.description:
                 schema.setdefault("description", response_format.description)
             return {"type": "json_schema", "schema": schema}
         case NativeFormat():
             return response_format.fields
-
-
-def _schema(schema: JsonObject, path: tuple[str, ...], parameters: Parameters) -> JsonObject:
-    """Return a schema in the form that the API accepts. Limits that it does not enforce are put into descriptions."""
-    described, bare = reduced(schema), reduced(schema, describes=False)
-    if described == bare or not parameters.mapped(path, "description", "the API does not enforce all keywords of the schema"):
-        return bare
-    return described

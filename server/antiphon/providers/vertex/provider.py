@@ -1,7 +1,7 @@
 """The provider for Vertex AI: models of Google and of Anthropic.
 
-This module builds the calls. Bodies and replies are those of the publisher's own API, so the folders `gemini` and `anthropic`
-convert in the two directions; `client` makes the calls.
+This module builds the calls. `request` encodes them, and the readers are those of the publishers' own APIs, in the folders `gemini`
+and `anthropic`; `client` makes the calls.
 """
 
 from __future__ import annotations
@@ -14,33 +14,28 @@ from pydantic import SecretStr
 from yarl import URL
 
 from antiphon.config import ConfigError, ProviderConfig
-from antiphon.domain.errors import Unsupported
 from antiphon.domain.events import Batch
 from antiphon.domain.request import ChatRequest
 from antiphon.domain.warnings import Warnings, ignore
 from antiphon.net.http import Transport
 from antiphon.providers.anthropic.provider import BETAS_HEADER
 from antiphon.providers.anthropic.request import betas
-from antiphon.providers.anthropic.request import encode as encode_for_claude
 from antiphon.providers.anthropic.response import AnthropicReader
 from antiphon.providers.client import Prepared, ProviderClient
 from antiphon.providers.credentials.auth import authorize
 from antiphon.providers.credentials.cache import TokenCache
 from antiphon.providers.gemini.provider import AUTH_HEADER
-from antiphon.providers.gemini.request import encode
 from antiphon.providers.gemini.response import GeminiReader
 from antiphon.providers.parameters import Parameters
 from antiphon.providers.url import MODEL, headers, template
 from antiphon.providers.vertex import resource
+from antiphon.providers.vertex.request import encode
 from antiphon.providers.vertex.resource import VertexModel, find_model, parent
 
 _METHOD: Final = "{method}"
 """The part of a URL that is replaced by the path of the model and the method."""
 
 _GOOGLE_HOSTS: Final = ".googleapis.com"
-
-_CLAUDE_VERSION: Final = "vertex-2023-10-16"
-"""The only value of `anthropic_version`: https://platform.claude.com/docs/en/build-with-claude/claude-on-vertex-ai."""
 
 # The version of Google's SDKs: what a model can do arrives there first.
 _VERSION: Final = "/v1beta1"
@@ -89,23 +84,17 @@ class VertexProvider:
 
     def _prepare(self, request: ChatRequest) -> Prepared:
         """Return the call of a model. Raises `Unsupported` for one of another publisher."""
-        model = find_model(request.model)
         parameters = Parameters(self.name, self._unsupported)
-        match model.publisher:
-            case resource.GOOGLE:
-                method = "streamGenerateContent" if request.stream else "generateContent"
-                url = self._call(model, method, "alt=sse" if request.stream else "")
-                body = encode(request, self.name, parameters)
-                return Prepared(url, body, GeminiReader(request, self.name), warnings=parameters.warnings)
-            case resource.ANTHROPIC:
-                body = encode_for_claude(request, self.name, parameters, version=_CLAUDE_VERSION)
-                wanted = betas(request)
-                more = {} if wanted is None else {BETAS_HEADER: ",".join(filter(None, (self._betas, wanted)))}
-                url = self._call(model, "streamRawPredict")
-                return Prepared(url, body, AnthropicReader(request, self.name), more, parameters.warnings)
-            case _:
-                known = f"{resource.GOOGLE} and {resource.ANTHROPIC}"
-                raise Unsupported(f"The provider {self.name} has models of {known} only.", provider=self.name)
+        body = encode(request, self.name, parameters)
+        model = find_model(request.model)
+        if model.publisher == resource.ANTHROPIC:
+            wanted = betas(request)
+            more = {} if wanted is None else {BETAS_HEADER: ",".join(filter(None, (self._betas, wanted)))}
+            url = self._call(model, "streamRawPredict")
+            return Prepared(url, body, AnthropicReader(request, self.name), more, parameters.warnings)
+        method = "streamGenerateContent" if request.stream else "generateContent"
+        url = self._call(model, method, "alt=sse" if request.stream else "")
+        return Prepared(url, body, GeminiReader(request, self.name), warnings=parameters.warnings)
 
     def _call(self, model: VertexModel, method: str, query: str = "") -> URL:
         url = self._url.replace(_METHOD, f"{model.path}:{method}").replace(MODEL, quote(model.name, safe="@"))

@@ -18,7 +18,8 @@ from antiphon.config import ConfigError, ProviderConfig
 from antiphon.domain.content import Message, Role, Text
 from antiphon.domain.errors import ProviderCredentials, ProviderError, Unsupported
 from antiphon.domain.events import Batch, Finished, TextDelta, Usage
-from antiphon.domain.request import ChatRequest
+from antiphon.domain.request import ChatRequest, Sampling
+from antiphon.domain.warnings import Warnings
 from antiphon.providers.base import Provider
 from antiphon.providers.registry import build
 from tests.odd_upstream import LAST, OddUpstream, Step, answer, chunk, head, sse
@@ -154,6 +155,25 @@ async def test_claude(upstream: OddUpstream, vertex: Callable[..., Provider], en
         "stream": True,
         "messages": [{"role": "user", "content": "hello"}],
     }
+
+
+@pytest.mark.parametrize(
+    ("model", "reply", "path"),
+    [("gemini-2.5-flash", HELLO, ("sampling", "logit_bias")), ("claude-sonnet-4-5@20250929", CLAUDE, ("sampling", "seed"))],
+)
+async def test_options_that_are_lacking(
+    upstream: OddUpstream, vertex: Callable[..., Provider], model: str, reply: list[Any], path: tuple[str, ...]
+) -> None:
+    """What the publisher's API lacks is told before the reply; with the policy `refuse`, nothing is sent."""
+    upstream.default = [head(), chunk(sse(*reply)), LAST]
+    sampling = Sampling(logit_bias={"1": 2}) if path[1] == "logit_bias" else Sampling(seed=4)
+    asked = ChatRequest(model, (Message(Role.USER, (Text("hello"),)),), stream=True, sampling=sampling)
+    seen: list[Warnings] = []
+    assert text([batch async for batch in vertex().stream(asked, seen.append)]) == "Hello"
+    assert [warning.path for warnings in seen for warning in warnings] == [path]
+    with pytest.raises(Unsupported, match=f"The provider vertex does not support {'.'.join(path)}"):
+        await _drop(vertex(unsupported="refuse").stream(asked))
+    assert len(upstream.requests) == 1
 
 
 async def test_models_of_others_are_refused(upstream: OddUpstream, vertex: Callable[..., Provider]) -> None:
