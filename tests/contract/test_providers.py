@@ -5,6 +5,7 @@ That is `llmock`, which others wrote. It does not speak Bedrock's protocol, whos
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 from llmock.scenarios import Reply, StreamFault, ToolCall
@@ -39,6 +40,7 @@ from antiphon.providers.echo import EchoProvider
 from antiphon.providers.gemini.provider import GeminiProvider
 from antiphon.providers.registry import PROTOCOLS, build
 from antiphon.providers.responses.provider import ResponsesProvider
+from antiphon.providers.vertex.provider import VertexProvider
 from tests.converse import ConverseUpstream, in_thread
 from tests.odd_upstream import OddUpstream, answer
 from tests.unit.framing import check, without_early_usage, without_frames
@@ -49,9 +51,22 @@ STOPPED = {"anthropic": "end_turn", "bedrock": "end_turn", "cohere": "COMPLETE",
 TOOL = Tool("find", "finds", {"type": "object", "properties": {"q": {"type": "string"}}, "required": ["q"]})
 
 
+class VertexPaths:
+    """Makes llmock, which has the Gemini API, answer at the paths of Vertex AI."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        path = scope.get("path", "").replace("/vertex/v1beta1/publishers/google/models/", "/gemini/v1beta/models/")
+        await self._app(scope | {"path": path} if "path" in scope else scope, receive, send)
+
+
 @pytest.fixture(scope="module")
 def llmock() -> Iterator[LLMockServer]:
-    with LLMockServer(responses=MockResponseSettings(response_style="echo")) as server:
+    server = LLMockServer(responses=MockResponseSettings(response_style="echo"))
+    server.app.add_middleware(VertexPaths)
+    with server:
         yield server
 
 
@@ -67,15 +82,17 @@ def config(protocol: str, llmock: LLMockServer, converse: ConverseUpstream) -> P
         return ProviderConfig(protocol=protocol, base_url=converse.url, api_key_env="KEY")
     if protocol == "echo":
         return ProviderConfig(protocol="echo", token_delay=0.001)
+    if protocol == "vertex":
+        return ProviderConfig(protocol=protocol, base_url=f"{llmock.url}/vertex", api_key_env="KEY")
     return ProviderConfig(protocol=protocol, base_url=llmock.base_url(protocol.removesuffix("-responses")), api_key_env="KEY")
 
 
 def test_every_protocol_is_here(llmock: LLMockServer) -> None:
     """The suite covers every protocol that can be configured."""
-    assert set(PROTOCOLS) == {"anthropic", "bedrock", "cohere", "echo", "gemini", "openai", "openai-responses"}
+    assert set(PROTOCOLS) == {"anthropic", "bedrock", "cohere", "echo", "gemini", "openai", "openai-responses", "vertex"}
 
 
-@pytest.fixture(params=["anthropic", "bedrock", "cohere", "echo", "gemini", "openai", "openai-responses"])
+@pytest.fixture(params=["anthropic", "bedrock", "cohere", "echo", "gemini", "openai", "openai-responses", "vertex"])
 async def provider(request: pytest.FixtureRequest, llmock: LLMockServer, converse: ConverseUpstream) -> AsyncIterator[Provider]:
     llmock.state.scenarios.clear()
     made = build("acme", config(request.param, llmock, converse), {"KEY": "sk-test"})
@@ -173,7 +190,7 @@ async def test_choices(provider: Provider) -> None:
         ((warning,),) = seen
         assert (warning.path, warning.treatment) == (("sampling", "choices"), Treatment.DROPPED)
         return
-    if isinstance(provider, GeminiProvider):  # for which llmock makes one choice alone
+    if isinstance(provider, GeminiProvider | VertexProvider):  # for which llmock makes one choice alone
         with pytest.raises(ProviderProtocolError):
             await read(provider, ask(sampling=Sampling(choices=2)))
         return

@@ -367,6 +367,26 @@ SEEDS: Final = {
         ),
         ('"kty":', '"RSA"', '"EC"', '"OKP"', '"use":', '"alg":', '"key_ops":', '"x":', '"n":', '"e":', '"d":'),
     ),
+    "access token": Seeds(
+        (
+            b'{"access_token": "a-token-of-some-length", "expires_in": 3600, "token_type": "Bearer"}',
+            b'{"access_token": "a-token-of-some-length", "expires_on": "4102444800", "token_type": "Bearer"}',
+            b'{"accessToken": "a-token-of-some-length", "expireTime": "2099-01-01T00:00:00Z"}',
+            b'{"error": "invalid_client", "error_description": "AADSTS7000215: Invalid client secret provided."}',
+            b'{"error": {"code": 403, "status": "PERMISSION_DENIED"}}',
+        ),
+        (
+            '"access_token":',
+            '"expires_in":',
+            '"expires_on":',
+            '"expireTime":',
+            '"9999-12-31T23:59:59"',
+            "1e308",
+            "-1",
+            "null",
+            '"1"',
+        ),
+    ),
     "header": Seeds((b"Bearer sk-x", b"bearer  x ", b"x-ratelimit-limit-requests: 7", b"retry-after:1\r\n")),
     "target": Seeds(
         (

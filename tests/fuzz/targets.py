@@ -40,7 +40,7 @@ from antiphon.guards.registry import KINDS
 from antiphon.history import rows
 from antiphon.net.egress import EgressPolicy, Target
 from antiphon.net.eventstream import EventStreamReader, InvalidStream, StreamMessage
-from antiphon.net.fetch import Fetcher
+from antiphon.net.fetch import FetchedAnswer, Fetcher
 from antiphon.net.sse import EventTooLarge, SseEvent, SseReader
 from antiphon.providers import failure
 from antiphon.providers.anthropic.models import read_page as anthropic_models
@@ -49,6 +49,9 @@ from antiphon.providers.bedrock.response import BedrockReader
 from antiphon.providers.client import Reader
 from antiphon.providers.cohere.models import read_page as cohere_models
 from antiphon.providers.cohere.response import CohereReader
+from antiphon.providers.credentials.endpoint import json_object, read_token
+from antiphon.providers.credentials.endpoint import refusal as token_refusal
+from antiphon.providers.credentials.token import TokenFailed
 from antiphon.providers.gemini.models import read_page as gemini_models
 from antiphon.providers.gemini.response import GeminiReader
 from antiphon.providers.openai import request as openai_request
@@ -335,6 +338,22 @@ def key_set(data: bytes) -> None:
     assert not any(key.is_private for key in found.keys)
 
 
+def access_token(data: bytes) -> None:
+    """Check that any answer of a token endpoint has a token and a time, or raises `TokenFailed`; no error has its sentences."""
+    found = json_object(data)
+    if found is not None:
+        for value in ("access_token", "accessToken"):
+            try:
+                made = read_token(found, value=value)
+            except TokenFailed:
+                continue
+            assert made.value.isprintable()
+            assert made.value not in repr(made) or len(made.value) < 12
+            assert 0 < made.lifetime <= 7 * 86400
+    why = str(token_refusal(FetchedAnswer(400, {}, data)))
+    assert re.fullmatch(r"status 400(, [A-Za-z_]{1,64})?(, AADSTS\d{4,10})?", why)
+
+
 def header(data: bytes) -> None:
     """Check the headers of callers and of providers' answers.
 
@@ -468,6 +487,7 @@ TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
     "page token": page,
     "token": token,
     "key set": key_set,
+    "access token": access_token,
     "header": header,
     "target": target,
     "guard": guard,

@@ -194,6 +194,15 @@ class Exchange:
         self._reply = HttpResponse(self._provider, response, self._draining)
         return self._reply
 
+    async def repeat(self, headers: Mapping[str, str]) -> HttpResponse:
+        """Drop the answer, and send the request once more with other headers. Raises as entering does."""
+        assert self._reply is not None, "it was sent before"
+        self._reply.close(finished=True)
+        self._reply = None
+        url, _, body = self._request
+        self._request = url, headers, body
+        return await self.__aenter__()
+
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Release the connection. Errors from inside are never suppressed."""
         if self._reply is not None:

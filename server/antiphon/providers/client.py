@@ -21,7 +21,7 @@ from antiphon.domain.events import Batch, Usage
 from antiphon.domain.models import ModelInfo
 from antiphon.domain.request import ChatRequest
 from antiphon.domain.warnings import Warnings, ignore
-from antiphon.net.http import HttpResponse, Transport
+from antiphon.net.http import Exchange, HttpResponse, Transport
 from antiphon.providers.failure import ERROR_BODY_BYTES, ERROR_BODY_SECONDS, error_of_status, explain, log_refusal
 from antiphon.providers.model_list import ReadPage, named, unreadable
 
@@ -130,6 +130,17 @@ class Auth(Protocol):
         """
         ...
 
+    async def replacement(self, refused: Credentials) -> Credentials | None:
+        """Return other credentials, as the provider refused these with 401; None if there are none.
+
+        Raises subclasses of `ProviderError`.
+        """
+        ...
+
+    async def close(self) -> None:
+        """End what is in progress."""
+        ...
+
 
 class HeaderAuth:
     """Sends the key in a header: as a bearer token in `authorization`, as it is in any other."""
@@ -153,6 +164,13 @@ class HeaderAuth:
         headers = self._headers.copy()
         headers[self._header] = self._value(key)
         return Credentials(headers, (*self._secrets, key))
+
+    async def replacement(self, refused: Credentials) -> Credentials | None:
+        """Return None: there is one key."""
+        return None
+
+    async def close(self) -> None:
+        """Do nothing: nothing is in progress."""
 
     def _value(self, key: str) -> str:
         return f"Bearer {key}" if self._header == "authorization" else key
@@ -181,9 +199,9 @@ class ProviderClient:
         warn(prepared.warnings)
         reader = prepared.reader
         credentials = await self._auth.credentials(prepared.url, prepared.body, request.api_key)
-        secrets = credentials.secrets
-        headers = _joined(credentials.headers, prepared.headers)
-        async with self._transport.post(prepared.url, headers, prepared.body) as reply:
+        exchange = self._transport.post(prepared.url, _joined(credentials.headers, prepared.headers), prepared.body)
+        async with exchange as first:
+            reply, secrets = await self._authorized(exchange, first, prepared, credentials, own_key=request.api_key is not None)
             begin = await self._first_bytes(reply, secrets, own_key=request.api_key is not None)
             ending = reader.ending
             collected: Batch = []
@@ -261,7 +279,24 @@ class ProviderClient:
 
     async def close(self) -> None:
         """Close the connections that are kept open."""
+        await self._auth.close()
         await self._transport.close()
+
+    async def _authorized(
+        self, exchange: Exchange, reply: HttpResponse, prepared: Prepared, credentials: Credentials, *, own_key: bool
+    ) -> tuple[HttpResponse, tuple[str, ...]]:
+        """Return the answer and the secrets sent for it; after a 401 those of a repetition, if there are other credentials.
+
+        Raises subclasses of `ProviderError`.
+        """
+        if reply.status != 401 or own_key:
+            return reply, credentials.secrets
+        other = await self._auth.replacement(credentials)
+        if other is None:
+            return reply, credentials.secrets
+        # Nothing was done for the refused request, so this costs nothing twice.
+        repeated = await exchange.repeat(_joined(other.headers, prepared.headers))
+        return repeated, (*credentials.secrets, *other.secrets)
 
     async def _first_bytes(self, reply: HttpResponse, secrets: tuple[str, ...], *, own_key: bool) -> bytes:
         """Return the first bytes of the body of a 2xx answer, without a byte order mark or white space.

@@ -6,7 +6,6 @@ key, and `client` makes the calls.
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Final
 from urllib.parse import quote
@@ -27,7 +26,10 @@ from antiphon.providers.bedrock.models import FIRST_PROFILES, merged, read_model
 from antiphon.providers.bedrock.request import encode
 from antiphon.providers.bedrock.response import BedrockReader
 from antiphon.providers.bedrock.signing import SignatureAuth
-from antiphon.providers.client import Auth, HeaderAuth, Prepared, ProviderClient
+from antiphon.providers.client import Auth, Prepared, ProviderClient
+from antiphon.providers.credentials.auth import authorize
+from antiphon.providers.credentials.cache import TokenCache
+from antiphon.providers.parameters import Parameters
 from antiphon.providers.regions import CONTROL, RUNTIME, endpoint, region_in, region_of
 from antiphon.providers.url import MODEL, headers, template
 
@@ -53,11 +55,13 @@ class BedrockProvider:
         self,
         name: str,
         config: ProviderConfig,
-        api_key: SecretStr | None,
+        key: SecretStr | TokenCache | None,
         transport: Transport,
-        environment: Mapping[str, str] = os.environ,
+        environment: Mapping[str, str],
     ) -> None:
+        """`environment` has the AWS credentials of a provider without a key, and the region if nothing else names one."""
         self.name = name
+        self._unsupported = config.unsupported
         self._whole = _normal(template(name, config, _WHOLE))
         self._stream = _normal(template(name, config, _STREAM))
         url = URL(self._stream.replace(MODEL, "model"))
@@ -67,11 +71,11 @@ class BedrockProvider:
             self._models = URL(endpoint(CONTROL, region) + _MODELS)
         self._signing: SignatureAuth | None = None
         auth: Auth
-        if api_key is None:
+        if key is None:
             auth = self._signing = _signing(name, config, host, environment)
         else:
             # A value in the query may be a key, too.
-            auth = HeaderAuth(config.auth_header, api_key.get_secret_value(), _headers(), config.headers, url.query.values())
+            auth = authorize(key, config.auth_header, _headers(), config.headers, url.query.values())
         self._client = ProviderClient(name, transport, auth, url)
 
     def stream(self, request: ChatRequest, warn: Callable[[Warnings], None] = ignore) -> AsyncGenerator[Batch, None]:
@@ -105,7 +109,9 @@ class BedrockProvider:
         text = self._stream if request.stream else self._whole
         # As AWS's SDKs write a path: the signature is over these very characters.
         url = URL(text.replace(MODEL, quote(request.model, safe="")), encoded=True)
-        return Prepared(url, encode(request, self.name), BedrockReader(request, self.name))
+        parameters = Parameters(self.name, self._unsupported)
+        body = encode(request, self.name, parameters)
+        return Prepared(url, body, BedrockReader(request, self.name), warnings=parameters.warnings)
 
 
 def _signing(name: str, config: ProviderConfig, host: str, environment: Mapping[str, str]) -> SignatureAuth:

@@ -19,7 +19,9 @@ from antiphon.domain.models import ModelInfo
 from antiphon.domain.request import ChatRequest
 from antiphon.domain.warnings import Warnings, ignore
 from antiphon.net.http import Transport
-from antiphon.providers.client import HeaderAuth, Prepared, ProviderClient
+from antiphon.providers.client import Prepared, ProviderClient
+from antiphon.providers.credentials.auth import authorize
+from antiphon.providers.credentials.cache import TokenCache
 from antiphon.providers.hosts import lists_models
 from antiphon.providers.openai.capabilities import capabilities_of
 from antiphon.providers.openai.request import encode
@@ -38,7 +40,7 @@ class OpenAIProvider:
     Raises `ConfigError` if the base URL is missing or invalid. A `{model}` in it is replaced by the model's name.
     """
 
-    def __init__(self, name: str, config: ProviderConfig, api_key: SecretStr | None, transport: Transport) -> None:
+    def __init__(self, name: str, config: ProviderConfig, key: SecretStr | TokenCache | None, transport: Transport) -> None:
         self.name = name
         self._url = template(name, config, _PATH)
         self._fixed_url = None if MODEL in self._url else URL(self._url)
@@ -48,9 +50,8 @@ class OpenAIProvider:
         self._capabilities = capabilities_of(name, config.base_url)
         self._unsupported = config.unsupported
         url = URL(self._url.replace(MODEL, "model"))
-        key = None if api_key is None else api_key.get_secret_value()
         # A value in the query may be a key, too.
-        auth = HeaderAuth(config.auth_header, key, headers(), config.headers, url.query.values())
+        auth = authorize(key, config.auth_header, headers(), config.headers, url.query.values())
         self._client = ProviderClient(name, transport, auth, url)
 
     def stream(self, request: ChatRequest, warn: Callable[[Warnings], None] = ignore) -> AsyncGenerator[Batch, None]:
