@@ -28,7 +28,7 @@
     └── ProviderError               with `provider`, and its HTTP `status` if there was one
         ├── ProviderRateLimited     429
         ├── ProviderRejected        the request was rejected: 400, 413, 422
-        ├── ProviderCredentials     the gateway's key was refused, or it lacks the model: 401, 403, 404
+        ├── ProviderCredentials     the gateway's key was refused, or it lacks the model: 401 to 404
         ├── ProviderUnavailable     unreachable, overloaded or broken
         ├── ProviderTimeout
         └── ProviderProtocolError   a cut reply, or one that violates the protocol
@@ -41,7 +41,7 @@ handles errors, and a reader of the tree, needs all of them.
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 
 from msgspec import Struct
 
@@ -463,11 +463,25 @@ class ProviderRateLimited(ProviderError):
     retryable = True
 
 
+class Rejection(Enum):
+    """What a provider rejected a request for."""
+
+    INVALID = auto()
+    """A field of it, or anything that is not listed here."""
+    TOO_LONG = auto()
+    """It is longer than the model's context window."""
+    REFUSED = auto()
+    """A content filter of the provider."""
+    STATE = auto()
+    """A signature or encrypted content in it, which the provider cannot verify."""
+
+
 class ProviderRejected(ProviderError):
     """The provider rejected the request because of its content."""
 
     reason = Reason.PROVIDER_REJECTED
 
+    rejection: Rejection = Rejection.INVALID
     param: str | None = None
     """The field that the provider named, such as "messages[0].content"."""
     explanation: str | None = None
