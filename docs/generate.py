@@ -22,6 +22,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from antiphon.config import Config, QuotaConfig, TlsConfig
+from antiphon.config.words import free_names
 
 ROOT: Final = Path(__file__).parents[1]
 REFERENCE: Final = ROOT / "docs" / "reference"
@@ -93,15 +94,20 @@ def settings_page() -> str:
 def settings(section: type[BaseModel], path: str = "") -> Iterator[Setting]:
     """Yield every setting of a section and of the sections in it, in the order of the source."""
     about = docstrings(section)
-    for name, field in section.model_fields.items():
+    for own_name, field in section.model_fields.items():
+        name = field.alias or own_name
+        about[name] = about.get(own_name, "")
         where = f"{path}.{name}" if path else name
         inner, suffix = _section(field.annotation)
         if inner is None or inner in SHARED:
             yield Setting(where + suffix, kind(field), default(field), about.get(name, ""))
         elif path:
-            if name in about:
+            if about.get(name):
                 yield Setting(where + suffix, "section" if not suffix else kind(field), default(field), about[name])
             yield from settings(inner, where + suffix)
+    named = free_names(section)
+    if named is not None:
+        yield from settings(named, f"{path}.<name>")
 
 
 def _table(rows: Iterable[Setting]) -> str:

@@ -45,10 +45,10 @@ from antiphon.net import outbound
 from antiphon.net.coalescing import Coalescer
 from antiphon.owners.data import Owners
 from antiphon.providers import hosts
-from antiphon.providers import registry as protocols
 from antiphon.providers.base import Provider
 from antiphon.proxying.passthrough import Passthrough
 from antiphon.rest import registry as rest
+from antiphon.routing.pools import build_pool
 from antiphon.routing.router import Router
 from antiphon.rpc.housekeeping import Housekeeper
 from antiphon.rpc.interceptor import CallInterceptor
@@ -85,11 +85,13 @@ class App:
         """Build all parts. Opens no port, file or connection. Raises `ConfigError`."""
         configs = hosts.configured(config.providers, environment)
         coalescer = Coalescer(config.streams.coalesce)
-        self.providers: list[tuple[Provider, Sequence[str]]] = [
-            (protocols.build(name, provider, environment, coalescer), provider.models) for name, provider in configs.items()
+        pools = [
+            (build_pool(name, provider, config.routing, environment, coalescer), provider.models)
+            for name, provider in configs.items()
         ]
+        self.providers: list[Provider] = [deployment.provider for pool, _ in pools for deployment in pool.deployments]
         keyed = {name for name, provider in configs.items() if provider.has_key} | {*config.engine.own_key_providers}
-        self.router = Router(self.providers, config.models.default, keyed)
+        self.router = Router(pools, config.models.default, keyed, aliases=config.models.aliases, rules=config.routing)
         self._config = config
         self.missing: list[str] = ["a server that has started"]
         """The reasons, for people, why this process does not accept calls yet; empty once it does."""
@@ -139,7 +141,7 @@ class App:
     @property
     def buffered(self) -> int:
         """Return the bytes of replies that wait for callers to read them. May be called by any thread."""
-        return sum(provider.buffered for provider, _ in self.providers) + self._passthrough.buffered
+        return sum(provider.buffered for provider in self.providers) + self._passthrough.buffered
 
     async def serve(self, addresses: Sequence[str], stop: asyncio.Event, retire: asyncio.Event | None = None) -> None:
         """Serve gRPC on `addresses` until `stop` is set, then stop gracefully. Raises `OSError` if an address is in use.
@@ -196,7 +198,7 @@ class App:
             await self._audit.write()
         await self._limiter.close()
         await self._database.close()
-        for provider, _ in self.providers:
+        for provider in self.providers:
             await provider.close()
         await self._passthrough.close()
         await self._contexts.close()

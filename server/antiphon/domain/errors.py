@@ -30,6 +30,7 @@
         ├── ProviderRejected        the request was rejected: 400, 413, 422
         ├── ProviderCredentials     the gateway's key was refused, or it lacks the model: 401 to 404
         ├── ProviderUnavailable     unreachable, overloaded or broken
+        ├── RouteUnavailable        all deployments are left alone for a while; nothing was sent
         ├── ProviderTimeout
         └── ProviderProtocolError   a cut reply, or one that violates the protocol
 
@@ -63,6 +64,7 @@ class Reason(StrEnum):
     PROVIDER_UNAVAILABLE = "PROVIDER_UNAVAILABLE"
     PROVIDER_TIMEOUT = "PROVIDER_TIMEOUT"
     PROVIDER_PROTOCOL = "PROVIDER_PROTOCOL"
+    ROUTE_UNAVAILABLE = "ROUTE_UNAVAILABLE"
     CONVERSATION_NOT_FOUND = "CONVERSATION_NOT_FOUND"
     MESSAGE_NOT_FOUND = "MESSAGE_NOT_FOUND"
     CONVERSATION_CHANGED = "CONVERSATION_CHANGED"
@@ -511,6 +513,17 @@ class ProviderUnavailable(ProviderError):
     retryable = True
 
 
+class RouteUnavailable(ProviderError):
+    """Every deployment that could answer failed so often that it is left alone for a while, or was taken out of use."""
+
+    reason = Reason.ROUTE_UNAVAILABLE
+    retryable = True
+
+    def __init__(self, provider: str, retry_after: float | None = None) -> None:
+        message = "Everything that could answer this model is failing, or out of use. It is tried again soon."
+        super().__init__(message, provider=provider, retry_after=retry_after)
+
+
 class ProviderTimeout(ProviderError):
     """The provider exceeded its timeout."""
 
@@ -523,6 +536,13 @@ class ProviderProtocolError(ProviderError):
 
     reason = Reason.PROVIDER_PROTOCOL
     retryable = True
+
+
+def copy_of(error: ProviderError) -> ProviderError:
+    """Return a copy of an error that was raised, without its traceback, which would keep the whole call in memory."""
+    copied: ProviderError = type(error).__new__(type(error), *error.args)
+    copied.__dict__.update(error.__dict__)
+    return copied
 
 
 def to_public_error(error: Exception) -> AntiphonError:

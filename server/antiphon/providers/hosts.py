@@ -246,7 +246,7 @@ def complete(name: str, config: ProviderConfig, environment: Mapping[str, str] =
             if field not in config.model_fields_set:
                 changes[field] = getattr(host, field)
     completed = config.model_copy(update=changes)
-    if completed.base_url is None:
+    if completed.base_url is None and (not config.deployments or any(own.base_url is None for own in config.deployments.values())):
         wanted = f"set it, or {host.url_variable}" if host is not None and host.url_variable else "is missing"
         raise ConfigError(f"providers.{name}.base_url: {wanted}")
     return completed
@@ -254,6 +254,7 @@ def complete(name: str, config: ProviderConfig, environment: Mapping[str, str] =
 
 def capabilities(name: str, base_url: str | None) -> Capabilities:
     """Return the capabilities of a provider: those of the host with its address, else of the host with its name, else `UNKNOWN`."""
+    name = name.partition("/")[0]  # that of the provider, without its deployment
     address = URL(base_url).host if base_url else None
     is_known_address = address is not None and address not in _LOOPBACK
     at_address = (host for host in HOSTS if is_known_address and host.base_url and URL(host.base_url).host == address)

@@ -43,24 +43,25 @@ class FailureRate:
     """The part of recent calls that failed, from 0 to 1, which fades with time: a target that is avoided is tried again."""
 
     def __init__(self) -> None:
-        self._value = 0.0
+        self.value = 0.0
+        """The rate at the time of the last call."""
         self._at = 0.0
 
     def add(self, now: float, *, failed: bool) -> None:
         """Add the outcome of a call. Runs for every call."""
         if failed:
             value = self.at(now)
-            self._value = value + _SHARE * (1 - value)
+            self.value = value + _SHARE * (1 - value)
             self._at = now
-        elif self._value:
-            self._value = self.at(now) * (1 - _SHARE)
+        elif self.value:
+            self.value = self.at(now) * (1 - _SHARE)
             self._at = now
-            if self._value < 1e-3:
-                self._value = 0.0
+            if self.value < 1e-3:
+                self.value = 0.0
 
     def at(self, now: float) -> float:
         """Return the rate at a time."""
-        return self._value * math.exp((self._at - now) / _FORGET) if self._value else 0.0
+        return self.value * math.exp((self._at - now) / _FORGET) if self.value else 0.0
 
 
 class Load(Struct, frozen=True):

@@ -30,6 +30,14 @@ class CallLog(Observer):
             fields["tags"] = call.tags
         if call.route:
             fields["route"] = call.route
+        if call.attempts:
+            last = call.attempts[-1]
+            if last.deployment != call.provider:
+                fields["deployment"] = last.deployment
+            if len(call.attempts) > 1:
+                fields["attempts"] = [f"{attempt.deployment}: {attempt.outcome}" for attempt in call.attempts]
+            if waited := sum(attempt.waited for attempt in call.attempts):
+                fields["waited_ms"] = _milliseconds(waited)
         if call.usage is not None:
             fields["prompt_tokens"] = call.usage.input_tokens
             fields["completion_tokens"] = call.usage.output_tokens
