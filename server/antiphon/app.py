@@ -292,7 +292,8 @@ def _metrics(
     targets = {urlsplit(url).hostname or "" for url in (*config.proxy.allow, *config.proxy.aliases.values())}
     models = {provider: router.models_at(provider) for provider in router.providers()}
     proxies = {*config.proxy.aliases, *targets}
-    return CallMetrics(models, proxies, version("antiphon"), buffered, coalescing, latest=wants_latest(environment))
+    latest = wants_latest(environment)
+    return CallMetrics(models, proxies, version("antiphon"), buffered, coalescing, router.breakers, latest=latest)
 
 
 def _tracing(config: Config, environment: Mapping[str, str], providers: Mapping[str, ProviderConfig]) -> Tracing | None:

@@ -14,6 +14,7 @@ from antiphon.domain.model_names import is_name, matches
 from antiphon.domain.principal import Principal
 from antiphon.domain.request import ChatRequest
 from antiphon.providers.base import Provider
+from antiphon.routing.breaker import BreakerState
 from antiphon.routing.candidate import Candidate
 from antiphon.routing.deployment import Deployment, Pool
 
@@ -164,6 +165,14 @@ class Router:
     def deployments(self) -> list[Deployment]:
         """Return the deployments of all providers, in the order of the configuration."""
         return [deployment for pool, _ in self._providers.values() for deployment in pool.deployments]
+
+    def breakers(self) -> dict[tuple[str, str], int]:
+        """Return the number of breakers by the name of their deployment and their state. May be called by any thread."""
+        found = {(deployment.name, state.value): 0 for deployment in self.deployments() for state in BreakerState}
+        for deployment in self.deployments():
+            for candidate in deployment.candidates():
+                found[deployment.name, candidate.breaker.state.value] += 1
+        return found
 
     def models_at(self, provider: str) -> list[str]:
         """Return the models that a provider lists by name, in its order. Raises `ProviderNotFound`."""
