@@ -48,6 +48,7 @@ from antiphon.providers import hosts
 from antiphon.providers.base import Provider
 from antiphon.proxying.passthrough import Passthrough
 from antiphon.rest import registry as rest
+from antiphon.routing.drains import Drains
 from antiphon.routing.pools import build_pool
 from antiphon.routing.router import Router
 from antiphon.rpc.housekeeping import Housekeeper
@@ -106,6 +107,7 @@ class App:
             pooler=config.database.pooler,
             statement_cache=config.database.keeps_statements,
         )
+        self._drains = Drains(self._database, self.router)
         guards = build_guards(config.guards)
         self._store = SqlStore(self._database)
         self._conversations: Conversations = self._store if guards is None else GuardedStore(self._store, guards)
@@ -167,6 +169,7 @@ class App:
         )
         background = [
             asyncio.create_task(housekeeper.run()),
+            asyncio.create_task(self._drains.run()),
             asyncio.create_task(self._recorder.checkpoint_every(self._config.database.keep_interval)),
         ]
         if self.metrics is not None:
@@ -237,7 +240,7 @@ class App:
         """Return the server with all its services. `edge_here` says that Envoy connects by a unix socket."""
         config, usage = self._config, UsageReport(self._database)
         owners = Owners(self._database, credentials_of(config.auth))
-        typed = services(self._chat, self.router, self._conversations, self._key_store, self._audit, usage, owners)
+        typed = services(self._chat, self.router, self._conversations, self._key_store, self._audit, usage, owners, self._drains)
         parts = rest.Parts(
             config=config,
             chat=self._chat,

@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator
@@ -14,7 +17,7 @@ import httpx2
 import pytest
 
 from antiphon.v1 import history_pb2, history_pb2_grpc
-from tests.e2e.conftest import READY, Gateway, configuration
+from tests.e2e.conftest import KEY, READY, Gateway, configuration
 from tests.e2e.test_grpc import METADATA
 from tests.odd_upstream import HANG, LAST, OddUpstream, Pause, Step, answer, chunk, delta, head, sse
 
@@ -191,3 +194,48 @@ async def test_tool_loops_with_signatures_never_meet_the_wrong_deployment(llm: A
             sent = b"".join(received.body for received in upstream.requests)
             assert f"secret-of-{other}".encode() not in sent, f"{name} got the state of {other}"
             assert b"ap1." not in sent
+
+
+async def test_a_deployment_can_be_taken_out_of_use_on_every_worker(llm: Any, tmp_path: Path) -> None:
+    """Within two seconds no worker calls a drained deployment, until it is restored or its time is over; the audit log has it."""
+    keys = {"keys": [{"name": "test", "key_env": "TEST_KEY", "scopes": ["chat", "history", "admin"]}]}
+    async with two(tmp_path, llm, workers=2, auth=keys) as (gateway, east, _):
+
+        def command(*words: str) -> str:
+            made = subprocess.run(
+                [sys.executable, "-m", "antiphon", "routes", *words, "--address", gateway.rest],
+                capture_output=True,
+                text=True,
+                check=False,
+                env={**os.environ, "ANTIPHON_KEY": KEY},
+                timeout=30,
+            )
+            assert made.returncode == 0, made.stderr
+            return made.stdout
+
+        async def used(calls: int = 40) -> bool:
+            before = len(east.requests)
+            for _ in range(calls // 4):
+                async with asyncio.TaskGroup() as group:
+                    for _ in range(4):
+                        group.create_task(fresh())
+            return len(east.requests) > before
+
+        async def fresh() -> None:
+            async with gateway.client() as one:  # a connection of its own, so that both workers answer
+                assert await is_answered(one)
+
+        assert await used()
+        assert "out of use" in await asyncio.to_thread(command, "drain", f"{HOST}/east")
+        await asyncio.sleep(2)
+        assert not await used()
+        found = json.loads(await asyncio.to_thread(command, "list", "--json"))
+        assert {one["name"]: one["drained"] for one in found["deployments"]}[f"{HOST}/east"] is True
+        assert "in use" in await asyncio.to_thread(command, "restore", f"{HOST}/east")
+        await asyncio.sleep(2)
+        assert await used()
+        await asyncio.to_thread(command, "drain", f"{HOST}/east", "--for", "3")
+        await asyncio.sleep(2)
+        assert not await used(12)
+        await asyncio.sleep(3)
+        assert await used()
