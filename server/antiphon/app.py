@@ -63,6 +63,7 @@ from antiphon.telemetry.observer import Observers
 if TYPE_CHECKING:
     from antiphon.auth.tokens.authenticator import Tokens
     from antiphon.net.certificates import Certificates
+    from antiphon.routing.shared import SharedCooldowns
     from antiphon.telemetry.metrics import CallMetrics
     from antiphon.telemetry.tracing import Tracing
 
@@ -108,6 +109,7 @@ class App:
             statement_cache=config.database.keeps_statements,
         )
         self._drains = Drains(self._database, self.router)
+        self._cooldowns = _cooldowns(config, environment, self.router)
         guards = build_guards(config.guards)
         self._store = SqlStore(self._database)
         self._conversations: Conversations = self._store if guards is None else GuardedStore(self._store, guards)
@@ -167,13 +169,7 @@ class App:
         housekeeper = Housekeeper(
             self._store, self._stored_keys, self._audit, list(certificates.values()), _prunings(self._config, self._database)
         )
-        background = [
-            asyncio.create_task(housekeeper.run()),
-            asyncio.create_task(self._drains.run()),
-            asyncio.create_task(self._recorder.checkpoint_every(self._config.database.keep_interval)),
-        ]
-        if self.metrics is not None:
-            background.append(asyncio.create_task(watch_lag(self.metrics.lag)))
+        background = self._background(housekeeper)
         if not contact.done():
             server.start_unready()
         # Freeze the imported objects, which never become garbage: a full collection of them would stop the event loop for 30 ms.
@@ -200,6 +196,8 @@ class App:
         with suppress(StoreUnavailable):
             await self._audit.write()
         await self._limiter.close()
+        if self._cooldowns is not None:
+            await self._cooldowns.close()
         await self._database.close()
         for provider in self.providers:
             await provider.close()
@@ -209,6 +207,15 @@ class App:
             await self._tokens.close()
         self._observer.stopped()
         log.info("stopped")
+
+    def _background(self, housekeeper: Housekeeper) -> list[asyncio.Task[None]]:
+        """Start everything that runs as long as the server does."""
+        work = [housekeeper.run(), self._drains.run(), self._recorder.checkpoint_every(self._config.database.keep_interval)]
+        if self._cooldowns is not None:
+            work.append(self._cooldowns.run())
+        if self.metrics is not None:
+            work.append(watch_lag(self.metrics.lag))
+        return [asyncio.create_task(each) for each in work]
 
     async def _drain(self, server: Server, stop: asyncio.Event) -> None:
         """Accept no more calls, and wait for those in flight, at most for `limits.drain` seconds.
@@ -342,6 +349,16 @@ def _prunings(config: Config, database: Database) -> dict[str, Callable[[], Awai
     if config.history.usage_retention is not None:
         prunings["usage"] = partial(UsageReport(database).prune, config.history.usage_retention)
     return prunings
+
+
+def _cooldowns(config: Config, environment: Mapping[str, str], router: Router) -> SharedCooldowns | None:
+    """Return what shares the cool-downs of providers between all servers; None without Redis."""
+    url = config.limits.redis(environment)
+    if url is None:
+        return None
+    from antiphon.routing.shared import SharedCooldowns
+
+    return SharedCooldowns(url, config.limits.redis_timeout, router)
 
 
 def _limiter(config: Config, environment: Mapping[str, str], ledger: Ledger) -> Limiter:

@@ -101,6 +101,8 @@ class Candidate:
             case Verdict.COOLS if not own_key and isinstance(error, ProviderError):
                 self.breaker.release(epoch)
                 self.cool(now + (error.retry_after or 0.0))
+                if self.deployment.cooled is not None:
+                    self.deployment.cooled(self, self.cool_until - now)
             case Verdict.TRIPS if not own_key and isinstance(error, ProviderError):
                 self.last_error = copy_of(error)
                 if alone or (error.status == _FORBIDDEN and isinstance(error, ProviderCredentials)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from antiphon.config import ProviderConfig, RoutingConfig
@@ -40,6 +40,8 @@ class Deployment:
         self.in_flight = 0
         self.drained = False
         """An operator has taken it out of use."""
+        self.cooled: Callable[[Candidate, float], None] | None = None
+        """Called when one of its models limits its rate, with the seconds for which it is left alone."""
         self.waiting = 0
         """The calls that wait for it, because it is failing."""
         self._rules = rules
