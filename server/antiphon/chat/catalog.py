@@ -65,7 +65,7 @@ class Catalog:
     def __init__(
         self,
         router: Router,
-        providers: Iterable[Provider],
+        providers: Mapping[str, Provider],
         facts: ModelFacts,
         *,
         list_providers: bool = True,
@@ -73,7 +73,7 @@ class Catalog:
         patience: float = _PATIENCE,
         clock: Clock = time.monotonic,
     ) -> None:
-        """`refresh` is the age in seconds at which a provider's list is read again.
+        """`providers` are asked for their lists, by name. `refresh` is the age in seconds at which a provider's list is read again.
 
         `list_providers` False: no provider is asked. `patience` is the most seconds that a caller waits for its first list.
         """
@@ -82,7 +82,7 @@ class Catalog:
         self._default = default.provider.name, default.model
         self._facts = facts
         self._patience = patience
-        self._lists = {provider.name: _ProviderList(provider, refresh, clock) for provider in providers if list_providers}
+        self._lists = {name: _ProviderList(provider, refresh, clock) for name, provider in providers.items() if list_providers}
         self._entries: dict[str, tuple[Sequence[ModelInfo], tuple[CatalogEntry, ...]]] = {}
         """The entries of each provider, and the list that they were made of."""
 

@@ -36,7 +36,7 @@ from antiphon.rpc.models import ModelServicer
 from antiphon.rpc.server import Server
 from antiphon.telemetry.call_log import CallLog
 from antiphon.v1 import chat_pb2, chat_pb2_grpc, message_pb2, models_pb2, models_pb2_grpc
-from tests.unit.scripted import NO_PRICES, NO_STORE, START, STOP, ScriptedProvider
+from tests.unit.scripted import NO_PRICES, NO_STORE, ONE_ATTEMPT, START, STOP, ScriptedProvider
 from tests.waiting import until
 
 KEY = (("authorization", "Bearer sk-test"),)
@@ -72,9 +72,9 @@ async def running(
     max_request_bytes: int | None = None,
     other_address: str | None = None,
 ) -> AsyncGenerator[Running, None]:
-    router = Router([(provider, ["one", "two", "three"])])
+    router = Router([(provider, ["one", "two", "three"])], rules=ONE_ATTEMPT)
     chat = ChatService(router, Recorder(NO_STORE), NO_PRICES, timeout=60)
-    catalog = Catalog(router, [provider], NO_PRICES)
+    catalog = Catalog(router, {provider.name: provider}, NO_PRICES)
     registrations: list[tuple[str, Callable[[grpc.aio.Server], None]]] = [
         ("antiphon.v1.ChatService", lambda s: chat_pb2_grpc.add_ChatServiceServicer_to_server(ChatServicer(chat), s)),
         ("antiphon.v1.ModelService", lambda s: models_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(catalog), s)),
