@@ -11,13 +11,16 @@ from openai import AsyncOpenAI
 
 from tests.e2e.conftest import READY, Gateway
 from tests.e2e.test_openai_sdk import HELLO, WEATHER
+from tests.vertex_paths import VertexPaths
 
-PROTOCOLS = ("anthropic", "cohere", "gemini", "openai-responses")
+PROTOCOLS = ("anthropic", "cohere", "gemini", "openai-responses", "vertex")
 
 
 @pytest.fixture(scope="module")
 def llm() -> Iterator[LLMockServer]:
-    with LLMockServer() as server:
+    server = LLMockServer()
+    server.app.add_middleware(VertexPaths)
+    with server:
         yield server
 
 
@@ -26,7 +29,7 @@ def gateway(llm: LLMockServer, tmp_path_factory: pytest.TempPathFactory) -> Iter
     providers = {
         protocol: {
             "protocol": protocol,
-            "base_url": llm.base_url(protocol.removesuffix("-responses")),
+            "base_url": f"{llm.url}/vertex" if protocol == "vertex" else llm.base_url(protocol.removesuffix("-responses")),
             "api_key_env": "TEST_PROVIDER_KEY",
         }
         for protocol in PROTOCOLS

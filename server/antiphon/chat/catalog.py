@@ -73,7 +73,7 @@ class Catalog:
         patience: float = _PATIENCE,
         clock: Clock = time.monotonic,
     ) -> None:
-        """`providers` are asked for their lists, by name. `refresh` is the age in seconds at which a provider's list is read again.
+        """Take the providers to ask for their lists, by name, and the age in seconds at which a list is read again: `refresh`.
 
         `list_providers` False: no provider is asked. `patience` is the most seconds that a caller waits for its first list.
         """

@@ -405,7 +405,7 @@ def test_the_log_has_no_text_of_the_request() -> None:
         (529, None, True),
         (529, "false", False),
         (500, "maybe", True),
-        (402, "true", True),
+        (418, "true", True),
         (429, "false", False),
         (400, "true", False),
     ],
