@@ -23,6 +23,7 @@ from antiphon.auth.api_keys.store import KeyStore
 from antiphon.auth.api_keys.stored import StoredKeys
 from antiphon.auth.audit import AuditLog
 from antiphon.auth.base import Authenticator, Authenticators
+from antiphon.chat.catalog import Catalog
 from antiphon.chat.client_context import Contexts
 from antiphon.chat.prices import Prices
 from antiphon.chat.service import ChatService
@@ -120,6 +121,13 @@ class App:
         authenticators: list[Authenticator] = [load_keys(config.auth, environment), self._stored_keys]
         self._callers = Authenticators(*authenticators, *([] if self._tokens is None else [self._tokens]))
         prices = Prices(config.prices, {name: provider.base_url for name, provider in configs.items()})
+        self._catalog = Catalog(
+            self.router,
+            self.providers,
+            prices,
+            list_providers=config.models.list_providers,
+            refresh=config.models.refresh,
+        )
         self._ledger = Ledger(self._database)
         self.metrics = _metrics(config, environment, self.router, lambda: self.buffered, lambda: coalescer.pause)
         self._tracing = _tracing(config, environment, configs)
@@ -199,6 +207,7 @@ class App:
         if self._cooldowns is not None:
             await self._cooldowns.close()
         await self._database.close()
+        await self._catalog.close()
         for provider in self.providers:
             await provider.close()
         await self._passthrough.close()
@@ -247,11 +256,13 @@ class App:
         """Return the server with all its services. `edge_here` says that Envoy connects by a unix socket."""
         config, usage = self._config, UsageReport(self._database)
         owners = Owners(self._database, credentials_of(config.auth))
-        typed = services(self._chat, self.router, self._conversations, self._key_store, self._audit, usage, owners, self._drains)
+        catalog, drains = self._catalog, self._drains
+        typed = services(self._chat, catalog, self.router, self._conversations, self._key_store, self._audit, usage, owners, drains)
         parts = rest.Parts(
             config=config,
             chat=self._chat,
             router=self.router,
+            catalog=self._catalog,
             conversations=self._conversations,
             passthrough=self._passthrough,
             contexts=self._contexts,

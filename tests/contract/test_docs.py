@@ -9,10 +9,12 @@ import yaml
 
 from antiphon.config import Config
 from antiphon.config.file import load
-from docs import generate
+from docs import features, generate
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "gateway" / "README.md", *ROOT.glob("tests/*/README.md")])
+
+REFERENCE = {**generate.pages(), features.PAGE: features.page()}
 
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _FENCE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
@@ -41,10 +43,10 @@ def test_every_link_leads_somewhere(page: Path, target: str) -> None:
     assert not anchor or anchor in anchors(found)
 
 
-@pytest.mark.parametrize("path", list(generate.pages()), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", list(REFERENCE), ids=lambda path: path.name)
 def test_the_reference_is_up_to_date(path: Path) -> None:
-    """The generated reference is up to date; otherwise run `python docs/generate.py`."""
-    assert path.read_text(encoding="utf-8") == generate.pages()[path]
+    """The generated reference is up to date; otherwise run `python docs/generate.py` or `features.py`."""
+    assert path.read_text(encoding="utf-8") == REFERENCE[path]
 
 
 def test_every_setting_is_explained() -> None:

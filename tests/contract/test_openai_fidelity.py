@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from antiphon import domain
 from antiphon.domain.reply import Reply
 from antiphon.providers.openai.request import encode
-from antiphon.providers.openai.response import ReplyReader
+from antiphon.providers.openai.response import OpenAIReader
 from antiphon.rest.openai import request as openai
 from antiphon.rest.openai.chunks import ChunkWriter
 from antiphon.rest.openai.reply import completion
@@ -168,7 +168,7 @@ def test_unusual_values_are_not_changed(fields: Json) -> None:
 
 def read(*chunks: Json) -> list[domain.Event]:
     tools = (domain.Tool("f"), domain.NativeTool({"type": "custom", "custom": {"name": "g"}}))
-    reader = ReplyReader(domain.ChatRequest("m", (), stream=True, tools=tools), "p")
+    reader = OpenAIReader(domain.ChatRequest("m", (), stream=True, tools=tools), "p")
     batch = reader.feed("".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks).encode())
     if reader.failure is not None:
         raise reader.failure
@@ -183,7 +183,7 @@ def put_together(events: list[domain.Event]) -> Reply:
 
 
 def answered(body: Json) -> Json:
-    events = ReplyReader(domain.ChatRequest("m", (), stream=False), "p").read_object(json.dumps(body).encode())
+    events = OpenAIReader(domain.ChatRequest("m", (), stream=False), "p").read_object(json.dumps(body).encode())
     return completion(put_together(events))
 
 
@@ -266,7 +266,7 @@ def test_a_reply_goes_back_to_the_provider_as_it_was_answered(body: Json) -> Non
         assert sent({"model": "m", "messages": [message]})["messages"] == []
         return
     assert sent({"model": "m", "messages": [message]})["messages"] == [returned_message(message)]
-    events = ReplyReader(domain.ChatRequest("m", (), stream=False), "p").read_object(json.dumps(body).encode())
+    events = OpenAIReader(domain.ChatRequest("m", (), stream=False), "p").read_object(json.dumps(body).encode())
     stored = put_together(events).message()
     messages = json.loads(encode(domain.ChatRequest("m", (stored,), stream=False), "p", stream_usage=True))["messages"]
     if stored.blocks and all(isinstance(block, domain.Thinking) for block in stored.blocks) and not messages:

@@ -10,7 +10,7 @@ import pytest
 
 from antiphon import domain
 from antiphon.domain.reply import Reply
-from antiphon.providers.openai.response import ReplyReader
+from antiphon.providers.openai.response import OpenAIReader
 from antiphon.rest.openai.chunks import ChunkWriter
 from antiphon.rest.openai.reply import completion, usage_json
 from tests.unit.framing import check
@@ -44,7 +44,7 @@ def folded(events: list[domain.Event]) -> Reply:
 
 
 def read(data: bytes, size: int) -> list[domain.Event]:
-    reader = ReplyReader(REQUEST, "p")
+    reader = OpenAIReader(REQUEST, "p")
     events: list[domain.Event] = []
     for at in range(0, len(data), size):
         events += reader.feed(data[at : at + size])
@@ -83,7 +83,7 @@ def test_a_stream(chunks: list[dict[str, Any]]) -> None:
 @pytest.mark.parametrize("body", list(recorded("*.json")))
 def test_a_whole_reply(body: dict[str, Any]) -> None:
     """A recorded reply keeps its text, finish reason and tokens."""
-    events = ReplyReader(REQUEST, "p").read_object(json.dumps(body).encode())
+    events = OpenAIReader(REQUEST, "p").read_object(json.dumps(body).encode())
     check(events)
     reply = folded(events)
     (choice,) = body["choices"]

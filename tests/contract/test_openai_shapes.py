@@ -9,9 +9,9 @@ from msgspec import Struct
 from antiphon import domain
 from antiphon.domain import Citation, Opaque, State, Text, Thinking, ToolCall
 from antiphon.domain.reply import Reply
-from antiphon.providers import hosts
-from antiphon.providers.openai.messages import Encoder
-from antiphon.providers.openai.response import ReplyReader
+from antiphon.providers.openai.capabilities import capabilities_of
+from antiphon.providers.openai.messages import OpenAIEncoder
+from antiphon.providers.openai.response import OpenAIReader
 from antiphon.rest.openai.chunks import ChunkWriter
 from antiphon.rest.openai.reply import completion
 from antiphon.rest.shared.content import MessageBody, message_of
@@ -155,7 +155,7 @@ END: Final = delta(finish="stop")
 
 
 def streamed(shape: Shape) -> list[domain.Event]:
-    reader = ReplyReader(domain.ChatRequest("m", (), stream=True), shape.host)
+    reader = OpenAIReader(domain.ChatRequest("m", (), stream=True), shape.host)
     first = delta()
     data = sse(*({**first, "choices": [{"index": 0, "delta": one, "finish_reason": None}]} for one in shape.deltas), END, "[DONE]")
     return [*reader.feed(data), *reader.end()]
@@ -163,7 +163,7 @@ def streamed(shape: Shape) -> list[domain.Event]:
 
 def whole(shape: Shape) -> list[domain.Event]:
     body = {**delta(), "object": "chat.completion", "choices": [{"index": 0, "message": shape.whole, "finish_reason": "stop"}]}
-    return ReplyReader(domain.ChatRequest("m", (), stream=False), shape.host).read_object(json.dumps(body).encode())
+    return OpenAIReader(domain.ChatRequest("m", (), stream=False), shape.host).read_object(json.dumps(body).encode())
 
 
 def reply_of(events: list[domain.Event]) -> Reply:
@@ -186,7 +186,7 @@ def test_what_the_caller_streams_is_what_it_would_get_whole(name: str) -> None:
     shape = SHAPES[name]
     events = streamed(shape)
     writer = ChunkWriter(include_usage=True)
-    reader = ReplyReader(domain.ChatRequest("m", (), stream=True), "p")
+    reader = OpenAIReader(domain.ChatRequest("m", (), stream=True), "p")
     again = reply_of([*reader.feed(writer.write(events) + writer.end()), *reader.end()])
     assert json.dumps(completion(again)["choices"]).replace("ap1.p.", "") == json.dumps(completion(reply_of(events))["choices"])
 
@@ -198,10 +198,10 @@ def test_a_host_is_sent_back_what_it_takes(name: str) -> None:
     reply = reply_of(streamed(shape))
     stored = reply.message()
     sent = message_of(MessageBody.model_validate(completion(reply)["choices"][0]["message"]), ())
-    takes = hosts.capabilities(shape.host, None)
-    (from_client,) = Encoder(shape.host, takes, "gpt-oss-120b", known_fields=False).encode([sent])
+    takes = capabilities_of(shape.host, None)
+    (from_client,) = OpenAIEncoder(shape.host, takes, "gpt-oss-120b", known_fields=False).encode([sent])
     from_client = {name: value for name, value in from_client.items() if name != "channel"}
     assert from_client == {"role": "assistant", **shape.back}
     if "thinking model" not in name:  # for which a client has only the text
-        (from_history,) = Encoder(shape.host, takes, "gpt-oss-120b", known_fields=False).encode([stored])
+        (from_history,) = OpenAIEncoder(shape.host, takes, "gpt-oss-120b", known_fields=False).encode([stored])
         assert {name: value for name, value in from_history.items() if name != "channel"} == {"role": "assistant", **shape.back}

@@ -62,6 +62,197 @@ SEEDS: Final = {
             '"audio":',
         ),
     ),
+    "anthropic stream": Seeds(
+        (
+            (
+                b'\x05data: {"type": "message_start", "message": {"id": "r", "usage": {"input_tokens": 1}}}\n\n'
+                b'data: {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}\n\n'
+                b'data: {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "x"}}\n\n'
+                b'data: {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 1}}\n\n'
+                b'data: {"type": "message_stop"}\n\n'
+            ),
+            (
+                b'\x01data: {"type": "content_block_start", "index": 0, '
+                b'"content_block": {"type": "tool_use", "id": "c", "name": "f", "input": {}}}\n\n'
+                b'data: {"type": "content_block_stop", "index": 0}\n\n'
+                b'data: {"type": "message_delta", "delta": {"stop_reason": "max_tokens"}}\n\n'
+                b'data: {"type": "message_stop"}\n\n'
+            ),
+        ),
+        (
+            "data: ",
+            '"type":',
+            '"content_block_delta"',
+            '"signature_delta"',
+            '"citations_delta"',
+            '"input_json_delta"',
+            '"compaction_delta"',
+            '"compaction"',
+            '"thinking"',
+            '"web_search_tool_result"',
+            '"iterations":',
+            '"cache_creation":',
+            '"error"',
+        ),
+    ),
+    "anthropic json": Seeds(
+        (
+            (
+                b'{"id": "r", "content": [{"type": "text", "text": "x", "citations": [{}]}, '
+                b'{"type": "thinking", "signature": "s"}], "stop_reason": "end_turn", '
+                b'"usage": {"input_tokens": 1, "iterations": [{"type": "compaction"}]}}'
+            ),
+        ),
+        ('"content":', '"stop_reason":', '"usage":', '"citations":', '"redacted_thinking"', '"server_tool_use"', '"input":'),
+    ),
+    "event stream": Seeds(
+        (b"\x03\x0f\x03abc\x07\x00\x04text\x01d\x04\x00\x00\x00\x01{}", b"\x01\x04\x01a\x00\x01b\x01", b"\x00\x00"),
+        (":event-type", ":message-type"),
+    ),
+    "bedrock stream": Seeds(
+        (
+            (
+                b'\x05messageStart {"role": "assistant"}\ncontentBlockDelta {"contentBlockIndex": 0, "delta": {"text": "xy"}}\n'
+                b'contentBlockStop {"contentBlockIndex": 0}\nmessageStop {"stopReason": "end_turn"}\n'
+                b'metadata {"usage": {"inputTokens": 1, "outputTokens": 2}}'
+            ),
+            (
+                b'\x01contentBlockStart {"contentBlockIndex": 0, "start": {"toolUse": {"toolUseId": "c", "name": "f"}}}\n'
+                b'contentBlockDelta {"contentBlockIndex": 0, "delta": {"toolUse": {"input": "{}"}}}\n'
+                b'contentBlockDelta {"contentBlockIndex": 1, "delta": {"reasoningContent": {"redactedContent": "AA=="}}}\n'
+                b'contentBlockDelta {"contentBlockIndex": 1, "delta": {"image": {"source": {"bytes": "AA=="}}}}\n'
+                b'messageStop {"stopReason": "tool_use"}'
+            ),
+            b'\x02throttlingException {"message": "x"}',
+        ),
+        ("contentBlockDelta ", '"delta":', '"reasoningContent":', '"toolResult":', '"citation":', '"image":', '"signature":'),
+    ),
+    "bedrock json": Seeds(
+        (
+            (
+                b'{"output": {"message": {"content": [{"text": "x"}, {"reasoningContent": {"reasoningText": {"text": "y"}}}, '
+                b'{"toolUse": {"toolUseId": "c", "name": "f", "input": {}}}]}}, "stopReason": "tool_use", '
+                b'"usage": {"inputTokens": 1, "cacheDetails": [{"ttl": "1h", "inputTokens": 1}], "cacheWriteInputTokens": 1}}'
+            ),
+            b'{"message": "x"}',
+        ),
+        ('"output":', '"message":', '"content":', '"toolResult":', '"citationsContent":', '"image":', '"stopReason":', '"usage":'),
+    ),
+    "cohere stream": Seeds(
+        (
+            (
+                b'\x05data: {"type": "content-start", "index": 0, "delta": {"message": {"content": {"type": "text"}}}}\n\n'
+                b'data: {"type": "message-end", "delta": {"finish_reason": "COMPLETE", "usage": {"tokens": {}}}}\n\n'
+            ),
+            (
+                b'\x01data: {"type": "tool-call-start", "index": 0, '
+                b'"delta": {"message": {"tool_calls": {"function": {"name": "f"}}}}}\n\n'
+                b'data: {"type": "message-end", "delta": {"finish_reason": "TOOL_CALL"}}\n\n'
+            ),
+        ),
+        ("data: ", '"type":', '"content-delta"', '"citation-start"', '"index":', '"delta":', '"message":', '"thinking"', '"error"'),
+    ),
+    "cohere json": Seeds(
+        (
+            (
+                b'{"id": "r", "message": {"tool_plan": "p", "content": [{"type": "text", "text": "x"}], "citations": [{}]}, '
+                b'"finish_reason": "COMPLETE", "usage": {"tokens": {"input_tokens": 1}}}'
+            ),
+        ),
+        ('"message":', '"content":', '"tool_calls":', '"function":', '"finish_reason":', '"usage":', '"tokens":'),
+    ),
+    "gemini stream": Seeds(
+        (
+            (
+                b'\x05data: {"candidates": [{"content": {"parts": [{"text": "x"}, {"text": "", "thoughtSignature": "s"}]}}]}\n\n'
+                b'data: {"candidates": [{"finishReason": "STOP"}], "usageMetadata": {"promptTokenCount": 1}}\n\n'
+            ),
+            (
+                b'\x01data: {"candidates": [{"content": {"parts": [{"functionCall": {"name": "f", "willContinue": true, '
+                b'"partialArgs": [{"jsonPath": "$.a[0]", "stringValue": "x"}]}}]}, "finishReason": "STOP"}]}\n\n'
+            ),
+        ),
+        (
+            "data: ",
+            '"candidates":',
+            '"parts":',
+            '"thought":',
+            '"inlineData":',
+            '"executableCode":',
+            '"groundingMetadata":',
+            '"error"',
+        ),
+    ),
+    "gemini json": Seeds(
+        (
+            (
+                b'{"candidates": [{"content": {"parts": [{"text": "xy"}, {"functionCall": {"name": "f", "args": {"a": 1}}}]}, '
+                b'"groundingMetadata": {"groundingChunks": [{"web": {"uri": "u"}}], "groundingSupports": [{"segment": {}, '
+                b'"groundingChunkIndices": [0]}]}, "logprobsResult": {"chosenCandidates": [{}]}, "finishReason": "STOP"}], '
+                b'"usageMetadata": {"promptTokenCount": 1, "candidatesTokensDetails": [{"modality": "AUDIO", "tokenCount": 1}]}}'
+            ),
+            b'{"promptFeedback": {"blockReason": "SAFETY"}}',
+        ),
+        (
+            '"candidates":',
+            '"content":',
+            '"parts":',
+            '"functionCall":',
+            '"finishReason":',
+            '"usageMetadata":',
+            '"citationMetadata":',
+        ),
+    ),
+    "responses stream": Seeds(
+        (
+            (
+                b'\x05data: {"type": "response.created", "response": {"id": "r"}}\n\n'
+                b'data: {"type": "response.output_text.delta", "output_index": 0, "content_index": 0, "delta": "x"}\n\n'
+                b'data: {"type": "response.output_item.done", "output_index": 0, '
+                b'"item": {"type": "message", "content": [{"type": "output_text", "text": "xy", "annotations": [{}]}]}}\n\n'
+                b'data: {"type": "response.completed", "response": {"usage": {"input_tokens": 1}}}\n\n'
+            ),
+            (
+                b'\x01data: {"type": "response.output_item.added", "output_index": 1, '
+                b'"item": {"type": "function_call", "name": "f"}}\n\n'
+                b'data: {"type": "response.function_call_arguments.delta", "output_index": 1, "delta": "{}"}\n\n'
+                b'data: {"type": "response.incomplete", "response": {"incomplete_details": {"reason": "max_output_tokens"}}}\n\n'
+            ),
+        ),
+        (
+            "data: ",
+            '"type":',
+            '"response.',
+            '"response.reasoning_summary_text.delta"',
+            '"response.web_search_call.searching"',
+            '"output_index":',
+            '"summary_index":',
+            '"item":',
+            '"encrypted_content":',
+            '"reasoning"',
+            '"shell_call"',
+            '"error"',
+        ),
+    ),
+    "responses json": Seeds(
+        (
+            (
+                b'{"id": "r", "status": "completed", "output": ['
+                b'{"type": "reasoning", "summary": [{"type": "summary_text", "text": "t"}]}, '
+                b'{"type": "local_shell_call", "call_id": "c", "action": {}}], "usage": {"output_tokens": 1}}'
+            ),
+        ),
+        (
+            '"output":',
+            '"type":',
+            '"custom_tool_call"',
+            '"image_generation_call"',
+            '"content":',
+            '"status":',
+            '"usage":',
+            '"error":',
+        ),
+    ),
     "reply json": Seeds(
         (
             (
@@ -81,6 +272,48 @@ SEEDS: Final = {
             '"logprobs":',
             '"audio":',
         ),
+    ),
+    "model list": Seeds(
+        tuple(
+            orjson.dumps(page)
+            for page in (
+                {
+                    "data": [
+                        {
+                            "id": "a/b",
+                            "name": "B",
+                            "created": 1_700_000_000,
+                            "context_length": 8192,
+                            "type": "chat",
+                            "architecture": {"input_modalities": ["text", "image", "file"]},
+                            "pricing": {"prompt": "0.000003", "completion": "0.1"},
+                            "top_provider": {"max_completion_tokens": 64},
+                            "capabilities": {"completion_chat": True, "vision": True},
+                        }
+                    ],
+                    "has_more": True,
+                    "last_id": "a/b",
+                },
+                [{"id": "m", "display_name": "M", "context_length": 8192, "pricing": {"input": 0.88, "output": 0.88}}],
+                {
+                    "data": [
+                        {
+                            "id": "c",
+                            "display_name": "C",
+                            "created_at": "2026-05-20T00:00:00Z",
+                            "max_input_tokens": 9,
+                            "max_tokens": 8,
+                            "lifecycle": "active",
+                            "capabilities": {"image_input": {"supported": True}},
+                        }
+                    ],
+                    "has_more": False,
+                },
+                {"models": [{"name": "models/g", "inputTokenLimit": 9, "supportedGenerationMethods": ["generateContent"]}]},
+                {"models": [{"name": "c", "endpoints": ["chat"], "features": ["vision"]}], "next_page_token": "t"},
+            )
+        ),
+        ("null", "1e300", '"-1"', "[]", "{}", '"nan"', "true", "1970-01-01T00:00:00Z"),
     ),
     "refusal": Seeds(
         (b'\x1d{"error": {"code": "x", "type": "y", "message": "z"}}', b"\x1d120", b"\x1dWed, 21 Oct 2026 07:28:00 GMT")
@@ -133,6 +366,26 @@ SEEDS: Final = {
             b'{"keys": [{"kty": "RSA", "n": "AQAB", "e": "AQAB"}, {"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"}]}',
         ),
         ('"kty":', '"RSA"', '"EC"', '"OKP"', '"use":', '"alg":', '"key_ops":', '"x":', '"n":', '"e":', '"d":'),
+    ),
+    "access token": Seeds(
+        (
+            b'{"access_token": "a-token-of-some-length", "expires_in": 3600, "token_type": "Bearer"}',
+            b'{"access_token": "a-token-of-some-length", "expires_on": "4102444800", "token_type": "Bearer"}',
+            b'{"accessToken": "a-token-of-some-length", "expireTime": "2099-01-01T00:00:00Z"}',
+            b'{"error": "invalid_client", "error_description": "AADSTS7000215: Invalid client secret provided."}',
+            b'{"error": {"code": 403, "status": "PERMISSION_DENIED"}}',
+        ),
+        (
+            '"access_token":',
+            '"expires_in":',
+            '"expires_on":',
+            '"expireTime":',
+            '"9999-12-31T23:59:59"',
+            "1e308",
+            "-1",
+            "null",
+            '"1"',
+        ),
     ),
     "header": Seeds((b"Bearer sk-x", b"bearer  x ", b"x-ratelimit-limit-requests: 7", b"retry-after:1\r\n")),
     "target": Seeds(

@@ -11,11 +11,14 @@ import hashlib
 import hmac
 import json
 import re
+import struct
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, Final
+from zlib import crc32
 
+import msgspec
 import orjson
 from pydantic import SecretStr
 from yarl import URL
@@ -29,16 +32,32 @@ from antiphon.auth.tokens.keyset import parse as parse_keys
 from antiphon.config import GuardConfig, IssuerConfig, ProxyConfig
 from antiphon.database.paging import token as page_token
 from antiphon.domain.errors import AntiphonError, InvalidRequest, PermissionDenied, ProviderError, Unauthenticated
+from antiphon.domain.model_names import is_name
+from antiphon.domain.models import ModelInfo
 from antiphon.guards.base import Blocked, Filter, Guard
 from antiphon.guards.json_chain import JsonChain, filter_json
 from antiphon.guards.registry import KINDS
 from antiphon.history import rows
 from antiphon.net.egress import EgressPolicy, Target
-from antiphon.net.fetch import Fetcher
+from antiphon.net.eventstream import EventStreamReader, InvalidStream, StreamMessage
+from antiphon.net.fetch import FetchedAnswer, Fetcher
 from antiphon.net.sse import EventTooLarge, SseEvent, SseReader
 from antiphon.providers import failure
+from antiphon.providers.anthropic.models import read_page as anthropic_models
+from antiphon.providers.anthropic.response import AnthropicReader
+from antiphon.providers.bedrock.response import BedrockReader
+from antiphon.providers.client import Reader
+from antiphon.providers.cohere.models import read_page as cohere_models
+from antiphon.providers.cohere.response import CohereReader
+from antiphon.providers.credentials.endpoint import json_object, read_token
+from antiphon.providers.credentials.endpoint import refusal as token_refusal
+from antiphon.providers.credentials.token import TokenFailed
+from antiphon.providers.gemini.models import read_page as gemini_models
+from antiphon.providers.gemini.response import GeminiReader
 from antiphon.providers.openai import request as openai_request
-from antiphon.providers.openai.response import ReplyReader
+from antiphon.providers.openai.response import OpenAIReader
+from antiphon.providers.openai_model_list import read_page as openai_models
+from antiphon.providers.responses.response import ResponsesReader
 from antiphon.rest.analytics import servicer as analytics
 from antiphon.rest.assistant import servicer as assistant
 from antiphon.rest.engine import request as engine_request
@@ -81,15 +100,44 @@ def sse(data: bytes) -> None:
         pass
 
 
+def event_stream(data: bytes) -> None:
+    """Check that messages of an event stream do not depend on where it is cut, and that only documented errors are raised.
+
+    Fuzzers find no checksums, so they are put right: as the length of a message, and over its bytes.
+    """
+    size, data = 1 + (data[0] if data else 0) % 13, data[1:]
+
+    def read(pieces: list[bytes]) -> tuple[list[StreamMessage], type[Exception] | None, bool]:
+        reader = EventStreamReader(1 << 16)
+        found: list[StreamMessage] = []
+        try:
+            for piece in pieces:
+                found.extend(reader.feed(piece))
+        except (InvalidStream, EventTooLarge) as error:
+            return found, type(error), True
+        return found, None, reader.is_between_messages
+
+    for mended in (data, _mended(data), _mended(data) + data):
+        assert read([mended]) == read(cut(mended, size)), "the result depends on where it is cut"
+
+
+def _mended(data: bytes) -> bytes:
+    """Return a message whose headers and payload are `data`, whose first byte is the length of the headers."""
+    length, data = (data[0], data[1:]) if data else (0, b"")
+    prelude = struct.pack(">II", 16 + len(data), min(length, len(data)))
+    checked = prelude + struct.pack(">I", crc32(prelude)) + data
+    return checked + struct.pack(">I", crc32(checked))
+
+
 REQUEST: Final = domain.ChatRequest("m", (domain.Message(domain.Role.USER, (domain.Text("x"),)),), stream=True)
 
 
-def reply_stream(data: bytes) -> None:
+def reply_stream(data: bytes, make: Callable[[domain.ChatRequest, str], Reader] = OpenAIReader) -> None:
     """Check that a streamed reply ends or raises `ProviderError`, and that its text does not depend on where the stream is cut."""
     size, data = 1 + (data[0] if data else 0) % 13, data[1:]
 
     def read(pieces: list[bytes]) -> tuple[str, type[Exception] | None]:
-        reader = ReplyReader(REQUEST, "p")
+        reader = make(REQUEST, "p")
         texts: list[str] = []
         try:
             for piece in pieces:
@@ -106,15 +154,47 @@ def reply_stream(data: bytes) -> None:
     assert read([data]) == read(cut(data, size)), "the result depends on where it is cut"
 
 
-def reply_json(data: bytes) -> None:
+def bedrock_stream(data: bytes) -> None:
+    """Check the same of Bedrock's streams: each line is the name of an event or an exception, a space, and its JSON."""
+    size, data = data[:1], data[1:]
+
+    def event(line: bytes) -> bytes:
+        name, _, payload = line.partition(b" ")
+        name = name[:100]
+        kind = b"exception" if name.endswith(b"Exception") else b"event"
+        fields = ((b":%b-type" % kind, name), (b":message-type", kind))
+        headers = b"".join(bytes([len(key)]) + key + b"\7" + struct.pack(">H", len(value)) + value for key, value in fields)
+        return _mended(bytes([len(headers)]) + headers + payload)
+
+    reply_stream(size + b"".join(map(event, data.split(b"\n"))), BedrockReader)
+
+
+def reply_json(data: bytes, make: Callable[[domain.ChatRequest, str], Reader] = OpenAIReader) -> None:
     """Check that a reply in one JSON object either is complete or raises `ProviderError`."""
     try:
-        events = ReplyReader(REQUEST, "p").read_object(data)
+        events = make(REQUEST, "p").read_object(data)
     except ProviderError:
         return
     assert any(isinstance(event, domain.Finished) for event in events)
     used = [count for event in events if isinstance(event, domain.Usage) for count in (event.input_tokens, event.output_tokens)]
     assert all(count is None or count >= 0 for count in used)
+
+
+def model_list(data: bytes) -> None:
+    """Check that each reader of lists of models either refuses a body, or returns models with distinct, valid names."""
+    for read_page in (anthropic_models, cohere_models, gemini_models, openai_models):
+        try:
+            page = read_page(data)
+        except ValueError:
+            continue
+        names = [model.name for model in page.models]
+        assert len(set(names)) == len(names)
+        assert all(name and is_name(name) for name in names)
+        for model in page.models:
+            assert "\n" not in model.title
+            assert (model.context_tokens or 1) > 0
+            assert model.prices is None or min(model.prices.input or 0, model.prices.output or 0) >= 0
+            assert msgspec.json.decode(msgspec.json.encode(model), type=ModelInfo) == model
 
 
 def refusal(data: bytes) -> None:
@@ -258,6 +338,22 @@ def key_set(data: bytes) -> None:
     assert not any(key.is_private for key in found.keys)
 
 
+def access_token(data: bytes) -> None:
+    """Check that any answer of a token endpoint has a token and a time, or raises `TokenFailed`; no error has its sentences."""
+    found = json_object(data)
+    if found is not None:
+        for value in ("access_token", "accessToken"):
+            try:
+                made = read_token(found, value=value)
+            except TokenFailed:
+                continue
+            assert made.value.isprintable()
+            assert made.value not in repr(made) or len(made.value) < 12
+            assert 0 < made.lifetime <= 7 * 86400
+    why = str(token_refusal(FetchedAnswer(400, {}, data)))
+    assert re.fullmatch(r"status 400(, [A-Za-z_]{1,64})?(, AADSTS\d{4,10})?", why)
+
+
 def header(data: bytes) -> None:
     """Check the headers of callers and of providers' answers.
 
@@ -374,11 +470,24 @@ TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
     "sse": sse,
     "reply stream": reply_stream,
     "reply json": reply_json,
+    "anthropic stream": partial(reply_stream, make=AnthropicReader),
+    "anthropic json": partial(reply_json, make=AnthropicReader),
+    "event stream": event_stream,
+    "bedrock stream": bedrock_stream,
+    "bedrock json": partial(reply_json, make=BedrockReader),
+    "cohere stream": partial(reply_stream, make=CohereReader),
+    "cohere json": partial(reply_json, make=CohereReader),
+    "gemini stream": partial(reply_stream, make=GeminiReader),
+    "gemini json": partial(reply_json, make=GeminiReader),
+    "responses stream": partial(reply_stream, make=ResponsesReader),
+    "responses json": partial(reply_json, make=ResponsesReader),
+    "model list": model_list,
     "refusal": refusal,
     "body": body,
     "page token": page,
     "token": token,
     "key set": key_set,
+    "access token": access_token,
     "header": header,
     "target": target,
     "guard": guard,

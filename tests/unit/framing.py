@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from antiphon.domain.content import Audio, Block, Media, Refusal, Text, Thinking, ToolCall
+from antiphon.domain.content import Audio, Block, Compaction, Image, Media, Refusal, ServerToolCall, Text, Thinking, ToolCall
 from antiphon.domain.events import (
     Batch,
     BlockFinished,
@@ -19,6 +19,7 @@ from antiphon.domain.events import (
     Started,
     TextDelta,
     ThinkingDelta,
+    Usage,
 )
 from antiphon.domain.reply import Reply
 
@@ -42,6 +43,10 @@ _KINDS: dict[type[Event], Block] = {
     InputDelta: ToolCall("call", "f", ""),
     MediaDelta: Audio(Media()),
 }
+
+
+_OTHER_KINDS: dict[type[Event], type[Block]] = {InputDelta: ServerToolCall, MediaDelta: Image}
+"""Further kinds of blocks that have such deltas."""
 
 
 class Frames:
@@ -96,6 +101,13 @@ def without_frames(events: Iterable[Event]) -> Batch:
     ]
 
 
+def without_early_usage(events: Iterable[Event]) -> Batch:
+    """Return the events with the last usage alone: those before it tell what a reply has used that breaks off."""
+    batch = list(events)
+    last = max((at for at, event in enumerate(batch) if isinstance(event, Usage)), default=-1)
+    return [event for at, event in enumerate(batch) if at == last or not isinstance(event, Usage)]
+
+
 def check(events: Iterable[Event], *, is_whole: bool = True, in_order: bool = True) -> None:
     """Assert the rules of `antiphon.domain.events` on all events of one reply.
 
@@ -119,7 +131,8 @@ def check(events: Iterable[Event], *, is_whole: bool = True, in_order: bool = Tr
                 assert event.block not in choices, "a block begins once"
                 assert not in_order or event.block == len(choices), "blocks are numbered in order, over all choices"
                 assert event.choice not in ended, "nothing follows the end of a choice"
-                assert getattr(event.value, "text", "") in ("", None), "there is no text at the start"
+                is_whole_at_once = isinstance(event.value, Compaction)
+                assert is_whole_at_once or not getattr(event.value, "text", ""), "there is no text at the start"
                 assert getattr(event.value, "arguments", "") == ""
                 choices[event.block] = event.choice
                 open_blocks[event.block] = event.value
@@ -136,7 +149,8 @@ def check(events: Iterable[Event], *, is_whole: bool = True, in_order: bool = Tr
             case _ if isinstance(event, _OF_BLOCKS):
                 assert event.block in open_blocks, "a delta stands between the start and the end of its block"
                 expected = _KINDS.get(type(event))
-                assert expected is None or isinstance(open_blocks[event.block], type(expected)), "and is of its kind"
+                kinds = (type(expected), _OTHER_KINDS.get(type(event), type(expected)))
+                assert expected is None or isinstance(open_blocks[event.block], kinds), "and is of its kind"
             case _:
                 pass
     assert group == 0, "a group is not longer than what follows it"

@@ -1,7 +1,7 @@
 """A provider that a test scripts: the whole provider interface in a few lines, which shows that it is narrow."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from antiphon.chat.prices import Prices
@@ -9,7 +9,9 @@ from antiphon.config import RoutingConfig
 from antiphon.config.routing import BreakerConfig
 from antiphon.domain.content import Origin
 from antiphon.domain.events import Batch, Finished, FinishReason, Started, TextDelta, Usage
+from antiphon.domain.models import ModelInfo
 from antiphon.domain.request import ChatRequest
+from antiphon.domain.warnings import Warnings, ignore
 from tests.unit.framing import Frames
 
 NO_STORE: Any = None
@@ -38,9 +40,16 @@ class ScriptedProvider:
         self.batches = batches or ([START, TextDelta(0, "Hel")], [TextDelta(0, "lo")], [USAGE, STOP])
         self.requests: list[ChatRequest] = []
         self.closed = 0
+        self.warnings: Warnings = ()
+        """What it warns of before the first batch."""
+        self.models: tuple[ModelInfo, ...] | Exception | None = None
+        """What it lists, or how that fails; None: it has no list."""
+        self.lists = 0
+        """How often it was asked for its list."""
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[Batch, None]:
+    async def stream(self, request: ChatRequest, warn: Callable[[Warnings], None] = ignore) -> AsyncGenerator[Batch, None]:
         self.requests.append(request)
+        warn(self.warnings)
         frames = Frames()
         try:
             for batch in self.batches:
@@ -52,6 +61,12 @@ class ScriptedProvider:
                     yield frames.batch(batch)
         finally:
             self.closed += 1
+
+    async def list_models(self) -> tuple[ModelInfo, ...] | None:
+        self.lists += 1
+        if isinstance(self.models, Exception):
+            raise self.models
+        return self.models
 
     async def close(self) -> None:
         pass

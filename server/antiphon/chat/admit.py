@@ -26,13 +26,10 @@ def check(request: ChatRequest) -> None:
     """Reject a request that no dialect allows. Raises `InvalidRequest`."""
     if not request.messages:
         raise InvalidRequest("A request needs a message.", (Violation(("messages",), "must hold at least one message"),))
-    wrong = tuple(
-        Violation(("messages", index), "text must not hold the character NUL")
-        for index, message in enumerate(request.messages)
-        if _contain_nul(message.blocks)
-    )
+    wrong = [index for index, message in enumerate(request.messages) if _contain_nul(message.blocks)]
     if wrong:
-        raise InvalidRequest("A message holds the character NUL.", wrong)
+        violations = (Violation(("messages", index), "text must not hold the character NUL") for index in wrong)
+        raise InvalidRequest("A message holds the character NUL.", tuple(violations))
 
 
 def permitted(call: Call, route: Route, request: ChatRequest) -> Route:
@@ -57,7 +54,10 @@ def estimate(request: ChatRequest, route: Route, prices: Prices) -> Estimate:
 
 
 def _contain_nul(blocks: Iterable[Block]) -> bool:
-    return any(
-        (isinstance(block, Text) and "\0" in block.text) or (isinstance(block, ToolResult) and _contain_nul(block.blocks))
-        for block in blocks
-    )
+    for block in blocks:
+        if isinstance(block, Text):
+            if "\0" in block.text:
+                return True
+        elif isinstance(block, ToolResult) and _contain_nul(block.blocks):
+            return True
+    return False

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from msgspec.structs import replace
+
 from antiphon.chat.stopwatch import Stopwatch
 from antiphon.domain.call import Call
-from antiphon.domain.events import Batch, Finished
+from antiphon.domain.events import Batch, Finished, Started, Usage
 
 MAX_HELD: Final = 64
 """The most events before the first delta that are held back."""
@@ -22,16 +24,23 @@ class HoldBack:
         """The events held back so far; None once they have been sent."""
 
     def take(self, batch: Batch) -> Batch:
-        """Return what may be sent now of a new batch and those held back; may be empty. Runs for every token of every stream."""
+        """Return what may be sent now of a new batch and those held back; may be empty. Runs for every token of every stream.
+
+        Usage is not sent: the last batch gets what the call used in all.
+        """
         watch = self._watch
         watch.see(batch)
-        if self._call.first_token is None and watch.first_token is not None:
-            self._call.first_token = watch.first_token
+        if self._call.first_token is None and (first := watch.first_token) is not None:
+            self._call.first_token = first
             self._call.observer.first_token(self._call)
+        if watch.has_reported:
+            batch = [event for event in batch if type(event) is not Usage]
         if self._held is None:
             return batch
         self._held += batch
-        if not watch.has_delta and len(self._held) < MAX_HELD and type(batch[-1]) is not Finished:
+        if not watch.has_delta and len(self._held) < MAX_HELD and (not batch or type(batch[-1]) is not Finished):
             return []
         batch, self._held = self._held, None
+        if self._call.warnings and type(batch[0]) is Started:
+            batch[0] = replace(batch[0], warnings=self._call.warnings)
         return batch

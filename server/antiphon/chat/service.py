@@ -11,7 +11,6 @@ from collections.abc import AsyncGenerator
 from functools import partial
 from typing import Final
 
-import structlog
 from msgspec.structs import replace
 
 from antiphon.chat.admit import check, estimate, permitted
@@ -113,7 +112,7 @@ class ChatService:
                                 if batch:
                                     turn.see(batch)
                                     yield batch
-                        usage = watch.usage(batch)
+                        usage = watch.usage()
                         batch = closing(batch, usage, watch.metrics(await settlement.charge(usage), call.attempts))
                         turn.see(batch)
                         with deadline:
@@ -137,12 +136,12 @@ class ChatService:
 
     async def _resolve(self, call: Call, request: ChatRequest) -> Route:
         """Check the request, and return its route. Raises `InvalidRequest`, `ModelNotFound`, `PermissionDenied`."""
-        if sum(len(message.blocks) for message in request.messages) > _MANY_BLOCKS:
+        if sum([len(message.blocks) for message in request.messages]) > _MANY_BLOCKS:
             await yield_to_other_calls()  # reading and converting so many takes long: other calls run in between
         check(request)
         route = self._router.resolve(request.model, request.provider)
         call.route, call.provider, call.model = request.model or self._router.default, route.provider.name, route.model
-        structlog.contextvars.bind_contextvars(model=route.model, provider=route.provider.name)
+        call.log_fields.update(model=route.model, provider=route.provider.name)
         return permitted(call, route, request)
 
     async def _record(

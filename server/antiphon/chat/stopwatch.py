@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import Final
 
+from msgspec.structs import replace
+
 from antiphon.domain.call import CANCELLATIONS
 from antiphon.domain.content import NOTHING, Image, RedactedThinking, ToolCall
 from antiphon.domain.events import (
@@ -29,6 +31,7 @@ from antiphon.domain.request import ChatRequest
 from antiphon.domain.tokens import AUDIO_TOKENS, json_characters, prompt_tokens, text_tokens
 
 _DELTAS: Final = frozenset({ThinkingDelta, InputDelta, RefusalDelta, MediaDelta})
+_CONTENT: Final = frozenset({BlockStarted, ExtraFields, Usage})
 
 
 class Stopwatch:
@@ -42,6 +45,7 @@ class Stopwatch:
         self._chunks = 0
         self._characters = 0
         self._recordings: set[int] = set()
+        self._reported: Usage | None = None
 
     @property
     def has_delta(self) -> bool:
@@ -61,9 +65,12 @@ class Stopwatch:
             elif kind in _DELTAS:
                 self._characters += self._characters_of(event)
                 chunks += 0 if after_start else 1
-            elif kind is not BlockFinished:
+            elif kind in _CONTENT:
                 after_start = self._count_content(event)
                 chunks += after_start
+                continue
+            elif kind is not BlockFinished:
+                after_start = False
                 continue
             after_start = False
         if chunks:
@@ -72,21 +79,32 @@ class Stopwatch:
             if self._first is None:
                 self._first = self._last
 
-    def usage(self, batch: Batch) -> Usage:
-        """Return the usage in the last batch; if it has none, an estimate of what has come so far, marked as estimated."""
-        for event in batch:
-            if type(event) is Usage:
-                return event
-        prompt = prompt_tokens(self._request)
+    @property
+    def has_reported(self) -> bool:
+        """Return whether the provider has reported any usage."""
+        return self._reported is not None
+
+    def usage(self) -> Usage:
+        """Return the last usage that the provider reported; without one an estimate of what has come so far, marked as estimated.
+
+        The output is estimated, too, if the provider counted it before there was any.
+        """
+        reported = self._reported
+        if reported is not None and not reported.estimated:
+            return reported
         completion = text_tokens(self._characters) + AUDIO_TOKENS * len(self._recordings)
-        return Usage(prompt, completion, prompt + completion, estimated=True)
+        if reported is None:
+            prompt = prompt_tokens(self._request)
+            return Usage(prompt, completion, prompt + completion, estimated=True)
+        completion = max(completion, reported.output_tokens)
+        return replace(reported, output_tokens=completion, total_tokens=reported.input_tokens + completion)
 
     def usage_on_error(self, error: BaseException | None) -> Usage | None:
         """Return the usage of a call that ended with `error`; None if the provider did not accept the request.
 
         A provider that accepted it has processed the prompt, even if nobody waited for the reply.
         """
-        return self.usage([]) if isinstance(error, CANCELLATIONS) or self._end > self._start else None
+        return self.usage() if isinstance(error, CANCELLATIONS) or self._end > self._start else None
 
     @property
     def first_token(self) -> float | None:
@@ -122,6 +140,9 @@ class Stopwatch:
                 else:
                     self._characters += json_characters(fields)
                 return True
+            case Usage():
+                self._reported = event
+                return False
             case ExtraFields(place=Place.MESSAGE):
                 self._characters += json_characters(event.fields)
                 return False
@@ -144,6 +165,12 @@ class Stopwatch:
 
 def closing(batch: Batch, usage: Usage, metrics: Metrics) -> Batch:
     """Return the last batch with `usage` and `metrics` inserted before the first `Finished`."""
-    rest: Batch = [event for event in batch if type(event) is not Usage]
-    at = next(index for index, event in enumerate(rest) if type(event) is Finished)
-    return [*rest[:at], usage, metrics, *rest[at:]]
+    whole: Batch = []
+    is_inserted = False
+    for event in batch:
+        if type(event) is Finished and not is_inserted:
+            whole += (usage, metrics)
+            is_inserted = True
+        if type(event) is not Usage:
+            whole.append(event)
+    return whole

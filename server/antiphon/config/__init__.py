@@ -1,6 +1,7 @@
 """What an operator decides, and the defaults: each section of the configuration is a class, each setting one of its fields."""
 
 from antiphon.config.access import PUBLIC_ALGORITHMS, AuthConfig, IssuerConfig, KeyConfig
+from antiphon.config.credentials import TokenConfig, TokenKind
 from antiphon.config.database import DatabaseConfig
 from antiphon.config.dialects import ClientConfig, EngineConfig, PersonaConfig, ProxyConfig, SessionsConfig
 from antiphon.config.guards import GuardConfig, GuardOptions
@@ -17,7 +18,7 @@ from antiphon.config.ports import (
     UpstreamTlsConfig,
     split_address,
 )
-from antiphon.config.providers import KEEP_ALIVE, PriceConfig, ProviderConfig
+from antiphon.config.providers import KEEP_ALIVE, PriceConfig, ProviderConfig, UnsupportedPolicy
 from antiphon.config.routing import RoutingConfig
 from antiphon.config.section import ConfigError
 from antiphon.config.whole import Config, LogConfig, database_url
@@ -52,6 +53,9 @@ __all__ = [
     "RoutingConfig",
     "SessionsConfig",
     "TlsConfig",
+    "TokenConfig",
+    "TokenKind",
+    "UnsupportedPolicy",
     "UpstreamTlsConfig",
     "database_url",
     "split_address",

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any, Final, Protocol
 from weakref import ref
 
@@ -17,6 +19,7 @@ from antiphon.domain.errors import AntiphonError, DeadlineExceeded, ShuttingDown
 from antiphon.domain.events import AttemptReport, Usage
 from antiphon.domain.principal import ANONYMOUS, Principal
 from antiphon.domain.trace import TraceContext
+from antiphon.domain.warnings import Warnings, ignore
 
 CANCELLATIONS: Final = (asyncio.CancelledError, GeneratorExit, DeadlineExceeded, ShuttingDown)
 """The exceptions that end a call although the provider would have continued: the caller left, the deadline passed, or the server
@@ -119,6 +122,8 @@ class Call(Struct, eq=False, kw_only=True, weakref=True):
     started_at: float = field(default_factory=time.monotonic)
     headers: dict[str, str] = {}
     """Response headers for REST callers. They are sent right before the first message; headers added later are lost."""
+    is_whole: bool = False
+    """Whether the next message of the response is the only one. A servicer sets it before it yields that message."""
     observer: Observer = NO_OBSERVER
     pulse: HeartbeatSender | None = None
 
@@ -135,6 +140,18 @@ class Call(Struct, eq=False, kw_only=True, weakref=True):
     """The tags of the caller's key and of the call itself; see `antiphon.domain.tags`."""
     usage: Usage | None = None
     cost_usd: float | None = None
+    log_fields: dict[str, str] = {}
+    """What every log line that is written during the call says of it."""
+    warnings: Warnings = ()
+    """What the provider does not get of the request as the caller set it. Known before the provider is called."""
+    on_warnings: Callable[[Warnings], None] = ignore
+    """Called with the warnings, before any response header is sent."""
+
+    def warn(self, warnings: Warnings) -> None:
+        """Set the warnings of the latest attempt, and pass them on."""
+        if warnings or self.warnings:
+            self.warnings = warnings
+            self.on_warnings(warnings)
 
     @property
     def time_left(self) -> float | None:
@@ -154,9 +171,16 @@ _CURRENT: ContextVar[ref[Call]] = ContextVar("call")
 them."""
 
 
+_LOG_FIELDS: ContextVar[dict[str, str]] = ContextVar("log_fields")
+"""The `Call.log_fields` of the call that this code runs for: a task that outlives the call still logs them."""
+
+_NO_FIELDS: Final[Mapping[str, str]] = MappingProxyType({})
+
+
 def make_current(call: Call) -> None:
-    """Make `current` return this call. The caller must hold a reference to it."""
+    """Make `current` return this call, and log lines say its fields. The caller must hold a reference to it."""
     _CURRENT.set(ref(call))
+    _LOG_FIELDS.set(call.log_fields)
 
 
 def current() -> Call:
@@ -164,3 +188,8 @@ def current() -> Call:
     call = _CURRENT.get()()
     assert call is not None, "the call is referenced while it is handled"
     return call
+
+
+def log_fields() -> Mapping[str, str]:
+    """Return the log fields of the call that this code runs for; empty outside of calls."""
+    return _LOG_FIELDS.get(_NO_FIELDS)

@@ -31,14 +31,16 @@ def time_left(remaining: float | None) -> float | None:
 
 
 class Deadline:
-    """A time limit of `seconds` from now. One task at a time may wait on it, inside `with deadline:`."""
+    """A time limit of `seconds` from now for the task that makes it, which waits on it inside `with deadline:`."""
 
     def __init__(self, seconds: float) -> None:
         # Kept and passed on, as asyncio looks it up with a system call each time.
         self._loop = loop = asyncio.get_running_loop()
         self._error: AntiphonError | None = None
-        self._owner = asyncio.current_task(loop)
-        self._waiting: asyncio.Task[Any] | None = None
+        owner = asyncio.current_task(loop)
+        assert owner is not None, "a deadline is waited on inside a task"
+        self._owner: asyncio.Task[Any] = owner
+        self._is_waiting = False
         self._cancelling = 0
         self._timer = loop.call_later(seconds, self.expire, DeadlineExceeded())
 
@@ -51,9 +53,9 @@ class Deadline:
         """End the current wait and all later ones with `error`. Only the first call has an effect."""
         if self._error is None:
             self._error = error
-            if self._waiting is not None:
-                self._waiting.cancel()
-            elif self._owner is not None:
+            if self._is_waiting:
+                self._owner.cancel()
+            else:
                 self._timer.cancel()
                 self._timer = self._loop.call_later(CANCEL_DELAY, self._owner.cancel)
 
@@ -62,16 +64,14 @@ class Deadline:
         if self._error is not None:
             self._timer.cancel()
             raise self._error
-        task = asyncio.current_task(self._loop)
-        assert task is not None, "a deadline is waited on inside a task"
-        self._waiting = task
-        self._cancelling = task.cancelling()
+        self._is_waiting = True
+        self._cancelling = self._owner.cancelling()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """End the wait. Raises the error of `expire` instead of the cancellation that it caused."""
-        task, self._waiting = self._waiting, None
+        self._is_waiting = False
         # The cancellation came from this deadline, unless something else cancelled the task too.
-        if kind is asyncio.CancelledError and self._error is not None and task is not None and task.uncancel() <= self._cancelling:
+        if kind is asyncio.CancelledError and self._error is not None and self._owner.uncancel() <= self._cancelling:
             raise self._error from None
 
     def close(self) -> None:

@@ -123,12 +123,12 @@ class InvalidRequest(AntiphonError):
 
 
 class Unsupported(InvalidRequest):
-    """The request is valid, but the provider of its model does not support the feature."""
+    """The request is valid, but the provider of its model does not support the feature. `violations` names it if it is a field."""
 
     reason = Reason.UNSUPPORTED
 
-    def __init__(self, message: str, provider: str) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, provider: str, violations: tuple[Violation, ...] = ()) -> None:
+        super().__init__(message, violations)
         self.provider = provider
 
     @property

@@ -23,6 +23,7 @@ from typing import Protocol, TypeAlias
 from msgspec import Struct, field
 
 from antiphon.domain.content import NOTHING, Block, Citation, JsonObject, Origin, State
+from antiphon.domain.warnings import Warnings
 
 
 class FinishReason(StrEnum):
@@ -58,6 +59,8 @@ class Started(Struct, frozen=True):
     """The conversation in which the turn is recorded; empty if none. `message_id` is the id of the reply."""
     conversation_title: str = ""
     message_id: str = ""
+    warnings: Warnings = ()
+    """The parameters of the request that the provider did not get as the caller set them. Not stored with the reply."""
 
 
 class BlockStarted(Struct, frozen=True):
@@ -158,13 +161,14 @@ class ExtraFields(Struct, frozen=True):
     `antiphon.domain.unknown_fields` says how the deltas of a field are merged.
 
     `repeats` is for fields of the reply as a whole: their values are known already, and the provider repeats them with every delta
-    until the next event of this kind.
+    until the next event of this kind. `continued` names the lists whose first item goes on with the last one before.
     """
 
     choice: int | None
     fields: JsonObject
     place: Place = Place.MESSAGE
     repeats: bool = False
+    continued: frozenset[str] = frozenset()
 
 
 class DeltaGroup(Struct, frozen=True):
@@ -178,7 +182,7 @@ class DeltaGroup(Struct, frozen=True):
 
 
 class UsagePart(Struct, frozen=True, omit_defaults=True):
-    """Tokens of an inner call, such as one to another model. They are priced by that model."""
+    """Tokens that have a price of their own: those of an inner call, such as one to another model, or those billed of a call."""
 
     model: str
     type: str = ""
@@ -186,6 +190,7 @@ class UsagePart(Struct, frozen=True, omit_defaults=True):
     output_tokens: int = 0
     cached_tokens: int = 0
     cache_write_tokens: int = 0
+    cache_write_1h_tokens: int = 0
 
 
 class Usage(Struct, frozen=True, omit_defaults=True):
@@ -208,6 +213,8 @@ class Usage(Struct, frozen=True, omit_defaults=True):
     """Output tokens that are reasoning."""
     audio_input_tokens: int | None = field(default=None, name="audio_prompt_tokens")
     audio_output_tokens: int | None = field(default=None, name="audio_completion_tokens")
+    audio_cached_tokens: int | None = None
+    """Input tokens that are audio and were read from a cache."""
     image_input_tokens: int | None = None
     image_output_tokens: int | None = None
     server_tools: Mapping[str, int] = {}
@@ -216,7 +223,7 @@ class Usage(Struct, frozen=True, omit_defaults=True):
     extra: JsonObject = NOTHING
     """The provider's other fields of the usage, unchanged."""
     estimated: bool = False
-    """The provider reported no usage, and the gateway estimated it."""
+    """The provider reported no usage, and the gateway estimated it. Of a reader: the output is not counted yet."""
 
 
 class AttemptReport(Struct, frozen=True):

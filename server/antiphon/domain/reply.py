@@ -249,7 +249,7 @@ class Reply:
             return
         choice = self._choice(event.choice)
         if event.place is Place.MESSAGE:
-            unknown_fields.add(choice.fields, event.fields, joins=True)
+            unknown_fields.add(choice.fields, event.fields, joins=True, continued=event.continued)
         else:
             unknown_fields.add(choice.choice_fields, event.fields, joins=False)
 

@@ -4,8 +4,8 @@ Fields of a message are merged the way hosts stream them:
 
 - texts are concatenated, except those that identify something (`id`, `type`, ...);
 - objects are merged field by field;
-- list items with the same `index` and type are merged, and so is a block of thinking with the next if it has no signature yet
-  (LiteLLM); all others are appended;
+- list items with the same `index` and type are merged, and so is the first new item with the last one if the reader says so
+  (`ExtraFields.continued`); all others are appended;
 - any other value is replaced;
 - null does not erase a text, an object or a list.
 
@@ -24,13 +24,16 @@ _NAMING: Final = frozenset({"id", "type", "name", "role", "index", "format", "ch
 """Fields that identify something. They may be repeated in every delta, so they are never concatenated."""
 
 
-def add(known: dict[str, Any], fields: JsonObject, *, joins: bool) -> None:
-    """Merge the fields of a delta into `known`. `joins`: texts are concatenated, else replaced."""
+def add(known: dict[str, Any], fields: JsonObject, *, joins: bool, continued: frozenset[str] = frozenset()) -> None:
+    """Merge the fields of a delta into `known`. `joins`: texts are concatenated, else replaced.
+
+    `continued` are the lists whose first new item goes on with the last one.
+    """
     for name, value in fields.items():
-        known[name] = _merged(name, known[name], value, joins=joins) if name in known else value
+        known[name] = _merged(name, known[name], value, joins=joins, goes_on=name in continued) if name in known else value
 
 
-def _merged(name: str, old: Any, new: Any, *, joins: bool) -> Any:
+def _merged(name: str, old: Any, new: Any, *, joins: bool, goes_on: bool = False) -> Any:
     """Return the value of the field `name` after a delta."""
     match old, new:
         case str(), str() if joins and name not in _NAMING:
@@ -42,18 +45,18 @@ def _merged(name: str, old: Any, new: Any, *, joins: bool) -> Any:
             add(whole, new, joins=joins)
             return whole
         case list(), list():
-            return _joined(old, new, joins=joins)
+            return _joined(old, new, joins=joins, goes_on=goes_on)
         case ((str() | Mapping() | list()), None):
             return old
         case _:
             return new
 
 
-def _joined(old: list[Any], new: list[Any], *, joins: bool) -> list[Any]:
+def _joined(old: list[Any], new: list[Any], *, joins: bool, goes_on: bool) -> list[Any]:
     """Return the list after a delta: items that continue an old one are merged, the others appended."""
     whole = list(old)
-    for item in new:
-        place = _place(whole, item)
+    for number, item in enumerate(new):
+        place = len(old) - 1 if goes_on and old and number == 0 else _place(whole, item)
         if place is None:
             whole.append(item)
         else:
@@ -65,7 +68,7 @@ def _place(items: list[Any], item: Any) -> int | None:
     """Return the position of the object in `items` that `item` continues; None if it continues none."""
     index = item.get("index") if isinstance(item, Mapping) else None
     if index is None:
-        return len(items) - 1 if items and _is_unsigned(items[-1]) and _is_thinking(item) else None
+        return None
     for place in range(len(items) - 1, -1, -1):
         known = items[place]
         if isinstance(known, Mapping) and known.get("index") == index:
@@ -73,11 +76,3 @@ def _place(items: list[Any], item: Any) -> int | None:
             if None in kinds or kinds[0] == kinds[1]:
                 return place
     return None
-
-
-def _is_thinking(item: Any) -> bool:
-    return isinstance(item, Mapping) and item.get("type") == "thinking" and "signature" in item
-
-
-def _is_unsigned(item: Any) -> bool:
-    return _is_thinking(item) and not item["signature"]

@@ -49,7 +49,8 @@ async def allowed_extras(
         fields = {name: value for name, value in event.fields.items() if name != "logprobs"} if is_beside else event.fields
         if fields:
             kept.append(replace(event, fields=fields))
-            unknown_fields.add(whole.choice_fields if is_beside else whole.fields, fields, joins=not is_beside)
+            known = whole.choice_fields if is_beside else whole.fields
+            unknown_fields.add(known, fields, joins=not is_beside, continued=event.continued)
             _collect("", [fields], texts)
     for fields in blocks.values():
         _collect("", [fields], texts)

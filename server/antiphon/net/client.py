@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
@@ -91,7 +91,7 @@ class Client:
         return await self._send("POST", provider, url, headers, body)
 
     async def get(self, provider: str, url: URL, headers: Mapping[str, str]) -> ClientResponse:
-        """Send a GET request for `url`, and return the response as `post` does."""
+        """Send a GET request for `url`, and return the response as `post` does. Logs nothing."""
         return await self._send("GET", provider, url, headers, None)
 
     async def close(self) -> None:
@@ -107,11 +107,11 @@ class Client:
         connector = self._connector or self._open()
         outbound = self._outbound
         options = {"headers": headers} if outbound.is_default else outbound.options(url, headers)
-        with UpstreamErrors(provider, begun=False):
+        with UpstreamErrors(provider, begun=False, logs=method == "POST"):
             host = self._host(url, options)
             head = _head(method, url, options, body)
             connection = await connector.open(host, self._timeouts)
-            protocol = cast(ResponseProtocol, connection.protocol)
+            protocol: ResponseProtocol = connection.protocol  # type: ignore[assignment]  # made by `Connector`
             try:
                 response = await self._exchange(connection, head, body)
             except LOST:
@@ -127,7 +127,7 @@ class Client:
 
     async def _exchange(self, connection: Connection, head: bytes, body: bytes | None) -> ClientResponse:
         """Write a request, and wait for the head of its answer."""
-        protocol = cast(ResponseProtocol, connection.protocol)
+        protocol: ResponseProtocol = connection.protocol  # type: ignore[assignment]  # made by `Connector`
         upload: asyncio.Task[None] | None = None
         try:
             protocol.set_response_params(
@@ -198,9 +198,12 @@ def _head(method: str, url: URL, options: Mapping[str, Any], body: bytes | None)
     target = str(url.with_fragment(None)) if "proxy" in options and url.scheme == "http" else url.raw_path_qs
     headers = options["headers"]
     lines = [f"{method} {target} HTTP/1.1"]
-    if not any(name.lower() == "host" for name in headers):
-        lines.append(f"Host: {url.host_port_subcomponent}")
-    lines += [f"{name}: {value}" for name, value in headers.items()]
+    has_host = False
+    for name, value in headers.items():
+        lines.append(f"{name}: {value}")
+        has_host = has_host or name.lower() == "host"
+    if not has_host:
+        lines.insert(1, f"Host: {url.host_port_subcomponent}")
     if body is not None:
         lines.append(f"Content-Length: {len(body)}")
     if any(map(_CONTROLS.search, lines)):

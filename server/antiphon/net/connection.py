@@ -138,7 +138,7 @@ class Connector(aiohttp.TCPConnector):
         began = self._loop.time()
         connection = await self.connect(request, _NEW if new else [], timeout)
         now = self._loop.time()
-        protocol = cast(ResponseProtocol, connection.protocol)
+        protocol: ResponseProtocol = connection.protocol  # type: ignore[assignment]  # made by `_factory`
         protocol.was_idle = protocol.opened_in is not None
         if protocol.opened_in is None:
             protocol.opened_in = now - began
@@ -151,7 +151,7 @@ class Connector(aiohttp.TCPConnector):
         if traces is _NEW:
             return None
         while (connection := await super()._get(key, traces)) is not None:
-            if not cast(ResponseProtocol, connection.protocol).should_close:
+            if connection.protocol is not None and not connection.protocol.should_close:
                 break
             connection.close()  # an answer that nobody had asked for has arrived meanwhile
         return connection

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final, cast
+from typing import Final
 
 import aiohttp
 from aiohttp import StreamReader
@@ -56,7 +56,8 @@ class ClientResponse:
             return
         connection, self._connection = self._connection, None
         is_sending = self._upload is not None and not self._upload.done()
-        if not is_sending and not cast(ResponseProtocol, connection.protocol).unsent:
+        protocol: ResponseProtocol = connection.protocol  # type: ignore[assignment]  # made by `Connector`
+        if not is_sending and not protocol.unsent:
             connection.release()
         else:  # the host answered without having read the request
             drop(connection, self._upload)

@@ -5,6 +5,7 @@ A protocol supplies the encoder of the body and the reader of the answer, both w
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from typing import Final, Protocol
@@ -16,10 +17,13 @@ from yarl import URL
 
 from antiphon.config import MAX_MESSAGE_BYTES
 from antiphon.domain.errors import ProviderCredentials, ProviderError, ProviderProtocolError
-from antiphon.domain.events import Batch
+from antiphon.domain.events import Batch, Usage
+from antiphon.domain.models import ModelInfo
 from antiphon.domain.request import ChatRequest
-from antiphon.net.http import HttpResponse, Transport
+from antiphon.domain.warnings import Warnings, ignore
+from antiphon.net.http import Exchange, HttpResponse, Transport
 from antiphon.providers.failure import ERROR_BODY_BYTES, ERROR_BODY_SECONDS, error_of_status, explain, log_refusal
+from antiphon.providers.model_list import ReadPage, named, unreadable
 
 _BOM: Final = b"\xef\xbb\xbf"
 
@@ -28,6 +32,13 @@ _AFTER_DONE: Final = 0.25
 
 _AFTER_DONE_BYTES: Final = 64 * 1024
 """The most bytes read during that wait."""
+
+_SMALL_PAGE: Final = 32 * 1024
+"""Bytes of a page that is read at once. Reading a longer one takes up to 50 ms, in which other calls have their turns."""
+
+_MAX_PAGES: Final = 50
+_MAX_PAGE_BYTES: Final = 8 * 1024 * 1024
+"""The most pages of a list of models, and the size of each: OpenRouter's has one, of less than 1 MiB."""
 
 
 class EndState(Protocol):
@@ -96,6 +107,10 @@ class Prepared(Struct, frozen=True):
     url: URL
     body: bytes
     reader: Reader
+    headers: Mapping[str, str] = {}
+    """Headers of this call alone. They replace those of its credentials."""
+    warnings: Warnings = ()
+    """The parameters that the body does not have as the caller set them."""
 
 
 class Credentials(Struct, frozen=True):
@@ -113,6 +128,17 @@ class Auth(Protocol):
 
         Raises subclasses of `ProviderError`.
         """
+        ...
+
+    async def replacement(self, refused: Credentials) -> Credentials | None:
+        """Return other credentials, as the provider refused these with 401; None if there are none.
+
+        Raises subclasses of `ProviderError`.
+        """
+        ...
+
+    async def close(self) -> None:
+        """End what is in progress."""
         ...
 
 
@@ -139,6 +165,13 @@ class HeaderAuth:
         headers[self._header] = self._value(key)
         return Credentials(headers, (*self._secrets, key))
 
+    async def replacement(self, refused: Credentials) -> Credentials | None:
+        """Return None: there is one key."""
+        return None
+
+    async def close(self) -> None:
+        """Do nothing: nothing is in progress."""
+
     def _value(self, key: str) -> str:
         return f"Bearer {key}" if self._header == "authorization" else key
 
@@ -155,16 +188,20 @@ class ProviderClient:
         self._hosts = (url.authority, host) if re.search(r"[^a-z]", host) else ()
         self._transport = transport
 
-    async def stream(self, request: ChatRequest, prepare: Callable[[ChatRequest], Prepared]) -> AsyncGenerator[Batch, None]:
+    async def stream(
+        self, request: ChatRequest, prepare: Callable[[ChatRequest], Prepared], warn: Callable[[Warnings], None] = ignore
+    ) -> AsyncGenerator[Batch, None]:
         """Send a request, and yield its events (see `Provider.stream`). `prepare` encodes it.
 
         A consumer that reads every batch lets the connection be reused.
         """
         prepared = prepare(request)
+        warn(prepared.warnings)
         reader = prepared.reader
         credentials = await self._auth.credentials(prepared.url, prepared.body, request.api_key)
-        secrets = credentials.secrets
-        async with self._transport.post(prepared.url, credentials.headers, prepared.body) as reply:
+        exchange = self._transport.post(prepared.url, _joined(credentials.headers, prepared.headers), prepared.body)
+        async with exchange as first:
+            reply, secrets = await self._authorized(exchange, first, prepared, credentials, own_key=request.api_key is not None)
             begin = await self._first_bytes(reply, secrets, own_key=request.api_key is not None)
             ending = reader.ending
             collected: Batch = []
@@ -200,7 +237,8 @@ class ProviderClient:
                 yield collected + reader.end(silent=reply.timed_out)
             except ProviderError as error:
                 self._explain(error, reply, reader.error_body, secrets)
-                if request.stream and (held := reader.break_off()):
+                held: Batch = reader.break_off() if request.stream else [event for event in collected if type(event) is Usage]
+                if held:
                     yield held
                 raise
 
@@ -209,6 +247,31 @@ class ProviderClient:
         credentials = await self._auth.credentials(url, b"", None)
         return await self._transport.status_of(url, credentials.headers)
 
+    async def list_models(self, url: URL, read_page: ReadPage) -> tuple[ModelInfo, ...]:
+        """Return the models of all pages of a list, which begins at `url`, read with the gateway's own key. Logs nothing.
+
+        Raises subclasses of `ProviderError`.
+        """
+        found: list[ModelInfo] = []
+        query: Mapping[str, str] = {}
+        for _ in range(_MAX_PAGES):
+            page_url = url.update_query(query)
+            credentials = await self._auth.credentials(page_url, b"", None)
+            async with self._transport.get(page_url, credentials.headers) as reply:
+                if not 200 <= reply.status < 300:
+                    body = await reply.read_some(ERROR_BODY_BYTES, ERROR_BODY_SECONDS)
+                    raise error_of_status(self._name, reply.status, reply.headers, body)
+                body = await reply.read(_MAX_PAGE_BYTES)
+            try:
+                page = read_page(body) if len(body) < _SMALL_PAGE else await asyncio.to_thread(read_page, body)
+            except ValueError:
+                raise unreadable(self._name) from None
+            found += page.models
+            if not page.next_query or page.next_query == query:
+                break
+            query = page.next_query
+        return named(found)
+
     @property
     def buffered(self) -> int:
         """Return the bytes of replies that were received but not read yet. Safe to call from any thread."""
@@ -216,7 +279,24 @@ class ProviderClient:
 
     async def close(self) -> None:
         """Close the connections that are kept open."""
+        await self._auth.close()
         await self._transport.close()
+
+    async def _authorized(
+        self, exchange: Exchange, reply: HttpResponse, prepared: Prepared, credentials: Credentials, *, own_key: bool
+    ) -> tuple[HttpResponse, tuple[str, ...]]:
+        """Return the answer and the secrets sent for it; after a 401 those of a repetition, if there are other credentials.
+
+        Raises subclasses of `ProviderError`.
+        """
+        if reply.status != 401 or own_key:
+            return reply, credentials.secrets
+        other = await self._auth.replacement(credentials)
+        if other is None:
+            return reply, credentials.secrets
+        # Nothing was done for the refused request, so this costs nothing twice.
+        repeated = await exchange.repeat(_joined(other.headers, prepared.headers))
+        return repeated, (*credentials.secrets, *other.secrets)
 
     async def _first_bytes(self, reply: HttpResponse, secrets: tuple[str, ...], *, own_key: bool) -> bytes:
         """Return the first bytes of the body of a 2xx answer, without a byte order mark or white space.
@@ -252,3 +332,12 @@ class ProviderClient:
                 f"The provider {self._name} refused the key of the request.", provider=self._name, status=error.status
             )
         return error
+
+
+def _joined(headers: CIMultiDict[str], more: Mapping[str, str]) -> CIMultiDict[str]:
+    """Return the headers with `more` put in the place of those of the same names."""
+    if not more:
+        return headers
+    headers = headers.copy()
+    headers.update(more)
+    return headers

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, Final
 from uuid import uuid4
 
@@ -30,6 +30,7 @@ from antiphon.domain.events import (
     Usage,
 )
 from antiphon.domain.request import ChatRequest, JsonSchemaFormat, NativeFormat, Tool, ToolChoiceMode
+from antiphon.domain.warnings import Warnings, ignore
 
 _WORDS: Final = re.compile(r"\s*\S+\s*?(?=\s|$)|\s+")
 """A word with the white space before it. The matches concatenated are the whole text."""
@@ -54,7 +55,11 @@ class EchoProvider:
         """Return None (see `Provider.probe`): there is no upstream."""
         return None
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[Batch, None]:
+    async def list_models(self) -> None:
+        """Return None (see `Provider.list_models`): there is no upstream."""
+        return
+
+    async def stream(self, request: ChatRequest, warn: Callable[[Warnings], None] = ignore) -> AsyncGenerator[Batch, None]:
         """Yield the reply (see `Provider.stream`): one batch per word.
 
         A request that does not stream gets one per `_WORDS_AT_ONCE` words.

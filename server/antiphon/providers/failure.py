@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
-import orjson
 import structlog
 
 from antiphon.domain.errors import (
@@ -27,7 +26,16 @@ from antiphon.domain.errors import (
     ProviderTimeout,
     ProviderUnavailable,
     Rejection,
-    field_path,
+)
+from antiphon.providers.error_fields import (
+    LONGEST_RETRY,
+    details_of,
+    error_fields,
+    error_status,
+    explanation,
+    invalid_field,
+    is_daily_quota,
+    retry_delay,
 )
 from antiphon.providers.rejection import rejection_of
 from antiphon.telemetry.redaction import publishable, redact
@@ -43,9 +51,6 @@ _LOGGED_CHARACTERS: Final = 500
 EXPLANATION_CHARACTERS: Final = 1000
 """The most characters of a provider's explanation that a caller reads."""
 
-_EXPLANATION_LEVELS: Final = 4
-"""The most levels of an error object that are searched for an explanation."""
-
 _WORD: Final = re.compile(r"[\w.\-/\[\]]{1,64}")
 """The values of an error object's fields that may be logged: one word, which cannot be a sentence of the request."""
 
@@ -54,8 +59,6 @@ _CODE: Final = re.compile(r"[A-Za-z0-9_\-]{1,64}")
 
 _DEFAULT_RETRY: Final = 1.0
 """Seconds to wait if a provider limits the rate without saying for how long."""
-
-_LONGEST_RETRY: Final = 24 * 3600.0
 
 _BY_STATUS: Final[Mapping[int, type[ProviderError]]] = {
     400: ProviderRejected,
@@ -70,9 +73,9 @@ _BY_STATUS: Final[Mapping[int, type[ProviderError]]] = {
     504: ProviderTimeout,
 }
 
-_RETRYABLE_STATUSES: Final = frozenset({409, 425})
-"""Statuses below 500 without an error class of their own after which a retry may succeed: a conflict, or a request that came too
-early."""
+_RETRYABLE_STATUSES: Final = frozenset({409, 424, 425, 499})
+"""Statuses below 500 without an error class of their own after which a retry may succeed: a conflict, a model that failed (AWS
+Bedrock), a request that came too early, or Google's `CANCELLED`."""
 
 _FINAL_STATUSES: Final = frozenset({501, 505})
 """Statuses from 500 on after which a retry is useless, because the host cannot do it at all."""
@@ -93,8 +96,22 @@ xAI: "Incorrect API key provided: ...". Only the start is matched, and only if n
 not taken for a bad key.
 """
 
-_QUOTA_USED_UP: Final = frozenset({"insufficient_quota", "insufficient_balance", "billing_hard_limit_reached"})
+_QUOTA_USED_UP: Final = frozenset(
+    {
+        "insufficient_quota",
+        "insufficient_balance",
+        "billing_hard_limit_reached",
+        "ServiceQuotaExceededException",
+        # Anthropic's `details.error_code`: https://platform.claude.com/docs/en/api/errors
+        "contract_spend_limit_reached",
+        "enforced_spend_limit_reached",
+        "linked_organization_spend_limit_reached",
+    }
+)
 """The `code` or `type` of an error that says the quota or balance is used up. A retry is useless, however late."""
+
+_SHOULD_RETRY: Final = {"true": True, "false": False}
+"""The values of the header `x-should-retry`."""
 
 SAFE_CODES: Final = frozenset(
     {
@@ -128,7 +145,12 @@ SAFE_CODES: Final = frozenset(
 https://platform.openai.com/docs/guides/error-codes, and `ResponseError.code` of its API reference.
 """
 
-_MODEL_WORDS: Final = frozenset({"invalid_model", "model_not_available", "model_not_found", "not_found", "not_found_error"})
+_AWS_TYPE: Final = "x-amzn-errortype"
+"""The header in which AWS names the error: `ThrottlingException`, or the same with a colon and an address."""
+
+_MODEL_WORDS: Final = frozenset(
+    {"invalid_model", "model_not_available", "model_not_found", "not_found", "not_found_error", "resourcenotfoundexception"}
+)
 """Values of `code`, `type` or `status` that mean the host does not have the model."""
 
 # By the `type` or `code` of an error payload, in lower case with "_" between words. Only whole words are compared, because matching
@@ -146,6 +168,8 @@ _BY_WORD: Final[Mapping[str, type[ProviderError]]] = {
             "ratelimiterror",
             "requests",
             "resource_exhausted",
+            "servicequotaexceededexception",
+            "throttlingexception",
             "tokens",
             "too_many_requests",
             "toomanyrequests",
@@ -156,6 +180,7 @@ _BY_WORD: Final[Mapping[str, type[ProviderError]]] = {
         (
             "access_denied",
             "accessdenied",
+            "accessdeniedexception",
             "account_deactivated",
             "api_key_expired",
             "api_key_invalid",
@@ -168,22 +193,27 @@ _BY_WORD: Final[Mapping[str, type[ProviderError]]] = {
             "billing_error",
             "billing_not_active",
             "consumer_suspended",
+            "expiredtokenexception",
+            "incompletesignatureexception",
             "invalid_api_key",
             "invalid_authentication",
+            "invalidsignatureexception",
+            "missingauthenticationtokenexception",
             *_MODEL_WORDS,
             "permission_denied",
             "permission_error",
             "service_disabled",
             "unauthenticated",
             "unauthorized",
+            "unrecognizedclientexception",
         ),
         ProviderCredentials,
     ),
     **dict.fromkeys(
-        ("bad_request", "badrequesterror", "invalid_argument", "invalid_request", "invalid_request_error"),
+        ("bad_request", "badrequesterror", "invalid_argument", "invalid_request", "invalid_request_error", "validationexception"),
         ProviderRejected,
     ),
-    **dict.fromkeys(("deadline_exceeded", "timeout", "timeout_error", "request_timeout"), ProviderTimeout),
+    **dict.fromkeys(("deadline_exceeded", "timeout", "timeout_error", "request_timeout", "modeltimeoutexception"), ProviderTimeout),
 }
 
 _log = structlog.get_logger(__name__)
@@ -191,9 +221,16 @@ _log = structlog.get_logger(__name__)
 
 def error_of_status(provider: str, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
     """Return the error for a response with a status other than 2xx."""
-    fields = _error_fields(body)
+    fields = error_fields(body)
+    if _AWS_TYPE in headers and "type" not in fields:
+        fields = {**fields, "type": headers[_AWS_TYPE].partition(":")[0]}
     kind = _rejection_kind(_BY_STATUS.get(status, ProviderUnavailable), fields)
-    return _build(provider, kind, status, fields, retry_after(headers))
+    wait = retry_after(headers)
+    error = _build(provider, kind, status, fields, retry_delay(fields) if wait is None else wait)
+    advice = _SHOULD_RETRY.get(headers.get("x-should-retry", ""))
+    if advice is not None and kind in (ProviderRateLimited, ProviderTimeout, ProviderUnavailable):
+        error.retryable = advice
+    return error
 
 
 def error_of_payload(provider: str, error: object) -> ProviderError:
@@ -204,9 +241,9 @@ def error_of_payload(provider: str, error: object) -> ProviderError:
     inner = fields.get("error")
     if isinstance(inner, dict):
         fields = inner
-    status = next((s for s in map(_status, (fields.get(name) for name in ("status", "code", "status_code"))) if s), None)
+    status = next((s for s in map(error_status, (fields.get(name) for name in ("status", "code", "status_code"))) if s), None)
     kind = _rejection_kind(_BY_STATUS.get(status or 0) or _by_words(fields) or ProviderUnavailable, fields)
-    return _build(provider, kind, status, fields, None)
+    return _build(provider, kind, status, fields, retry_delay(fields))
 
 
 def explain(error: ProviderError, body: bytes, private: Iterable[str]) -> None:
@@ -217,11 +254,11 @@ def explain(error: ProviderError, body: bytes, private: Iterable[str]) -> None:
     if not isinstance(error, ProviderRejected):
         return
     private = tuple(private)
-    fields = _error_fields(body)
-    code, text = fields.get("code"), _explanation(fields)
+    fields = error_fields(body)
+    code, text = fields.get("code"), explanation(fields)
     if isinstance(code, str) and code != str(error.status) and _CODE.fullmatch(code) and publishable(code, private) == code:
         error.code = code
-    param = _field(fields)
+    param = invalid_field(fields)
     if _WORD.fullmatch(param) and publishable(param, private) == param:
         error.param = param
     # Truncated after the redaction, which would not find half a secret.
@@ -236,7 +273,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     """
     milliseconds = _number(headers.get("retry-after-ms"))
     if milliseconds is not None:
-        return min(milliseconds / 1000, _LONGEST_RETRY)
+        return min(milliseconds / 1000, LONGEST_RETRY)
     value = headers.get("retry-after")
     if value is None:
         return None
@@ -247,13 +284,13 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
             seconds = (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
         except (ValueError, OverflowError):
             return None
-    return min(max(seconds, 0.0), _LONGEST_RETRY)
+    return min(max(seconds, 0.0), LONGEST_RETRY)
 
 
 def log_refusal(provider: str, status: int | None, body: bytes, secrets: Iterable[str]) -> None:
     """Log that a provider failed, with its error words; its full text only at the level "debug"."""
     secrets = tuple(secrets)
-    fields = _error_fields(body)
+    fields = error_fields(body)
     words = {name: redact(str(fields[name]), secrets) for name in ("type", "code", "param") if _is_word(fields.get(name))}
     _log.warning("provider_error", provider=provider, status=status, size=len(body), **words)
     text = redact(body[:ERROR_BODY_BYTES].decode("utf-8", "replace"), secrets)
@@ -271,7 +308,10 @@ def _build(
     if kind is ProviderRateLimited:
         message = f"The provider {provider} limits the rate of calls, or its quota is used up."
         wait = _DEFAULT_RETRY if wait is None else wait
-        retryable = not any(word in _QUOTA_USED_UP for word in (fields.get("code"), fields.get("type")) if isinstance(word, str))
+        details = fields.get("details")
+        words = (fields.get("code"), fields.get("type"), details.get("error_code") if isinstance(details, dict) else None)
+        is_used_up = any(word in _QUOTA_USED_UP for word in words if isinstance(word, str)) or is_daily_quota(fields)
+        retryable = not is_used_up
     elif kind is ProviderRejected:
         message = f"The provider {provider} refused the request."
         wait = None
@@ -286,7 +326,7 @@ def _build(
     elif kind is ProviderUnavailable and status is not None:
         retryable = status in _RETRYABLE_STATUSES or (status >= 500 and status not in _FINAL_STATUSES)
     word = fields.get("code")
-    rejection = rejection_of(fields, _explanation(fields)) if kind is ProviderRejected else Rejection.INVALID
+    rejection = rejection_of(fields, explanation(fields)) if kind is ProviderRejected else Rejection.INVALID
     if rejection is Rejection.TOO_LONG:
         word = "context_length_exceeded"  # whatever the host calls it: clients shorten the conversation then
     if kind in (ProviderRejected, ProviderRateLimited, ProviderCredentials) and isinstance(word, str) and word in SAFE_CODES:
@@ -300,20 +340,6 @@ def _build(
     return made
 
 
-def _error_fields(body: bytes) -> Mapping[str, Any]:
-    """Return the error object of a body, or the whole object if it has none; empty if the body is not a JSON object."""
-    try:
-        payload = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return {}
-    if isinstance(payload, list) and payload:  # Google's hosts put it in an array
-        payload = payload[0]
-    if not isinstance(payload, dict):
-        return {}
-    inner = payload.get("error")
-    return inner if isinstance(inner, dict) else payload
-
-
 def _rejection_kind(kind: type[ProviderError], fields: Mapping[str, Any]) -> type[ProviderError]:
     """Return the class of an error whose status means `ProviderRejected`; other classes are returned unchanged.
 
@@ -324,53 +350,9 @@ def _rejection_kind(kind: type[ProviderError], fields: Mapping[str, Any]) -> typ
     meant = _by_words(fields)
     if meant in (ProviderCredentials, ProviderRateLimited):
         return meant
-    if _field(fields) or not _ABOUT_OUR_ACCOUNT.match(_explanation(fields)):
+    if invalid_field(fields) or not _ABOUT_OUR_ACCOUNT.match(explanation(fields)):
         return kind
     return ProviderCredentials
-
-
-def _explanation(value: object, level: int = 0) -> str:
-    """Return the message in an error value: a text, an object that contains one, or a list of such. Empty if there is none.
-
-    The lists are those of FastAPI: `{"loc": [...], "msg": "..."}` for each invalid field.
-    """
-    if isinstance(value, str) or level == _EXPLANATION_LEVELS:
-        return value if isinstance(value, str) else ""
-    if isinstance(value, dict):
-        found = (_explanation(value.get(name), level + 1) for name in ("message", "msg", "detail", "error", "errors"))
-        text = next(filter(None, found), "")
-        path = _location(value)
-        return f"{path}: {text}" if path and text else text
-    if isinstance(value, list):
-        return "; ".join(filter(None, (_explanation(entry, level + 1) for entry in value[:10])))
-    return ""
-
-
-def _field(fields: Mapping[str, Any]) -> str:
-    """Return the name of the invalid field; empty if none is named."""
-    param = fields.get("param")
-    return param if isinstance(param, str) and param else _first_location(fields)
-
-
-def _first_location(value: object, level: int = 0) -> str:
-    """Return the path of the first field in FastAPI's list; empty if there is none."""
-    if level == _EXPLANATION_LEVELS:
-        return ""
-    if isinstance(value, dict):
-        return _location(value) or next(filter(None, (_first_location(value.get(n), level + 1) for n in ("detail", "message"))), "")
-    return _first_location(value[0], level + 1) if isinstance(value, list) and value else ""
-
-
-def _location(entry: Mapping[str, Any]) -> str:
-    """Return the `loc` of an entry of a `detail` list as text; empty if it has none.
-
-    `["body", "messages", 0, "role"]` becomes "messages[0].role".
-    """
-    steps = entry.get("loc")
-    if not isinstance(steps, list):
-        return ""
-    path = tuple(step for step in steps if isinstance(step, str | int))
-    return field_path(path[1:] if path[:1] == ("body",) else path)
 
 
 def _mentions_model(fields: Mapping[str, Any]) -> bool:
@@ -389,8 +371,7 @@ def _is_word(value: object) -> bool:
 
 def _by_words(fields: Mapping[str, Any]) -> type[ProviderError] | None:
     """Return the error class for the reason, code, type or status words of an error object; None if all are unknown."""
-    details = fields.get("details")  # Google's: each may have a reason
-    reasons = [entry.get("reason") for entry in details if isinstance(entry, dict)] if isinstance(details, list) else []
+    reasons = [entry.get("reason") for entry in details_of(fields)]
     for word in (*reasons, fields.get("code"), fields.get("type"), fields.get("status")):
         if isinstance(word, str):
             kind = _BY_WORD.get(_normal(word))
@@ -399,12 +380,6 @@ def _by_words(fields: Mapping[str, Any]) -> type[ProviderError] | None:
             if word in SAFE_CODES:
                 return ProviderRejected
     return None
-
-
-def _status(value: object) -> int | None:
-    if isinstance(value, str) and value.isdecimal():
-        value = int(value[:4])
-    return value if isinstance(value, int) and not isinstance(value, bool) and 400 <= value < 600 else None
 
 
 def _number(text: str | None) -> float | None:

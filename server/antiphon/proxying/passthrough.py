@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 
-import structlog
 from multidict import CIMultiDictProxy
 from yarl import URL
 
@@ -86,7 +85,7 @@ class Passthrough:
         `LimitsUnavailable`, `DeadlineExceeded`, and `ShuttingDown`.
         """
         call.provider = target.name
-        structlog.contextvars.bind_contextvars(provider=target.name)
+        call.log_fields.update(provider=target.name)
         url = URL(f"{target.url}{path}?{query}" if query else f"{target.url}{path}", encoded=True)
         deadline = self._deadlines.begin(call.time_left)
         response: ClientResponse | None = None

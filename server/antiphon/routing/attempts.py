@@ -154,14 +154,14 @@ class Attempts:
             self._request = request = replace(request, model=candidate.model)
         if call.model != candidate.model or call.provider != deployment.pool:
             call.provider, call.model = deployment.pool, candidate.model
-            structlog.contextvars.bind_contextvars(provider=call.provider, model=call.model)
+            call.log_fields.update(provider=call.provider, model=call.model)
         call.headers[ROUTE_HEADER] = candidate.route
         call.headers[ATTEMPTS_HEADER] = str(number)
         now = time.monotonic()
         self._attempt = Attempt(deployment.pool, candidate.model, now, request.stream, deployment.name, number, waited)
         self._candidate, self._epoch = candidate, candidate.breaker.begin()
         call.observer.attempt_started(call, self._attempt)
-        self._open = stream = deployment.provider.stream(request)
+        self._open = stream = deployment.provider.stream(request, call.warn)
         return stream
 
     def _plan(self) -> Itinerary:

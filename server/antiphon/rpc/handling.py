@@ -46,6 +46,9 @@ BUFFERED_HEADER = "x-antiphon-whole"
 `status.lua` sets it, and removes it from what callers send.
 """
 
+SMALL_BYTES = 16 * 1024
+"""The most bytes of a response that is sent with its status: a caller that leaves meanwhile is not noticed."""
+
 PIECE_BYTES = 1024 * 1024
 """The most bytes of a response body in one message."""
 _VALID_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
@@ -108,8 +111,8 @@ class Handling:
         metadata = self._metadata = {str(key): str(value) for key, value in self._entries}
         call, request_id = self._call, metadata.get(REQUEST_ID_HEADER, "")
         call.request_id = request_id if _VALID_REQUEST_ID.fullmatch(request_id) else uuid.uuid4().hex
-        structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=call.request_id)
+        call.log_fields.update(request_id=call.request_id)
+        make_current(call)
         if TRACEPARENT in metadata:
             call.trace = trace_of(metadata[TRACEPARENT], metadata.get(TRACESTATE, ""))
         call.observer.started(call)
@@ -129,7 +132,7 @@ class Handling:
         self._admitted = True
         if self._rules.scope is Scope.ADMIN:
             call.peer = peer_of(self._context)
-        structlog.contextvars.bind_contextvars(key=call.caller.name)
+        call.log_fields.update(key=call.caller.name)
         authenticated = call.caller is not ANONYMOUS
         if TAGS_HEADER in metadata or call.caller.tags:
             given = ",".join(str(value) for key, value in entries if key == TAGS_HEADER)  # the key may repeat
@@ -144,7 +147,6 @@ class Handling:
         data = await self._receiver.receive(self._context, self._arrival)
         if data is None:
             raise InvalidRequest("The call has no request message.")
-        make_current(call)
         return read(data)
 
     def _comes_from_edge(self, authenticated: bool) -> bool:
@@ -165,7 +167,7 @@ class Handling:
         """
         self._message = message
         if self._written and message is not None and not _is_large(message):
-            return self._context.write(message)
+            return self._context.write(message.SerializeToString())
         return self._write_first_or_large(message)
 
     async def _write_first_or_large(self, message: Any) -> None:
@@ -180,13 +182,15 @@ class Handling:
         if message is None:
             return
         for piece in _pieces(message) if _is_large(message) else (message,):
-            await self._context.write(piece)
+            await self._context.write(piece.SerializeToString())
 
-    async def write_all(self, messages: AsyncGenerator[Any, None], heartbeat: float) -> None:
+    async def write_all(self, messages: AsyncGenerator[Any, None], heartbeat: float) -> bytes:
         """Write a stream of messages, with heartbeats after `heartbeat` seconds of silence; see `CallInterceptor`.
 
-        Closes the generator at the end, which grpc.aio does not do, so that the provider's call ends when its caller's does.
+        The only message of a `Call.is_whole` is returned instead if it is small, for gRPC to send with the status. Closes the
+        generator at the end, which grpc.aio does not do, so that the provider's call ends when its caller's does.
         """
+        whole = b""
         self._call.pulse = pulse = HeartbeatWriter(heartbeat, self.write)
         try:
             async with aclosing(messages):
@@ -194,10 +198,16 @@ class Handling:
                     if pulse.beat is not None:
                         await pulse.beat  # gRPC allows one write at a time on a call
                     pulse.pause()
-                    await self.write(message)
+                    if self._call.is_whole and len(message.data) <= SMALL_BYTES:
+                        if self._call.headers:
+                            await self.write(None)
+                        whole = message.SerializeToString()
+                    else:
+                        await self.write(message)
                     pulse.resume()
         finally:
             await pulse.stop()
+        return whole
 
     async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if self._admitted:
@@ -238,7 +248,7 @@ class Handling:
                 status, headers, body = self._rules.render(error)
                 metadata = {**self._call.headers, "x-http-status": str(status), **headers}
                 await self._context.send_initial_metadata(tuple(metadata.items()))
-                await self._context.write(httpbody_pb2.HttpBody(content_type="application/json", data=body))
+                await self._context.write(httpbody_pb2.HttpBody(content_type="application/json", data=body).SerializeToString())
             await self._context.abort(code, error.message, trailers)
         except grpc.aio.InternalError:
             raise asyncio.CancelledError from None  # the caller is gone

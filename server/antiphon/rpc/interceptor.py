@@ -121,15 +121,18 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             async with Handling(self._admission, self._receiver, rules, context, self._audit, self._observer) as call:
                 await call.write(await handler.unary_unary(await call.request(read), context))
 
-        async def stream(context: Context) -> None:
+        async def stream(context: Context) -> bytes:
             async with Handling(self._admission, self._receiver, rules, context, self._audit, self._observer) as call:
-                await call.write_all(handler.unary_stream(await call.request(read), context), self._heartbeat)
+                return await call.write_all(handler.unary_stream(await call.request(read), context), self._heartbeat)
 
-        if not handler.unary_unary:
-            assert handler.unary_stream, f"{full}: only unary-unary and unary-stream methods can be wrapped"
-        # A unary reply, too, is written here and not by gRPC, so that the log shows whether it could be written.
-        serve = unary if handler.unary_unary else stream
-        return grpc.stream_stream_rpc_method_handler(releasing(serve), None, handler.response_serializer)
+        if handler.unary_unary:
+            # The reply is written here and not by gRPC, so that the log shows whether it could be written.
+            return grpc.stream_stream_rpc_method_handler(releasing(unary))
+        assert handler.unary_stream, f"{full}: only unary-unary and unary-stream methods can be wrapped"
+        if rules.render is None:
+            return grpc.stream_stream_rpc_method_handler(releasing(stream))
+        # A REST answer is mostly one small message, which is cheaper to send with the status. After a stream that message is empty.
+        return grpc.stream_unary_rpc_method_handler(releasing(stream))
 
 
 def _request_parser(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:

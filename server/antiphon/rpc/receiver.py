@@ -50,21 +50,23 @@ class Arrival:
     slow caller takes no memory here.
     """
 
-    __slots__ = ("authenticated", "buffered", "refusal", "reserved", "since", "timeout")
+    __slots__ = ("authenticated", "buffered", "refusal", "reserved", "since", "waiting")
 
     def __init__(self, *, authenticated: bool, buffered: bool = False) -> None:
         self.authenticated = authenticated
         self.buffered = buffered
         self.reserved = 0
         self.since = asyncio.get_running_loop().time()
-        self.timeout = asyncio.timeout(None)
+        self.waiting: asyncio.Task[Any] | None = None
+        """The task that waits for the message."""
         self.refusal: AntiphonError | None = None
 
     def refuse(self, error: AntiphonError) -> None:
         """Stop waiting for the message, so that `Receiver.receive` raises `error`."""
         if self.refusal is None:
             self.refusal = error
-            self.timeout.reschedule(0)
+            if self.waiting is not None:
+                self.waiting.cancel()
 
 
 class Receiver:
@@ -98,13 +100,15 @@ class Receiver:
         waiting[arrival] = None
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(CHECK_INTERVAL, self._check)
+        arrival.waiting = task = asyncio.current_task()
         try:
-            async with arrival.timeout:
-                data: Any = await context.read()
-        except TimeoutError:
-            assert arrival.refusal is not None
-            raise arrival.refusal from None
+            data: Any = await context.read()
+        except asyncio.CancelledError:
+            if arrival.refusal is not None and task is not None and task.uncancel() == 0:
+                raise arrival.refusal from None
+            raise
         finally:
+            arrival.waiting = None
             waiting.pop(arrival, None)
         if data is grpc.aio.EOF:
             await asyncio.sleep(CANCEL_GRACE)

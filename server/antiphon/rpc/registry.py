@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from antiphon.auth.api_keys.store import KeyStore
 from antiphon.auth.audit import AuditLog
+from antiphon.chat.catalog import Catalog
 from antiphon.chat.service import ChatService
 from antiphon.domain.principal import Scope
 from antiphon.history.base import Conversations
@@ -55,6 +56,7 @@ class Service(Struct, frozen=True):
 
 def services(
     chat: ChatService,
+    catalog: Catalog,
     router: Router,
     conversations: Conversations,
     keys: KeyStore,
@@ -74,7 +76,7 @@ def services(
         Service(
             models_pb2.DESCRIPTOR.services_by_name["ModelService"],
             models_pb2_grpc.add_ModelServiceServicer_to_server,
-            ModelServicer(router),
+            ModelServicer(catalog),
             Scope.CHAT,
         ),
         Service(

@@ -15,12 +15,14 @@ import logging
 import os
 import re
 import threading
+from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
 import orjson
 import structlog
 
 from antiphon.config import ConfigError, LogConfig
+from antiphon.domain.call import log_fields
 from antiphon.telemetry.private_file import open_private
 from antiphon.telemetry.redaction import redact
 
@@ -34,15 +36,15 @@ def configure(config: LogConfig, **fields: Any) -> None:
     """Set up logging for this process, with `fields` on each line. Raises `ConfigError` if the log file cannot be written."""
     level = getattr(logging, config.level.upper())
     stream = Stream(_open(config))
-    shared: list[structlog.types.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        lambda _logger, _method, event: {**event, **fields},
-    ]
-    failure: list[structlog.types.Processor] = [structlog.processors.format_exc_info, _redact_exception]
+
+    def with_context(_logger: Any, level: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+        """Return the event with what every line says: of its call, and of this process."""
+        now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        event = {**log_fields(), **event, "level": _LEVELS.get(level, level), "timestamp": now, **fields}
+        return _with_traceback(event) if "exc_info" in event else event
+
     structlog.configure(
-        processors=[*shared, *failure, lambda _logger, _method, event: _dumps(event)],
+        processors=[with_context, lambda _logger, _level, event: _dumps(event)],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.BytesLoggerFactory(stream),  # type: ignore[arg-type]  # the logger only calls `write` and `flush`
         cache_logger_on_first_use=True,
@@ -51,11 +53,10 @@ def configure(config: LogConfig, **fields: Any) -> None:
     handler = logging.StreamHandler(_TextStream(stream))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.stdlib.ExtraAdder(), _redact_library, *shared],
+            foreign_pre_chain=[structlog.stdlib.ExtraAdder(), _redact_library, with_context],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                *failure,
-                lambda _logger, _method, event: _dumps(event).decode(),
+                lambda _logger, _level, event: _dumps(event).decode(),
             ],
         )
     )
@@ -73,6 +74,10 @@ def check(config: LogConfig) -> None:
         raise ConfigError(f"log.file: {config.file}: there is no folder {folder}")
     if not os.access(config.file if config.file.exists() else folder, os.W_OK):
         raise ConfigError(f"log.file: {config.file}: may not be written")
+
+
+_LEVELS: Final = {"warn": "warning", "exception": "error"}
+"""Methods of a logger that are not named as their level."""
 
 
 class _RawFile(Protocol):
@@ -161,8 +166,9 @@ def _redact_library(_logger: Any, _method: str, event: structlog.types.EventDict
     }
 
 
-def _redact_exception(_logger: Any, _method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
-    """Redact the traceback of an event, if it has one. Lines that name a file and a line number stay as they are."""
+def _with_traceback(event: structlog.types.EventDict) -> structlog.types.EventDict:
+    """Replace the exception of an event by its traceback, redacted but for the lines that name a file and a line number."""
+    event = structlog.processors.format_exc_info(None, "", event)
     if isinstance(exception := event.get("exception"), str):
         lines = exception.split("\n")
         event["exception"] = "\n".join(line if _FRAME.fullmatch(line) else redact(line) for line in lines)

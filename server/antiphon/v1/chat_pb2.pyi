@@ -638,6 +638,7 @@ class Usage(_message.Message):
         OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
         CACHED_TOKENS_FIELD_NUMBER: _builtins.int
         CACHE_WRITE_TOKENS_FIELD_NUMBER: _builtins.int
+        CACHE_WRITE_1H_TOKENS_FIELD_NUMBER: _builtins.int
         model: _builtins.str
         """The model."""
         type: _builtins.str
@@ -650,6 +651,8 @@ class Usage(_message.Message):
         """The part of input_tokens that was read from a cache."""
         cache_write_tokens: _builtins.int
         """The part of input_tokens that was written to a cache."""
+        cache_write_1h_tokens: _builtins.int
+        """The part of cache_write_tokens that is cached for an hour."""
         def __init__(
             self,
             *,
@@ -659,10 +662,11 @@ class Usage(_message.Message):
             output_tokens: _builtins.int = ...,
             cached_tokens: _builtins.int = ...,
             cache_write_tokens: _builtins.int = ...,
+            cache_write_1h_tokens: _builtins.int = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_write_tokens", b"cache_write_tokens", "cached_tokens", b"cached_tokens", "input_tokens", b"input_tokens", "model", b"model", "output_tokens", b"output_tokens", "type", b"type"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_write_1h_tokens", b"cache_write_1h_tokens", "cache_write_tokens", b"cache_write_tokens", "cached_tokens", b"cached_tokens", "input_tokens", b"input_tokens", "model", b"model", "output_tokens", b"output_tokens", "type", b"type"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -701,6 +705,7 @@ class Usage(_message.Message):
     PARTS_FIELD_NUMBER: _builtins.int
     FIELDS_FIELD_NUMBER: _builtins.int
     ESTIMATED_FIELD_NUMBER: _builtins.int
+    AUDIO_CACHED_TOKENS_FIELD_NUMBER: _builtins.int
     input_tokens: _builtins.int
     """All input tokens, including those read from or written to a cache."""
     output_tokens: _builtins.int
@@ -727,6 +732,8 @@ class Usage(_message.Message):
     """Other usage fields of the provider, as the text of a JSON object."""
     estimated: _builtins.bool
     """True if the provider sent no counts, so that the gateway estimated them."""
+    audio_cached_tokens: _builtins.int
+    """The part of input_tokens that is audio and was read from the provider's cache."""
     @_builtins.property
     def server_tools(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """How often each of the provider's own tools was used, by name."""
@@ -753,11 +760,14 @@ class Usage(_message.Message):
         parts: _abc.Iterable[Global___Usage.Part] | None = ...,
         fields: _builtins.bytes = ...,
         estimated: _builtins.bool = ...,
+        audio_cached_tokens: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_audio_input_tokens", b"_audio_input_tokens", "_audio_output_tokens", b"_audio_output_tokens", "_cache_write_1h_tokens", b"_cache_write_1h_tokens", "_cache_write_tokens", b"_cache_write_tokens", "_cached_tokens", b"_cached_tokens", "_image_input_tokens", b"_image_input_tokens", "_image_output_tokens", b"_image_output_tokens", "_reasoning_tokens", b"_reasoning_tokens", "audio_input_tokens", b"audio_input_tokens", "audio_output_tokens", b"audio_output_tokens", "cache_write_1h_tokens", b"cache_write_1h_tokens", "cache_write_tokens", b"cache_write_tokens", "cached_tokens", b"cached_tokens", "image_input_tokens", b"image_input_tokens", "image_output_tokens", b"image_output_tokens", "reasoning_tokens", b"reasoning_tokens"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_audio_cached_tokens", b"_audio_cached_tokens", "_audio_input_tokens", b"_audio_input_tokens", "_audio_output_tokens", b"_audio_output_tokens", "_cache_write_1h_tokens", b"_cache_write_1h_tokens", "_cache_write_tokens", b"_cache_write_tokens", "_cached_tokens", b"_cached_tokens", "_image_input_tokens", b"_image_input_tokens", "_image_output_tokens", b"_image_output_tokens", "_reasoning_tokens", b"_reasoning_tokens", "audio_cached_tokens", b"audio_cached_tokens", "audio_input_tokens", b"audio_input_tokens", "audio_output_tokens", b"audio_output_tokens", "cache_write_1h_tokens", b"cache_write_1h_tokens", "cache_write_tokens", b"cache_write_tokens", "cached_tokens", b"cached_tokens", "image_input_tokens", b"image_input_tokens", "image_output_tokens", b"image_output_tokens", "reasoning_tokens", b"reasoning_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_audio_input_tokens", b"_audio_input_tokens", "_audio_output_tokens", b"_audio_output_tokens", "_cache_write_1h_tokens", b"_cache_write_1h_tokens", "_cache_write_tokens", b"_cache_write_tokens", "_cached_tokens", b"_cached_tokens", "_image_input_tokens", b"_image_input_tokens", "_image_output_tokens", b"_image_output_tokens", "_reasoning_tokens", b"_reasoning_tokens", "audio_input_tokens", b"audio_input_tokens", "audio_output_tokens", b"audio_output_tokens", "cache_write_1h_tokens", b"cache_write_1h_tokens", "cache_write_tokens", b"cache_write_tokens", "cached_tokens", b"cached_tokens", "estimated", b"estimated", "fields", b"fields", "image_input_tokens", b"image_input_tokens", "image_output_tokens", b"image_output_tokens", "input_tokens", b"input_tokens", "output_tokens", b"output_tokens", "parts", b"parts", "reasoning_tokens", b"reasoning_tokens", "server_tools", b"server_tools", "total_tokens", b"total_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_audio_cached_tokens", b"_audio_cached_tokens", "_audio_input_tokens", b"_audio_input_tokens", "_audio_output_tokens", b"_audio_output_tokens", "_cache_write_1h_tokens", b"_cache_write_1h_tokens", "_cache_write_tokens", b"_cache_write_tokens", "_cached_tokens", b"_cached_tokens", "_image_input_tokens", b"_image_input_tokens", "_image_output_tokens", b"_image_output_tokens", "_reasoning_tokens", b"_reasoning_tokens", "audio_cached_tokens", b"audio_cached_tokens", "audio_input_tokens", b"audio_input_tokens", "audio_output_tokens", b"audio_output_tokens", "cache_write_1h_tokens", b"cache_write_1h_tokens", "cache_write_tokens", b"cache_write_tokens", "cached_tokens", b"cached_tokens", "estimated", b"estimated", "fields", b"fields", "image_input_tokens", b"image_input_tokens", "image_output_tokens", b"image_output_tokens", "input_tokens", b"input_tokens", "output_tokens", b"output_tokens", "parts", b"parts", "reasoning_tokens", b"reasoning_tokens", "server_tools", b"server_tools", "total_tokens", b"total_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__audio_cached_tokens: _TypeAlias = _typing.Literal["audio_cached_tokens"]  # noqa: Y015
+    _WhichOneofArgType__audio_cached_tokens: _TypeAlias = _typing.Literal["_audio_cached_tokens", b"_audio_cached_tokens"]  # noqa: Y015
     _WhichOneofReturnType__audio_input_tokens: _TypeAlias = _typing.Literal["audio_input_tokens"]  # noqa: Y015
     _WhichOneofArgType__audio_input_tokens: _TypeAlias = _typing.Literal["_audio_input_tokens", b"_audio_input_tokens"]  # noqa: Y015
     _WhichOneofReturnType__audio_output_tokens: _TypeAlias = _typing.Literal["audio_output_tokens"]  # noqa: Y015
@@ -774,6 +784,8 @@ class Usage(_message.Message):
     _WhichOneofArgType__image_output_tokens: _TypeAlias = _typing.Literal["_image_output_tokens", b"_image_output_tokens"]  # noqa: Y015
     _WhichOneofReturnType__reasoning_tokens: _TypeAlias = _typing.Literal["reasoning_tokens"]  # noqa: Y015
     _WhichOneofArgType__reasoning_tokens: _TypeAlias = _typing.Literal["_reasoning_tokens", b"_reasoning_tokens"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__audio_cached_tokens) -> _WhichOneofReturnType__audio_cached_tokens | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__audio_input_tokens) -> _WhichOneofReturnType__audio_input_tokens | None: ...
     @_typing.overload
@@ -968,6 +980,7 @@ class GenerateResponse(_message.Message):
     CONVERSATION_ID_FIELD_NUMBER: _builtins.int
     MESSAGE_ID_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The reply's id: the provider's, or one that the gateway made if the provider sends none."""
     model: _builtins.str
@@ -996,6 +1009,10 @@ class GenerateResponse(_message.Message):
     def metrics(self) -> Global___Metrics:
         """Times and cost of the call."""
 
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___ParameterWarning]:
+        """The parameters of the request that the provider did not get as they were set. A retry that returns a recorded turn has none."""
+
     def __init__(
         self,
         *,
@@ -1009,14 +1026,74 @@ class GenerateResponse(_message.Message):
         conversation_id: _builtins.str = ...,
         message_id: _builtins.str = ...,
         metrics: Global___Metrics | None = ...,
+        warnings: _abc.Iterable[Global___ParameterWarning] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "metrics", b"metrics", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["choices", b"choices", "conversation_id", b"conversation_id", "create_time", b"create_time", "fields", b"fields", "id", b"id", "message_id", b"message_id", "metrics", b"metrics", "model", b"model", "provider", b"provider", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choices", b"choices", "conversation_id", b"conversation_id", "create_time", b"create_time", "fields", b"fields", "id", b"id", "message_id", b"message_id", "metrics", b"metrics", "model", b"model", "provider", b"provider", "usage", b"usage", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GenerateResponse: _TypeAlias = GenerateResponse  # noqa: Y015
+
+@_typing.final
+class ParameterWarning(_message.Message):
+    """A parameter that the provider or the model does not have, so that it was mapped or dropped. The operator may choose that such
+    requests are refused instead: INVALID_ARGUMENT (UNSUPPORTED), and BadRequest names the parameter.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Treatment:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _TreatmentEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ParameterWarning._Treatment.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        TREATMENT_UNSPECIFIED: ParameterWarning._Treatment.ValueType  # 0
+        """Not set."""
+        TREATMENT_DROPPED: ParameterWarning._Treatment.ValueType  # 1
+        """It was left out: the reply is as if it had not been set."""
+        TREATMENT_MAPPED: ParameterWarning._Treatment.ValueType  # 2
+        """The provider got the nearest equivalent."""
+
+    class Treatment(_Treatment, metaclass=_TreatmentEnumTypeWrapper):
+        """What was done with a parameter."""
+
+    TREATMENT_UNSPECIFIED: ParameterWarning.Treatment.ValueType  # 0
+    """Not set."""
+    TREATMENT_DROPPED: ParameterWarning.Treatment.ValueType  # 1
+    """It was left out: the reply is as if it had not been set."""
+    TREATMENT_MAPPED: ParameterWarning.Treatment.ValueType  # 2
+    """The provider got the nearest equivalent."""
+
+    PARAMETER_FIELD_NUMBER: _builtins.int
+    TREATMENT_FIELD_NUMBER: _builtins.int
+    REPLACEMENT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    parameter: _builtins.str
+    """The path of the parameter in GenerateRequest, without indexes, such as "sampling.seed" or "tools.strict"."""
+    treatment: Global___ParameterWarning.Treatment.ValueType
+    """What was done."""
+    replacement: _builtins.str
+    """The provider's own name of what was sent instead. Empty: nothing was."""
+    reason: _builtins.str
+    """Why, for people."""
+    def __init__(
+        self,
+        *,
+        parameter: _builtins.str = ...,
+        treatment: Global___ParameterWarning.Treatment.ValueType = ...,
+        replacement: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parameter", b"parameter", "reason", b"reason", "replacement", b"replacement", "treatment", b"treatment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ParameterWarning: _TypeAlias = ParameterWarning  # noqa: Y015
 
 @_typing.final
 class Choice(_message.Message):
@@ -1225,6 +1302,7 @@ class Started(_message.Message):
     CONVERSATION_ID_FIELD_NUMBER: _builtins.int
     MESSAGE_ID_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The reply's id: the provider's, or one that the gateway made if the provider sends none."""
     model: _builtins.str
@@ -1245,6 +1323,10 @@ class Started(_message.Message):
     def origin(self) -> _message_pb2.Origin:
         """Who made the reply. Put it into Message.origin when you send the message back."""
 
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___ParameterWarning]:
+        """The parameters of the request that the provider did not get as they were set. A retry that returns a recorded turn has none."""
+
     def __init__(
         self,
         *,
@@ -1256,10 +1338,11 @@ class Started(_message.Message):
         conversation_id: _builtins.str = ...,
         message_id: _builtins.str = ...,
         origin: _message_pb2.Origin | None = ...,
+        warnings: _abc.Iterable[Global___ParameterWarning] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "origin", b"origin"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation_id", b"conversation_id", "create_time", b"create_time", "fields", b"fields", "id", b"id", "message_id", b"message_id", "model", b"model", "origin", b"origin", "provider", b"provider"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation_id", b"conversation_id", "create_time", b"create_time", "fields", b"fields", "id", b"id", "message_id", b"message_id", "model", b"model", "origin", b"origin", "provider", b"provider", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

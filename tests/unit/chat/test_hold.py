@@ -3,7 +3,7 @@
 from antiphon.chat.hold import MAX_HELD, HoldBack
 from antiphon.chat.stopwatch import Stopwatch
 from antiphon.domain.call import Call
-from antiphon.domain.events import ExtraFields, TextDelta
+from antiphon.domain.events import ExtraFields, TextDelta, Usage
 from antiphon.domain.request import ChatRequest
 from tests.unit.listener import Listener
 from tests.unit.scripted import START
@@ -21,3 +21,14 @@ def test_the_first_token_is_reported_once() -> None:
         assert hold.take([TextDelta(0, "b")])
         assert listener.events == ["first_token"]
         assert call.first_token is not None
+
+
+def test_usage_is_not_passed_on() -> None:
+    """Usage within a reply is measured and not sent; a batch of nothing else is nothing."""
+    watch = Stopwatch(ChatRequest("m", (), stream=True))
+    hold = HoldBack(Call(), watch)
+    assert hold.take([START, Usage(5, 1, 6)]) == []
+    assert hold.take([Usage(5, 2, 7)]) == []
+    assert hold.take([TextDelta(0, "a"), Usage(5, 3, 8)]) == [START, TextDelta(0, "a")]
+    assert hold.take([Usage(5, 4, 9)]) == []
+    assert watch.usage() == Usage(5, 4, 9)

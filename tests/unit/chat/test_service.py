@@ -543,7 +543,7 @@ async def test_a_conversation_that_was_renamed_meanwhile_stays() -> None:
     store = MemoryStore()
 
     class Renaming(ScriptedProvider):
-        async def stream(self, request: ChatRequest) -> AsyncGenerator[Batch, None]:
+        async def stream(self, request: ChatRequest, warn: Any = None) -> AsyncGenerator[Batch, None]:
             (conversation,) = (await store.list("ann", size=10)).conversations
             await store.update("ann", conversation.id, title="Mine")
             async for batch in super().stream(request):

@@ -94,11 +94,24 @@ def test_times_without_deltas_are_none(clock: Clock) -> None:
 
 
 def test_the_providers_count_is_the_count() -> None:
-    """The provider's usage is returned as it is, even if all its counts are 0."""
+    """The provider's last usage is returned as it is, even if all its counts are 0."""
     watch = Stopwatch(REQUEST)
-    assert watch.usage([USAGE, STOP]) is USAGE
+    watch.see([USAGE, STOP])
+    assert watch.usage() is USAGE
     nothing = Usage(0, 0, 0)
-    assert watch.usage([nothing, STOP]) is nothing
+    watch.see([nothing])
+    assert watch.usage() is nothing
+
+
+def test_a_count_from_before_the_output() -> None:
+    """A provider may count the prompt at the start of a reply: of one that breaks off, only the output is estimated."""
+    watch = Stopwatch(REQUEST)
+    watch.see([START, Usage(500, 1, 501, cached_tokens=400, estimated=True)])
+    assert watch.usage() == Usage(500, 1, 501, cached_tokens=400, estimated=True)
+    watch.see([TextDelta(0, "x" * 40)])
+    assert watch.usage() == Usage(500, 10, 510, cached_tokens=400, estimated=True)
+    watch.see([Usage(500, 12, 512)])
+    assert watch.usage() == Usage(500, 12, 512)
 
 
 def test_an_estimate_says_that_it_is_one() -> None:
@@ -106,7 +119,7 @@ def test_an_estimate_says_that_it_is_one() -> None:
     messages = (Message(Role.SYSTEM, (Text("x" * 9),)), Message(Role.TOOL, (ToolResult("c", (Text("x" * 4),)),)))
     watch = Stopwatch(ChatRequest("m", messages, stream=True))
     watch.see([START, TextDelta(0, "abcde")])
-    assert watch.usage([STOP]) == Usage(12, 2, 14, estimated=True)
+    assert watch.usage() == Usage(12, 2, 14, estimated=True)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +141,7 @@ def test_all_that_a_model_says_counts(events: list[Event], tokens: int) -> None:
     """The estimate counts every kind of delta, unknown fields included, but neither signatures nor fields of a content filter."""
     watch = Stopwatch(REQUEST)
     watch.see([START, *events])
-    assert watch.usage([STOP]).output_tokens == tokens
+    assert watch.usage().output_tokens == tokens
 
 
 def test_a_recording_counts_once() -> None:
@@ -136,14 +149,14 @@ def test_a_recording_counts_once() -> None:
     watch = Stopwatch(REQUEST)
     for block in (0, 1, 0):
         watch.see([MediaDelta(block, "AAAA")])
-    assert watch.usage([STOP]).output_tokens == 2 * 960
+    assert watch.usage().output_tokens == 2 * 960
 
 
 def test_the_estimate_of_a_cut_call_counts_the_text_so_far() -> None:
     """The estimate of a call that was cut counts what came until then."""
     watch = Stopwatch(REQUEST)
     watch.see([START, CALL, InputDelta(0, "x" * 39)])
-    assert watch.usage([]) == Usage(6, 10, 16, estimated=True)
+    assert watch.usage() == Usage(6, 10, 16, estimated=True)
 
 
 def test_usage_and_metrics_stand_before_what_ends_a_choice() -> None:

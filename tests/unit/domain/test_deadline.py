@@ -69,9 +69,14 @@ async def test_a_cancellation_from_outside_stays_one() -> None:
 
 async def test_a_cancellation_from_outside_wins_over_the_budget() -> None:
     """If the task is cancelled and the deadline expires in the same turn of the loop, `CancelledError` is raised."""
-    deadline = Deadline(60)
-    task = asyncio.create_task(within(deadline, forever()))
-    await asyncio.sleep(0)
+    made: asyncio.Queue[Deadline] = asyncio.Queue()
+
+    async def wait() -> None:
+        made.put_nowait(deadline := Deadline(60))
+        await within(deadline, forever())
+
+    task = asyncio.create_task(wait())
+    deadline = await made.get()
     task.cancel()
     deadline.expire(DeadlineExceeded())
     with pytest.raises(asyncio.CancelledError):

@@ -50,12 +50,10 @@ def test_the_latest_field_of_a_choice_wins() -> None:
     assert merged(*deltas, joins=False) == {"reason": "b", "found": {"x": {"is": "safe", "n": 1}}, "ids": [1, 2]}
 
 
-def test_a_block_of_thinking_continues_until_its_signature() -> None:
-    """LiteLLM streams blocks of thinking without an index: all pieces up to a signature are one block."""
-    pieces = [("H", ""), ("m", ""), ("", "sig"), ("Oh", ""), ("", "sig2")]
-    deltas = [{"b": [{"type": "thinking", "thinking": text, "signature": signature}]} for text, signature in pieces]
-    assert merged(*deltas)["b"] == [
-        {"type": "thinking", "thinking": "Hm", "signature": "sig"},
-        {"type": "thinking", "thinking": "Oh", "signature": "sig2"},
-    ]
-    assert merged({"b": [{"type": "thinking"}]}, {"b": [{"type": "thinking"}]})["b"] == [{"type": "thinking"}] * 2
+def test_an_item_that_goes_on() -> None:
+    """The first new item of a list goes on with the last one before, if the reader says so; the others are appended."""
+    known: dict[str, Any] = {}
+    for items in ([{"t": "H"}], [{"t": "m"}, {"t": "O"}], [{"t": "h"}]):
+        unknown_fields.add(known, {"b": items, "c": items}, joins=True, continued=frozenset({"b"}))
+    assert known["b"] == [{"t": "Hm"}, {"t": "Oh"}]
+    assert known["c"] == [{"t": "H"}, {"t": "m"}, {"t": "O"}, {"t": "h"}]

@@ -17,7 +17,7 @@ from antiphon.domain.request import ChatRequest
 from antiphon.net.http import Transport
 from antiphon.providers.client import Credentials, HeaderAuth, Prepared, ProviderClient
 from antiphon.providers.openai.request import encode
-from antiphon.providers.openai.response import ReplyReader
+from antiphon.providers.openai.response import OpenAIReader
 from tests.odd_upstream import OddUpstream, answer
 
 SENT = (URL("https://x.test/"), b"{}")
@@ -57,6 +57,12 @@ class SignedByToken:
         signature = hmac.new(secret.encode(), str(url).encode() + body, hashlib.sha256).hexdigest()
         return Credentials(CIMultiDict({"x-token": secret, "x-signature": signature}), (secret,))
 
+    async def replacement(self, refused: Credentials) -> Credentials | None:
+        return None
+
+    async def close(self) -> None:
+        """Nothing is in progress."""
+
 
 async def test_each_call_is_authorised_by_what_is_sent() -> None:
     """A token may be fetched, and what is signed is what goes out; where it is refused nothing goes out, and no log shows one."""
@@ -68,7 +74,7 @@ async def test_each_call_is_authorised_by_what_is_sent() -> None:
         client = ProviderClient("acme", transport, SignedByToken(["token-1", "token-2"]), url)
 
         def prepare(asked: ChatRequest) -> Prepared:
-            return Prepared(url, encode(asked, "acme", stream_usage=False), ReplyReader(asked, "acme"))
+            return Prepared(url, encode(asked, "acme", stream_usage=False), OpenAIReader(asked, "acme"))
 
         with structlog.testing.capture_logs() as logs:
             for number in (1, 2):

@@ -1,5 +1,6 @@
 """Tests of what a provider's errors mean."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -314,6 +315,24 @@ def test_retry_after_date() -> None:
     assert 57 < value <= 60
 
 
+def test_what_google_says_of_a_retry() -> None:
+    """The wait stands in the body, unless a header has it; a quota of a day is not worth one."""
+
+    def error(*details: object, headers: dict[str, str] | None = None) -> ProviderError:
+        body = {"error": {"code": 429, "status": "RESOURCE_EXHAUSTED", "details": details}}
+        return error_of_status("acme", 429, headers or {}, json.dumps(body).encode())
+
+    assert error({"retryDelay": "34.5s"}).retry_after == 34.5
+    assert error({"retryDelay": "34.5s"}, headers={"retry-after": "9"}).retry_after == 9
+    assert error({"retryDelay": "999999999s"}).retry_after == 24 * 3600
+    for odd in ({"retryDelay": "-1s"}, {"retryDelay": 3}, {"retryDelay": "soon"}, "x", {}):
+        assert error(odd).retry_after == 1.0
+    assert error_of_payload("acme", {"error": {"code": 503, "details": [{"retryDelay": "2s"}]}}).retry_after == 2
+    assert not error({"violations": [{"quotaId": "GenerateRequestsPerDayPerProject"}]}, {"retryDelay": "3s"}).retryable
+    for several in ([{"quotaId": "GenerateRequestsPerMinute"}], 1, [1], None):
+        assert error({"violations": several}).retryable
+
+
 def test_waits_of_errors() -> None:
     """A rate limit always has a time to wait, 1 second by default. An overload has the one that was sent, and a rejection none."""
     assert error_of_status("acme", 429, {}, b"").retry_after == 1.0
@@ -378,3 +397,51 @@ def test_the_log_has_no_text_of_the_request() -> None:
     assert second["type"] == "[redacted]"
     assert not {"code", "param"} & second.keys()
     assert "secret" not in str(first) + str(second)
+
+
+@pytest.mark.parametrize(
+    ("status", "advice", "expected"),
+    [
+        (529, None, True),
+        (529, "false", False),
+        (500, "maybe", True),
+        (418, "true", True),
+        (429, "false", False),
+        (400, "true", False),
+    ],
+)
+def test_advice_to_retry(status: int, advice: str | None, expected: bool) -> None:
+    """The header counts, unless the request itself is refused."""
+    headers = {} if advice is None else {"x-should-retry": advice}
+    assert error_of_status("acme", status, headers, b"{}").retryable is expected
+
+
+def test_a_spend_limit() -> None:
+    """Anthropic's spend limit is told like a rate limit, but a retry is useless."""
+    error = {"type": "rate_limit_error", "message": "x", "details": {"error_code": "enforced_spend_limit_reached"}}
+    made = error_of_status("acme", 429, {}, orjson.dumps({"type": "error", "error": error}))
+    assert type(made) is ProviderRateLimited
+    assert not made.retryable
+
+
+@pytest.mark.parametrize("in_body", [True, False], ids=["body", "header"])
+@pytest.mark.parametrize(
+    ("name", "status", "kind", "retryable"),
+    [
+        ("ValidationException", 400, ProviderRejected, False),
+        ("ThrottlingException", 400, ProviderRateLimited, True),
+        ("ServiceQuotaExceededException", 400, ProviderRateLimited, False),
+        ("ExpiredTokenException", 400, ProviderCredentials, False),
+        ("ResourceNotFoundException", 404, ProviderCredentials, False),
+        ("ModelErrorException", 424, ProviderUnavailable, True),
+    ],
+)
+def test_names_of_aws(in_body: bool, name: str, status: int, kind: type[ProviderError], retryable: bool) -> None:
+    """AWS names an error in a header or in the body, each with an address or a name space."""
+    headers = {} if in_body else {"x-amzn-errortype": f"{name}:http://internal.amazon.com/coral/"}
+    body = {"message": "why", **({"__type": f"com.amazon.coral.service#{name}"} if in_body else {})}
+    error = error_of_status("p", status, headers, json.dumps(body).encode())
+    assert type(error) is kind
+    assert error.retryable is retryable
+    explain(error, json.dumps(body).encode(), ())
+    assert getattr(error, "explanation", None) == ("why" if kind is ProviderRejected else None)

@@ -3,9 +3,8 @@
 import httpx2
 import pytest
 
-from antiphon.config import ConfigError, ProviderConfig
-from antiphon.providers.hosts import HOSTS, capabilities, complete, from_environment
-from antiphon.providers.openai.capabilities import Thoughts
+from antiphon.config import ConfigError, ProviderConfig, TokenConfig, TokenKind
+from antiphon.providers.hosts import HOSTS, complete, from_environment
 from antiphon.providers.registry import PROTOCOLS, build
 
 
@@ -15,6 +14,7 @@ def test_rows(host: object) -> None:
     row = next(row for row in HOSTS if row is host)
     environment = {name: "http://host.test" for name in (row.url_variable,) if name}
     environment |= {name: "a-key" for name in (row.key_variable,) if name}
+    environment |= dict.fromkeys(row.switch_variables[:1], "true")
     configs = from_environment(environment)
     assert list(configs) == [row.name]
     assert build(row.name, configs[row.name], environment).name == row.name
@@ -26,9 +26,9 @@ def test_rows(host: object) -> None:
 
 
 def test_rows_do_not_compete() -> None:
-    """No name or pattern occurs in two rows, and none matches every model."""
+    """No name or pattern occurs in two rows that a key switches on, and none matches every model."""
     assert len({host.name for host in HOSTS}) == len(HOSTS)
-    models = [model for host in HOSTS for model in host.models]
+    models = [model for host in HOSTS if not host.switch_variables for model in host.models]
     assert len(set(models)) == len(models)
     assert "*" not in models
     assert all("*" not in host.models[0] for host in HOSTS if host.models), "the first may become the default model"
@@ -44,6 +44,130 @@ def test_the_environment_switches_on() -> None:
     assert configs["openai"].api_key_env == "OPENAI_API_KEY"
     assert "gpt-*" in configs["openai"].models
     assert configs["groq"].models == ()
+
+
+def test_bedrock() -> None:
+    """It needs a key and a region, and has the address of that region; a section with a region may have any name."""
+    key = {"AWS_BEARER_TOKEN_BEDROCK": "k"}
+    assert from_environment({"AWS_REGION": "eu-central-1"}) == {}
+    assert from_environment(key) == {}
+    own = from_environment({**key, "AWS_DEFAULT_REGION": "us-east-1", "AWS_REGION": "eu-central-1"})["bedrock"]
+    assert (own.protocol, own.base_url) == ("bedrock", "https://bedrock-runtime.eu-central-1.amazonaws.com")
+    assert (own.api_key_env, own.models) == ("AWS_BEARER_TOKEN_BEDROCK", ())
+    address = {"AWS_ENDPOINT_URL_BEDROCK_RUNTIME": "https://vpce.test"}
+    assert from_environment({**key, **address})["bedrock"].base_url == "https://vpce.test"
+    elsewhere = ProviderConfig(protocol="bedrock", region="us-west-2")
+    for name in ("bedrock", "bedrock-us"):
+        completed = complete(name, elsewhere, {**key, "AWS_REGION": "eu-central-1", **address})
+        assert completed.base_url == "https://bedrock-runtime.us-west-2.amazonaws.com"
+        assert completed.api_key_env == "AWS_BEARER_TOKEN_BEDROCK"
+    assert complete("bedrock", ProviderConfig(), {"AWS_REGION": "us-east-1"}).api_key_env is None
+    with pytest.raises(ConfigError, match=r"providers\.bedrock\.region: set it, or AWS_REGION"):
+        complete("bedrock", ProviderConfig(), key)
+    with pytest.raises(ConfigError, match=r"providers\.bedrock\.region: 'europe' is not an AWS region"):
+        complete("bedrock", ProviderConfig(region="europe"), key)
+    with pytest.raises(ConfigError, match=r"providers\.other\.base_url: is missing"):
+        complete("other", ProviderConfig(region="us-west-2"), key)
+
+
+VERTEX = {"GOOGLE_GENAI_USE_VERTEXAI": "true", "GOOGLE_CLOUD_PROJECT": "acme"}
+
+
+def test_vertex() -> None:
+    """It is switched on as Google's SDKs are, with a credentials file or a key, and its host follows from the location."""
+    assert from_environment({**VERTEX, "GOOGLE_GENAI_USE_VERTEXAI": "no", "GOOGLE_API_KEY": "k"}) == {}
+    assert from_environment(VERTEX) == {}, "nothing asks the metadata server that was not told to"
+    found = from_environment({**VERTEX, "GOOGLE_APPLICATION_CREDENTIALS": "a.json", "GEMINI_API_KEY": "k"})
+    assert list(found) == ["vertex", "gemini"]
+    vertex = found["vertex"]
+    assert vertex.credentials == TokenConfig(kind=TokenKind.GOOGLE)
+    assert (vertex.project, vertex.location, vertex.base_url) == ("acme", None, "https://aiplatform.googleapis.com")
+    environment = {**VERTEX, "GOOGLE_CLOUD_LOCATION": "eu"}
+    own = complete("vertex", ProviderConfig(credentials=TokenConfig(kind=TokenKind.GOOGLE_METADATA)), environment)
+    assert (own.project, own.base_url) == ("acme", "https://aiplatform.eu.rep.googleapis.com")
+    other = complete("mine", ProviderConfig(protocol="vertex", project="p", location="us-east5"), environment)
+    assert (other.project, other.base_url) == ("p", "https://us-east5-aiplatform.googleapis.com")
+    with pytest.raises(ConfigError, match="^GOOGLE_CLOUD_PROJECT or GOOGLE_CLOUD_LOCATION: is not the name"):
+        complete("mine", ProviderConfig(protocol="vertex"), {"GOOGLE_CLOUD_LOCATION": "evil.test/"})
+
+
+def test_vertex_in_express_mode() -> None:
+    """With a key there is no project, unless one is configured, and one host for all locations."""
+    environment = {**VERTEX, "GOOGLE_CLOUD_LOCATION": "eu", "GOOGLE_API_KEY": "k"}
+    express = from_environment(environment)["vertex"]
+    assert (express.api_key_env, express.project, express.base_url) == ("GOOGLE_API_KEY", None, "https://aiplatform.googleapis.com")
+    bound = complete("vertex", ProviderConfig(project="p"), environment)
+    assert (bound.project, bound.base_url) == ("p", "https://aiplatform.eu.rep.googleapis.com")
+
+
+@pytest.mark.parametrize(
+    ("variables", "kind"),
+    [
+        (("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET"), TokenKind.ENTRA_SECRET),
+        (("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_FEDERATED_TOKEN_FILE"), TokenKind.ENTRA_WORKLOAD),
+        (("IDENTITY_ENDPOINT", "IDENTITY_HEADER"), TokenKind.ENTRA_MANAGED),
+    ],
+)
+def test_azure_without_a_key(variables: tuple[str, ...], kind: TokenKind) -> None:
+    """The usual variables of Microsoft Entra are used where there is no key, and only if all of them are set."""
+    endpoint = {"AZURE_OPENAI_ENDPOINT": "https://acme.openai.azure.com"}
+    environment = endpoint | dict.fromkeys(variables, "x")
+    assert from_environment(environment)["azure"].credentials == TokenConfig(kind=kind)
+    assert from_environment({**environment, variables[-1]: ""}) == {}
+    assert from_environment({**environment, "AZURE_OPENAI_API_KEY": "k"})["azure"].credentials is None
+    own = complete("azure", ProviderConfig(credentials=TokenConfig(kind=TokenKind.ENTRA_MANAGED)), {**environment, **endpoint})
+    assert own.credentials == TokenConfig(kind=TokenKind.ENTRA_MANAGED)
+
+
+def test_anthropic() -> None:
+    """It has its own protocol; that of OpenAI is used if the configuration names it."""
+    environment = {"ANTHROPIC_API_KEY": "k"}
+    own = from_environment(environment)["anthropic"]
+    assert (own.protocol, own.base_url, own.auth_header) == ("anthropic", "https://api.anthropic.com", "x-api-key")
+    assert own.api_key_env == "ANTHROPIC_API_KEY"
+    assert from_environment({**environment, "ANTHROPIC_BASE_URL": "http://x/"})["anthropic"].base_url == "http://x"
+    other = complete("anthropic", ProviderConfig(protocol="openai"), environment)
+    assert (other.protocol, other.base_url, other.auth_header) == ("openai", "https://api.anthropic.com/v1", "authorization")
+    assert (other.api_key_env, other.models) == ("ANTHROPIC_API_KEY", own.models)
+    assert complete("anthropic", ProviderConfig(), environment).protocol == "anthropic"
+
+
+def test_cohere() -> None:
+    """Its key switches on its own protocol."""
+    config = from_environment({"COHERE_API_KEY": "k"})["cohere"]
+    assert (config.protocol, config.base_url, config.api_key_env) == ("cohere", "https://api.cohere.com", "COHERE_API_KEY")
+
+
+def test_the_responses_api_is_a_choice() -> None:
+    """A host may be asked by another of its protocols, with the same address and key; the usual one stays chat completions."""
+    environment = {"OPENAI_API_KEY": "k"}
+    chosen = complete("openai", ProviderConfig(protocol="openai-responses"), environment)
+    assert (chosen.protocol, chosen.base_url, chosen.api_key_env) == (
+        "openai-responses",
+        "https://api.openai.com/v1",
+        "OPENAI_API_KEY",
+    )
+    assert from_environment(environment)["openai"].protocol == "openai"
+
+
+def test_gemini() -> None:
+    """Its key switches on its own protocol; its OpenAI-compatible API is another protocol of the same name."""
+    environment = {"GEMINI_API_KEY": "k"}
+    config = from_environment(environment)["gemini"]
+    assert (config.protocol, config.base_url) == ("gemini", "https://generativelanguage.googleapis.com")
+    assert config.auth_header == "x-goog-api-key"
+    assert complete("gemini", config, environment) == config
+    compatible = complete("gemini", ProviderConfig(protocol="openai"), environment)
+    assert (compatible.base_url, compatible.auth_header) == (
+        "https://generativelanguage.googleapis.com/v1beta/openai",
+        "authorization",
+    )
+    assert (compatible.api_key_env, compatible.models) == ("GEMINI_API_KEY", config.models)
+    assert complete("gemini", compatible, environment) == compatible
+    elsewhere = complete("gemini", ProviderConfig(base_url="http://x/openai"), environment)
+    assert (elsewhere.protocol, elsewhere.auth_header, elsewhere.api_key_env) == ("openai", "authorization", None)
+    own = complete("gemini", ProviderConfig(base_url="http://x", protocol="gemini"), environment)
+    assert (own.protocol, own.auth_header) == ("gemini", "x-goog-api-key")
 
 
 def test_the_environment_names_the_url() -> None:
@@ -113,20 +237,3 @@ def test_no_base_url() -> None:
     with pytest.raises(ConfigError, match="AZURE_OPENAI_ENDPOINT"):
         complete("azure", ProviderConfig(), {})
     assert complete("openai", ProviderConfig(protocol="echo"), {}).base_url is None
-
-
-@pytest.mark.parametrize(
-    ("name", "base_url", "takes"),
-    [
-        ("mistral", None, Thoughts.PARTS),
-        ("mistral", "https://proxy.test/v1", Thoughts.PARTS),
-        ("mine", "https://api.mistral.ai/v1", Thoughts.PARTS),
-        ("mine", "https://api.deepseek.com/beta", Thoughts.REASONING_CONTENT),
-        ("mine", "https://proxy.test/v1", Thoughts.AS_RECEIVED),
-        ("mine", "http://127.0.0.1:8000/v1", Thoughts.AS_RECEIVED),
-        ("openai", "http://127.0.0.1:8000/v1", Thoughts.NONE),
-    ],
-)
-def test_capabilities_are_found_by_url_or_name(name: str, base_url: str | None, takes: Thoughts) -> None:
-    """A host's capabilities are found by the base URL, whatever the provider is called, and else by name."""
-    assert capabilities(name, base_url).thoughts is takes

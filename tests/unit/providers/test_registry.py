@@ -3,9 +3,13 @@
 import pytest
 
 from antiphon.config import ConfigError, ProviderConfig
+from antiphon.providers.anthropic.provider import AnthropicProvider
+from antiphon.providers.cohere.provider import CohereProvider
 from antiphon.providers.echo import EchoProvider
+from antiphon.providers.gemini.provider import GeminiProvider
 from antiphon.providers.openai.provider import OpenAIProvider
 from antiphon.providers.registry import build
+from antiphon.providers.responses.provider import ResponsesProvider
 
 
 def test_build() -> None:
@@ -13,12 +17,18 @@ def test_build() -> None:
     provider = build("mine", ProviderConfig(base_url="http://x/v1", api_key_env="K"), {"K": "k"})
     assert isinstance(provider, OpenAIProvider)
     assert provider.name == "mine"
+    assert isinstance(build("a", ProviderConfig(protocol="anthropic", base_url="http://x"), {}), AnthropicProvider)
+    assert isinstance(build("c", ProviderConfig(protocol="cohere", base_url="http://x"), {}), CohereProvider)
+    assert isinstance(build("g", ProviderConfig(protocol="gemini", base_url="http://x"), {}), GeminiProvider)
+    assert isinstance(build("r", ProviderConfig(protocol="openai-responses", base_url="http://x/v1"), {}), ResponsesProvider)
     assert isinstance(build("echo", ProviderConfig(protocol="echo"), {}), EchoProvider)
 
 
 def test_unknown_protocol() -> None:
     """An unknown protocol is a `ConfigError` that lists the known ones."""
-    with pytest.raises(ConfigError, match="'smtp' is not known; known are echo, openai"):
+    with pytest.raises(
+        ConfigError, match="'smtp' is not known; known are anthropic, bedrock, cohere, echo, gemini, openai, openai-responses"
+    ):
         build("mine", ProviderConfig(protocol="smtp"), {})
 
 

@@ -1,7 +1,7 @@
 """Tests of the attempts of a call: what is tried again, where, and what the caller sees."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import pytest
@@ -31,6 +31,7 @@ from antiphon.domain.errors import (
 from antiphon.domain.events import Batch, Finished, FinishReason, RefusalDelta, TextDelta, Usage
 from antiphon.domain.principal import Principal
 from antiphon.domain.request import ChatRequest
+from antiphon.domain.warnings import Warnings, ignore
 from antiphon.routing.attempts import Attempting, Attempts
 from antiphon.routing.deployment import Deployment, Pool
 from antiphon.routing.router import Router
@@ -63,9 +64,9 @@ class Turns(ScriptedProvider):
         self.name = name
         self.scripts = [script if isinstance(script, tuple) else (script,) for script in scripts] or [REPLY]
 
-    def stream(self, request: ChatRequest) -> AsyncGenerator[Batch, None]:
+    def stream(self, request: ChatRequest, warn: Callable[[Warnings], None] = ignore) -> AsyncGenerator[Batch, None]:
         self.batches = self.scripts[min(len(self.requests), len(self.scripts) - 1)]
-        return super().stream(request)
+        return super().stream(request, warn)
 
 
 def routed(*tiers: list[ScriptedProvider], rules: RoutingConfig = FAST, when: Any = None, **config: Any) -> Router:
@@ -348,7 +349,9 @@ async def test_a_place_at_a_busy_deployment_is_waited_for_in_turn() -> None:
     release = asyncio.Event()
 
     class Slow(Turns):
-        async def stream(self, request: ChatRequest) -> AsyncGenerator[Batch, None]:  # type: ignore[override]
+        async def stream(  # type: ignore[override]
+            self, request: ChatRequest, warn: Callable[[Warnings], None] = ignore
+        ) -> AsyncGenerator[Batch, None]:
             self.requests.append(request)
             yield [START, TextDelta(0, "Hello")]
             await release.wait()

@@ -31,7 +31,7 @@ class Held(ScriptedProvider):
         super().__init__([START, TextDelta(0, "Hi")], [USAGE, STOP])
         self.may = asyncio.Event()
 
-    async def stream(self, request: Any) -> Any:
+    async def stream(self, request: Any, warn: Any = None) -> Any:
         self.requests.append(request)
         await self.may.wait()
         frames = Frames()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from antiphon.domain.content import Citation, Image, Media
-from antiphon.providers.openai.blocks import state_of
-from antiphon.providers.openai.values import MAX_INDEX, is_shallow
+from antiphon.providers.codec.blocks import state_of
+from antiphon.providers.codec.values import MAX_INDEX, is_shallow
 
 _CITED: Final = "url_citation"
 _CITATION: Final = frozenset({"url", "title", "start_index", "end_index"})

@@ -17,12 +17,13 @@ from antiphon.domain.content import (
     Citation,
     Image,
     JsonObject,
+    Origin,
     RedactedThinking,
     Thinking,
     ToolCall,
     with_extra,
 )
-from antiphon.providers.openai.blocks import EXTRA_CONTENT, GOOGLE, SIGNATURE
+from antiphon.providers.openai.blocks import EXTRA_CONTENT, GOOGLE, SIGNATURE, chat_fields
 from antiphon.providers.openai.details import CONTENT_FIELDS, DETAILS, ENCRYPTED, SUMMARY, TEXT
 
 _SUMMARY_FIELD: Final = "summary_text"
@@ -91,10 +92,9 @@ def citation_json(citation: Citation) -> dict[str, Any]:
     return with_extra({"type": "url_citation", "url_citation": cited}, citation.fields)
 
 
-def image_json(image: Image) -> dict[str, Any]:
-    """Return an entry of `images`, the field for images of a reply."""
-    fields = NOTHING if image.state is None else image.state.fields
-    return with_extra({"type": "image_url", "image_url": {"url": image.media.url or ""}}, fields)
+def image_json(image: Image, origin: Origin | None) -> dict[str, Any]:
+    """Return an entry of `images`, the field for images of a reply by `origin`."""
+    return with_extra({"type": "image_url", "image_url": {"url": image.media.url or ""}}, chat_fields(image.state, origin))
 
 
 def _decoded(arguments: str) -> Any:

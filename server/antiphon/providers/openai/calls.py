@@ -25,8 +25,9 @@ from msgspec import Struct
 from antiphon.domain import unknown_fields
 from antiphon.domain.content import CUSTOM, FUNCTION, FUNCTION_CALL, JsonObject, ToolCall
 from antiphon.domain.events import Batch, BlockFinished, InputDelta
-from antiphon.providers.openai.blocks import BlockNumbers, state_of, take_signature
-from antiphon.providers.openai.values import is_shallow, text
+from antiphon.providers.codec.blocks import BlockNumbers, state_of
+from antiphon.providers.codec.values import is_shallow, text
+from antiphon.providers.openai.blocks import take_signature
 
 _CALL: Final = frozenset({"index", "id", "type", "function", "custom"})
 

@@ -1,13 +1,22 @@
-"""Which parts of earlier replies a host of the OpenAI protocol accepts in a request. Data only; no I/O."""
+"""What a host of the OpenAI protocol accepts in a request: parts of earlier replies, and options. Data only; no I/O.
+
+A host is a row in `hosts`; one that differs from `NO_PARTS` has a row here, too.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum, auto
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from antiphon.domain import model_names
+from antiphon.providers import hosts, openai_models
+from antiphon.providers.openai import lacks
+from antiphon.providers.openai.lacks import ANY
+from antiphon.providers.openai_models import HostOptions
 
 
 class Thoughts(Enum):
@@ -24,7 +33,7 @@ class Thoughts(Enum):
     """As parts of the content."""
 
 
-class Capabilities(Struct, frozen=True, kw_only=True):
+class HostCapabilities(Struct, frozen=True, kw_only=True):
     """What one host accepts. The defaults are for unknown hosts."""
 
     thoughts: Thoughts = Thoughts.AS_RECEIVED
@@ -48,6 +57,8 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     """Patterns of the models that accept unsigned calls all the same."""
     short_call_ids: bool = False
     """Whether the host accepts only call ids of exactly nine letters and digits."""
+    options: HostOptions = ANY
+    """The options that the host or its models do not have."""
 
     def accepts_thoughts(self, model: str) -> bool:
         """Return whether a model accepts the reasoning of any model."""
@@ -58,16 +69,65 @@ class Capabilities(Struct, frozen=True, kw_only=True):
         return None if _matches(model, self.unsigned_models) else self.unsigned_call
 
 
-UNKNOWN: Final = Capabilities()
+UNKNOWN: Final = HostCapabilities()
 
-NO_PARTS: Final = Capabilities(thought_parts=False, refusals=False)
+NO_PARTS: Final = HostCapabilities(thought_parts=False, refusals=False)
 """A host that has reasoning only in fields of the message, if at all, and ignores unknown fields."""
 
-NO_THOUGHTS: Final = Capabilities(thoughts=Thoughts.NONE, refusals=False)
+NO_THOUGHTS: Final = HostCapabilities(thoughts=Thoughts.NONE, refusals=False)
 """A host that accepts no reasoning, and ignores unknown fields."""
 
-OPENAI: Final = Capabilities(thoughts=Thoughts.NONE)
+OPENAI: Final = HostCapabilities(thoughts=Thoughts.NONE, options=openai_models.OPENAI)
 """OpenAI's own API: the same, except that it has refusals."""
+
+_BY_HOST: Final[Mapping[str, HostCapabilities]] = {
+    "openai": OPENAI,
+    "azure": OPENAI,
+    "anthropic": replace(NO_PARTS, options=lacks.ANTHROPIC),
+    # https://ai.google.dev/gemini-api/docs/openai and, for the signature, https://ai.google.dev/gemini-api/docs/thought-signatures.
+    # Models of before version 3 take calls without one.
+    "gemini": HostCapabilities(
+        thoughts=Thoughts.NONE,
+        reply_fields=frozenset({"role", "content", "name", "tool_calls", "extra_content"}),
+        call_fields=frozenset({"extra_content"}),
+        nulls=False,
+        unsigned_call="skip_thought_signature_validator",
+        unsigned_models=("*gemini-1*", "*gemini-2*", "*gemma*"),
+    ),
+    "mistral": HostCapabilities(
+        thoughts=Thoughts.PARTS,
+        thinking_models=("magistral*",),
+        reply_fields=frozenset({"role", "content", "tool_calls", "prefix"}),
+        short_call_ids=True,
+        options=lacks.MISTRAL,
+    ),
+    "deepseek": HostCapabilities(thoughts=Thoughts.REASONING_CONTENT, empty_thought="", refusals=False, options=lacks.DEEPSEEK),
+    # Kimi refuses an empty `reasoning_content` as well as a missing one.
+    "moonshot": HostCapabilities(thoughts=Thoughts.REASONING_CONTENT, empty_thought=" ", refusals=False),
+    "perplexity": NO_THOUGHTS,
+    "xai": replace(NO_THOUGHTS, options=lacks.XAI),
+    # Its other models refuse reasoning: https://console.groq.com/docs/reasoning
+    "groq": HostCapabilities(
+        thoughts=Thoughts.REASONING,
+        thinking_models=("*gpt-oss*", "*qwen3*", "*qwq*", "*r1*"),
+        reply_fields=frozenset({"role", "content", "tool_calls", "function_call", "reasoning"}),
+        options=lacks.GROQ,
+    ),
+    "cerebras": HostCapabilities(
+        thoughts=Thoughts.REASONING,
+        reply_fields=frozenset({"role", "content", "name", "tool_calls", "reasoning"}),
+        options=lacks.CEREBRAS,
+    ),
+    "openrouter": HostCapabilities(thoughts=Thoughts.DETAILS),
+}
+
+
+def capabilities_of(name: str, base_url: str | None) -> HostCapabilities:
+    """Return the capabilities of a provider: those of the host with its address, else of the host with its name, else `UNKNOWN`."""
+    host = hosts.find(name, base_url)
+    if host is None or (host.protocol != "openai" and host.openai_url is None):
+        return UNKNOWN
+    return _BY_HOST.get(host.name, NO_PARTS)
 
 
 def _matches(model: str, patterns: tuple[str, ...]) -> bool:

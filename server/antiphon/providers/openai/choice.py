@@ -36,11 +36,13 @@ from antiphon.domain.events import (
     TextDelta,
     ThinkingDelta,
 )
+from antiphon.providers.codec.blocks import BlockNumbers, is_written, state_of
+from antiphon.providers.codec.values import Base64Joiner, StreamedText, is_shallow, read_logprobs, seconds, text
 from antiphon.providers.openai.attachments import read_citation, read_image
-from antiphon.providers.openai.blocks import EXTRA_CONTENT, BlockNumbers, is_written, state_of, take_signature
+from antiphon.providers.openai.blocks import EXTRA_CONTENT, take_signature
 from antiphon.providers.openai.calls import ToolCalls
 from antiphon.providers.openai.details import DETAILS, ReasoningDetail, read_details
-from antiphon.providers.openai.values import Base64Joiner, ErrorInside, StreamedText, is_shallow, read_logprobs, seconds, text
+from antiphon.providers.openai.litellm import UnsignedThinking
 
 CHOICE: Final = frozenset({"index", "delta", "message", "text", "logprobs", "finish_reason", "usage"})
 """Fields of a choice that have a place in the events."""
@@ -70,6 +72,14 @@ class _Open(Struct, frozen=True):
     """The fields of its state at the start."""
 
 
+class ErrorInside(Exception):
+    """Raised if a choice, or its delta, holds an error instead of output."""
+
+    def __init__(self, error: object) -> None:
+        super().__init__("an error inside a choice")
+        self.error = error
+
+
 class ChoiceReader:
     """Reads one choice."""
 
@@ -93,6 +103,7 @@ class ChoiceReader:
         self._audio_data: Base64Joiner | None = None
         self._audio_block = 0
         self._seen: set[str] = set()  # unknown fields of the message that had a value: a later null is ignored
+        self._thinking = UnsignedThinking()
         self._choice_fields: dict[str, Any] = {}  # unknown fields of the choice, with their last values
 
     def read(self, choice: JsonObject, chunk: JsonObject, events: Batch) -> None:
@@ -252,7 +263,7 @@ class ChoiceReader:
         if not self._is_object and any(delta.get(name) for name in _NON_TEXT):
             self._has_non_text = True
         if extra:
-            self._add_fields(events, extra)
+            self._add_fields(events, extra, continued=self._thinking.read(extra))
         if unknown := self._unknown_logprobs(logprobs, tokens):
             self._add_fields(events, unknown, Place.CHOICE)
 
@@ -346,10 +357,12 @@ class ChoiceReader:
             unknown["content"] = logprobs.get("content")
         return {"logprobs": unknown} if unknown else NOTHING
 
-    def _add_fields(self, events: Batch, fields: JsonObject, place: Place = Place.MESSAGE) -> None:
+    def _add_fields(
+        self, events: Batch, fields: JsonObject, place: Place = Place.MESSAGE, continued: frozenset[str] = frozenset()
+    ) -> None:
         if not is_shallow(fields):
             raise ValueError("depth")
-        events.append(ExtraFields(self.index, fields, place))
+        events.append(ExtraFields(self.index, fields, place, continued=continued))
 
     def _read_annotations(self, extra: dict[str, Any], events: Batch) -> None:
         """Append the annotations as citations of the open text.

@@ -10,7 +10,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from antiphon.domain.content import JsonObject
-from antiphon.providers.openai.values import is_shallow
+from antiphon.providers.codec.values import is_shallow
 
 DETAILS: Final = "reasoning_details"
 TEXT: Final = "reasoning.text"

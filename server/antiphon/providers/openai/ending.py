@@ -43,7 +43,7 @@ _MEANINGS: Final = {
     FinishReason.PAUSE: "pause_turn compaction continuation",
     FinishReason.CONTEXT_WINDOW: ("context_length context_window context_length_exceeded model_context_window_exceeded"),
 }
-_BY_WORD: Final = {word: reason for reason, words in _MEANINGS.items() for word in words.split()}
+BY_WORD: Final = {word: reason for reason, words in _MEANINGS.items() for word in words.split()}
 """The finish reasons of OpenAI, and of hosts that pass on those of Anthropic, Google, Cohere, Mistral, Together, Zhipu and
 others."""
 
@@ -59,7 +59,7 @@ _NO_REASON: Final = frozenset({"", "null", "none", "not_finished", "finish_reaso
 """Words that some hosts send instead of null while a choice continues, in lower case."""
 
 
-class Ending:
+class OpenAIEnding:
     """Decides when a reply has ended, and whether it is complete."""
 
     def __init__(self, choices: int | None) -> None:
@@ -131,13 +131,13 @@ def meaning_of(reason: str) -> FinishReason | None:
     Case and separators are ignored: `MAX_TOKENS`, `max-tokens`, `maxTokens` and `FINISH_REASON_MAX_TOKENS` are equal. Google's
     OpenAI endpoint puts a kind in front, as in `function_call_filter: MALFORMED_FUNCTION_CALL`.
     """
-    known = _BY_WORD.get(reason)
+    known = BY_WORD.get(reason)
     if known is not None:
         return known
     for part in reason.split(":"):
         word = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", part.strip())
         word = re.sub(r"[^a-z]+", "_", word.lower()).removeprefix("finish_reason_").strip("_")
-        meaning = _BY_WORD.get(word)
+        meaning = BY_WORD.get(word)
         if meaning is None and _FAILURE.search(word):
             return None
         known = known or meaning

@@ -1,34 +1,21 @@
-"""Reads JSON as hosts of the OpenAI protocol write it, even where it is not quite valid.
+"""Reads the JSON of chunks, in which some hosts cut a text in the middle of a surrogate pair. No I/O.
 
-Nearly all of it is decoded directly by `msgspec`, which keeps integers of any length. Whatever it rejects is decoded again and
-repaired: a byte order mark, `NaN` and `Infinity`, and single surrogates, because some hosts cut a text in the middle of a surrogate
-pair. A first half at the end of a text is kept until the next delta of the same text brings the second.
-
-No I/O, and no fields of the protocol are known here except `choices`, `delta` and `index`.
+A first half at the end of a text is kept until the next delta of the same text brings the second. Everything else that is not quite
+valid is repaired as in `codec.json`. No fields of the protocol are known here except `choices`, `delta` and `index`.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from typing import Any, Final, TypeAlias
-
-import msgspec
+from typing import Any, TypeAlias
 
 from antiphon.net import json_bounds
-
-_decode: Final = msgspec.json.Decoder().decode
-
-_BOM: Final = b"\xef\xbb\xbf"
-_PAIR: Final = re.compile("[\ud800-\udbff][\udc00-\udfff]")
-_HALF: Final = re.compile("[\ud800-\udfff]")
-_REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
+from antiphon.providers.codec.json import REPLACEMENT, decode, join_halves, load, replace_halves
 
 _Place: TypeAlias = "tuple[str | int, ...]"
 """The location of a text: field names, and for lists the `index` of the object."""
 
 
-class JsonReader:
+class ChunkDecoder:
     """Decodes the chunks of one reply."""
 
     def __init__(self) -> None:
@@ -39,10 +26,15 @@ class JsonReader:
         if len(payload) > json_bounds.SMALL:
             json_bounds.check(payload)
         try:
-            value = _decode(payload)
+            value = decode(payload)
         except ValueError:
-            return self._mended(json.loads(payload.removeprefix(_BOM)), ())
+            return self._mended(load(payload), ())
         return self._mended(value, ()) if self._halves else value
+
+    @property
+    def is_whole(self) -> bool:
+        """Return whether no text waits for the second half of a surrogate."""
+        return not self._halves
 
     def end(self) -> dict[str, Any] | None:
         """Return a chunk that completes the texts still waiting for a second half of a surrogate; None if there are none.
@@ -74,17 +66,11 @@ class JsonReader:
         """Return a text with its surrogates repaired. A first half at the end is kept for the next delta."""
         if place is not None and text:
             text = self._halves.pop(place, "") + text
-        if not _HALF.search(text):
-            return text
-        text = _PAIR.sub(_joined, text)
-        if place is not None and "\ud800" <= text[-1] <= "\udbff":
+        text = join_halves(text)
+        if place is not None and "\ud800" <= text[-1:] <= "\udbff":
             self._halves[place] = text[-1]
             text = text[:-1]
-        return _HALF.sub(_REPLACEMENT, text)
-
-
-def _joined(pair: re.Match[str]) -> str:
-    return pair.group().encode("utf-16", "surrogatepass").decode("utf-16")
+        return replace_halves(text)
 
 
 def _inner(place: _Place, name: str) -> _Place | None:
@@ -110,7 +96,7 @@ def _at(steps: list[Any]) -> dict[str, Any]:
     """Return an object with a replacement character at the end of the path `steps`."""
     name, *rest = steps
     if not rest:
-        return {name: _REPLACEMENT}
+        return {name: REPLACEMENT}
     if isinstance(rest[0], int):
         return {name: [{"index": rest[0], **_at(rest[1:])}]}
     return {name: _at(rest)}

@@ -5,7 +5,7 @@ What is sent of an earlier reply:
 | block | to the host that made it | to another |
 |---|---|---|
 | text | joined; a list only if it came as one | the same |
-| thinking | in the form of `Capabilities.thoughts` | nothing; DeepSeek and Moonshot get the field in every reply |
+| thinking | in the form of `HostCapabilities.thoughts` | nothing; DeepSeek and Moonshot get the field in every reply |
 | redacted thinking | in `reasoning_details`, if the host has them | nothing |
 | tool call | with those of its own fields that the host accepts | without them, if it is a function or takes plain text |
 | refusal | `refusal`, if the host has the field; else text | text |
@@ -24,7 +24,6 @@ import time
 from collections.abc import Iterable
 from typing import Any, Final
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from antiphon.domain.content import (
@@ -35,7 +34,6 @@ from antiphon.domain.content import (
     Audio,
     Block,
     Compaction,
-    Document,
     Image,
     JsonObject,
     Message,
@@ -50,44 +48,20 @@ from antiphon.domain.content import (
     Thinking,
     ToolCall,
     ToolResult,
-    Video,
     with_extra,
 )
-from antiphon.domain.errors import Unsupported
 from antiphon.providers.openai.block_json import (
     call_json,
     citation_json,
-    detail_json,
     function_call_json,
     image_json,
-    is_detailed,
     with_signature,
 )
 from antiphon.providers.openai.blocks import EXTRA_CONTENT, PROTOCOL, take_signature
-from antiphon.providers.openai.capabilities import Capabilities, Thoughts
-from antiphon.providers.openai.details import DETAILS
-
-_MESSAGE_FIELDS: Final = frozenset(
-    {
-        "role",
-        "refusal",
-        "audio",
-        "function_call",
-        "tool_calls",
-        "tool_call_id",
-        "reasoning",
-        "reasoning_content",
-        "reasoning_details",
-        "extra_content",
-    }
-)
-"""The `extra` fields of a message that are sent under `known_fields`: the API's, and those in which hosts expect reasoning back."""
-
-_PART_FIELDS: Final = frozenset({"type", "cache_control", "extra_content"})
-"""The same for a part or a tool call; `cache_control` tells hosts which prefix to cache."""
-
-_AUDIO_FORMATS: Final = {"mpeg": "mp3", "wave": "wav", "vnd.wave": "wav", "mp4": "m4a"}
-"""The API's name of an `audio/` subtype, if it differs from the subtype."""
+from antiphon.providers.openai.capabilities import HostCapabilities, Thoughts
+from antiphon.providers.openai.known_fields import without_unknown
+from antiphon.providers.openai.parts import content_json
+from antiphon.providers.openai.thoughts import add_thoughts, has_calls, thought_part
 
 _THOUGHT_PARTS: Final = ("thinking", "reasoning")
 """The types of content parts that are reasoning, at Mistral and at Databricks."""
@@ -99,10 +73,10 @@ _CALL_ID_LENGTH: Final = 9
 """Length of the call ids that Mistral accepts, in letters and digits."""
 
 
-class Encoder:
+class OpenAIEncoder:
     """Writes the messages of one request."""
 
-    def __init__(self, provider: str, host: Capabilities, model: str, *, known_fields: bool) -> None:
+    def __init__(self, provider: str, host: HostCapabilities, model: str, *, known_fields: bool) -> None:
         """`known_fields`: send only those unknown fields of callers that the API documents."""
         self._provider = provider
         self._model = model
@@ -120,7 +94,7 @@ class Encoder:
     def encode(self, messages: Iterable[Message]) -> list[JsonObject]:
         """Return the messages as JSON objects. Raises `Unsupported` for content that this API cannot express."""
         for message in messages:
-            known = _without_unknown(message) if self._known_fields else message
+            known = without_unknown(message) if self._known_fields else message
             if message.role is Role.ASSISTANT:
                 self._add_reply(known)
             else:
@@ -142,17 +116,17 @@ class Encoder:
             return
         if message.role is Role.USER:
             content, self._pictures = [*self._pictures, *content], []
-        body: dict[str, Any] = {"role": message.role.value}
+        body: dict[str, Any] = {"role": message.role}
         if message.role is Role.USER and message.extra.get("role") == _FUNCTION_ROLE:
             body["role"] = _FUNCTION_ROLE  # a caller of the typed API may set it in `extra`
         if message.name is not None and self._accepts("name"):
             body["name"] = message.name
-        body["content"] = self._content(content, listed=message.listed and not has_results)
+        body["content"] = content_json(content, self._provider, listed=message.listed and not has_results)
         self._encoded.append(with_extra(body, message.extra))
 
     def _add_result(self, block: ToolResult, message: Message) -> None:
         """Add the result of a tool call as a message with the role "tool", or "function" for the API of 2023."""
-        text = self._content(block.blocks, listed=message.listed)
+        text = content_json(block.blocks, self._provider, listed=message.listed)
         body: dict[str, Any] = {"role": "tool", "tool_call_id": self._call_id(block.tool_call_id)}
         if block.type == FUNCTION_CALL:
             as_tool = {**body, "tool_call_id": self._call_id(self._function_id)}
@@ -167,7 +141,7 @@ class Encoder:
 
         The reply is left out if no content remains, because hosts refuse empty replies.
         """
-        body: dict[str, Any] = {"role": message.role.value}
+        body: dict[str, Any] = {"role": message.role}
         if message.name is not None and self._accepts("name"):
             body["name"] = message.name
         content: list[Block | JsonObject] = []
@@ -180,7 +154,7 @@ class Encoder:
                 case Thinking() | RedactedThinking():
                     if is_own and self._is_for_model(message):
                         thoughts.append(block)
-                        content += self._thought_part(block, message)
+                        content += thought_part(block, message, self._provider, self._host)
                 case ToolCall():
                     self._add_call(block, rest, is_own=is_own)
                 case Refusal():
@@ -192,7 +166,7 @@ class Encoder:
                         content.append(Text(block.text))
                 case Image() if not message.listed:
                     if is_own and self._accepts("images"):
-                        rest.setdefault("images", []).append(with_extra(image_json(block), block.extra))
+                        rest.setdefault("images", []).append(with_extra(image_json(block, message.origin), block.extra))
                     else:
                         self._pictures.append(replace(block, state=None))
                 case Audio(media=media) if media.url is None and media.file_id is None:
@@ -208,11 +182,11 @@ class Encoder:
                     pass
                 case _:
                     content.append(block)
-        body["content"] = self._content(content, listed=is_listed, joins=True)
+        body["content"] = content_json(content, self._provider, listed=is_listed, joins=True)
         if body["content"] is None and "images" in rest and message.origin is not None:
             body["content"] = ""  # hosts require content next to images
         body |= rest
-        self._add_thoughts(body, thoughts, message)
+        add_thoughts(body, thoughts, self._host)
         if message.fields and message.origin is not None and message.origin.is_from(self._origin):
             body = with_extra(body, self._accepted(message.fields))
         body = with_extra(body, self._accepted(message.extra))
@@ -313,87 +287,6 @@ class Encoder:
             return []
         return [Text(block.transcript)] if block.transcript else []
 
-    def _thought_part(self, block: Thinking | RedactedThinking, message: Message) -> list[JsonObject]:
-        """Return the reasoning as a content part, as Mistral's reasoning models use it. Only for this provider's own replies.
-
-        Other models of that host refuse such parts.
-        """
-        if self._host.thoughts is not Thoughts.PARTS or not isinstance(block, Thinking) or message.origin is None:
-            return []
-        if message.origin.provider != self._provider:
-            return []
-        return [{"type": "thinking", "thinking": [{"type": "text", "text": block.text}]}]
-
-    def _add_thoughts(self, body: dict[str, Any], thoughts: list[Thinking | RedactedThinking], message: Message) -> None:
-        """Add the reasoning to the message, in the fields that the host accepts."""
-        visible = [thought for thought in thoughts if isinstance(thought, Thinking)]
-        text = "".join(thought.text for thought in visible)
-        detailed = [thought for thought in thoughts if is_detailed(thought)]
-        field = next((thought.field for thought in visible if thought.field), "")
-        match self._host.thoughts:
-            case Thoughts.REASONING_CONTENT:
-                if visible or self._host.empty_thought is not None:
-                    body["reasoning_content"] = text or (self._host.empty_thought or "")
-            case Thoughts.REASONING if visible:
-                body["reasoning"] = text
-            case Thoughts.DETAILS if detailed:
-                body[DETAILS] = [_detail(block, index) for index, block in enumerate(detailed)]
-            case Thoughts.DETAILS if visible:
-                body["reasoning"] = text
-            case Thoughts.AS_RECEIVED if thoughts and _has_tool_calls(body):
-                if detailed:
-                    body[DETAILS] = [_detail(block, index) for index, block in enumerate(detailed)]
-                if len(detailed) < len(thoughts):
-                    body["reasoning" if field == "reasoning" else "reasoning_content"] = text
-            case _:
-                pass
-
-    def _content(self, blocks: Iterable[Block | JsonObject], *, listed: bool, joins: bool = False) -> str | list[JsonObject] | None:
-        """Return the content: a string for a single text, because some hosts accept nothing else; otherwise a list.
-
-        `listed`: the caller sent a list, so it stays one. `joins`: several texts are concatenated without a separator. Returns None
-        for no content.
-        """
-        blocks = list(blocks)
-        if not blocks:
-            return [] if listed else None
-        texts = [block.text for block in blocks if isinstance(block, Text) and not block.extra]
-        if not listed and len(texts) == len(blocks) and (joins or len(texts) == 1):
-            return "".join(texts)
-        return [self._part(block) if isinstance(block, Struct) else block for block in blocks]
-
-    def _part(self, block: Block) -> JsonObject:
-        """Return a block as a content part. Raises `Unsupported` for blocks that this API cannot express."""
-        provider = self._provider
-        match block:
-            case Text():
-                return with_extra({"type": "text", "text": block.text}, block.extra)
-            case Image():
-                if block.media.url is None:
-                    raise Unsupported(f"The provider {provider} accepts an image only as a URL.", provider=provider)
-                image = {"url": block.media.url} if block.detail is None else {"url": block.media.url, "detail": block.detail}
-                return with_extra({"type": "image_url", "image_url": image}, block.extra)
-            case Audio():
-                return with_extra({"type": "input_audio", "input_audio": _audio(block, provider)}, block.extra)
-            case Document():
-                media = block.media
-                file = {"file_id": media.file_id} if media.file_id is not None else {"file_data": media.url}
-                if block.filename is not None:
-                    file["filename"] = block.filename
-                return with_extra({"type": "file", "file": file}, block.extra)
-            case Refusal():
-                return {"type": "refusal", "refusal": block.text}
-            case Opaque():
-                return block.form
-            case Video():
-                raise Unsupported(f"The provider {provider} accepts no video.", provider=provider)
-            case _:
-                raise Unsupported(f"The provider {provider} accepts no {type(block).__name__} here.", provider=provider)
-
-
-def _detail(block: Thinking | RedactedThinking, index: int) -> JsonObject:
-    return detail_json(block, index, None if block.state is None else block.state.opaque)
-
 
 def _has_content(body: JsonObject) -> bool:
     """Return whether a reply still has content besides its role, name and an empty reasoning field."""
@@ -407,42 +300,5 @@ def _is_signed(call: JsonObject) -> bool:
 
 def _without_nulls(body: JsonObject) -> JsonObject:
     """Return a reply without fields that are null, and without an empty content if it calls a tool."""
-    is_empty = _has_tool_calls(body) and not body["content"]
+    is_empty = has_calls(body) and not body["content"]
     return {name: value for name, value in body.items() if value is not None and not (name == "content" and is_empty)}
-
-
-def _has_tool_calls(body: JsonObject) -> bool:
-    """Return whether a message calls tools. Some hosts refuse their own calls without the reasoning that led to them."""
-    return bool(body.get("tool_calls"))
-
-
-def _without_unknown(message: Message) -> Message:
-    """Return the message without the caller's fields that the API does not document."""
-    return replace(
-        message, blocks=tuple(map(_block_without_unknown, message.blocks)), extra=_filtered(_MESSAGE_FIELDS, message.extra)
-    )
-
-
-def _block_without_unknown(block: Block) -> Block:
-    match block:
-        case ToolResult():
-            return replace(block, blocks=tuple(map(_block_without_unknown, block.blocks)))
-        case _ if block.extra:
-            return replace(block, extra=_filtered(_PART_FIELDS, block.extra))
-        case _:
-            return block
-
-
-def _filtered(names: frozenset[str], extra: JsonObject) -> JsonObject:
-    return {name: value for name, value in extra.items() if name in names} if extra else extra
-
-
-def _audio(block: Audio, provider: str) -> JsonObject:
-    """Return the value of `input_audio`. Raises `Unsupported` unless the media is a base64 `data:` URL of a recording."""
-    head, comma, data = (block.media.url or "").partition(",")
-    media_type, *parameters = head.removeprefix("data:").lower().split(";")
-    kind, _, subtype = media_type.partition("/")
-    if not comma or not head.startswith("data:") or kind != "audio" or "base64" not in parameters:
-        raise Unsupported(f"The provider {provider} accepts a recording only as a data URL with its media type.", provider=provider)
-    subtype = subtype.removeprefix("x-")
-    return {"data": data, "format": _AUDIO_FORMATS.get(subtype, subtype)}

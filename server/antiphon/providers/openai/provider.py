@@ -6,25 +6,32 @@ calls. Hosts are rows in `hosts`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Final
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
-from multidict import CIMultiDict
 from pydantic import SecretStr
 from yarl import URL
 
-from antiphon.config import ConfigError, ProviderConfig
+from antiphon.config import ProviderConfig
 from antiphon.domain.events import Batch
+from antiphon.domain.models import ModelInfo
 from antiphon.domain.request import ChatRequest
+from antiphon.domain.warnings import Warnings, ignore
 from antiphon.net.http import Transport
-from antiphon.providers.client import HeaderAuth, Prepared, ProviderClient
-from antiphon.providers.hosts import capabilities
+from antiphon.providers.client import Prepared, ProviderClient
+from antiphon.providers.credentials.auth import authorize
+from antiphon.providers.credentials.cache import TokenCache
+from antiphon.providers.hosts import lists_models
+from antiphon.providers.openai.capabilities import capabilities_of
 from antiphon.providers.openai.request import encode
-from antiphon.providers.openai.response import ReplyReader
+from antiphon.providers.openai.response import OpenAIReader
+from antiphon.providers.openai_model_list import read_page
+from antiphon.providers.parameters import Parameters
+from antiphon.providers.url import MODEL, headers, template
 
 _PATH: Final = "/chat/completions"
-_MODEL: Final = "{model}"
+_MODELS: Final = "/models"
 
 
 class OpenAIProvider:
@@ -33,27 +40,33 @@ class OpenAIProvider:
     Raises `ConfigError` if the base URL is missing or invalid. A `{model}` in it is replaced by the model's name.
     """
 
-    def __init__(self, name: str, config: ProviderConfig, api_key: SecretStr | None, transport: Transport) -> None:
+    def __init__(self, name: str, config: ProviderConfig, key: SecretStr | TokenCache | None, transport: Transport) -> None:
         self.name = name
-        self._url = _template(name, config)
-        self._fixed_url = None if _MODEL in self._url else URL(self._url)
+        self._url = template(name, config, _PATH)
+        self._fixed_url = None if MODEL in self._url else URL(self._url)
+        self._models = URL(template(name, config, _MODELS).replace(MODEL, "model"))
+        self._lists_models = lists_models(name, config.base_url)
         self._stream_usage = config.stream_usage
-        self._capabilities = capabilities(name, config.base_url)
-        url = URL(self._url.replace(_MODEL, "model"))
-        key = None if api_key is None else api_key.get_secret_value()
+        self._capabilities = capabilities_of(name, config.base_url)
+        self._unsupported = config.unsupported
+        url = URL(self._url.replace(MODEL, "model"))
         # A value in the query may be a key, too.
-        auth = HeaderAuth(config.auth_header, key, _headers(), config.headers, url.query.values())
+        auth = authorize(key, config.auth_header, headers(), config.headers, url.query.values())
         self._client = ProviderClient(name, transport, auth, url)
 
-    def stream(self, request: ChatRequest) -> AsyncGenerator[Batch, None]:
+    def stream(self, request: ChatRequest, warn: Callable[[Warnings], None] = ignore) -> AsyncGenerator[Batch, None]:
         """Send a request, and yield the events of the reply (see `Provider.stream`)."""
-        return self._client.stream(request, self._prepare)
+        return self._client.stream(request, self._prepare, warn)
 
     async def probe(self) -> int | None:
         """Return the status of the list of models (see `Provider.probe`)."""
-        path, _, query = self._url.replace(_MODEL, "model").partition("?")
-        url = URL(f"{path.removesuffix(_PATH)}/models{'?' if query else ''}{query}")
-        return await self._client.status_of(url)
+        return await self._client.status_of(self._models)
+
+    async def list_models(self) -> tuple[ModelInfo, ...] | None:
+        """Return the list of models (see `Provider.list_models`). None if each model has a URL of its own, or the host no list."""
+        if self._fixed_url is None or not self._lists_models:
+            return None
+        return await self._client.list_models(self._models, read_page)
 
     @property
     def buffered(self) -> int:
@@ -65,35 +78,7 @@ class OpenAIProvider:
         await self._client.close()
 
     def _prepare(self, request: ChatRequest) -> Prepared:
-        body = encode(request, self.name, stream_usage=self._stream_usage, host=self._capabilities)
-        url = self._fixed_url or URL(self._url.replace(_MODEL, quote(request.model, safe="")))
-        return Prepared(url, body, ReplyReader(request, self.name))
-
-
-def _template(name: str, config: ProviderConfig) -> str:
-    """Return the URL of chat completions, with `{model}` still in it. Raises `ConfigError` if the base URL is invalid."""
-    base, _, query = (config.base_url or "").partition("?")
-    query = "&".join(filter(None, (query, urlencode(dict(config.query)))))
-    text = f"{base.rstrip('/')}{_PATH}{'?' if query else ''}{query}"
-    unreadable = ConfigError(f"providers.{name}.base_url: is not a valid URL")
-    if not text.isprintable():  # yarl would drop line breaks silently
-        raise unreadable
-    try:
-        url = URL(text.replace(_MODEL, "model"))
-    except ValueError:  # its message may quote part of a password
-        raise unreadable from None
-    if url.scheme not in ("http", "https") or not url.host:
-        raise ConfigError(f'providers.{name}.base_url: must be a URL such as "https://api.example.com/v1"')
-    if url.user is not None or url.password is not None:
-        raise ConfigError(f"providers.{name}.base_url: must not hold a password; use api_key_env or headers")
-    return text
-
-
-def _headers() -> CIMultiDict[str]:
-    headers = {
-        "accept": "application/json, text/event-stream",
-        "accept-encoding": "identity",
-        "content-type": "application/json",
-        "user-agent": "antiphon",
-    }
-    return CIMultiDict(headers)
+        parameters = Parameters(self.name, self._unsupported)
+        body = encode(request, self.name, parameters, stream_usage=self._stream_usage, host=self._capabilities)
+        url = self._fixed_url or URL(self._url.replace(MODEL, quote(request.model, safe="")))
+        return Prepared(url, body, OpenAIReader(request, self.name), warnings=parameters.warnings)

@@ -9,11 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-import msgspec
-import orjson
-
 from antiphon.domain.content import JsonObject, with_extra
-from antiphon.domain.errors import InvalidRequest
 from antiphon.domain.request import (
     ChatRequest,
     JsonObjectFormat,
@@ -25,8 +21,11 @@ from antiphon.domain.request import (
     ToolChoice,
     ToolChoiceMode,
 )
-from antiphon.providers.openai.capabilities import UNKNOWN, Capabilities
-from antiphon.providers.openai.messages import Encoder
+from antiphon.providers.body import dumps
+from antiphon.providers.openai.capabilities import UNKNOWN, HostCapabilities
+from antiphon.providers.openai.messages import OpenAIEncoder
+from antiphon.providers.parameters import Parameters
+from antiphon.providers.support import adapted
 
 _SAMPLING: Final = (
     ("temperature", "temperature"),
@@ -46,19 +45,30 @@ _SAMPLING: Final = (
 """Names of fields: the domain's, and the API's."""
 
 
-def encode(request: ChatRequest, provider: str, *, stream_usage: bool, host: Capabilities = UNKNOWN) -> bytes:
-    """Return the JSON body. `stream_usage`: the host supports `stream_options.include_usage`.
+def encode(
+    request: ChatRequest,
+    provider: str,
+    parameters: Parameters | None = None,
+    *,
+    stream_usage: bool,
+    host: HostCapabilities = UNKNOWN,
+) -> bytes:
+    """Return the JSON body. `parameters` gets the options that the host does not have; None: the warnings are not wanted.
 
-    Raises `Unsupported` for content that this API cannot express, and `InvalidRequest` for data that is nested too deeply to be
-    sent.
+    `stream_usage`: the host supports `stream_options.include_usage`.
+
+    Raises `Unsupported` for content that this API cannot express and for refused options, and `InvalidRequest` for data that is
+    nested too deeply to be sent.
     """
-    messages = Encoder(provider, host, request.model, known_fields=request.known_fields).encode(request.messages)
+    request = adapted(request, host.options.lacks_of(request), parameters or Parameters(provider))
+    messages = OpenAIEncoder(provider, host, request.model, known_fields=request.known_fields).encode(request.messages)
     body: dict[str, Any] = {"model": request.model, "messages": messages}
     if request.stream:
         body["stream"] = True
     if request.stream and stream_usage:
         body["stream_options"] = {"include_usage": True}
     body |= {theirs: value for ours, theirs in _SAMPLING if (value := getattr(request.sampling, ours)) is not None}
+    _rename(body, host.options.renames_of(request.model))
     if request.tools:
         body["tools"] = [_tool(tool) for tool in request.tools]
     if request.tool_choice is not None:
@@ -75,19 +85,14 @@ def encode(request: ChatRequest, provider: str, *, stream_usage: bool, host: Cap
         body["audio"] = {"voice": request.audio_output.voice, "format": request.audio_output.format}
     if request.end_user is not None:
         body["user"] = request.end_user
-    return _dumps(with_extra(body, request.extra))
+    return dumps(with_extra(body, request.extra))
 
 
-def _dumps(body: dict[str, Any]) -> bytes:
-    """Return the JSON of a body. Raises `InvalidRequest` if it cannot be encoded."""
-    try:
-        return orjson.dumps(body, default=_plain)
-    except orjson.JSONEncodeError:
-        pass  # perhaps an integer of more than 64 bits, which msgspec, though slower, can encode
-    try:
-        return msgspec.json.encode(body, enc_hook=_plain)
-    except (TypeError, ValueError, RecursionError):
-        raise InvalidRequest("The request cannot be sent as JSON: it is nested too deeply, or contains invalid text.") from None
+def _rename(body: dict[str, Any], names: Mapping[str, str]) -> None:
+    """Give parameters the names that the host has for them, unless the caller has set those too."""
+    for name, theirs in names.items():
+        if name in body:
+            body.setdefault(theirs, body.pop(name))
 
 
 def _tool(tool: Tool | NativeTool) -> JsonObject:
@@ -124,10 +129,3 @@ def _response_format(response_format: ResponseFormat) -> JsonObject:
             return with_extra({"type": "json_schema", "json_schema": schema}, response_format.extra)
         case NativeFormat():
             return response_format.fields
-
-
-def _plain(value: object) -> object:
-    """Return a mapping as a `dict`, the only kind that the encoders know. Raises `TypeError` for any other value."""
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError(f"{type(value).__name__} is not JSON")

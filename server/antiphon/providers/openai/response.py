@@ -5,7 +5,6 @@ has ended and whether it is complete; `choice` reads the deltas. The rules here:
 
 - A `finish_reason` may come in any chunk, with more content after it. So `Finished` is held back until the end of the reply.
 - The last usage counts, wherever it is, even behind `[DONE]`.
-- Events that arrived before a failure in the same read are still returned; the failure is raised after them.
 - Events that only keep the connection alive are ignored, even if they are sent as data.
 - Unknown fields are passed on, so that nothing is lost: as `ExtraFields` of the message, the choice or the reply, and those of the
   first chunk as `Started.fields`. A null is passed on as well, if it is the first value of its field.
@@ -15,15 +14,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Iterable, Mapping
 from operator import itemgetter
 from typing import Any, Final
 from uuid import uuid4
 
-from antiphon.config import MAX_MESSAGE_BYTES
-from antiphon.domain.content import JsonObject, Origin
-from antiphon.domain.errors import ProviderError, ProviderProtocolError, ProviderUnavailable
+from antiphon.domain.content import JsonObject
+from antiphon.domain.errors import ProviderUnavailable
 from antiphon.domain.events import (
     Batch,
     BlockFinished,
@@ -35,15 +32,21 @@ from antiphon.domain.events import (
     Place,
     Started,
     TextDelta,
+    Usage,
 )
 from antiphon.domain.request import ChatRequest, NativeTool, Tool
-from antiphon.net.sse import EventTooLarge, SseEvent, SseReader
+from antiphon.net.sse import EventTooLarge, SseEvent
+from antiphon.providers.codec.blocks import BlockNumbers
+from antiphon.providers.codec.reader import StreamReader
+from antiphon.providers.codec.values import MAX_INDEX, as_object, changed_fields, seconds
 from antiphon.providers.failure import error_of_payload
-from antiphon.providers.openai.blocks import PROTOCOL, BlockNumbers
-from antiphon.providers.openai.choice import CHOICE, ChoiceReader
-from antiphon.providers.openai.ending import Ending, meaning_of
-from antiphon.providers.openai.json import JsonReader
-from antiphon.providers.openai.values import MAX_INDEX, ErrorInside, as_object, changed_fields, read_usage, seconds
+from antiphon.providers.openai.blocks import PROTOCOL
+from antiphon.providers.openai.choice import CHOICE, ChoiceReader, ErrorInside
+from antiphon.providers.openai.ending import OpenAIEnding, meaning_of
+from antiphon.providers.openai.frame import MAX_MISSES, TextFrame, frame_of
+from antiphon.providers.openai.json import ChunkDecoder
+from antiphon.providers.openai.plain import read_plain
+from antiphon.providers.openai.usage import read_usage
 
 _KNOWN_FIELDS: Final = frozenset({"id", "object", "created", "model", "choices", "usage", "error", "obfuscation"})
 """Fields of a chunk that have a place in the events. `obfuscation` is padding against eavesdroppers, which each hop adds anew."""
@@ -55,33 +58,16 @@ _HEARTBEATS: Final = frozenset({b"ping", b"pong", b"keepalive", b"keep-alive", b
 
 _NO_OUTPUT: Final = (Started, BlockFinished, DeltaGroup)
 
-_EXPECTED_ERRORS: Final = (
-    ProviderError,
-    EventTooLarge,
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    RecursionError,
-    TypeError,
-    ValueError,
-)
-"""The exceptions that reading a chunk may raise. `ValueError` includes the errors of JSON and UTF-8."""
 
-
-class ReplyReader:
+class OpenAIReader(StreamReader):
     """Reads the answer to one request."""
 
+    protocol = PROTOCOL
+
     def __init__(self, request: ChatRequest, provider: str) -> None:
-        self.ending = Ending(request.sampling.choices)
-        self.failure: ProviderError | None = None
-        """The error to raise after the batch that `feed` returned."""
-        self.error_body = b""
-        """The provider's own text about the failure, for the log."""
-        self._request = request
-        self._provider = provider
-        self._sse = SseReader(MAX_MESSAGE_BYTES)
-        self._json = JsonReader()
-        self._batch: Batch = []
+        super().__init__(request, provider)
+        self.ending = OpenAIEnding(request.sampling.choices)
+        self._json = ChunkDecoder()
         self._message_field = "delta"  # the field of a choice that has its message
         self._started = False
         self._reply_fields: dict[str, Any] = {}
@@ -90,37 +76,10 @@ class ReplyReader:
         self._numbers = BlockNumbers()
         self._tools = frozenset(map(_name_of, request.tools))
         self._usage: JsonObject | None = None
-        self._has_output = False
         self._at_finish = 0  # length of the batch when the last choice finished
-
-    @property
-    def has_output(self) -> bool:
-        """Whether the model has produced anything."""
-        return self._has_output
-
-    @property
-    def has_usage(self) -> bool:
-        """Return whether the provider has reported the tokens used."""
-        return self._usage is not None
-
-    def feed(self, data: bytes) -> Batch:
-        """Return the events of the server-sent chunks that these bytes complete; may be empty.
-
-        Raises subclasses of `ProviderError`. A failure after some output in the same read is not raised but kept in `failure`, so
-        that the caller first gets that output.
-        """
-        try:
-            self._feed(data)
-        except _EXPECTED_ERRORS as error:
-            self.failure = self._failure(error)
-        if self.failure is not None and not any(map(_is_output, self._batch)):
-            # There is no output to return first.
-            raise self.failure
-        if not self._has_output or self.ending.is_finished:
-            self._note_output()
-        batch, self._batch = self._batch, []
-        self._at_finish = 0
-        return batch
+        self._frame: TextFrame | None = None  # of the last chunk, if it had a text and nothing new beside it
+        self._chunk_start = 0  # length of the batch before the chunk that is being read
+        self._misses = 0  # frames that fitted no later chunk, one after the other
 
     def feed_after_done(self, data: bytes) -> None:
         """Read the usage from data that follows `[DONE]`. Ignores everything else, and raises nothing."""
@@ -131,27 +90,6 @@ class ReplyReader:
         unclosed = self._sse.end()
         self._read_late_usage(events if unclosed is None else [*events, unclosed])
 
-    def end(self, *, silent: bool = False) -> Batch:
-        """Return the last batch: everything held back. Raises `ProviderProtocolError` if the reply is incomplete.
-
-        `silent`: the host did not end the reply, but was silent for the time of `Ending.wait`.
-        """
-        if self.failure is not None:
-            raise self.failure
-        if not self.ending.done:
-            self._run(self._read_rest)
-        if not self.ending.is_complete(silent=silent):
-            raise self._protocol_error("ended before the reply was whole")
-        self._run(self._close_all)
-        batch, self._batch = self._batch, []
-        if self._usage is not None:
-            batch.append(read_usage(self._usage))
-        batch.extend(
-            Finished(choice, meaning_of(reason or "") or FinishReason.OTHER, reason or "")
-            for choice, reason in sorted(self.ending.reasons.items(), key=itemgetter(0))
-        )
-        return batch
-
     def break_off(self) -> Batch:
         """Return everything held back, as the reply breaks off: tool calls whose names may have been incomplete."""
         events: Batch = []
@@ -161,56 +99,66 @@ class ReplyReader:
 
     def read_object(self, body: bytes) -> Batch:
         """Return all events of an answer that is one JSON object. Raises subclasses of `ProviderError`."""
-        self.ending.is_object = True
-        self._message_field = "message"
-        self._run(partial(self._read_json, body))
-        self.ending.done = True
-        return self.end()
-
-    def _run(self, step: Callable[[], None]) -> None:
-        """Run a step, and raise its failure as a `ProviderError`."""
-        try:
-            step()
-        except _EXPECTED_ERRORS as error:
-            self.failure = self._failure(error)
-            raise self.failure from None
-
-    def _failure(self, error: Exception) -> ProviderError:
-        """Return the `ProviderError` for an exception of a step.
-
-        The steps do not check the shape of the JSON before they use it. JSON of another shape therefore raises one of the built-in
-        errors.
-        """
-        match error:
-            case ProviderError():
-                return error
-            case EventTooLarge():
-                return self._protocol_error("sent an event that is too large")
-            case json.JSONDecodeError() | UnicodeDecodeError():
-                return self._protocol_error("sent what is not JSON")
-            case _:
-                return self._protocol_error("sent JSON of an unknown shape")
+        return read_plain(body, self._origin()) or super().read_object(body)
 
     def _feed(self, data: bytes) -> None:
         ending = self.ending
         events = iter(self._sse.feed(data))
         for name, payload in events:
+            frame = self._frame
+            if frame is not None and not name and (text := frame.text_of(payload)):  # nearly every chunk
+                frame.has_fitted = True
+                self._batch.append(TextDelta(frame.block, text))
+                streamed = frame.choice.text
+                streamed.length += len(text)
+                streamed.last = text
+                continue
             self._read_event(name, payload)
             if ending.done:
                 self._read_late_usage(events)
 
     def _read_rest(self) -> None:
-        event = self._sse.end()
+        event = None if self.ending.done else self._sse.end()
         if event is not None:
             self._read_event(*event)
 
-    def _close_all(self) -> None:
-        """Close everything that is still open. Raises if a call or recording is incomplete although the reply is complete."""
+    def _read_whole(self, body: bytes) -> None:
+        """Read an answer that is one JSON object."""
+        self.ending.is_object = True
+        self._message_field = "message"
+        self._read_json(body)
+        self.ending.done = True
+
+    def _used(self) -> Usage | None:
+        return None if self._usage is None else read_usage(self._usage)
+
+    def _is_complete(self, *, silent: bool) -> bool:
+        return self.ending.is_complete(silent=silent)
+
+    def _finish(self) -> None:
+        """Close everything that is still open, and append the usage and the ends.
+
+        Raises if a call or recording is incomplete although the reply is complete.
+        """
         rest = self._json.end()
         if rest is not None:
             self._read_chunk(rest, b"")
         for index in sorted(self._choices):
             self._choices[index].end(self._batch)
+        used = self._used()
+        if used is not None:
+            self._batch.append(used)
+        self._batch.extend(
+            Finished(choice, meaning_of(reason or "") or FinishReason.OTHER, reason or "")
+            for choice, reason in sorted(self.ending.reasons.items(), key=itemgetter(0))
+        )
+
+    @staticmethod
+    def _is_output(event: Event) -> bool:
+        """Return whether an event is output of the model. Fields of the reply or of a choice are not."""
+        if isinstance(event, ExtraFields):
+            return event.place is Place.MESSAGE and any(value is not None for value in event.fields.values())
+        return not isinstance(event, _NO_OUTPUT)
 
     def _read_event(self, name: bytes, payload: bytes) -> None:
         """Read one server-sent event: a chunk, an error, `[DONE]`, or a heartbeat, which is ignored."""
@@ -255,6 +203,8 @@ class ReplyReader:
 
     def _read_chunk(self, chunk: dict[str, Any], payload: bytes) -> None:
         """Read one chunk, or one whole reply. `payload` is its JSON text, for the log."""
+        self._chunk_start = len(self._batch)
+        self._drop_frame()
         choices = chunk.get("choices")
         if not choices and _is_heartbeat(chunk):
             return
@@ -268,34 +218,52 @@ class ReplyReader:
         if chunk.get("usage") or "x_groq" in chunk:
             self._keep_usage(chunk)
         for choice in choices or ():
-            index = choice.get("index") or 0
-            try:
-                reader = self._choices[index]
-            except KeyError:
-                reader = self._begin(index)
-            delta = choice.get(self._message_field)
-            if (
-                delta
-                and choice.get("logprobs") is None
-                and (len(delta) == 1 or delta.keys() <= _PLAIN_TEXT)
-                and type(content := delta.get("content")) is str
-                and (choice.keys() <= CHOICE or not reader.changed_fields(choice))
-            ):  # the fast path, for nearly every chunk
-                if content:
-                    block = reader.text_block
-                    if block is None:
-                        block = reader.begin_text(self._batch)
-                    self._batch.append(TextDelta(block, content))
-                    streamed = reader.text
-                    streamed.length += len(content)
-                    streamed.last = content
-                else:
-                    reader.is_empty = True
+            self._read_delta(choice, chunk, payload)
+
+    def _read_delta(self, choice: JsonObject, chunk: JsonObject, payload: bytes) -> None:
+        """Read what a chunk has of one choice."""
+        index = choice.get("index") or 0
+        try:
+            reader = self._choices[index]
+        except KeyError:
+            reader = self._begin(index)
+        delta = choice.get(self._message_field)
+        reason = choice.get("finish_reason")
+        if (
+            delta
+            and choice.get("logprobs") is None
+            and (len(delta) == 1 or delta.keys() <= _PLAIN_TEXT)
+            and type(content := delta.get("content")) is str
+            and (choice.keys() <= CHOICE or not reader.changed_fields(choice))
+        ):  # the fast path, for nearly every chunk that fits no frame
+            if content:
+                block = reader.text_block
+                if block is None:
+                    block = reader.begin_text(self._batch)
+                self._batch.append(TextDelta(block, content))
+                streamed = reader.text
+                streamed.length += len(content)
+                streamed.last = content
+                if not reason and self._misses < MAX_MISSES:
+                    self._keep_frame(reader, block, chunk, payload)
             else:
-                self._read_choice(reader, choice, chunk)
-            reason = choice.get("finish_reason")
-            if reason is not None and reason != "":
-                self._finish(index, reason, choice, payload)
+                reader.is_empty = True
+        else:
+            self._read_choice(reader, choice, chunk)
+        if reason is not None and reason != "":
+            self._finish_choice(index, reason, choice, payload)
+
+    def _keep_frame(self, choice: ChoiceReader, block: int, chunk: JsonObject, payload: bytes) -> None:
+        """Keep the frame of a chunk whose only event is a text, if a chunk like it has no other effect."""
+        is_all = len(self._batch) == self._chunk_start + 1 and len(chunk["choices"]) == 1 and not chunk.get("usage")
+        if is_all and self._json.is_whole and not self.ending.is_object and not self.ending.is_finished:
+            self._frame = frame_of(payload, choice, block)
+
+    def _drop_frame(self) -> None:
+        """Forget the frame, as another chunk follows."""
+        if self._frame is not None:
+            self._misses = 0 if self._frame.has_fitted else self._misses + 1
+            self._frame = None
 
     def _read_choice(self, reader: ChoiceReader, choice: JsonObject, chunk: JsonObject) -> None:
         """Read a choice that is more than a delta of text."""
@@ -325,7 +293,7 @@ class ReplyReader:
 
         Some hosts send such chunks first; their fields are kept until then.
         """
-        changed, _ = changed_fields(chunk, self._reply_fields, _KNOWN_FIELDS)
+        changed, _ = changed_fields(_without_usage(chunk), self._reply_fields, _KNOWN_FIELDS)
         self._reply_fields |= changed
         given = chunk.get("id")
         if not given and not has_choices:
@@ -335,7 +303,7 @@ class ReplyReader:
             Started(
                 id=str(given or f"chatcmpl-{uuid4().hex}"),
                 model=str(chunk.get("model") or self._request.model),
-                origin=Origin(PROTOCOL, self._provider, self._request.model, self._provider),
+                origin=self._origin(),
                 created=seconds(chunk.get("created")) or int(time.time()),
                 fields=self._reply_fields,
             )
@@ -346,7 +314,7 @@ class ReplyReader:
 
         Citations arrive later, for example; a fingerprint is repeated.
         """
-        changed, repeated = changed_fields(chunk, self._reply_fields, _KNOWN_FIELDS)
+        changed, repeated = changed_fields(_without_usage(chunk), self._reply_fields, _KNOWN_FIELDS)
         if changed:
             self._reply_fields = {**self._reply_fields, **changed}
             self._batch.append(ExtraFields(None, changed, Place.REPLY))
@@ -355,13 +323,13 @@ class ReplyReader:
             again = {name: self._reply_fields[name] for name in repeated}
             self._batch.append(ExtraFields(None, again, Place.REPLY, repeats=True))
 
-    def _finish(self, index: int, reason: object, choice: JsonObject, payload: bytes) -> None:
+    def _finish_choice(self, index: int, reason: object, choice: JsonObject, payload: bytes) -> None:
         """Record the finish reason of a choice. Raises `ProviderUnavailable` if it means a failure."""
         if isinstance(reason, dict):  # SGLang
             reason = reason.get("type")
         if not isinstance(reason, str):
             raise TypeError("finish_reason")
-        self._note_output()
+        self._report_output()
         if not self.ending.finish(index, reason):
             self.error_body = payload
             raise ProviderUnavailable(f"The provider {self._provider} failed during the reply.", provider=self._provider)
@@ -370,14 +338,16 @@ class ReplyReader:
             self._usage = as_object(usage)
 
     def _note_output(self) -> None:
+        if not self.has_output or self.ending.is_finished:
+            self._report_output()
+        self._at_finish = 0
+
+    def _report_output(self) -> None:
         """Report output since the last finish reason to `ending`."""
-        if any(map(_is_output, self._batch[self._at_finish :])):
-            self._has_output = True
+        if any(map(self._is_output, self._batch[self._at_finish :])):
+            self.has_output = True
             self.ending.note_output()
         self._at_finish = len(self._batch)
-
-    def _protocol_error(self, what: str) -> ProviderProtocolError:
-        return ProviderProtocolError(f"The provider {self._provider} {what}.", provider=self._provider)
 
 
 def _name_of(tool: Tool | NativeTool) -> str:
@@ -395,8 +365,9 @@ def _is_heartbeat(chunk: JsonObject) -> bool:
     return isinstance(kind, str) and kind.lower().encode() in _HEARTBEATS
 
 
-def _is_output(event: Event) -> bool:
-    """Return whether an event is output of the model. Fields of the reply or of a choice are not."""
-    if isinstance(event, ExtraFields):
-        return event.place is Place.MESSAGE and any(value is not None for value in event.fields.values())
-    return not isinstance(event, _NO_OUTPUT)
+def _without_usage(chunk: JsonObject) -> JsonObject:
+    """Return a chunk without the usage in Groq's `x_groq`."""
+    groq = chunk.get("x_groq")
+    if not isinstance(groq, dict):
+        return chunk
+    return {**chunk, "x_groq": {name: value for name, value in groq.items() if name != "usage"} or None}

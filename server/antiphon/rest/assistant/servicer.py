@@ -23,6 +23,7 @@ from antiphon.domain.reply import Reply, ReplyChoice
 from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Conversations
 from antiphon.history.recorder import Record
 from antiphon.providers.openai.block_json import call_json, function_call_json
+from antiphon.providers.openai.blocks import chat_fields
 from antiphon.rest.assistant.chats import STORED_FIELDS, ChatsServicer
 from antiphon.rest.assistant.errors import error_event
 from antiphon.rest.shared.answer import PreparedCall, answer
@@ -197,7 +198,7 @@ def reply_object(reply: Reply, persona: str) -> dict[str, Any]:
     text = reply_text(choice)
     response: dict[str, Any] = {"role": "assistant", "content": text}
     for call in choice.calls():
-        fields = domain.NOTHING if call.state is None else call.state.fields
+        fields = chat_fields(call.state, started.origin)
         if call.type == FUNCTION_CALL:
             response["function_call"] = function_call_json(call, fields)
         else:
@@ -254,7 +255,9 @@ class EventWriter:
         reply, started = self._reply, self._reply.started
         assert started is not None, "a stream that ended well has started"
         calls = [
-            event({"type": "tool_call", "content": _call_json(call)}) for choice in reply.choices[:1] for call in choice.calls()
+            event({"type": "tool_call", "content": _call_json(call, started.origin)})
+            for choice in reply.choices[:1]
+            for call in choice.calls()
         ]
         sources = [source for choice in reply.choices[:1] for source in _sources(choice)]
         metadata = {
@@ -270,11 +273,11 @@ class EventWriter:
         return b"".join(calls) + event({"type": "metadata", "content": metadata}) + DONE
 
 
-def _call_json(call: domain.ToolCall) -> dict[str, Any]:
+def _call_json(call: domain.ToolCall, origin: domain.Origin) -> dict[str, Any]:
     """Return a tool call, as it is in an event."""
     if call.name:
         return {"id": call.id or None, "name": call.name, "arguments": call.arguments}
-    return call_json(call, domain.NOTHING if call.state is None else call.state.fields)
+    return call_json(call, chat_fields(call.state, origin))
 
 
 def _sources(choice: ReplyChoice) -> Iterator[dict[str, Any]]:

@@ -10,6 +10,7 @@ import orjson
 from antiphon import domain
 from antiphon.domain.errors import AntiphonError, InvalidRequest, ModelNotFound, ProviderNotFound, Reason, Violation
 from antiphon.rest.shared.dialect import AnswerSchema, ErrorShape, FieldAtFault
+from antiphon.rest.shared.errors import message_of_error
 from antiphon.rest.shared.http import headers_of, status_of
 
 
@@ -28,7 +29,7 @@ class EngineError(AnswerSchema):
 def render_error(error: AntiphonError) -> tuple[int, Mapping[str, str], bytes]:
     """Return the HTTP status, headers and body of an error before the first byte of a response."""
     status = status_of(error)
-    detail: str | list[dict[str, Any]] = error.message
+    detail: str | list[dict[str, Any]] = message_of_error(error)
     match error:
         case InvalidRequest(reason=Reason.INVALID_REQUEST):
             status = 422

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretS
 
 from antiphon import domain
 from antiphon.rest.openai import request as openai
-from antiphon.rest.shared.body import Fields, Path, renaming, validate
+from antiphon.rest.shared.body import Fields, Path, option_path, renaming, validate
 
 PARAMETERS: Final = (
     {"id": "temperature", "name": "Temperature", "type": "float", "default": 1, "min": 0, "max": 2, "step": 0.01},
@@ -168,8 +168,8 @@ class EngineChat:
         return self.model if not started.model or started.model.startswith(self.model) else started.model
 
     def path(self, path: Path) -> Path:
-        """Return the path in this dialect's body of a field of the chat completion."""
-        match path:
+        """Return the path in this dialect's body of a field of the chat completion or of the domain request."""
+        match path := option_path(path):
             case ("messages", *inner):
                 return ("chat_input",) if self._is_text else ("chat_input", *inner)
             case (str(name), *_) if name in self.parameters:

@@ -20,6 +20,7 @@ from antiphon.providers.openai.block_json import (
     image_json,
     with_signature,
 )
+from antiphon.providers.openai.blocks import is_chat
 from antiphon.providers.openai.details import DETAILS
 from antiphon.rest.openai.reply import opaque_of, signature_fields, state_fields, text_part, thinking_fields
 
@@ -72,7 +73,7 @@ class DeltaFields:
             case domain.CitationDelta():
                 return {"annotations": [citation_json(event.citation)]}
             case domain.ExtraFields(place=domain.Place.MESSAGE):
-                return event.fields
+                return event.fields if is_chat(self._origin) else None
             case domain.ExtraFields():
                 return domain.NOTHING
             case _:
@@ -86,12 +87,12 @@ class DeltaFields:
         match value:
             case domain.ToolCall(type="function_call"):
                 self.function_call_choices.add(event.choice)
-                return {"function_call": function_call_json(value, state_fields(value))}
+                return {"function_call": function_call_json(value, state_fields(value, self._origin))}
             case domain.ToolCall():
                 self._counts[event.choice, kind] = index + 1
                 if not value.name:
                     return None
-                return {"tool_calls": [_first_call_entry(value, index, opaque_of(value, self._origin))]}
+                return {"tool_calls": [_first_call_entry(value, index, self._origin)]}
             case domain.RedactedThinking():
                 self._counts[event.choice, kind] = index + 1
                 return {DETAILS: [detail_json(value, index, opaque_of(value, self._origin))]}
@@ -99,7 +100,7 @@ class DeltaFields:
                 self._counts[event.choice, kind] = index + 1
                 return None
             case domain.Image():
-                return {"images": [image_json(value)]}
+                return {"images": [image_json(value, self._origin)]}
             case domain.Opaque():
                 return {"content": [value.form]}
             case _:
@@ -140,11 +141,10 @@ class DeltaFields:
         match value:
             case domain.ToolCall(name="", type=kind) if kind != FUNCTION_CALL:
                 call = replace(value, arguments=open_.arguments)
-                return {"tool_calls": [{"index": open_.index, **call_json(call, state_fields(call), opaque)}]}
+                return {"tool_calls": [{"index": open_.index, **call_json(call, state_fields(call, self._origin), opaque)}]}
             case domain.ToolCall() if event.state is not None:
-                fields = {
-                    name: value for name, value in event.state.fields.items() if not before or before.fields.get(name) != value
-                }
+                known = domain.NOTHING if before is None else before.fields
+                fields = {name: one for name, one in state_fields(value, self._origin).items() if known.get(name) != one}
                 already_sent = before is not None and before.opaque == event.state.opaque
                 entry: dict[str, Any] = {"index": open_.index}
                 if value.type != CUSTOM:
@@ -161,12 +161,12 @@ class DeltaFields:
                 return None
 
 
-def _first_call_entry(call: domain.ToolCall, index: int, opaque: str | None) -> dict[str, Any]:
+def _first_call_entry(call: domain.ToolCall, index: int, origin: domain.Origin) -> dict[str, Any]:
     """Return the first entry of a tool call in a stream.
 
     It has a `function`, which clients read without checking for it, unless the tool takes plain text.
     """
-    return {"index": index, **call_json(call, state_fields(call), opaque)}
+    return {"index": index, **call_json(call, state_fields(call, origin), opaque_of(call, origin))}
 
 
 def merged(old: domain.JsonObject, new: domain.JsonObject) -> domain.JsonObject:

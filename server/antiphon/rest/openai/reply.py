@@ -23,14 +23,16 @@ from antiphon.providers.openai.block_json import (
     is_detailed,
     with_signature,
 )
+from antiphon.providers.openai.blocks import chat_fields, is_chat
 from antiphon.providers.openai.details import DETAILS
 
-_REPLACED_REASONS: Final = {
+_REASONS: Final = {
+    **{reason: reason.value for reason in domain.FinishReason},
     domain.FinishReason.REFUSAL: domain.FinishReason.CONTENT_FILTER.value,
     domain.FinishReason.PAUSE: domain.FinishReason.LENGTH.value,
     domain.FinishReason.CONTEXT_WINDOW: domain.FinishReason.LENGTH.value,
 }
-"""Finish reasons for which this API has another word."""
+"""The word of this API for each finish reason but `OTHER`."""
 
 
 def completion(reply: Reply) -> dict[str, Any]:
@@ -75,20 +77,20 @@ def _message(choice: ReplyChoice, origin: domain.Origin) -> dict[str, Any]:
             case domain.Refusal():
                 message["refusal"] = (message["refusal"] or "") + block.text
             case domain.ToolCall(type="function_call"):
-                message["function_call"] = function_call_json(block, state_fields(block))
+                message["function_call"] = function_call_json(block, state_fields(block, origin))
             case domain.ToolCall():
-                call = call_json(block, state_fields(block), opaque_of(block, origin))
+                call = call_json(block, state_fields(block, origin), opaque_of(block, origin))
                 message.setdefault("tool_calls", []).append(call)
             case domain.Audio():
                 audio = {"id": block.id, "data": "".join(one.data), "expires_at": block.expires, "transcript": block.transcript}
                 message["audio"] = audio
             case domain.Image():
-                message.setdefault("images", []).append(image_json(block))
+                message.setdefault("images", []).append(image_json(block, origin))
             case domain.Opaque():
                 _add_content(message, block.form)
             case _:
                 pass  # this dialect has no form for it
-    return domain.with_extra({**message, **signature}, choice.fields)
+    return domain.with_extra({**message, **signature}, choice.fields if is_chat(origin) else domain.NOTHING)
 
 
 def _add_content(message: dict[str, Any], added: str | domain.JsonObject) -> None:
@@ -132,7 +134,7 @@ def thinking_fields(block: domain.Thinking) -> tuple[str, ...]:
 def signature_fields(block: domain.Block, origin: domain.Origin) -> dict[str, Any]:
     """Return the fields of a message that have the signature of its text; empty without a signature."""
     opaque = opaque_of(block, origin)
-    return {} if opaque is None else with_signature(dict(state_fields(block)), opaque)
+    return {} if opaque is None else with_signature(dict(state_fields(block, origin)), opaque)
 
 
 def opaque_of(block: domain.Block, origin: domain.Origin | None) -> str | None:
@@ -141,9 +143,9 @@ def opaque_of(block: domain.Block, origin: domain.Origin | None) -> str | None:
     return None if state is None or state.opaque is None else wrap(state.opaque, state.origin or origin)
 
 
-def state_fields(block: domain.Block) -> domain.JsonObject:
-    """Return the unknown fields of a block that its provider sent."""
-    return domain.NOTHING if block.state is None else block.state.fields
+def state_fields(block: domain.Block, origin: domain.Origin) -> domain.JsonObject:
+    """Return the unknown fields of a block that its provider sent in this API."""
+    return chat_fields(block.state, origin)
 
 
 def _logprobs(tokens: Sequence[domain.JsonObject], fields: domain.JsonObject) -> dict[str, Any] | None:
@@ -180,7 +182,7 @@ def finish_reason(reason: domain.FinishReason, provider_reason: str, *, function
         provider_reason == FUNCTION_CALL or (function_call and provider_reason != reason)
     ):
         return FUNCTION_CALL
-    return _REPLACED_REASONS.get(reason, reason.value)
+    return _REASONS[reason]
 
 
 def has_function_call(choice: ReplyChoice) -> bool:

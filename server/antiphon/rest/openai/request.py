@@ -72,6 +72,7 @@ def include_usage(body: ChatCompletionBody) -> bool:
 def request_from_body(body: ChatCompletionBody, *, stream: bool) -> domain.ChatRequest:
     """Return the domain request. Fields that the domain does not have are in `extra`, as sent. Raises `InvalidRequest`."""
     extra = dict(body.model_extra or {})
+    top_k = extra.pop("top_k") if type(extra.get("top_k")) is int else None  # not of the API, but many hosts have it
     for name in ("tools", "modalities", "logit_bias"):
         if getattr(body, name) in ([], {}):
             extra[name] = getattr(body, name)
@@ -79,18 +80,21 @@ def request_from_body(body: ChatCompletionBody, *, stream: bool) -> domain.ChatR
         extra["stream"] = False
     if body.response_format == _TEXT_FORMAT:
         extra["response_format"] = _TEXT_FORMAT
-    audio_output, audio_extra = _audio_output(body.audio)
-    if audio_extra:
-        extra["audio"] = audio_extra
-    if options := {k: v for k, v in (body.stream_options or {}).items() if k != "include_usage"}:
+    audio_output = None
+    if body.audio is not None:
+        audio_output, audio_extra = _audio_output(body.audio)
+        if audio_extra:
+            extra["audio"] = audio_extra
+    if body.stream_options and (options := {k: v for k, v in body.stream_options.items() if k != "include_usage"}):
         extra["stream_options"] = options
     return domain.ChatRequest(
         model=body.model or "",
-        messages=tuple(message_of(message, ("messages", index)) for index, message in enumerate(body.messages)),
+        messages=tuple([message_of(message, ("messages", index)) for index, message in enumerate(body.messages)]),
         stream=stream,
         sampling=domain.Sampling(
             temperature=body.temperature,
             top_p=body.top_p,
+            top_k=top_k,
             max_tokens=body.max_tokens,
             max_completion_tokens=body.max_completion_tokens,
             stop=tuple(body.stop) if isinstance(body.stop, list) else body.stop,
@@ -102,10 +106,10 @@ def request_from_body(body: ChatCompletionBody, *, stream: bool) -> domain.ChatR
             top_logprobs=body.top_logprobs,
             logit_bias=body.logit_bias,
         ),
-        tools=tuple(tool_of(tool, ("tools", index)) for index, tool in enumerate(body.tools or ())),
-        tool_choice=_tool_choice(body.tool_choice),
+        tools=tuple([tool_of(tool, ("tools", index)) for index, tool in enumerate(body.tools)]) if body.tools else (),
+        tool_choice=None if body.tool_choice is None else _tool_choice(body.tool_choice),
         parallel_tool_calls=body.parallel_tool_calls,
-        response_format=_response_format(body.response_format),
+        response_format=None if body.response_format is None else _response_format(body.response_format),
         reasoning=domain.Reasoning(body.reasoning_effort) if body.reasoning_effort is not None else None,
         modalities=tuple(body.modalities or ()),
         audio_output=audio_output,
@@ -114,10 +118,8 @@ def request_from_body(body: ChatCompletionBody, *, stream: bool) -> domain.ChatR
     )
 
 
-def _tool_choice(choice: str | dict[str, Any] | None) -> domain.ToolChoice | None:
+def _tool_choice(choice: str | dict[str, Any]) -> domain.ToolChoice:
     match choice:
-        case None:
-            return None
         case "auto" | "none" | "required":
             return domain.ToolChoice(domain.ToolChoiceMode(choice))
         case {"type": "function", "function": {"name": str(name)}} if isinstance(choice, dict):
@@ -137,10 +139,8 @@ _TEXT_FORMAT: domain.JsonObject = {"type": "text"}
 _SCHEMA_FIELDS = {"name": str, "schema": dict, "description": str, "strict": bool}
 
 
-def _response_format(form: dict[str, Any] | None) -> domain.ResponseFormat | None:
+def _response_format(form: dict[str, Any]) -> domain.ResponseFormat | None:
     match form:
-        case None:
-            return None
         case {"type": "text"} if form == _TEXT_FORMAT:
             return None
         case {"type": "json_object"} if len(form) == 1:
@@ -164,13 +164,11 @@ def _response_format(form: dict[str, Any] | None) -> domain.ResponseFormat | Non
             raise invalid(Violation(("response_format",), "must have a type, and json_schema a name and a schema"))
 
 
-def _audio_output(audio: dict[str, Any] | None) -> tuple[domain.AudioOutput | None, domain.JsonObject]:
+def _audio_output(audio: dict[str, Any]) -> tuple[domain.AudioOutput | None, domain.JsonObject]:
     """Return the voice and format of an audio reply, and the other fields of `audio`. Raises `InvalidRequest`.
 
     A custom voice is an object. Then the first result is None, and the second has all the fields as they were sent.
     """
-    if audio is None:
-        return None, domain.NOTHING
     form = required_field(audio, "format", str, ("audio",))
     if isinstance(audio.get("voice"), dict):
         return None, audio

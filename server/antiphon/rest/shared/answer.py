@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from functools import partial
 from typing import Protocol
 
 from google.api import httpbody_pb2
@@ -15,11 +16,12 @@ from msgspec import Struct
 from antiphon import domain
 from antiphon.chat.service import ChatService
 from antiphon.domain.call import Call
-from antiphon.domain.errors import AntiphonError, to_public_error
+from antiphon.domain.errors import AntiphonError, InvalidRequest, to_public_error
 from antiphon.domain.reply import Reply, collect
 from antiphon.history.recorder import Record
-from antiphon.rest.shared.body import Path, renaming
+from antiphon.rest.shared.body import Path, option_path, renamed
 from antiphon.rest.shared.json import JSON
+from antiphon.rest.shared.warnings import write_header
 
 
 class Writer(Protocol):
@@ -38,11 +40,6 @@ class Writer(Protocol):
         ...
 
 
-def unchanged(path: Path) -> Path:
-    """Return the path as it is: the default of `PreparedCall.body_path`."""
-    return path
-
-
 class PreparedCall(Struct, frozen=True):
     """A caller's request, converted for the chat service, and how its answer is written."""
 
@@ -52,8 +49,8 @@ class PreparedCall(Struct, frozen=True):
     error_event: Callable[[AntiphonError], bytes] = lambda _: b""
     """Returns the bytes that report an error after a stream has started. Empty if the format cannot report one."""
     record: Record | None = None
-    body_path: Callable[[Path], Path] = unchanged
-    """Converts the path of a field of `request` into its path in the caller's body, for error messages."""
+    body_path: Callable[[Path], Path] = option_path
+    """Converts the path of a field of `request` into its path in the caller's body, for error messages and warnings."""
     status: int | None = None
     """The HTTP status of a response that is not streamed, if it is not 200."""
 
@@ -72,24 +69,29 @@ async def answer(
     """
     prepared = await prepare()
     writer, body_path = prepared.writer, prepared.body_path
+    call.on_warnings = partial(write_header, call.headers, body_path)
     async with aclosing(chat.stream(call, prepared.request, prepared.record)) as batches:
         if callable(writer):
-            with renaming(body_path):
+            try:
                 data = writer(await collect(batches))
+            except InvalidRequest as error:
+                raise renamed(error, body_path) from None
             if prepared.status is not None:
                 call.headers["x-http-status"] = str(prepared.status)
+            call.is_whole = True
             yield httpbody_pb2.HttpBody(content_type=JSON, data=data)
             return
         content_type = writer.content_type
         beat = call.heartbeat(httpbody_pb2.HttpBody(content_type=content_type, data=writer.comment))
         try:
-            with renaming(body_path):
-                async for batch in batches:
-                    if data := writer.write(batch):
-                        yield httpbody_pb2.HttpBody(content_type=content_type, data=data)
-                        content_type = ""
-                end = writer.end()
+            async for batch in batches:
+                if data := writer.write(batch):
+                    yield httpbody_pb2.HttpBody(content_type=content_type, data=data)
+                    content_type = ""
+            end = writer.end()
         except Exception as error:
+            if isinstance(error, InvalidRequest):
+                renamed(error, body_path)
             if (beat.sent or not content_type) and (data := prepared.error_event(to_public_error(error))):
                 yield httpbody_pb2.HttpBody(data=data)
             raise

@@ -51,7 +51,7 @@ def parse(data: bytes, schema: type[B]) -> B:
         json_bounds.check(data)
     except json_bounds.TooMuch as error:
         raise _too_much(error) from None
-    return validate(_loads(data), schema)
+    return validate(_loads(data), schema, may_be_deep=data.count(b"{") + data.count(b"[") > MAX_DEPTH)
 
 
 async def parse_in_turns(data: bytes, schema: type[B]) -> B:
@@ -70,10 +70,11 @@ async def parse_in_turns(data: bytes, schema: type[B]) -> B:
     return body
 
 
-def validate(raw: Any, schema: type[B]) -> B:
+def validate(raw: Any, schema: type[B], *, may_be_deep: bool = True) -> B:
     """Validate parsed JSON against a schema. Raises `InvalidRequest` with a violation for each wrong field.
 
-    Lists with too many entries and fields nested deeper than `MAX_DEPTH` are refused before pydantic reads them.
+    Lists with too many entries and fields nested deeper than `MAX_DEPTH` are refused before pydantic reads them. `may_be_deep`:
+    the JSON has enough brackets for that.
     """
     if isinstance(raw, dict):
         large = [name for name, value in raw.items() if isinstance(value, list) and len(value) > domain.MAX_ENTRIES]
@@ -81,7 +82,7 @@ def validate(raw: Any, schema: type[B]) -> B:
             raise invalid(
                 *(Violation((name,), f"must not have more than {domain.MAX_ENTRIES} entries", "too_long") for name in large)
             )
-        if deep := [name for name, value in raw.items() if _is_deep(value)]:
+        if may_be_deep and (deep := [name for name, value in raw.items() if _is_deep(value)]):
             raise invalid(*(Violation((name,), f"must not be nested deeper than {MAX_DEPTH} levels", "too_deep") for name in deep))
     try:
         return schema.model_validate(raw)
@@ -200,8 +201,32 @@ def renaming(name: Callable[[Path], Path]) -> Iterator[None]:
     try:
         yield
     except InvalidRequest as error:
-        error.violations = tuple(replace(violation, path=name(violation.path)) for violation in error.violations)
-        raise
+        raise renamed(error, name) from error.__cause__
+
+
+def renamed(error: InvalidRequest, name: Callable[[Path], Path]) -> InvalidRequest:
+    """Convert the paths of an error into paths of the caller's body, with `name`, and return it."""
+    error.violations = tuple(replace(violation, path=name(violation.path)) for violation in error.violations)
+    return error
+
+
+_OPTION_NAMES: Final[Mapping[Path, Path]] = {
+    ("sampling", "choices"): ("n",),
+    ("reasoning", "effort"): ("reasoning_effort",),
+    ("audio_output",): ("audio",),
+    ("end_user",): ("user",),
+}
+
+
+def option_path(path: Path) -> Path:
+    """Convert the path of an option of the domain request into its name in chat completions, which most dialects use as well."""
+    match path:
+        case _ if path in _OPTION_NAMES:
+            return _OPTION_NAMES[path]
+        case ("sampling" | "extra", *inner) if inner:
+            return tuple(inner)
+        case _:
+            return path
 
 
 def message_paths(field: str, before: int = 0) -> Callable[[Path], Path]:
@@ -218,6 +243,6 @@ def message_paths(field: str, before: int = 0) -> Callable[[Path], Path]:
             case ("messages", *inner):
                 return (field, *inner)
             case _:
-                return path
+                return option_path(path)
 
     return name

@@ -49,6 +49,8 @@ _MAX_SECONDS: Final = 2**53
 FUNCTION_ROLE: Final = "function"
 """The role of a tool result in the function API of 2023."""
 
+_ROLES: Final[Mapping[str, domain.Role]] = {FUNCTION_ROLE: domain.Role.TOOL, **{role.value: role for role in domain.Role}}
+
 
 class FunctionBody(Fields):
     """The function of a tool call."""
@@ -88,17 +90,20 @@ def message_of(message: MessageBody, path: tuple[str | int, ...], *, without: fr
         blocks = (domain.Text(content),)
     else:
         blocks = tuple(_block(part, (*path, "content", index)) for index, part in enumerate(content))
-    extra = {name: value for name, value in (message.model_extra or {}).items() if name not in without}
+    extra = dict(message.model_extra or {})
+    for name in without:
+        extra.pop(name, None)
     if message.role == "assistant":
         return _assistant_message(message, blocks, extra)
-    role = domain.Role.TOOL if message.role == FUNCTION_ROLE else domain.Role(message.role)
+    role = _ROLES[message.role]
     if message.role == "tool":
         if not message.tool_call_id:
             raise invalid(Violation((*path, "tool_call_id"), "Field required", "missing"))
         blocks = (domain.ToolResult(message.tool_call_id, blocks),)
     elif message.role == FUNCTION_ROLE:
         blocks = (domain.ToolResult("", blocks, type=FUNCTION_CALL),)
-    _keep_tool_call_id(message, extra)
+    if message.tool_call_id is not None:
+        _keep_tool_call_id(message, extra)
     if message.tool_calls is not None:
         extra["tool_calls"] = [call.model_dump(exclude_unset=True) for call in message.tool_calls]
     return domain.Message(role, blocks, message.name, extra, listed=isinstance(content, list))

@@ -17,6 +17,7 @@ from antiphon.providers.openai.block_json import (
     is_detailed,
     with_signature,
 )
+from antiphon.providers.openai.blocks import chat_fields, is_chat
 from antiphon.providers.openai.details import DETAILS
 from antiphon.rest.shared.content import FUNCTION_ROLE
 
@@ -41,7 +42,7 @@ def message_json(message: domain.Message) -> dict[str, Any]:
         body["content"] = _content(content, listed=message.listed, join=message.role is domain.Role.ASSISTANT)
     if message.name is not None:
         body["name"] = message.name
-    return {**message.fields, **message.extra, **body}
+    return {**(message.fields if is_chat(message.origin) else {}), **message.extra, **body}
 
 
 def _add_assistant_block(body: dict[str, Any], block: domain.Block, message: domain.Message) -> bool:  # noqa: C901  # as `_part_json`
@@ -49,7 +50,7 @@ def _add_assistant_block(body: dict[str, Any], block: domain.Block, message: dom
 
     Returns False if it belongs in the content instead.
     """
-    fields = {**(domain.NOTHING if block.state is None else block.state.fields), **block.extra}
+    fields = {**chat_fields(block.state, message.origin), **block.extra}
     opaque = _wrapped_opaque(block, message)
     match block:
         case domain.Thinking() | domain.RedactedThinking():
@@ -69,7 +70,7 @@ def _add_assistant_block(body: dict[str, Any], block: domain.Block, message: dom
             known = {"id": block.id, "transcript": block.transcript, "expires_at": block.expires}
             body["audio"] = {name: value for name, value in known.items() if value} | dict(block.extra)
         case domain.Image() if not message.listed:
-            body.setdefault("images", []).append(with_extra(image_json(block), block.extra))
+            body.setdefault("images", []).append(with_extra(image_json(block, message.origin), block.extra))
         case domain.Text():
             if opaque is not None:
                 body |= with_signature({name: value for name, value in fields.items() if name not in block.extra}, opaque)

@@ -11,6 +11,7 @@ from google.protobuf import timestamp_pb2
 
 from antiphon import domain
 from antiphon.domain.reply import Reply, ReplyBlock, ReplyChoice
+from antiphon.domain.warnings import ParameterWarning, Treatment
 from antiphon.rpc.convert.blocks import (
     block_to_proto,
     citation_to_proto,
@@ -30,6 +31,11 @@ REASONS: Final = {
     domain.FinishReason.PAUSE: chat_pb2.FINISH_REASON_PAUSE,
     domain.FinishReason.CONTEXT_WINDOW: chat_pb2.FINISH_REASON_CONTEXT_WINDOW,
     domain.FinishReason.OTHER: chat_pb2.FINISH_REASON_UNSPECIFIED,
+}
+
+_TREATMENTS: Final = {
+    Treatment.DROPPED: chat_pb2.ParameterWarning.TREATMENT_DROPPED,
+    Treatment.MAPPED: chat_pb2.ParameterWarning.TREATMENT_MAPPED,
 }
 
 _PLACES: Final = {
@@ -72,6 +78,7 @@ def reply_to_proto(reply: Reply) -> chat_pb2.GenerateResponse:
         conversation_id=started.conversation_id,
         message_id=started.message_id,
         metrics=_metrics(reply.metrics) if reply.metrics else None,
+        warnings=map(_warning, started.warnings),
     )
 
 
@@ -143,6 +150,16 @@ def _started(event: domain.Started) -> chat_pb2.Started:
         conversation_id=event.conversation_id,
         message_id=event.message_id,
         origin=origin_to_proto(event.origin),
+        warnings=map(_warning, event.warnings),
+    )
+
+
+def _warning(warning: ParameterWarning) -> chat_pb2.ParameterWarning:
+    return chat_pb2.ParameterWarning(
+        parameter=".".join(warning.path),
+        treatment=_TREATMENTS[warning.treatment],
+        replacement=warning.replacement,
+        reason=warning.reason,
     )
 
 
@@ -185,6 +202,7 @@ def usage_to_proto(usage: domain.Usage) -> chat_pb2.Usage:
             output_tokens=part.output_tokens,
             cached_tokens=part.cached_tokens,
             cache_write_tokens=part.cache_write_tokens,
+            cache_write_1h_tokens=part.cache_write_1h_tokens,
         )
         for part in usage.parts
     )
@@ -198,6 +216,7 @@ def usage_to_proto(usage: domain.Usage) -> chat_pb2.Usage:
         reasoning_tokens=usage.reasoning_tokens,
         audio_input_tokens=usage.audio_input_tokens,
         audio_output_tokens=usage.audio_output_tokens,
+        audio_cached_tokens=usage.audio_cached_tokens,
         image_input_tokens=usage.image_input_tokens,
         image_output_tokens=usage.image_output_tokens,
         server_tools=dict(usage.server_tools),

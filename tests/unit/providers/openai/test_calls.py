@@ -6,7 +6,7 @@ import pytest
 
 from antiphon.domain.content import State, ToolCall
 from antiphon.domain.events import Batch, BlockFinished, BlockStarted, Event, InputDelta
-from antiphon.providers.openai.blocks import BlockNumbers
+from antiphon.providers.codec.blocks import BlockNumbers
 from antiphon.providers.openai.calls import ToolCalls
 
 Json = dict[str, Any]

@@ -18,9 +18,9 @@ from antiphon.domain.events import (
     TextDelta,
     ThinkingDelta,
 )
-from antiphon.providers.openai.blocks import BlockNumbers
+from antiphon.providers.codec.blocks import BlockNumbers
+from antiphon.providers.codec.values import StreamedText
 from antiphon.providers.openai.choice import ChoiceReader
-from antiphon.providers.openai.values import StreamedText
 from tests.unit.framing import without_frames
 
 Json = dict[str, Any]

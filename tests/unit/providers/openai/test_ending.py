@@ -7,8 +7,8 @@ import pytest
 from antiphon.domain.errors import ProviderError, ProviderProtocolError, ProviderUnavailable
 from antiphon.domain.events import Finished, FinishReason, TextDelta
 from antiphon.domain.request import ChatRequest, Sampling
-from antiphon.providers.openai.ending import LONG_WAIT, WAIT, Ending, meaning_of
-from antiphon.providers.openai.response import ReplyReader
+from antiphon.providers.openai.ending import LONG_WAIT, WAIT, OpenAIEnding, meaning_of
+from antiphon.providers.openai.response import OpenAIReader
 from tests.odd_upstream import delta, sse
 from tests.unit.framing import without_frames
 
@@ -48,12 +48,12 @@ def test_finish_reasons_with_a_prefix() -> None:
     assert meaning_of("\u7d42") is OTHER
 
 
-def ending(*steps: str | tuple[int, str], choices: int | None = None, spoke: bool = True) -> Ending:
-    """Return an `Ending` after these steps.
+def ending(*steps: str | tuple[int, str], choices: int | None = None, spoke: bool = True) -> OpenAIEnding:
+    """Return an `OpenAIEnding` after these steps.
 
     A word finishes choice 0 and a pair another choice, "..." is output, and "[DONE]" is the host's end mark.
     """
-    made = Ending(choices)
+    made = OpenAIEnding(choices)
     made.begin(0)
     if spoke:
         made.note_output()
@@ -154,12 +154,12 @@ def test_a_failure_ends_nothing() -> None:
         (ending("stop", (2, "stop"), "[DONE]", choices=3), False),
     ],
 )
-def test_when_a_reply_is_complete(made: Ending, whole: bool) -> None:
+def test_when_a_reply_is_complete(made: OpenAIEnding, whole: bool) -> None:
     """A reply is complete if every choice has a reason. With [DONE] there may be fewer choices, or one reason for all."""
     assert made.is_complete(silent=False) is whole
 
 
-def failure(reader: ReplyReader, data: bytes, at: int) -> ProviderError:
+def failure(reader: OpenAIReader, data: bytes, at: int) -> ProviderError:
     """Return the error that reading the bytes in two pieces raises, at once or at the end."""
     with pytest.raises(ProviderError) as raised:
         for piece in (data[:at], data[at:]):
@@ -193,7 +193,7 @@ def test_failures_cut_anywhere(name: str) -> None:
     """Failures within a stream are `ProviderUnavailable` wherever the bytes are cut."""
     data = sse(*FAILURES[name])
     for at in range(len(data)):
-        assert type(failure(ReplyReader(ChatRequest("m", (), stream=True), "p"), data, at)) is ProviderUnavailable
+        assert type(failure(OpenAIReader(ChatRequest("m", (), stream=True), "p"), data, at)) is ProviderUnavailable
 
 
 def test_a_stop_after_every_chunk_cut_anywhere() -> None:
@@ -201,13 +201,13 @@ def test_a_stop_after_every_chunk_cut_anywhere() -> None:
     pieces = [delta("One"), delta(finish="stop"), delta(" two"), delta(finish="stop"), delta(" three"), delta(finish="stop")]
     data = sse(*pieces, "[DONE]")
     for at in range(len(data)):
-        reader = ReplyReader(ChatRequest("m", (), stream=True), "p")
+        reader = OpenAIReader(ChatRequest("m", (), stream=True), "p")
         events = reader.feed(data[:at])
         assert (reader.ending.wait() == WAIT) is (len(sse(*pieces[:2])) <= at < len(sse(*pieces[:3])))
         events += reader.feed(data[at:]) if not reader.ending.done else []
         assert "".join(event.text for event in events if isinstance(event, TextDelta)) == "One two three"
         assert without_frames(reader.end()) == [Finished(0, STOP, "stop")]
-    reader = ReplyReader(ChatRequest("m", (), stream=True), "p")
+    reader = OpenAIReader(ChatRequest("m", (), stream=True), "p")
     reader.feed(sse(*pieces))
     assert reader.ending.wait() == LONG_WAIT
     with pytest.raises(ProviderProtocolError):
@@ -219,7 +219,7 @@ def test_one_reason_for_a_choice_cut_anywhere() -> None:
     function = {"index": 0, "id": "c", "function": {"name": "f", "arguments": "{}"}}
     data = sse(delta("a"), delta(tool_calls=[function]), delta(finish="tool_calls"), delta(finish="stop"), "[DONE]")
     for at in range(len(data)):
-        reader = ReplyReader(ChatRequest("m", (), stream=True, sampling=Sampling()), "p")
+        reader = OpenAIReader(ChatRequest("m", (), stream=True, sampling=Sampling()), "p")
         events = reader.feed(data[:at]) + reader.feed(data[at:]) + reader.end()
         assert [event for event in events if isinstance(event, Finished)] == [Finished(0, CALLS, "tool_calls")]
 
@@ -243,10 +243,10 @@ def test_keep_alives_as_data(name: str) -> None:
     alive = KEEP_ALIVES[name]
     data = alive + sse(delta("hi")) + alive + sse(delta(finish="stop")) + alive + sse("[DONE]")
     for at in range(len(data)):
-        reader = ReplyReader(ChatRequest("m", (), stream=True), "p")
+        reader = OpenAIReader(ChatRequest("m", (), stream=True), "p")
         events = reader.feed(data[:at]) + reader.feed(data[at:]) + reader.end()
         assert without_frames(events)[1:] == [TextDelta(0, "hi"), Finished(0, STOP, "stop")]
-    reader = ReplyReader(ChatRequest("m", (), stream=True), "p")
+    reader = OpenAIReader(ChatRequest("m", (), stream=True), "p")
     reader.feed(sse(delta("hi"), delta(finish="stop")))
     reader.ending.changed = False
     assert reader.feed(alive) == []
@@ -257,4 +257,4 @@ def test_keep_alives_as_data(name: str) -> None:
 def test_data_that_is_no_keep_alive(payload: str) -> None:
     """Other data that is not a chunk raises `ProviderProtocolError`."""
     with pytest.raises(ProviderProtocolError):
-        ReplyReader(ChatRequest("m", (), stream=True), "p").feed(sse(payload))
+        OpenAIReader(ChatRequest("m", (), stream=True), "p").feed(sse(payload))

@@ -14,8 +14,8 @@ from antiphon.domain.errors import ProviderProtocolError
 from antiphon.domain.events import BlockStarted, Event, Finished, FinishReason, InputDelta, TextDelta
 from antiphon.domain.request import ChatRequest
 from antiphon.net.json_bounds import MAX_VALUES, TooMuch
-from antiphon.providers.openai.json import JsonReader
-from antiphon.providers.openai.response import ReplyReader
+from antiphon.providers.openai.json import ChunkDecoder
+from antiphon.providers.openai.response import OpenAIReader
 from tests.odd_upstream import delta
 from tests.unit.framing import without_frames
 
@@ -24,7 +24,7 @@ STOP = Finished(0, FinishReason.STOP, "stop")
 
 def streamed(*events: bytes | dict[str, Any]) -> list[Event]:
     """Return all events of a stream but its start."""
-    reader = ReplyReader(ChatRequest("m", (), stream=True), "p")
+    reader = OpenAIReader(ChatRequest("m", (), stream=True), "p")
     data = b"".join(b"data: " + (one if isinstance(one, bytes) else json.dumps(one).encode()) + b"\n\n" for one in events)
     batch = [*reader.feed(data), *reader.end()]
     assert reader.failure is None
@@ -39,7 +39,7 @@ def text(*deltas: str, finish: str = "stop") -> str:
 
 def test_numbers_are_read_exactly() -> None:
     """Integers of any length are read exactly, and Infinity is read too."""
-    reader = JsonReader()
+    reader = ChunkDecoder()
     assert reader.read(b'{"a": 123456789012345678901234567890, "b": 1.5}') == {"a": 123456789012345678901234567890, "b": 1.5}
     assert reader.read(b"[-Infinity, Infinity]") == [-math.inf, math.inf]
     assert reader.read(b'\xef\xbb\xbf{"a": 1}') == {"a": 1}
@@ -49,7 +49,7 @@ def test_numbers_are_read_exactly() -> None:
 def test_invalid_json_raises(bad: bytes) -> None:
     """Invalid JSON raises `ValueError`."""
     with pytest.raises(ValueError):  # noqa: PT011  # each parser raises its own subclass
-        JsonReader().read(bad)
+        ChunkDecoder().read(bad)
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), st.lists(st.integers(0, 16), max_size=3))
@@ -68,7 +68,7 @@ def test_half_a_character_without_the_other_is_replaced() -> None:
     assert text("\ude00a", "\ud83d\ud83d", "\ude00") == "\ufffda\ufffd\U0001f600"
     assert text("\ud83d", "", "\ude00") == "\U0001f600"
     body = {"id": "x", "choices": [{"message": {"content": "a\ud83d"}, "finish_reason": "stop"}]}
-    events = ReplyReader(ChatRequest("m", (), stream=True), "p").read_object(json.dumps(body).encode())
+    events = OpenAIReader(ChatRequest("m", (), stream=True), "p").read_object(json.dumps(body).encode())
     assert without_frames(events)[1:] == [TextDelta(0, "a\ufffd"), STOP]
 
 
@@ -108,7 +108,7 @@ def test_log_probabilities_that_are_no_numbers() -> None:
 
 def test_events_that_are_no_chunks() -> None:
     """Null, empty data and keep-alives are ignored, even as the first event, and spaces around [DONE] are allowed."""
-    reader = ReplyReader(ChatRequest("m", (), stream=True), "p")
+    reader = OpenAIReader(ChatRequest("m", (), stream=True), "p")
     assert reader.feed(b'event: ping\ndata: {"type": "ping"}\n\ndata: {"type":"ping"}\n\ndata: null\n\ndata:   \n\n') == []
     batch = reader.feed(b"data:  " + json.dumps(delta("a", finish="stop")).encode() + b"\n\ndata:   [DONE]  \n\n")
     assert reader.ending.done
@@ -120,6 +120,6 @@ def test_too_many_values_are_refused() -> None:
     """A reply with more values than MAX_VALUES is handled as invalid JSON."""
     data = b'{"choices":[' + b"[]," * MAX_VALUES + b"0]}"
     with pytest.raises(TooMuch):
-        JsonReader().read(data)
+        ChunkDecoder().read(data)
     with pytest.raises(ProviderProtocolError):
-        ReplyReader(ChatRequest("m", (), stream=False), "p").read_object(data)
+        OpenAIReader(ChatRequest("m", (), stream=False), "p").read_object(data)

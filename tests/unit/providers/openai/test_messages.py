@@ -28,8 +28,8 @@ from antiphon.domain.content import (
     ToolCall,
     ToolResult,
 )
-from antiphon.providers import hosts
-from antiphon.providers.openai.messages import Encoder
+from antiphon.providers.openai.capabilities import capabilities_of
+from antiphon.providers.openai.messages import OpenAIEncoder
 
 Json = dict[str, Any]
 
@@ -161,7 +161,7 @@ CELLS: Final[dict[str, tuple[tuple[Block, ...], dict[str, Json], Json]]] = {
 
 def encoded(host: str, *messages: Message, model: str = "m") -> list[Any]:
     """Return the messages as they are sent to a host."""
-    return list(Encoder(host, hosts.capabilities(host, None), model, known_fields=False).encode(messages))
+    return list(OpenAIEncoder(host, capabilities_of(host, None), model, known_fields=False).encode(messages))
 
 
 def reply(origin: str, *blocks: Block, **fields: Any) -> Message:
@@ -307,9 +307,9 @@ def test_ids_that_mistral_takes(given: str, sent: str) -> None:
 
 @pytest.mark.parametrize("host", ALL)
 def test_a_name(host: str) -> None:
-    """The name of a reply is sent, but not to Mistral, which refuses it."""
+    """The name of a reply is sent, but not to hosts that refuse it."""
     (sent,) = encoded(host, Message(Role.ASSISTANT, (Text("Hi"),), "MiniMax AI"))
-    assert sent.get("name") == (None if host == "mistral" else "MiniMax AI")
+    assert sent.get("name") == (None if host in ("groq", "mistral") else "MiniMax AI")
 
 
 GEMINI_3: Final = "gemini-3-pro"

@@ -32,7 +32,7 @@ from antiphon.domain.events import (
     Usage,
 )
 from antiphon.domain.request import ChatRequest, NativeTool, Sampling, Tool
-from antiphon.providers.openai.response import ReplyReader
+from antiphon.providers.openai.response import OpenAIReader
 from tests.odd_upstream import delta, sse
 from tests.unit.framing import check, without_frames
 
@@ -52,16 +52,16 @@ DEEP = deep(30)
 VERY_DEEP = deep(300)
 
 
-def reader(choices: int | None = None) -> ReplyReader:
-    return ReplyReader(ChatRequest("asked", (), stream=True, sampling=Sampling(choices=choices)), "acme")
+def reader(choices: int | None = None) -> OpenAIReader:
+    return OpenAIReader(ChatRequest("asked", (), stream=True, sampling=Sampling(choices=choices)), "acme")
 
 
-def fed(read: ReplyReader, data: bytes) -> list[Event]:
+def fed(read: OpenAIReader, data: bytes) -> list[Event]:
     """Return the events of one read, without those that only frame blocks."""
     return without_frames(read.feed(data))
 
 
-def ended(read: ReplyReader) -> list[Event]:
+def ended(read: OpenAIReader) -> list[Event]:
     return without_frames(read.end())
 
 
@@ -635,7 +635,7 @@ def test_message_and_delta_side_by_side() -> None:
 
 def test_event_that_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     """An event over the size limit raises instead of filling the memory."""
-    monkeypatch.setattr("antiphon.providers.openai.response.MAX_MESSAGE_BYTES", 1000)
+    monkeypatch.setattr("antiphon.providers.codec.reader.MAX_MESSAGE_BYTES", 1000)
     with pytest.raises(ProviderProtocolError, match="too large"):
         reader().feed(b"data: " + b"x" * 1001)
 
@@ -672,7 +672,7 @@ def test_a_call_begins_at_once_only_where_its_tool_was_offered() -> None:
     custom = NativeTool({"type": "custom", "custom": {"name": "run"}})
     tools = (Tool("f"), custom, NativeTool({"type": "web_search"}), NativeTool({"custom": {"name": 5}}))
     for name, begins in (("f", True), ("run", True), ("g", False)):
-        read = ReplyReader(ChatRequest("m", (), stream=True, tools=tools), "p")
+        read = OpenAIReader(ChatRequest("m", (), stream=True, tools=tools), "p")
         call = {"index": 0, "id": "c", "type": "function", "function": {"name": name, "arguments": "{"}}
         events = read.feed(sse(delta(tool_calls=[call])))
         assert any(isinstance(event, InputDelta) for event in events) is begins

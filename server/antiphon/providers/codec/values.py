@@ -1,7 +1,7 @@
-"""Checks the values of an OpenAI answer, because hosts send values of other types and ranges than documented. No I/O.
+"""Checks the values of an answer, because hosts send values of other types and ranges than documented. No I/O.
 
 Wrong values are handled in two ways. Values that only describe the reply, such as times and token counts, are left out, so they do
-not cost the reply. Wrong content raises `TypeError` or `ValueError`, which `response` turns into a `ProviderError`.
+not cost the reply. Wrong content raises `TypeError` or `ValueError`, which `StreamReader` turns into a `ProviderError`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import math
 from typing import Any, Final, TypeGuard
 
 from antiphon.domain.content import JsonObject
-from antiphon.domain.events import Usage
 
 MAX_INDEX: Final = 2**31 - 1
 """The highest index of a choice, or offset in a text: the limit of 32 bits."""
@@ -29,28 +28,8 @@ _MAX_COUNT: Final = 2**53
 _NUMBERS: Final = (int, float)
 _CONTAINERS: Final = (dict, list)
 
-_MAX_TIME: Final = 253_402_300_799
+MAX_TIME: Final = 253_402_300_799
 """The last second of the year 9999, the latest that a timestamp can hold."""
-
-_PROMPT_DETAILS: Final = frozenset({"cached_tokens", "cache_write_tokens", "audio_tokens"})
-_COMPLETION_DETAILS: Final = frozenset({"reasoning_tokens", "audio_tokens"})
-_USAGE: Final = frozenset(
-    {
-        "prompt_tokens",
-        "completion_tokens",
-        "total_tokens",
-        "prompt_tokens_details",
-        "completion_tokens_details",
-    }
-)
-
-
-class ErrorInside(Exception):
-    """Raised if a choice, or its delta, holds an error instead of output."""
-
-    def __init__(self, error: object) -> None:
-        super().__init__("an error inside a choice")
-        self.error = error
 
 
 def text(value: object) -> str:
@@ -78,19 +57,25 @@ def is_shallow(value: object, depth: int = MAX_DEPTH) -> bool:
     return True
 
 
+def other_fields(fields: JsonObject, known: frozenset[str]) -> JsonObject:
+    """Return the fields that are not `known`. Raises `ValueError` for values that are nested too deeply."""
+    others = {name: value for name, value in fields.items() if name not in known}
+    if not is_shallow(others):
+        raise ValueError("depth")
+    return others
+
+
 def changed_fields(chunk: JsonObject, known: JsonObject, places: frozenset[str]) -> tuple[dict[str, Any], list[str]]:
     """Return the unknown fields of a chunk that are new or changed, in the host's order, and the names of those repeated unchanged.
 
     `places` are the known fields, and `known` the earlier values of unknown ones. A null after another value is neither new nor
-    repeated. The usage in Groq's `x_groq` is left out. Raises `ValueError` for values that are nested too deeply.
+    repeated. Raises `ValueError` for values that are nested too deeply.
     """
     changed: dict[str, Any] = {}
     repeated: list[str] = []
     for name, value in chunk.items():
         if name in places:
             continue
-        if name == "x_groq" and isinstance(value, dict):
-            value = {key: inner for key, inner in value.items() if key != "usage"} or None  # noqa: PLW2901
         if name not in known:
             changed[name] = value
         elif value == known[name]:
@@ -106,11 +91,13 @@ def seconds(value: object) -> int | None:
     """Return a time in Unix seconds; None if the value is not one."""
     if isinstance(value, str) and value.isdecimal():
         value = int(value[:20])
-    return int(value) if _is_number(value) and 0 < value <= _MAX_TIME else None
+    return int(value) if _is_number(value) and 0 < value <= MAX_TIME else None
 
 
 def read_logprobs(value: object) -> tuple[JsonObject, ...]:
-    """Return the entries of `logprobs.content`. An infinite value is replaced by `UNLIKELY`, and NaN by None.
+    """Return log probabilities, in the form of the domain, which is that of the OpenAI API.
+
+    An infinite value is replaced by `UNLIKELY`, and NaN by None.
 
     Raises `TypeError`, `ValueError` or `KeyError` for JSON of another shape.
     """
@@ -184,41 +171,13 @@ class Base64Joiner:
             raise ValueError("base64")
 
 
-def read_usage(raw: JsonObject) -> Usage:
-    """Return the tokens used. Fields without a place in `Usage` are in its `extra`."""
-    prompt_details = as_object(raw.get("prompt_tokens_details"))
-    completion_details = as_object(raw.get("completion_tokens_details"))
-    prompt, completion = _count(raw.get("prompt_tokens")), _count(raw.get("completion_tokens"))
-    total, reasoning = _count(raw.get("total_tokens")), _optional_count(completion_details.get("reasoning_tokens"))
-    if reasoning and prompt + completion + reasoning == total:
-        completion += reasoning  # xAI's chat API leaves reasoning out of the completion tokens, but not out of the total
-    extra = {name: value for name, value in raw.items() if name not in _USAGE and value is not None}
-    for name, details, known in (
-        ("prompt_tokens_details", prompt_details, _PROMPT_DETAILS),
-        ("completion_tokens_details", completion_details, _COMPLETION_DETAILS),
-    ):
-        if rest := {key: value for key, value in details.items() if value is not None and key not in known}:
-            extra[name] = rest
-    cached = prompt_details.get("cached_tokens") or raw.get("prompt_cache_hit_tokens") or raw.get("cached_tokens")
-    return Usage(
-        prompt,
-        completion,
-        total or prompt + completion,
-        cached_tokens=_optional_count(prompt_details.get("cached_tokens") if cached is None else cached),
-        cache_write_tokens=_optional_count(prompt_details.get("cache_write_tokens")),
-        reasoning_tokens=reasoning,
-        audio_input_tokens=_optional_count(prompt_details.get("audio_tokens")),
-        audio_output_tokens=_optional_count(completion_details.get("audio_tokens")),
-        extra=extra if not extra or is_shallow(extra) else {},
-    )
-
-
-def _optional_count(value: object) -> int | None:
+def optional_count(value: object) -> int | None:
     """Return a token count; None if the value is missing or invalid."""
-    return None if value != 0 and not _count(value) else _count(value)
+    return None if value != 0 and not count(value) else count(value)
 
 
-def _count(value: object) -> int:
+def count(value: object) -> int:
+    """Return a token count; 0 if the value is missing or invalid."""
     if type(value) is int:  # the fast path
         return value if 0 <= value <= _MAX_COUNT else 0
     return int(value) if _is_number(value) and 0 <= value <= _MAX_COUNT else 0

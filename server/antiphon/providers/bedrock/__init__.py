@@ -1,0 +1,1 @@
+"""The protocol of AWS Bedrock's Converse API."""

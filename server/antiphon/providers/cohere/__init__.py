@@ -1,0 +1,1 @@
+"""The protocol of Cohere's chat API, version 2."""

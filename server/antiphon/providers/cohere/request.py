@@ -1,0 +1,156 @@
+"""Encodes a `ChatRequest` as a body of Cohere's chat API. No I/O.
+
+https://docs.cohere.com/v2/reference/chat. The request's `extra` is merged at the same level; if both have a field, that of the
+domain is sent. Options that the API does not have are mapped, dropped or refused (`_LACKS`); content that it cannot express is
+`Unsupported`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from antiphon.domain.content import JsonObject, with_extra
+from antiphon.domain.request import (
+    ChatRequest,
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    NativeFormat,
+    NativeTool,
+    ResponseFormat,
+    Tool,
+    ToolChoiceMode,
+)
+from antiphon.providers.body import dumps
+from antiphon.providers.cohere.messages import CohereEncoder
+from antiphon.providers.foreign import own_fields
+from antiphon.providers.parameters import Parameters
+from antiphon.providers.support import (
+    AUDIO_OUTPUT,
+    CHOICES,
+    EFFORT,
+    END_USER,
+    FREQUENCY_PENALTY,
+    LOGIT_BIAS,
+    LOGPROBS,
+    MODALITIES,
+    ONE_CALL,
+    ONE_TOOL,
+    PARTICIPANTS,
+    PRESENCE_PENALTY,
+    STRICT_FORMAT,
+    STRICT_TOOLS,
+    TOP_LOGPROBS,
+    Lacks,
+    Support,
+    adapted,
+    within,
+)
+
+_SAMPLING: Final = (
+    ("temperature", "temperature"),
+    ("top_p", "p"),
+    ("top_k", "k"),
+    ("presence_penalty", "presence_penalty"),
+    ("frequency_penalty", "frequency_penalty"),
+    ("seed", "seed"),
+)
+"""Names of fields: the domain's, and the API's."""
+
+
+_ONLY_TEXT: Final = Support("the models write text only")
+
+_LACKS: Final[Lacks] = {
+    CHOICES: Support("the API makes only one choice"),
+    LOGPROBS: Support("the API returns no log probabilities of this form"),
+    TOP_LOGPROBS: Support("the API returns no alternatives"),
+    LOGIT_BIAS: Support("the API has no bias for tokens"),
+    ONE_TOOL: Support("the API cannot name a tool, so that only this one is offered", to="tool_choice REQUIRED"),
+    ONE_CALL: Support("the models may always call several tools"),
+    STRICT_FORMAT: Support("every schema is followed strictly", is_implied=True),
+    MODALITIES: _ONLY_TEXT,
+    AUDIO_OUTPUT: _ONLY_TEXT,
+    END_USER: Support("the API has no such field"),
+    PARTICIPANTS: Support("messages have no names"),
+}
+"""What the API does not have: https://docs.cohere.com/v2/reference/chat and https://docs.cohere.com/docs/compatibility-api."""
+
+
+def encode(request: ChatRequest, provider: str, parameters: Parameters | None = None) -> bytes:
+    """Return the JSON body. `parameters` gets the options that the API does not have; None: nobody wants to know.
+
+    Raises `Unsupported` for content that this API cannot express and for refused options, and `InvalidRequest` for data that is
+    nested too deeply to be sent.
+    """
+    parameters = parameters or Parameters(provider)
+    request = adapted(request, _LACKS, parameters)
+    sampling = request.sampling
+    body: dict[str, Any] = {"model": request.model, "messages": CohereEncoder(provider).encode(request.messages)}
+    if request.stream:
+        body["stream"] = True
+    body |= {theirs: value for ours, theirs in _SAMPLING if (value := getattr(sampling, ours)) is not None}
+    for option in (PRESENCE_PENALTY, FREQUENCY_PENALTY):  # others have them from -2 to 2
+        penalty = within(body.pop(option.path[-1], None), option, 0, 1, parameters)
+        if penalty is not None:
+            body[option.path[-1]] = penalty
+    limit = sampling.max_tokens if sampling.max_completion_tokens is None else sampling.max_completion_tokens
+    if limit is not None:
+        body["max_tokens"] = limit
+    if sampling.stop is not None:
+        body["stop_sequences"] = [sampling.stop] if isinstance(sampling.stop, str) else sampling.stop
+    _add_tools(body, request, parameters)
+    if request.response_format is not None:
+        body["response_format"] = _response_format(request.response_format)
+    effort = None if request.reasoning is None else request.reasoning.effort
+    if effort == "none":
+        body["thinking"] = {"type": "disabled"}
+    elif effort is not None and "thinking" in request.extra:
+        parameters.dropped(EFFORT.path, "the request has the API's own parameter for it")
+    elif effort is not None:
+        parameters.dropped(EFFORT.path, "the API has no degrees of effort; models that think do so by themselves")
+    return dumps(with_extra(body, own_fields(request.extra, parameters)))
+
+
+def _add_tools(body: dict[str, Any], request: ChatRequest, parameters: Parameters) -> None:
+    """Add the tools, and whether one must be called. The API cannot name that one, so it alone is offered."""
+    tools, choice = request.tools, request.tool_choice
+    if choice is not None and choice.native is None and choice.mode is ToolChoiceMode.TOOL:
+        tools = tuple(tool for tool in tools if isinstance(tool, NativeTool) or tool.name == choice.name)
+    if tools:
+        body["tools"] = [_tool(tool) for tool in tools]
+        if _is_strict(tools, parameters):
+            body["strict_tools"] = True
+    if choice is None:
+        return
+    if choice.native is not None:
+        body["tool_choice"] = choice.native
+    elif choice.mode is not ToolChoiceMode.AUTO:  # which has no word
+        body["tool_choice"] = "NONE" if choice.mode is ToolChoiceMode.NONE else "REQUIRED"
+
+
+def _is_strict(tools: Iterable[Tool | NativeTool], parameters: Parameters) -> bool:
+    """Return whether the schemas of the tools are to be followed strictly. The API has that for all of them together."""
+    strict = [bool(tool.strict) for tool in tools if isinstance(tool, Tool)]
+    return any(strict) and (
+        all(strict) or parameters.mapped(STRICT_TOOLS.path, "strict_tools", "the API has it for all tools together")
+    )
+
+
+def _tool(tool: Tool | NativeTool) -> JsonObject:
+    if isinstance(tool, NativeTool):
+        return tool.fields
+    function: dict[str, Any] = {"name": tool.name}
+    if tool.description is not None:
+        function["description"] = tool.description
+    function["parameters"] = {"type": "object", "properties": {}} if tool.parameters is None else tool.parameters
+    return {"type": "function", "function": function}
+
+
+def _response_format(response_format: ResponseFormat) -> JsonObject:
+    match response_format:
+        case JsonObjectFormat():
+            return {"type": "json_object"}
+        case JsonSchemaFormat():
+            return {"type": "json_object", "json_schema": response_format.schema}
+        case NativeFormat():
+            return response_format.fields

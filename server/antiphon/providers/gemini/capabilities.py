@@ -1,0 +1,70 @@
+"""What Gemini's models accept, by name. Data, with its sources.
+
+https://ai.google.dev/gemini-api/docs/thinking, https://ai.google.dev/gemini-api/docs/thought-signatures and
+https://ai.google.dev/gemini-api/docs/function-calling. A model that no row names is taken for one of the newest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import Final
+
+from msgspec import Struct
+
+SENTINEL: Final = "skip_thought_signature_validator"
+"""The documented signature of a call that another model made."""
+
+_LEVELS: Final = {
+    "none": "MINIMAL",  # as little as there is: these models always think
+    "minimal": "MINIMAL",
+    "low": "LOW",
+    "medium": "MEDIUM",
+    "high": "HIGH",
+    "xhigh": "HIGH",
+    "max": "HIGH",
+}
+_PRO_LEVELS: Final = {**_LEVELS, "none": "LOW", "minimal": "LOW"}
+_FIRST_PRO_LEVELS: Final = {**_PRO_LEVELS, "medium": "HIGH"}
+
+# Those of https://ai.google.dev/gemini-api/docs/openai#thinking, within the range of the model.
+_BUDGETS: Final = {"none": 0, "minimal": 1024, "low": 1024, "medium": 8192, "high": 24576, "xhigh": 24576, "max": 24576}
+_PRO_BUDGETS: Final = {**_BUDGETS, "none": 128, "xhigh": 32768, "max": 32768}
+
+
+class GeminiCapabilities(Struct, frozen=True):
+    """What one model accepts."""
+
+    levels: Mapping[str, str]
+    """The `thinkingLevel` for each effort; empty if the model has none."""
+    budgets: Mapping[str, int] = {}
+    """The `thinkingBudget` for each effort; empty if the model has none."""
+    signs_calls: bool = True
+    """It refuses an earlier step of calls whose first call has no signature."""
+    result_media: bool = True
+    """It accepts pictures and documents within the result of a tool."""
+    validates: bool = True
+    """It can be made to follow the schemas of the tools strictly."""
+
+
+_NEWEST: Final = GeminiCapabilities(levels=_LEVELS)
+_OLD: Final = GeminiCapabilities(levels={}, signs_calls=False, result_media=False, validates=False)
+
+_ROWS: Final = (
+    ("*gemini-1*", _OLD),
+    ("*gemini-2.0*", _OLD),
+    ("*gemma*", _OLD),
+    ("*gemini-2.5*image*", _OLD),
+    ("*gemini-2.5*tts*", _OLD),
+    ("*gemini-2.5*pro*", GeminiCapabilities(levels={}, budgets=_PRO_BUDGETS, signs_calls=False, result_media=False)),
+    ("*gemini-2*", GeminiCapabilities(levels={}, budgets=_BUDGETS, signs_calls=False, result_media=False)),
+    ("*gemini-3-pro*image*", GeminiCapabilities(levels={}, validates=False)),
+    ("*gemini-3-pro*", GeminiCapabilities(levels=_FIRST_PRO_LEVELS)),
+    ("*pro*", GeminiCapabilities(levels=_PRO_LEVELS)),
+)
+
+
+def capabilities_of(model: str) -> GeminiCapabilities:
+    """Return what a model accepts."""
+    name = model.lower()
+    return next((found for pattern, found in _ROWS if fnmatchcase(name, pattern)), _NEWEST)

@@ -1,0 +1,55 @@
+"""Reads the tokens used, as hosts of the OpenAI protocol count them. No I/O."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from antiphon.domain.content import JsonObject
+from antiphon.domain.events import Usage
+from antiphon.providers.codec.values import as_object, count, is_shallow, optional_count
+
+_PROMPT_DETAILS: Final = frozenset({"cached_tokens", "cache_write_tokens", "audio_tokens"})
+_COMPLETION_DETAILS: Final = frozenset({"reasoning_tokens", "audio_tokens"})
+_USAGE: Final = frozenset(
+    {
+        "prompt_tokens",
+        "completion_tokens",
+        "total_tokens",
+        "prompt_tokens_details",
+        "completion_tokens_details",
+    }
+)
+
+_PLAIN: Final = frozenset({"prompt_tokens", "completion_tokens", "total_tokens"})
+
+
+def read_usage(raw: JsonObject) -> Usage:
+    """Return the tokens used. Fields without a place in `Usage` are in its `extra`."""
+    if raw.keys() <= _PLAIN:  # the fast path
+        prompt, completion = count(raw.get("prompt_tokens")), count(raw.get("completion_tokens"))
+        return Usage(prompt, completion, count(raw.get("total_tokens")) or prompt + completion)
+    prompt_details = as_object(raw.get("prompt_tokens_details"))
+    completion_details = as_object(raw.get("completion_tokens_details"))
+    prompt, completion = count(raw.get("prompt_tokens")), count(raw.get("completion_tokens"))
+    total, reasoning = count(raw.get("total_tokens")), optional_count(completion_details.get("reasoning_tokens"))
+    if reasoning and prompt + completion + reasoning == total:
+        completion += reasoning  # xAI's chat API leaves reasoning out of the completion tokens, but not out of the total
+    extra = {name: value for name, value in raw.items() if name not in _USAGE and value is not None}
+    for name, details, known in (
+        ("prompt_tokens_details", prompt_details, _PROMPT_DETAILS),
+        ("completion_tokens_details", completion_details, _COMPLETION_DETAILS),
+    ):
+        if rest := {key: value for key, value in details.items() if value is not None and key not in known}:
+            extra[name] = rest
+    cached = prompt_details.get("cached_tokens") or raw.get("prompt_cache_hit_tokens") or raw.get("cached_tokens")
+    return Usage(
+        prompt,
+        completion,
+        total or prompt + completion,
+        cached_tokens=optional_count(prompt_details.get("cached_tokens") if cached is None else cached),
+        cache_write_tokens=optional_count(prompt_details.get("cache_write_tokens")),
+        reasoning_tokens=reasoning,
+        audio_input_tokens=optional_count(prompt_details.get("audio_tokens")),
+        audio_output_tokens=optional_count(completion_details.get("audio_tokens")),
+        extra=extra if not extra or is_shallow(extra) else {},
+    )

@@ -1,0 +1,59 @@
+"""The policy for parameters that a provider or model does not have (`providers.<name>.unsupported`). No I/O.
+
+A request encoder states each such parameter in one line:
+
+    parameters.dropped(("sampling", "seed"), "the API has no seed")
+    if parameters.mapped(("reasoning", "effort"), "thinking.budget_tokens", "the model is told a number of tokens"):
+        body["thinking"] = ...
+
+Most are data, which `support` applies. Content that a provider cannot express is `Unsupported` whatever the policy: a conversation
+without part of it would be another one.
+"""
+
+from __future__ import annotations
+
+from antiphon.config import UnsupportedPolicy
+from antiphon.domain.errors import Unsupported, Violation
+from antiphon.domain.warnings import ParameterWarning, Treatment, Warnings
+
+
+class Parameters:
+    """The unsupported parameters of one request."""
+
+    def __init__(self, provider: str, policy: UnsupportedPolicy = "map") -> None:
+        self._provider = provider
+        self._policy = policy
+        self._warnings: list[ParameterWarning] = []
+
+    @property
+    def warnings(self) -> Warnings:
+        """Return the warnings so far, in order."""
+        return tuple(self._warnings)
+
+    def dropped(self, path: tuple[str, ...], reason: str) -> None:
+        """Report that a parameter is left out.
+
+        `path` is its path in `ChatRequest`, `reason` ASCII text. Raises `Unsupported` if the policy is to refuse.
+        """
+        self._check(path, reason)
+        self._warnings.append(ParameterWarning(path, Treatment.DROPPED, reason))
+
+    def mapped(self, path: tuple[str, ...], to: str, reason: str) -> bool:
+        """Report that a parameter is sent as its nearest equivalent `to`; return False if it has to be left out instead.
+
+        The arguments and the errors are those of `dropped`.
+        """
+        self._check(path, reason)
+        if self._policy == "drop":
+            self._warnings.append(ParameterWarning(path, Treatment.DROPPED, reason))
+            return False
+        self._warnings.append(ParameterWarning(path, Treatment.MAPPED, reason, to))
+        return True
+
+    def _check(self, path: tuple[str, ...], reason: str) -> None:
+        if self._policy == "refuse":
+            raise Unsupported(
+                f"The provider {self._provider} does not support {'.'.join(path)}: {reason}.",
+                self._provider,
+                (Violation(path, f"is not supported by the provider {self._provider}: {reason}", "unsupported"),),
+            )

@@ -1,0 +1,130 @@
+"""From messages of the domain to those of Cohere's chat API."""
+
+import pytest
+
+from antiphon.domain.content import (
+    FUNCTION_CALL,
+    Audio,
+    Block,
+    Compaction,
+    Document,
+    Image,
+    JsonObject,
+    Media,
+    Message,
+    Opaque,
+    Origin,
+    Refusal,
+    Role,
+    State,
+    Text,
+    Thinking,
+    ToolCall,
+    ToolResult,
+    Video,
+)
+from antiphon.domain.errors import Unsupported
+from antiphon.providers.cohere.messages import CohereEncoder
+
+OWN, OTHER = Origin("cohere", "acme", "m", "acme"), Origin("openai-chat", "openai", "m", "openai")
+CALL = ToolCall("c", "f", "")
+CALL_JSON = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+HI = {"type": "text", "text": "hi"}
+
+
+def encode(*messages: Message) -> list[JsonObject]:
+    return CohereEncoder("acme").encode(messages)
+
+
+def reply(*blocks: Block, origin: Origin | None = OWN, **fields: JsonObject) -> Message:
+    return Message(Role.ASSISTANT, blocks, origin=origin, **fields)  # type: ignore[arg-type]
+
+
+def test_roles_and_content() -> None:
+    """Instructions are system messages; a single text is a string, all else a list."""
+    image = Image(Media("data:image/png;base64,AA=="), detail="low")
+    assert encode(
+        Message(Role.SYSTEM, (Text("a"),)),
+        Message(Role.DEVELOPER, (Text("b"), Text("c"))),
+        Message(Role.USER, (Text("d"), image), name="bob", extra={"x": 1}),
+        Message(Role.USER, ()),
+    ) == [
+        {"role": "system", "content": "a"},
+        {"role": "system", "content": [{"type": "text", "text": "b"}, {"type": "text", "text": "c"}]},
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "d"},
+                {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA==", "detail": "low"}},
+            ],
+        },
+        {"role": "user", "content": ""},
+    ]
+
+
+def test_results_of_tools() -> None:
+    """Each result is a message of its own, as text or as documents."""
+    document = {"type": "document", "document": {"data": {"a": 1}}}
+    results = (ToolResult("c", (Text("42"),)), ToolResult("d", (Opaque(fields=document),)), ToolResult("e", ()))
+    assert encode(Message(Role.TOOL, results)) == [
+        {"role": "tool", "tool_call_id": "c", "content": "42"},
+        {"role": "tool", "tool_call_id": "d", "content": [document]},
+        {"role": "tool", "tool_call_id": "e", "content": ""},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (reply(Thinking("t"), Text("hi")), {"content": [{"type": "thinking", "thinking": "t"}, HI]}),
+        (reply(Thinking("t"), Text("hi"), origin=None), {"content": [{"type": "thinking", "thinking": "t"}, HI]}),
+        (reply(Thinking("t"), CALL), {"content": [{"type": "thinking", "thinking": "t"}], "tool_calls": [CALL_JSON]}),
+        (reply(Thinking("p"), CALL, origin=None), {"tool_calls": [CALL_JSON], "tool_plan": "p"}),
+        (reply(Thinking("t"), Text("hi"), origin=OTHER), {"content": [HI]}),
+        (reply(Thinking("p", field="tool_plan"), CALL), {"tool_calls": [CALL_JSON], "tool_plan": "p"}),
+        (reply(Thinking("p", field="tool_plan"), CALL, origin=OTHER), {"tool_calls": [CALL_JSON]}),
+        (reply(CALL, extra={"tool_plan": "p", "refusal": None}, origin=None), {"tool_calls": [CALL_JSON], "tool_plan": "p"}),
+        (reply(Thinking("p", field="tool_plan"), Text("hi")), {"content": [HI]}),
+        (reply(Refusal("hi")), {"content": [HI]}),
+        (reply(Audio(Media(), id="a", transcript="hi")), {"content": [HI]}),
+        (reply(Text("hi"), Compaction("c")), {"content": [HI]}),
+        (reply(Text("hi"), Opaque(state=State(fields={"type": "x"}))), {"content": [HI, {"type": "x"}]}),
+        (reply(Text("hi"), Opaque(state=State(fields={"type": "x"})), origin=OTHER), {"content": [HI]}),
+    ],
+)
+def test_an_earlier_reply(message: Message, expected: JsonObject) -> None:
+    """As the table of the module says."""
+    assert encode(message) == [{"role": "assistant", **expected}]
+
+
+@pytest.mark.parametrize("blocks", [(), (Text(""),), (Thinking("t"),), (Thinking("p", field="tool_plan"),)])
+def test_an_empty_reply(blocks: tuple[Block, ...]) -> None:
+    """Neither text nor calls: it is left out."""
+    assert encode(reply(*blocks)) == []
+
+
+def test_a_call_of_another_kind() -> None:
+    """It is left out with its result; the function call of 2023 gets an id."""
+    patch, old = ToolCall("x", "p", "...", "custom"), ToolCall("", "f", "{}", FUNCTION_CALL)
+    results = (ToolResult("x", (Text("done"),), type="custom"), ToolResult("", (Text("42"),), type=FUNCTION_CALL))
+    assert encode(reply(Text("hi"), patch, old), Message(Role.TOOL, results)) == [
+        {
+            "role": "assistant",
+            "content": [HI],
+            "tool_calls": [{"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+        },
+        {"role": "tool", "tool_call_id": "call_1", "content": "42"},
+    ]
+
+
+def test_an_image_of_a_reply() -> None:
+    """It goes into the next user message."""
+    messages = encode(reply(Text("hi"), Image(Media("https://x/y"))), Message(Role.USER, (Text("what?"),)))
+    assert messages[1]["content"][0] == {"type": "image_url", "image_url": {"url": "https://x/y"}}
+
+
+@pytest.mark.parametrize("block", [Video(Media("https://x")), Document(Media("https://x")), Image(Media(file_id="f"))])
+def test_unsupported(block: Block) -> None:
+    """What the API cannot express is refused."""
+    with pytest.raises(Unsupported):
+        encode(Message(Role.USER, (block,)))

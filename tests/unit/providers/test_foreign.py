@@ -1,0 +1,39 @@
+"""Tests of fields of chat completions at other APIs."""
+
+import pytest
+
+from antiphon.domain.errors import Unsupported
+from antiphon.providers.foreign import own_fields
+from antiphon.providers.parameters import Parameters
+
+
+def test_known_fields_are_left_out_and_others_stay() -> None:
+    """Fields of chat completions are reported unless the API has them, too; what nobody knows is sent as it came."""
+    parameters = Parameters("acme")
+    extra = {"store": True, "metadata": {"a": "b"}, "prediction": {"type": "content"}, "own": 1, "tools": []}
+    assert own_fields(extra, parameters, frozenset({"metadata"})) == {"metadata": {"a": "b"}, "own": 1}
+    assert [warning.path for warning in parameters.warnings] == [("extra", "store"), ("extra", "prediction")]
+    with pytest.raises(Unsupported, match="prediction"):
+        own_fields({"prediction": {}, **extra, "store": None}, Parameters("acme", "refuse"))
+
+
+def test_what_asks_for_nothing_is_left_out_silently() -> None:
+    """Defaults that SDKs send are no reason to warn or to refuse."""
+    extra = {
+        "stream": False,
+        "store": False,
+        "response_format": {"type": "text"},
+        "service_tier": "auto",
+        "verbosity": "medium",
+        "modalities": [],
+        "logit_bias": {},
+        "tools": [],
+        "prediction": None,
+    }
+    assert own_fields(extra, Parameters("acme", "refuse")) == {}
+
+
+def test_other_fields_are_the_same_object() -> None:
+    """Nothing is copied if there is nothing to leave out."""
+    extra = {"safetySettings": []}
+    assert own_fields(extra, Parameters("acme")) is extra
