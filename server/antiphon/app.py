@@ -123,7 +123,7 @@ class App:
         prices = Prices(config.prices, {name: provider.base_url for name, provider in configs.items()})
         self._catalog = Catalog(
             self.router,
-            {pool.name: pool.deployments[0].provider for pool, _ in pools},
+            self.providers,
             prices,
             list_providers=config.models.list_providers,
             refresh=config.models.refresh,
@@ -256,9 +256,8 @@ class App:
         """Return the server with all its services. `edge_here` says that Envoy connects by a unix socket."""
         config, usage = self._config, UsageReport(self._database)
         owners = Owners(self._database, credentials_of(config.auth))
-        typed = services(
-            self._chat, self._catalog, self._conversations, self._key_store, self._audit, usage, owners, self.router, self._drains
-        )
+        catalog, drains = self._catalog, self._drains
+        typed = services(self._chat, catalog, self.router, self._conversations, self._key_store, self._audit, usage, owners, drains)
         parts = rest.Parts(
             config=config,
             chat=self._chat,

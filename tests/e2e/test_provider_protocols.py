@@ -37,7 +37,8 @@ def gateway(llm: LLMockServer, tmp_path_factory: pytest.TempPathFactory) -> Iter
     folder: Path = tmp_path_factory.mktemp("protocols")
     keys = [{"name": "test", "key_env": "TEST_KEY"}]
     models = {"default": f"{PROTOCOLS[0]}/some-model"}
-    gateway = Gateway(folder, {"auth": {"keys": keys}, "models": models, "providers": providers})
+    routing = {"attempts": 1, "breaker": {"consecutive": 1_000_000, "of": 1_000_000}}  # each test is about one failure
+    gateway = Gateway(folder, {"auth": {"keys": keys}, "models": models, "providers": providers, "routing": routing})
     gateway.wait_for(READY)
     yield gateway
     assert gateway.stop() == 0

@@ -282,7 +282,7 @@ def complete(name: str, config: ProviderConfig, environment: Mapping[str, str] =
     has_address = bool(config.deployments) and all(own.base_url is not None for own in config.deployments.values())
     if completed.base_url is None and host is not None and host.is_regional and not has_address:
         raise ConfigError(f"providers.{name}.region: set it, or AWS_REGION")
-    if completed.base_url is None and not has_address:
+    if completed.base_url is None and (not config.deployments or any(own.base_url is None for own in config.deployments.values())):
         wanted = f"set it, or {host.url_variable}" if host is not None and host.url_variable else "is missing"
         raise ConfigError(f"providers.{name}.base_url: {wanted}")
     return completed

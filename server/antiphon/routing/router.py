@@ -21,14 +21,14 @@ from antiphon.routing.deployment import Deployment, Pool
 _WHEN = {"context_too_long": AttemptClass.TOO_LONG, "refused": AttemptClass.REFUSED}
 
 
-class Option(Struct, frozen=True, eq=False):
+class WeightedCandidate(Struct, frozen=True, eq=False):
     """A candidate of a tier, with its weight in it."""
 
     candidate: Candidate
     weight: float
 
 
-Tier = tuple[Option, ...]
+Tier = tuple[WeightedCandidate, ...]
 """Candidates that share the calls; not empty."""
 
 
@@ -66,7 +66,7 @@ class Route(Struct, frozen=True, eq=False):
         return self._only(caller)
 
     def _only(self, caller: Principal, pool: str = "") -> Route | None:
-        def fits(choice: Option) -> bool:
+        def fits(choice: WeightedCandidate) -> bool:
             deployment, model = choice.candidate.deployment, choice.candidate.model
             own = caller.may_use(model, deployment.pool) or bool(self.alias and caller.may_use(self.alias, ""))
             return own and pool in ("", deployment.pool)
@@ -194,6 +194,10 @@ class Router:
                 return name
         return None
 
+    def aliases(self) -> list[ModelEntry]:
+        """Return the names for several models."""
+        return [self._entry(name, route) for name, route in self._aliases.items()]
+
     def models(self) -> list[ModelEntry]:
         """Return the models that are listed by name, and the aliases, sorted by name."""
         entries = (self._entry(name, route) for name, route in self._routes.items())
@@ -240,7 +244,7 @@ class Router:
         """Return the route of an alias. Raises `ConfigError` if no provider has one of its models."""
         tiers = tuple(
             tuple(
-                Option(choice.candidate, choice.weight * weight)
+                WeightedCandidate(choice.candidate, choice.weight * weight)
                 for model, weight in models.items()
                 for choice in self._known(f"models.{name}.try.{at}", model).tiers[0]
             )
@@ -262,7 +266,7 @@ _ANY = ChatRequest("", (), stream=False)
 
 
 def _tier(pool: Pool, model: str) -> Tier:
-    return tuple(Option(deployment.candidate(model), deployment.weight) for deployment in pool.deployments)
+    return tuple(WeightedCandidate(deployment.candidate(model), deployment.weight) for deployment in pool.deployments)
 
 
 def _only(tiers: tuple[Tier, ...]) -> Candidate | None:

@@ -14,7 +14,7 @@ from antiphon.routing.backoff import Backoff
 from antiphon.routing.balance import choose
 from antiphon.routing.breaker import BreakerState
 from antiphon.routing.candidate import Candidate
-from antiphon.routing.router import Option, Tier
+from antiphon.routing.router import Tier, WeightedCandidate
 
 _RECHECK: Final = 0.2
 """Seconds between two looks at a candidate that may be available at any moment."""
@@ -56,7 +56,7 @@ class Picker(Struct, frozen=True):
     owners: Sequence[str] = ()
     conversation: bytes = b""
 
-    def pick(self, choices: Sequence[Option], now: float) -> Candidate:
+    def pick(self, choices: Sequence[WeightedCandidate], now: float) -> Candidate:
         """Return one of the candidates, of which there must be one at least."""
         if len(choices) == 1:
             return choices[0].candidate

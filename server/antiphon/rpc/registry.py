@@ -57,6 +57,7 @@ class Service(Struct, frozen=True):
 def services(
     chat: ChatService,
     catalog: Catalog,
+    router: Router,
     conversations: Conversations,
     keys: KeyStore,
     audit: AuditLog,

@@ -66,7 +66,7 @@ class Turns(ScriptedProvider):
 
     def stream(self, request: ChatRequest, warn: Callable[[Warnings], None] = ignore) -> AsyncGenerator[Batch, None]:
         self.batches = self.scripts[min(len(self.requests), len(self.scripts) - 1)]
-        return super().stream(request)
+        return super().stream(request, warn)
 
 
 def routed(*tiers: list[ScriptedProvider], rules: RoutingConfig = FAST, when: Any = None, **config: Any) -> Router:

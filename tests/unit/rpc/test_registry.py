@@ -21,6 +21,7 @@ def test_every_typed_service_has_a_row() -> None:
     rows = services(
         app._chat,
         app._catalog,
+        app.router,
         app._store,
         app._key_store,
         app._audit,
