@@ -65,7 +65,7 @@ class Catalog:
     def __init__(
         self,
         router: Router,
-        providers: Mapping[str, Provider],
+        providers: Iterable[Provider],
         facts: ModelFacts,
         *,
         list_providers: bool = True,
@@ -73,7 +73,7 @@ class Catalog:
         patience: float = _PATIENCE,
         clock: Clock = time.monotonic,
     ) -> None:
-        """Take the providers to ask for their lists, by name, and the age in seconds at which a list is read again: `refresh`.
+        """Take the providers to ask for their lists, and the age in seconds at which a list is read again: `refresh`.
 
         `list_providers` False: no provider is asked. `patience` is the most seconds that a caller waits for its first list.
         """

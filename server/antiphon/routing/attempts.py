@@ -155,8 +155,9 @@ class Attempts:
         if call.model != candidate.model or call.provider != deployment.pool:
             call.provider, call.model = deployment.pool, candidate.model
             call.log_fields.update(provider=call.provider, model=call.model)
-        call.headers[ROUTE_HEADER] = candidate.route
-        call.headers[ATTEMPTS_HEADER] = str(number)
+        if number > 1 or self._route.only is None:  # else they would say nothing new, and a header costs a message of its own
+            call.headers[ROUTE_HEADER] = candidate.route
+            call.headers[ATTEMPTS_HEADER] = str(number)
         now = time.monotonic()
         self._attempt = Attempt(deployment.pool, candidate.model, now, request.stream, deployment.name, number, waited)
         self._candidate, self._epoch = candidate, candidate.breaker.begin()

@@ -63,7 +63,6 @@ def services(
     audit: AuditLog,
     usage: UsageReport,
     owners: Owners,
-    router: Router,
     drains: Drains,
 ) -> tuple[Service, ...]:
     """Return the typed services, with servicers that use the given parts of the application."""

@@ -44,18 +44,6 @@ class CallLog(Observer):
         log.info("call", method=call.method, code=code, duration_ms=_milliseconds(time.monotonic() - call.started_at), **fields)
 
 
-def _of_attempts(call: Call) -> dict[str, Any]:
-    """Return what the line says of the attempts of a call: nothing, if there was one at the only deployment of a provider."""
-    fields: dict[str, Any] = {}
-    if (last := call.attempts[-1].deployment) != call.provider:
-        fields["deployment"] = last
-    if len(call.attempts) > 1:
-        fields["attempts"] = [f"{attempt.deployment}: {attempt.outcome}" for attempt in call.attempts]
-    if waited := sum([attempt.waited for attempt in call.attempts]):
-        fields["waited_ms"] = _milliseconds(waited)
-    return fields
-
-
 def _milliseconds(seconds: float) -> float:
     return round(seconds * 1000, 1)
 

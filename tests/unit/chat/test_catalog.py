@@ -53,7 +53,7 @@ def catalog(
     **options: Any,
 ) -> Catalog:
     router = Router(providers, default)
-    return Catalog(router, {host.name: host for host, _ in providers}, prices, clock=clock or Clock(), refresh=100, **options)
+    return Catalog(router, [host for host, _ in providers], prices, clock=clock or Clock(), refresh=100, **options)
 
 
 async def names(found: Catalog, caller: Principal = ANYONE) -> list[str]:

@@ -27,7 +27,6 @@ def test_every_typed_service_has_a_row() -> None:
         app._audit,
         UsageReport(app._database),
         Owners(app._database),
-        app.router,
         app._drains,
     )
     files = descriptor_pb2.FileDescriptorSet.FromString((gateway_files() / "antiphon.pb").read_bytes())

@@ -74,7 +74,7 @@ async def running(
 ) -> AsyncGenerator[Running, None]:
     router = Router([(provider, ["one", "two", "three"])], rules=ONE_ATTEMPT)
     chat = ChatService(router, Recorder(NO_STORE), NO_PRICES, timeout=60)
-    catalog = Catalog(router, {provider.name: provider}, NO_PRICES)
+    catalog = Catalog(router, [provider], NO_PRICES)
     registrations: list[tuple[str, Callable[[grpc.aio.Server], None]]] = [
         ("antiphon.v1.ChatService", lambda s: chat_pb2_grpc.add_ChatServiceServicer_to_server(ChatServicer(chat), s)),
         ("antiphon.v1.ModelService", lambda s: models_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(catalog), s)),

@@ -41,7 +41,7 @@ def servicer(provider: ScriptedProvider, *own: str) -> engine.EngineServicer:
     router = Router([(provider, ["one", "up-*"])])
     keys = KeyRing([(USER, SecretStr(GATEWAY_KEY))])
     chat = ChatService(router, Recorder(NO_STORE), PRICES, timeout=60)
-    return engine.EngineServicer(chat, router, Catalog(router, {provider.name: provider}, PRICES), keys, own)
+    return engine.EngineServicer(chat, router, Catalog(router, [provider], PRICES), keys, own)
 
 
 async def called(
