@@ -4,7 +4,6 @@ pydantic alone does not do that: it reads iterables of TypedDicts only when they
 """
 
 import base64
-import binascii
 import enum
 import inspect
 import types
@@ -15,6 +14,9 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import typing_extensions
 from pydantic import BaseModel
+
+_URL_SAFE = str.maketrans("-_", "+/")
+"""The other alphabet of base64, which Google's APIs take as well."""
 
 _LISTS = (list, Iterable, Sequence, tuple, set)
 _MAPPINGS = (dict, Mapping)
@@ -99,8 +101,8 @@ def _is_plain(value: Any, kind: Any) -> bool:
         return value is None
     if kind is bytes:
         try:
-            base64.b64decode(value, validate=True)
-        except (binascii.Error, ValueError, TypeError):
+            base64.b64decode(value.translate(_URL_SAFE), validate=True)
+        except (AttributeError, ValueError):
             return False
         return True
     if isinstance(kind, type) and issubclass(kind, enum.Enum):

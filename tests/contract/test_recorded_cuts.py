@@ -21,7 +21,7 @@ from tests.recorded import READERS, Recording, parameters, recordings, streams
 CUTS = 1000
 """Points at which streams are cut, over all of them."""
 
-PERIOD = 31
+PERIOD = 23
 """Bytes of a piece in the passes that split at every offset."""
 
 WINDOW = 4096

@@ -35,14 +35,14 @@ class GrpcCaller:
         self._stub = chat_pb2_grpc.ChatServiceStub(channel)
         self._stored = stored
         self._conversation = ""
-        self._messages: list[message_pb2.Message] = []
+        self.messages: list[message_pb2.Message] = []
         self._new = [_text(QUESTION)]
         schema = {"type": "object", "properties": {"n": {"type": "integer"}}}
         self._tools = [ParseDict({"name": name, "parameters": schema}, chat_pb2.Tool()) for name in NAMES]
 
     async def turn(self, model: str, number: int, *, stream: bool) -> None:
-        self._messages += self._new
-        request = chat_pb2.GenerateRequest(model=model, messages=self._messages, tools=self._tools)
+        self.messages += self._new
+        request = chat_pb2.GenerateRequest(model=model, messages=self.messages, tools=self._tools)
         if self._stored:
             del request.messages[: -len(self._new)]
             request.recording.conversation_id = self._conversation
@@ -54,7 +54,7 @@ class GrpcCaller:
             self._conversation = reply.conversation_id
             message = reply.choices[0].message
         assert message.origin.provider == model.partition("/")[0]
-        self._messages.append(message)
+        self.messages.append(message)
         calls = [block.tool_call for block in message.blocks if block.WhichOneof("kind") == "tool_call"]
         self._new = [_result(call.id, result_text(number, place)) for place, call in enumerate(calls)] or [_text(MORE)]
 

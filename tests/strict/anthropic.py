@@ -51,9 +51,10 @@ class StrictAnthropic(StrictApi):
                 yield f"{name!r} is no name of a tool"
         number = 0
         for message, following in pairwise([*messages, {"role": "user", "content": []}]):
-            content = message["content"]
             if message["role"] != "assistant":
                 continue
+            content = message["content"]
+            content = [{"type": "text", "text": content}] if isinstance(content, str) else content
             yield from self.reply_problems(content, number)
             calls = [block["id"] for block in content if block["type"] == "tool_use"]
             if not all(re.fullmatch(r"[a-zA-Z0-9_-]+", one) for one in calls):

@@ -80,8 +80,11 @@ class StrictApi(ABC):
         is_stream = self.is_stream(path, body)
         self.names = self.tool_names(body)
         found = [*self.foreign(body), *self.type_problems(body, is_stream=is_stream)]
-        if not found:  # the rest is of the right shape
-            found += self.problems(body)
+        if not found:
+            try:
+                found += self.problems(body)
+            except (AttributeError, LookupError, TypeError) as error:
+                found.append(f"the body has another shape: {error!r}")
         if found:
             return [answer(self.refusal("; ".join(found)), "400 Bad Request")], found
         number = self.turn_number(body)

@@ -126,11 +126,12 @@ class StrictOpenRouter(StrictChat):
         return [{"reasoning_details": [piece]} for piece in pieces]
 
     def foreign_thoughts(self, message: dict[str, Any]) -> bool:
-        return any(message.get(name) for name in self.reasoning)
+        names = self.reasoning[:1] if self.by_chat else self.reasoning  # the text of a thought may be the caller's own
+        return any(message.get(name) for name in names)
 
 
 class StrictDeepSeek(StrictChat):
-    """https://api-docs.deepseek.com/guides/thinking_mode#tool-calls: with tools, each reply needs its reasoning, or an empty one."""
+    """Each reply needs its reasoning, or an empty one: https://api-docs.deepseek.com/guides/thinking_mode#tool-calls."""
 
     protocol = "deepseek"
     model = "deepseek-reasoner"

@@ -10,10 +10,8 @@ from openai.types.responses.response_create_params import ResponseCreateParamsNo
 from tests.sdk_types import problems as type_problems
 from tests.strict.base import StrictApi, call_count, events, halves, has_calls, paired
 
-USAGE = {
-    **{"input_tokens": 5, "output_tokens": 7, "total_tokens": 12},
-    **{"input_tokens_details": {"cached_tokens": 0}, "output_tokens_details": {"reasoning_tokens": 3}},
-}
+DETAILS = {"input_tokens_details": {"cached_tokens": 0}, "output_tokens_details": {"reasoning_tokens": 3}}
+USAGE = {"input_tokens": 5, "output_tokens": 7, "total_tokens": 12, **DETAILS}
 
 
 class StrictResponses(StrictApi):
@@ -99,17 +97,17 @@ class StrictResponses(StrictApi):
 
     def response(self, number: int) -> dict[str, Any]:
         """Return a response that has not begun."""
-        return {
-            **{"id": f"resp_{number}", "object": "response", "created_at": 1_700_000_000, "status": "in_progress"},
-            **{"model": self.model, "output": [], "error": None, "incomplete_details": None, "usage": None},
-        }
+        about = {"id": f"resp_{number}", "object": "response", "created_at": 1_700_000_000, "model": self.model}
+        return {**about, "status": "in_progress", "output": [], "error": None, "incomplete_details": None, "usage": None}
 
     def pieces(self, number: int) -> list[bytes]:
         made: list[dict[str, Any]] = [{"type": "response.created", "response": self.response(number)}]
         for index, item in enumerate(self.items(number)):
             place = {"output_index": index, "item_id": item["id"]}
             # The encrypted content at the start is another one, which is not complete.
-            start = {**item, "encrypted_content": "incomplete"} if item["type"] == "reasoning" else {**item, "status": "in_progress"}
+            start = (
+                {**item, "encrypted_content": "incomplete"} if item["type"] == "reasoning" else {**item, "status": "in_progress"}
+            )
             empty = {"reasoning": {"summary": []}, "message": {"content": []}, "function_call": {"arguments": ""}}[item["type"]]
             made.append({"type": "response.output_item.added", "output_index": index, "item": {**start, **empty}})
             made += inner_events(item, place)
