@@ -165,10 +165,10 @@ PRICED = {
 
 
 @pytest.mark.parametrize("protocol", PRICED)
-async def test_a_stream_costs_what_a_whole_reply_does(protocol: str, llmock: LLMockServer) -> None:
+async def test_a_stream_costs_what_a_whole_reply_does(protocol: str, llmock: LLMockServer, converse: ConverseUpstream) -> None:
     """The same reply has the same tokens and the same price, streamed and whole."""
     name = protocol.removesuffix("-responses")
-    made = build(name, config(protocol, llmock), {"KEY": "sk-test"})
+    made = build(name, config(protocol, llmock, converse), {"KEY": "sk-test"})
     request = replace(ask(), model=PRICED[protocol])
     costs = []
     for stream in (True, False):
@@ -219,9 +219,9 @@ async def test_tool_calls(provider: Provider, llmock: LLMockServer, stream: bool
 
 
 @pytest.mark.parametrize("protocol", ["anthropic", "gemini", "openai", "openai-responses"])
-async def test_models_are_listed(protocol: str, llmock: LLMockServer) -> None:
+async def test_models_are_listed(protocol: str, llmock: LLMockServer, converse: ConverseUpstream) -> None:
     """The models that the upstream lists are read, by the names that requests use."""
-    made = build("acme", config(protocol, llmock), {"KEY": "sk-test"})
+    made = build("acme", config(protocol, llmock, converse), {"KEY": "sk-test"})
     found = await made.list_models()
     assert found
     assert all(model.name and "/" not in model.name for model in found)
