@@ -86,6 +86,7 @@ def test_splits(recording: Recording) -> None:
     data, ends = b"".join(recording.pieces), recording.ends
     expected = read(recording, [data])
     assert read(recording, recording.pieces) == expected
+    assert spoken(expected) == said(recording, len(ends))
     for first in range(PERIOD):
         assert read(recording, split(data, range(first or PERIOD, len(data), PERIOD))) == expected, first
     for shift in (-2, -1, 0, 1, 2):
@@ -116,6 +117,11 @@ def check_pairs(recording: Recording, step: int) -> None:
     expected = read(recording, [window], ends=is_whole)
     for at in range(1, min(len(window), WINDOW), step):
         assert read(recording, [window[:at], window[at:]], ends=is_whole) == expected, at
+
+
+def spoken(events: Iterable[domain.Event]) -> str:
+    """Return what the events have of texts and thoughts, in order."""
+    return "".join(event.text for event in events if isinstance(event, TextDelta | ThinkingDelta))
 
 
 def said(recording: Recording, count: int) -> str:
@@ -204,8 +210,7 @@ def test_cuts(recording: Recording, places: Sequence[int]) -> None:
             before += reader.break_off()
             assert not any(isinstance(event, Finished) for event in before)
         events = before[1:]
-        deltas = [event for event in events if isinstance(event, TextDelta | ThinkingDelta)]
-        assert "".join(event.text for event in deltas) == said(recording, arrived), at
+        assert spoken(events) == said(recording, arrived), at
         expected = inputs(whole)
         for block, text in inputs(events).items():
             assert expected[block].startswith(text), at

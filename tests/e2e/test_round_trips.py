@@ -14,14 +14,14 @@ import pytest_asyncio
 
 from antiphon.v1 import message_pb2
 from tests.e2e.conftest import READY, Gateway
-from tests.e2e.tool_loops import Caller, ChatCaller, GrpcCaller
+from tests.e2e.tool_loops import Caller, ChatCaller, GrpcCaller, SdkCaller
 from tests.strict.upstream import PROTOCOLS, StrictUpstream
 
 TURNS = 20
 LEG = 2
 """Turns of one provider, before another goes on."""
 
-WAYS = ("grpc", "chat", "grpc stored", "chat stored")
+WAYS = ("grpc", "chat", "sdk", "grpc stored", "chat stored")
 
 Start = Callable[[str], Caller]
 
@@ -44,8 +44,8 @@ async def start(strict: StrictUpstream, tmp_path_factory: pytest.TempPathFactory
     }
     gateway = Gateway(tmp_path_factory.mktemp("strict"), config)
     await asyncio.to_thread(gateway.wait_for, READY)
-    async with grpc.aio.insecure_channel(gateway.grpc) as channel, gateway.client() as http:
-        yield lambda way: begin(way, channel, http)
+    async with grpc.aio.insecure_channel(gateway.grpc) as channel, gateway.client() as http, gateway.sdk() as sdk:
+        yield lambda way: SdkCaller(sdk) if way == "sdk" else begin(way, channel, http)
     assert await asyncio.to_thread(gateway.stop) == 0
     assert "call_failed" not in gateway.output_text, "the server had an unexpected exception"
 
@@ -99,7 +99,7 @@ async def converse(
     strict: StrictUpstream, caller: Caller, way: str, path: Sequence[str], is_streamed: Callable[[int], bool]
 ) -> None:
     """Make a conversation, of which each turn is that of the protocol at its place in `path`."""
-    strict.by_chat(way == "chat")
+    strict.by_chat(way in ("chat", "sdk"))
     before = strict.turns
     for number, protocol in enumerate(path):
         await caller.turn(f"{protocol}/{strict.apis[protocol].model}", number, stream=is_streamed(number))

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import grpc
 import httpx2
+import openai
 from google.protobuf.json_format import ParseDict
 
 from antiphon.v1 import chat_pb2, chat_pb2_grpc, message_pb2
@@ -120,13 +121,35 @@ class ChatCaller:
         response = await self._http.post("/chat/completions", json=body)
         assert response.status_code == 200, response.text
         self._session = response.headers.get("x-session-id")
-        message = folded(response.text) if stream else response.json()["choices"][0]["message"]
+        self._keep(folded(response.text) if stream else response.json()["choices"][0]["message"], number)
+
+    def _keep(self, message: dict[str, Any], number: int) -> None:
+        """Add a reply to the conversation, and prepare the results of its calls."""
         self._messages.append(message)
         calls = message.get("tool_calls") or ()
         results = [
             {"role": "tool", "tool_call_id": call["id"], "content": result_text(number, place)} for place, call in enumerate(calls)
         ]
         self._new = results or [{"role": "user", "content": MORE}]
+
+
+class SdkCaller(ChatCaller):
+    """A client of OpenAI's SDK, whose helper adds the streams up."""
+
+    def __init__(self, sdk: openai.AsyncOpenAI) -> None:
+        super().__init__(httpx2.AsyncClient(), stored=False)
+        self._sdk = sdk
+
+    async def turn(self, model: str, number: int, *, stream: bool) -> None:
+        self._messages += self._new
+        asked: Any = {"model": model, "messages": self._messages, "tools": self._tools}
+        if stream:
+            async with self._sdk.chat.completions.stream(**asked) as events:
+                reply = await events.get_final_completion()
+        else:
+            reply = await self._sdk.chat.completions.create(**asked)
+        message = reply.choices[0].message.model_dump(exclude_none=True)
+        self._keep(message, number)
 
 
 def folded(text: str) -> dict[str, Any]:
