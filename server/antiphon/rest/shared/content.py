@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from antiphon import domain
 from antiphon.domain.content import CUSTOM, FUNCTION_CALL
 from antiphon.domain.errors import Violation
-from antiphon.domain.opaque import unwrap
+from antiphon.domain.opaque import last_wrapped, unwrap
 from antiphon.providers.openai.blocks import EXTRA_CONTENT, PROTOCOL, take_signature
 from antiphon.providers.openai.details import DETAILS, read_details
 from antiphon.rest.shared.body import Fields, invalid, other_fields, required_field
@@ -213,7 +213,8 @@ def _with_signature(content: tuple[domain.Block, ...], extra: dict[str, Any]) ->
     if signature is None:
         return content
     fields = {EXTRA_CONTENT: extra.pop(EXTRA_CONTENT)} if EXTRA_CONTENT in extra else domain.NOTHING
-    return (*content[:last], replace(content[last], state=_state(signature, fields)), *content[last + 1 :])
+    state = _state(last_wrapped(signature), fields)
+    return (*content[:last], replace(content[last], state=state), *content[last + 1 :])
 
 
 def _state(opaque: str | None, fields: domain.JsonObject) -> domain.State:

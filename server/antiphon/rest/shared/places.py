@@ -1,8 +1,8 @@
 """Where a thought stood among the texts and calls of its reply. No I/O.
 
-Chat completions have one place for all thoughts of a reply, but providers refuse signed thoughts that come back in another order. So
-in `reasoning_details` the entry of a thought that followed a text or a call has an `id` that says so. Clients send it back with the
-signature.
+Chat completions have one place for all thoughts of a reply, but providers refuse signed thoughts that come back in another order.
+So in `reasoning_details` the entry of a thought that followed a text or a call has an `id` that says so. Clients send it back with
+the signature.
 """
 
 from __future__ import annotations
