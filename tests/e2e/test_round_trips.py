@@ -9,19 +9,20 @@ from itertools import pairwise, permutations
 
 import grpc
 import httpx2
+import openai
 import pytest
 import pytest_asyncio
 
 from antiphon.v1 import message_pb2
 from tests.e2e.conftest import READY, Gateway
-from tests.e2e.tool_loops import Caller, ChatCaller, GrpcCaller, SdkCaller
+from tests.e2e.tool_loops import Caller, ChatCaller, GrpcCaller, PlainCaller, SdkCaller
 from tests.strict.upstream import PROTOCOLS, StrictUpstream
 
 TURNS = 20
 LEG = 2
 """Turns of one provider, before another goes on."""
 
-WAYS = ("grpc", "chat", "sdk", "grpc stored", "chat stored")
+WAYS = ("grpc", "chat", "plain", "sdk", "grpc stored", "chat stored")
 
 Start = Callable[[str], Caller]
 
@@ -45,14 +46,21 @@ async def start(strict: StrictUpstream, tmp_path_factory: pytest.TempPathFactory
     gateway = Gateway(tmp_path_factory.mktemp("strict"), config)
     await asyncio.to_thread(gateway.wait_for, READY)
     async with grpc.aio.insecure_channel(gateway.grpc) as channel, gateway.client() as http, gateway.sdk() as sdk:
-        yield lambda way: SdkCaller(sdk) if way == "sdk" else begin(way, channel, http)
+        yield lambda way: begin(way, channel, http, sdk)
     assert await asyncio.to_thread(gateway.stop) == 0
     assert "call_failed" not in gateway.output_text, "the server had an unexpected exception"
 
 
-def begin(way: str, channel: grpc.aio.Channel, http: httpx2.AsyncClient) -> Caller:
-    stored = way.endswith("stored")
-    return GrpcCaller(channel, stored=stored) if way.startswith("grpc") else ChatCaller(http, stored=stored)
+def begin(way: str, channel: grpc.aio.Channel, http: httpx2.AsyncClient, sdk: openai.AsyncOpenAI) -> Caller:
+    match way.split():
+        case ["grpc", *stored]:
+            return GrpcCaller(channel, stored=bool(stored))
+        case ["chat", *stored]:
+            return ChatCaller(http, stored=bool(stored))
+        case ["plain"]:
+            return PlainCaller(http, stored=False)
+        case _:
+            return SdkCaller(sdk)
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +71,7 @@ def none_refused(strict: StrictUpstream) -> Iterator[None]:
     assert strict.refused == []
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ["grpc", "chat", "grpc stored", "chat stored"])
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 async def test_turns(strict: StrictUpstream, start: Start, protocol: str, way: str) -> None:
     """Each turn is accepted, streamed or whole, with all turns before it as they were."""
@@ -99,7 +107,7 @@ async def converse(
     strict: StrictUpstream, caller: Caller, way: str, path: Sequence[str], is_streamed: Callable[[int], bool]
 ) -> None:
     """Make a conversation, of which each turn is that of the protocol at its place in `path`."""
-    strict.by_chat(way in ("chat", "sdk"))
+    strict.expect(by_chat=way in ("chat", "plain", "sdk"), drops=way == "plain")
     before = strict.turns
     for number, protocol in enumerate(path):
         await caller.turn(f"{protocol}/{strict.apis[protocol].model}", number, stream=is_streamed(number))
@@ -161,7 +169,7 @@ async def test_a_changed_turn(
     strict: StrictUpstream, start: Start, protocol: str, change: Callable[[message_pb2.Message], None]
 ) -> None:
     """The upstreams notice what is wrong with a turn, and the caller gets their refusal."""
-    strict.by_chat(False)
+    strict.expect()
     caller = start("grpc")
     assert isinstance(caller, GrpcCaller)
     model = f"{protocol}/{strict.apis[protocol].model}"

@@ -19,6 +19,7 @@ from tests.strict.base import result_text
 METADATA = (("authorization", f"Bearer {KEY}"),)
 NAMES = ("find", "look.up")
 QUESTION, MORE = "Go.", "Go on."
+EFFORT = "high"
 
 
 class Caller(Protocol):
@@ -44,6 +45,7 @@ class GrpcCaller:
     async def turn(self, model: str, number: int, *, stream: bool) -> None:
         self.messages += self._new
         request = chat_pb2.GenerateRequest(model=model, messages=self.messages, tools=self._tools)
+        request.reasoning.effort = EFFORT
         if self._stored:
             del request.messages[: -len(self._new)]
             request.recording.conversation_id = self._conversation
@@ -115,7 +117,8 @@ class ChatCaller:
 
     async def turn(self, model: str, number: int, *, stream: bool) -> None:
         self._messages += self._new
-        body: dict[str, Any] = {"model": model, "messages": self._messages, "tools": self._tools, "stream": stream}
+        body: dict[str, Any] = {"model": model, "messages": self._messages, "tools": self._tools, "reasoning_effort": EFFORT}
+        body["stream"] = stream
         if self._stored and self._session is not None:
             body |= {"messages": self._new, "session_id": self._session}
         response = await self._http.post("/chat/completions", json=body)
@@ -133,6 +136,15 @@ class ChatCaller:
         self._new = results or [{"role": "user", "content": MORE}]
 
 
+class PlainCaller(ChatCaller):
+    """A client that knows nothing but texts and calls."""
+
+    def _keep(self, message: dict[str, Any], number: int) -> None:
+        calls = [{name: call[name] for name in ("id", "type", "function")} for call in message.get("tool_calls") or ()]
+        plain = {"role": "assistant", "content": message["content"]}
+        super()._keep({**plain, "tool_calls": calls} if calls else plain, number)
+
+
 class SdkCaller(ChatCaller):
     """A client of OpenAI's SDK, whose helper adds the streams up."""
 
@@ -142,7 +154,7 @@ class SdkCaller(ChatCaller):
 
     async def turn(self, model: str, number: int, *, stream: bool) -> None:
         self._messages += self._new
-        asked: Any = {"model": model, "messages": self._messages, "tools": self._tools}
+        asked: Any = {"model": model, "messages": self._messages, "tools": self._tools, "reasoning_effort": EFFORT}
         if stream:
             async with self._sdk.chat.completions.stream(**asked) as events:
                 reply = await events.get_final_completion()

@@ -18,7 +18,7 @@ class StrictAnthropic(StrictApi):
     """https://platform.claude.com/docs/en/build-with-claude/extended-thinking#preserving-thinking-blocks."""
 
     protocol = "anthropic"
-    model = "claude-opus-4-6"
+    model = "claude-sonnet-4-5"
 
     def content(self, number: int) -> list[dict[str, Any]]:
         """Return a turn. Every fourth thought has no text, as with `display: omitted`; every third turn has a redacted one."""
@@ -43,6 +43,7 @@ class StrictAnthropic(StrictApi):
 
     def problems(self, body: dict[str, Any]) -> Iterator[str]:
         messages = body["messages"]
+        yield from thinking_problems(body.get("thinking", {}), body["max_tokens"], messages)
         roles = [message["role"] for message in messages]
         if roles[0] != "user" or roles[-1] != "user" or any(before == after for before, after in pairwise(roles)):
             yield f"the roles are {roles}"
@@ -102,6 +103,17 @@ class StrictAnthropic(StrictApi):
 
     def refusal(self, message: str) -> dict[str, Any]:
         return {"type": "error", "error": {"type": "invalid_request_error", "message": message}}
+
+
+def thinking_problems(thinking: dict[str, Any], limit: int, messages: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield why a model that is told how much to think does not accept that. Results of calls continue a turn that has thought."""
+    if thinking.get("type") != "enabled":
+        return
+    if not 1024 <= thinking["budget_tokens"] < limit:
+        yield f"{limit} tokens do not suffice for {thinking}"
+    has_results = isinstance(messages[-1]["content"], list) and messages[-1]["content"][0].get("type") == "tool_result"
+    if has_results and messages[-2]["content"][0]["type"] not in THINKING:
+        yield "the last turn has to begin with a thought"
 
 
 def streamed(block: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -47,6 +47,8 @@ class StrictApi(ABC):
     def __init__(self) -> None:
         self.by_chat = False
         """The caller's API is chat completions, which has one place for the thoughts of a reply, and one for its text."""
+        self.drops = False
+        """The caller sends back nothing but texts and calls, so that its turns are as those of another provider."""
         self.names = ("f", "g")
         """The names of the tools, as they were sent."""
         self.issued = ISSUED.setdefault(self.protocol, set())
@@ -72,8 +74,8 @@ class StrictApi(ABC):
         return f"Hm {number}.\n "
 
     def is_own(self, text: str, number: int) -> bool:
-        """Return whether this upstream said a turn."""
-        return text.startswith(self.step(number))
+        """Return whether this upstream said a turn, and it has to come back whole."""
+        return not self.drops and text.startswith(self.step(number))
 
     def answer(self, path: str, body: dict[str, Any]) -> tuple[Sequence[Step], list[str]]:
         """Return the answer to a request, and what is wrong with it."""

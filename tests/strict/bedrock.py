@@ -14,7 +14,7 @@ class StrictBedrock(StrictApi):
     """https://docs.aws.amazon.com/bedrock/latest/userguide/claude-messages-extended-thinking.html."""
 
     protocol = "bedrock"
-    model = "us.anthropic.claude-opus-4-6-v1:0"
+    model = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
     content_type = CONTENT_TYPE
 
     def content(self, number: int) -> list[dict[str, Any]]:
@@ -45,6 +45,12 @@ class StrictBedrock(StrictApi):
         messages = body["messages"]
         if messages[-1]["role"] != "user":
             yield "the user speaks last"
+        thinking = body.get("additionalModelRequestFields", {}).get("thinking", {})
+        if thinking.get("type") == "enabled":
+            if not 1024 <= thinking["budget_tokens"] < body.get("inferenceConfig", {}).get("maxTokens", 4096):
+                yield f"the tokens do not suffice for {thinking}"
+            if "toolResult" in messages[-1]["content"][0] and "reasoningContent" not in messages[-2]["content"][0]:
+                yield "the last turn has to begin with a thought"
         number = 0
         for at, message in enumerate(messages):
             if message["role"] != "assistant":

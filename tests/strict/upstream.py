@@ -52,7 +52,7 @@ class StrictUpstream(OddUpstream):
             for name in PROTOCOLS
         }
 
-    def by_chat(self, value: bool) -> None:
-        """Set whether the callers use chat completions, which can express less."""
+    def expect(self, *, by_chat: bool = False, drops: bool = False) -> None:
+        """Set whether the callers use chat completions, which can express less, and whether they send only texts and calls back."""
         for api in self.apis.values():
-            api.by_chat = value
+            api.by_chat, api.drops = by_chat, drops
