@@ -13,7 +13,10 @@ from openai.types.chat.chat_completion_chunk import Choice as ChunkChoice
 from openai.types.chat.chat_completion_chunk import ChoiceDelta
 from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming
 from openai.types.completion_usage import CompletionUsage
+from openai.types.responses import ResponseError, ResponseStatus
+from openai.types.responses.response import IncompleteDetails
 from openai.types.responses.response_create_params import ResponseCreateParamsStreaming
+from openai.types.responses.response_output_text import Annotation
 
 from antiphon.domain.content import (
     Audio,
@@ -34,13 +37,16 @@ from antiphon.domain.content import (
     ToolCall,
     ToolResult,
 )
-from antiphon.domain.events import FinishReason
+from antiphon.domain.errors import ProviderError, ProviderProtocolError
+from antiphon.domain.events import CitationDelta, FinishReason
 from antiphon.domain.request import ChatRequest, JsonSchemaFormat, Reasoning, Sampling, Tool, ToolChoice, ToolChoiceMode
 from antiphon.providers.openai.request import encode as encode_chat
 from antiphon.providers.openai.response import OpenAIReader
+from antiphon.providers.responses.items import citation_json
 from antiphon.providers.responses.request import encode as encode_responses
+from antiphon.providers.responses.response import ResponsesReader
 from tests.odd_upstream import sse
-from tests.sdk_types import problems
+from tests.sdk_types import problems, words
 
 MESSAGE = {"role", "content", "refusal", "annotations", "audio", "function_call", "tool_calls"}
 CHUNK = {"id", "object", "created", "model", "choices", "service_tier", "system_fingerprint", "usage"}
@@ -169,3 +175,51 @@ def test_the_checks_find_something() -> None:
     assert problems(body, CompletionCreateParamsStreaming) == [".messages[0].content[0].text is no <class 'str'>"]
     body["messages"] = [{"role": "tool", "content": "x", "more": 1}]
     assert len(problems(body, CompletionCreateParamsStreaming)) == 2
+
+
+def answered(status: str, **fields: Any) -> Any:
+    """Return the events of a whole reply of the Responses API."""
+    part = {"type": "output_text", "text": "x", "annotations": fields.pop("annotations", [])}
+    message = {"type": "message", "id": "m", "role": "assistant", "status": "completed", "content": [part]}
+    usage = {"input_tokens": 1, "output_tokens": 1, "total_tokens": 2}
+    body = {"id": "r", "object": "response", "status": status, "model": "m", "output": [message], "usage": usage, **fields}
+    return ResponsesReader(ChatRequest("m", (), stream=False), "acme").read_object(json.dumps(body).encode())
+
+
+def test_statuses_of_responses() -> None:
+    """Every status ends a reply or is a failure, and every reason for an incomplete one has its own in the domain."""
+    ends = set()
+    for status in get_args(ResponseStatus):
+        try:
+            ends.add((status, answered(status)[-1].reason))
+        except ProviderError:
+            ends.add((status, None))
+    assert dict(ends) == {
+        "completed": FinishReason.STOP,
+        "incomplete": FinishReason.OTHER,
+        **dict.fromkeys(("failed", "in_progress", "cancelled", "queued")),
+    }
+    reasons = get_args(get_args(IncompleteDetails.model_fields["reason"].annotation)[0])
+    assert set(reasons) == {"max_output_tokens", "content_filter"}
+    found = [answered("incomplete", incomplete_details={"reason": reason})[-1].reason for reason in reasons]
+    assert set(found) == {FinishReason.LENGTH, FinishReason.CONTENT_FILTER}
+
+
+def test_errors_of_responses() -> None:
+    """Every code of an error is a failure with its code."""
+    codes = get_args(ResponseError.model_fields["code"].annotation)
+    assert "rate_limit_exceeded" in codes
+    for code in codes:
+        with pytest.raises(ProviderError) as caught:
+            answered("failed", error={"code": code, "message": "x"})
+        assert not isinstance(caught.value, ProviderProtocolError), code
+
+
+def test_annotations_of_responses() -> None:
+    """Every kind of annotation is a citation, and is written back as it was."""
+    kinds = words(Annotation)
+    assert "url_citation" in kinds
+    for kind in kinds:
+        given = {"type": kind, "url": "https://x", "title": "t", "start_index": 0, "end_index": 1, "file_id": "f", "filename": "n"}
+        (citation,) = [event.citation for event in answered("completed", annotations=[given]) if isinstance(event, CitationDelta)]
+        assert citation_json(citation) == given
