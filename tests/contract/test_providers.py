@@ -5,7 +5,6 @@ That is `llmock`, which others wrote. It does not speak Bedrock's protocol, whos
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
 
 import pytest
 from llmock.scenarios import Reply, StreamFault, ToolCall
@@ -44,22 +43,12 @@ from antiphon.providers.vertex.provider import VertexProvider
 from tests.converse import ConverseUpstream, in_thread
 from tests.odd_upstream import OddUpstream, answer
 from tests.unit.framing import check, without_early_usage, without_frames
+from tests.vertex_paths import VertexPaths
 
 STOPPED = {"anthropic": "end_turn", "bedrock": "end_turn", "cohere": "COMPLETE", "gemini": "STOP", "responses": "completed"}
 """By protocol: the word for a reply that ended by itself, if it is not "stop"."""
 
 TOOL = Tool("find", "finds", {"type": "object", "properties": {"q": {"type": "string"}}, "required": ["q"]})
-
-
-class VertexPaths:
-    """Makes llmock, which has the Gemini API, answer at the paths of Vertex AI."""
-
-    def __init__(self, app: Any) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        path = scope.get("path", "").replace("/vertex/v1beta1/publishers/google/models/", "/gemini/v1beta/models/")
-        await self._app(scope | {"path": path} if "path" in scope else scope, receive, send)
 
 
 @pytest.fixture(scope="module")
