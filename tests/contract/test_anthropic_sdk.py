@@ -26,9 +26,10 @@ from antiphon.domain.content import (
     ToolCall,
     ToolResult,
 )
-from antiphon.domain.events import BlockStarted, FinishReason
+from antiphon.domain.events import BlockStarted, CitationDelta, FinishReason
 from antiphon.domain.request import ChatRequest, JsonSchemaFormat, NativeTool, Reasoning, Sampling, Tool, ToolChoice, ToolChoiceMode
 from antiphon.providers.anthropic.capabilities import capabilities
+from antiphon.providers.anthropic.citations import citation_json
 from antiphon.providers.anthropic.request import encode
 from antiphon.providers.anthropic.response import AnthropicReader
 from tests.odd_upstream import sse
@@ -92,6 +93,19 @@ def test_deltas_and_events() -> None:
         "content_block_delta",
         "content_block_stop",
     }
+
+
+def test_citations() -> None:
+    """Every kind of citation is kept whole, and is written back as it was."""
+    for one in {*members(types.BetaTextCitation), *members(stable.TextCitation)}:
+        (kind,) = get_args(one.model_fields["type"].annotation)
+        plain = {str: "x", int: 1}
+        fields = {name: plain.get(field.annotation) for name, field in one.model_fields.items()} | {"type": kind}
+        added = [{"type": "content_block_delta", "index": 0, "delta": {"type": "citations_delta", "citation": fields}}]
+        first, *_, last = block(0, type="text", text="x")
+        events = read(start(), first, *added, last, end(), STOP)
+        (citation,) = [event.citation for event in events if isinstance(event, CitationDelta)]
+        assert citation_json(citation) == fields
 
 
 def test_reasons() -> None:

@@ -42,8 +42,8 @@ def signed(kind: str, number: int) -> str:
     return base64.b64encode(f"{kind} {number} ".encode() + bytes(range(240, 256))).decode()
 
 
-def turn(number: int, *, interleaved: bool = True) -> list[dict[str, Any]]:
-    """Return a reply that thinks, and if `interleaved` also between its text and its calls.
+def turn(number: int) -> list[dict[str, Any]]:
+    """Return a reply that thinks, also between its text and its calls.
 
     Every third has redacted reasoning, too, and every fourth thought has no text.
     """
@@ -53,21 +53,18 @@ def turn(number: int, *, interleaved: bool = True) -> list[dict[str, Any]]:
     if number % 2:
         calls.append({"toolUse": {"toolUseId": f"tooluse_{number}b", "name": NAMES.sent("look up"), "input": {}}})
     between = [{"reasoningContent": {"reasoningText": {"text": "And so.", "signature": signed("between", number)}}}]
-    between = between if interleaved else []
     return [{"reasoningContent": {"reasoningText": thought}}, *redacted, {"text": f"Step {number}"}, *between, *calls]
 
 
-def script(upstream: ConverseUpstream, *, interleaved: bool = True) -> None:
+def script(upstream: ConverseUpstream) -> None:
     """Answer each request with the turn of its number, and check that all turns before it came back unchanged."""
 
     def reply(request: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
         replies = [message["content"] for message in request["messages"] if message["role"] == "assistant"]
         for number, content in enumerate(replies):
-            if content != turn(number, interleaved=interleaved):
+            if content != turn(number):
                 upstream.refused.append(f"turn {number} has changed: {content}")
-        return (
-            (turn(len(replies), interleaved=interleaved), "tool_use") if len(replies) < TURNS else ([{"text": "done"}], "end_turn")
-        )
+        return (turn(len(replies)), "tool_use") if len(replies) < TURNS else ([{"text": "done"}], "end_turn")
 
     upstream.reply = reply
 
@@ -90,8 +87,8 @@ async def test_turns_of_calls(upstream: ConverseUpstream, provider: Provider, st
 
 
 async def test_turns_through_chat_completions(upstream: ConverseUpstream, provider: Provider) -> None:
-    """The same by a client of chat completions, which sends back what it was sent. Its messages have one place for reasoning."""
-    script(upstream, interleaved=False)
+    """The same by a client of chat completions, which sends back what it was sent."""
+    script(upstream)
     sent: list[dict[str, Any]] = [{"role": "user", "content": "go"}]
     tools = [{"type": "function", "function": {"name": name, "parameters": {"type": "object"}}} for name in ("look up", "f")]
     for _ in range(TURNS + 1):

@@ -17,6 +17,7 @@ from antiphon.domain.reply import Reply, collect
 from antiphon.providers.base import Provider
 from antiphon.providers.gemini.capabilities import SENTINEL
 from antiphon.providers.gemini.ending import FAILURES, REASONS, UNSPECIFIED
+from antiphon.providers.gemini.response import GeminiReader
 from antiphon.providers.registry import build
 from antiphon.rest.openai.reply import completion
 from antiphon.rest.openai.request import ChatCompletionBody, request_from_body
@@ -223,3 +224,15 @@ def test_members_of_the_types(kind: Any, known: set[str]) -> None:
 def test_finish_reasons_of_the_types() -> None:
     """Each finish reason of the SDK has a meaning."""
     assert {reason.value for reason in types.FinishReason} - {*REASONS, *FAILURES, UNSPECIFIED} == set()
+
+
+def test_reasons_to_block_of_the_types() -> None:
+    """Each reason to block a prompt is an end by a content filter."""
+    reasons = [reason.value for reason in types.BlockedReason if reason.value != "BLOCKED_REASON_UNSPECIFIED"]
+    assert "SAFETY" in reasons
+    for reason in reasons:
+        reader = GeminiReader(domain.ChatRequest(MODEL, (), stream=True), "acme")
+        reader.feed(sse({"promptFeedback": {"blockReason": reason}, "responseId": "r"}))
+        finished = reader.end()[-1]
+        assert isinstance(finished, domain.Finished)
+        assert (finished.reason, finished.provider_reason) == (domain.FinishReason.CONTENT_FILTER, reason)

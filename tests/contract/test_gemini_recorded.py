@@ -147,7 +147,8 @@ def test_a_whole_reply(text: str) -> None:
 
 
 def check_usage(events: list[domain.Event], counts: dict[str, Any]) -> None:
-    (usage,) = (event for event in events if isinstance(event, domain.Usage))
+    *early, usage = (event for event in events if isinstance(event, domain.Usage))
+    assert all(one.output_tokens <= usage.output_tokens for one in early)
     assert usage.input_tokens == counts["promptTokenCount"]
     assert usage.output_tokens == counts["candidatesTokenCount"] + counts["thoughtsTokenCount"]
     assert usage.reasoning_tokens == counts["thoughtsTokenCount"]

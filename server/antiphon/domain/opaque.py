@@ -35,3 +35,12 @@ def unwrap(value: str) -> tuple[str, Origin | None]:
         return value, _NOWHERE
     deployment = unquote(name)
     return original, Origin(provider=deployment, deployment=deployment)
+
+
+def last_wrapped(value: str) -> str:
+    """Return the last of several wrapped values in one text: clients may join the values that a stream has for one field."""
+    head = value[: value.find(".", len(_MARK)) + 1] if value.startswith(_MARK) else ""
+    at = value.rfind(head) if head else 0
+    while at > 0 and value[:at].endswith(head):  # wrapped twice, by two gateways
+        at -= len(head)
+    return value[at:]

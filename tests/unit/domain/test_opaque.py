@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antiphon.domain.content import Origin
-from antiphon.domain.opaque import unwrap, wrap
+from antiphon.domain.opaque import last_wrapped, unwrap, wrap
 
 
 @given(st.text(), st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
@@ -35,3 +35,14 @@ def test_a_value_without_a_provider_is_not_wrapped() -> None:
     assert wrap("s", None) == wrap("s", Origin("openai-chat")) == "s"
     assert wrap("s", Origin(provider="a", deployment="b")) == "ap1.b.s"
     assert wrap("ap1.up.s", Origin(provider="a.b")) == "ap1.a%2Eb.ap1.up.s"
+
+
+@given(st.lists(st.from_regex(r"[A-Za-z0-9+/_-]+=?", fullmatch=True), min_size=1, max_size=4), st.integers(1, 3))
+def test_the_last_of_values_that_a_client_has_joined(values: list[str], times: int) -> None:
+    """It is found also where several gateways have wrapped it; what is not wrapped stays as it is."""
+    wrapped = values
+    for _ in range(times):
+        wrapped = [wrap(value, Origin(deployment="a.b")) for value in wrapped]
+    assert last_wrapped("".join(wrapped)) == wrapped[-1]
+    assert last_wrapped("".join(values)) == "".join(values)
+    assert last_wrapped("ap1.") == "ap1."

@@ -132,9 +132,12 @@ class GeminiEncoder:
         results: list[JsonObject] = []
         media: list[JsonObject] = []
         has_content = False
+        # Only the first of the calls of a reply is signed. The others are of the same model, and so are their ids.
+        is_signed = any(isinstance(block, ToolCall) and self._own_state(block, message) is not None for block in message.blocks)
         for position, block in enumerate(message.blocks):
             state = self._own_state(block, message)
             if isinstance(block, ToolCall):
+                state = State() if state is None and is_signed and block.state is None else state
                 result = self._results.get((number, position))
                 if result is None:
                     continue

@@ -37,7 +37,12 @@ from antiphon.providers.responses.blocks import ResponsesBlockReader
 from antiphon.providers.responses.fields import custom_tools, passed_fields, usage_of
 from antiphon.providers.responses.items import NAMES, PART_TYPES, PROTOCOL, error_of
 
-_REASONS: Final = {"max_output_tokens": FinishReason.LENGTH, "content_filter": FinishReason.CONTENT_FILTER}
+_REASONS: Final = {
+    "content_filter": FinishReason.CONTENT_FILTER,
+    "max_messages": FinishReason.LENGTH,
+    "max_output_tokens": FinishReason.LENGTH,
+    "steered": FinishReason.PAUSE,
+}
 """By `incomplete_details.reason`."""
 
 _REJECTED: Final = frozenset(

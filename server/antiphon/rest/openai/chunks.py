@@ -117,7 +117,7 @@ class ChunkWriter:
         match open_.value:
             case domain.Text():
                 return b'"content":', b""
-            case domain.Thinking(state=None, field=field) if field != "reasoning":
+            case domain.Thinking(state=None, field=field) if field != "reasoning" and not open_.is_kept:
                 return b'"reasoning_content":', b""
             case domain.Refusal():
                 return b'"refusal":', b""

@@ -23,12 +23,13 @@ from antiphon.providers.openai.block_json import (
 from antiphon.providers.openai.blocks import is_chat
 from antiphon.providers.openai.details import DETAILS
 from antiphon.rest.openai.reply import opaque_of, signature_fields, state_fields, text_part, thinking_fields
+from antiphon.rest.shared.places import placed
 
 
 class OpenBlock:
     """A block that has started and is not finished."""
 
-    __slots__ = ("arguments", "choice", "index", "value")
+    __slots__ = ("after", "arguments", "choice", "index", "is_kept", "value")
 
     def __init__(self, choice: int, value: domain.Block, index: int) -> None:
         self.choice = choice
@@ -36,7 +37,11 @@ class OpenBlock:
         self.index = index
         """Its number among the tool calls, or the thinking blocks, of its choice."""
         self.arguments = ""
-        """The arguments of a tool call of an unknown kind, which are written when it is finished."""
+        """The arguments of a tool call of an unknown kind, or a thought that is kept: both are written when it is finished."""
+        self.is_kept = False
+        """Whether it is a thought after another one. If it is signed, its text is written again, so that each has its own."""
+        self.after = (0, 0)
+        """The number of texts and calls of the choice before it."""
 
 
 class DeltaFields:
@@ -83,7 +88,15 @@ class DeltaFields:
         value = event.value
         kind = "call" if isinstance(value, domain.ToolCall) else "thought"
         index = self._counts.get((event.choice, kind), 0)
-        self.blocks[event.block] = OpenBlock(event.choice, value, index)
+        opened = self.blocks[event.block] = OpenBlock(event.choice, value, index)
+        texts = self._counts.get((event.choice, "text"), 0)
+        if isinstance(value, domain.Thinking | domain.RedactedThinking) and not is_chat(self._origin):
+            opened.after = texts, self._counts.get((event.choice, "call"), 0)
+            thoughts = self._counts.get((event.choice, "any thought"), 0)
+            self._counts[event.choice, "any thought"] = thoughts + 1
+            opened.is_kept = thoughts > 0 and value.state is None
+        elif isinstance(value, domain.Text):
+            self._counts[event.choice, "text"] = texts + 1
         match value:
             case domain.ToolCall(type="function_call"):
                 self.function_call_choices.add(event.choice)
@@ -95,7 +108,7 @@ class DeltaFields:
                 return {"tool_calls": [_first_call_entry(value, index, self._origin)]}
             case domain.RedactedThinking():
                 self._counts[event.choice, kind] = index + 1
-                return {DETAILS: [detail_json(value, index, opaque_of(value, self._origin))]}
+                return {DETAILS: [placed(detail_json(value, index, opaque_of(value, self._origin)), *opened.after)]}
             case domain.Thinking() if value.state is not None:
                 self._counts[event.choice, kind] = index + 1
                 return None
@@ -116,6 +129,8 @@ class DeltaFields:
             case domain.Thinking() as thought:
                 if not text:
                     return None
+                if open_.is_kept:
+                    open_.arguments += text
                 fields: dict[str, Any] = dict.fromkeys(thinking_fields(thought), text)
                 if thought.state is not None:
                     fields[DETAILS] = [detail_json(thought, open_.index, None, text)]
@@ -154,7 +169,7 @@ class DeltaFields:
                 if before is None:
                     open_.index = self._counts.get((open_.choice, "thought"), 0)
                     self._counts[open_.choice, "thought"] = open_.index + 1
-                return {DETAILS: [detail_json(value, open_.index, opaque, "")]}
+                return {DETAILS: [placed(detail_json(value, open_.index, opaque, open_.arguments), *open_.after)]}
             case domain.Text():
                 return signature_fields(value, self._origin) or None
             case _:

@@ -25,6 +25,7 @@ from antiphon.providers.openai.block_json import (
 )
 from antiphon.providers.openai.blocks import chat_fields, is_chat
 from antiphon.providers.openai.details import DETAILS
+from antiphon.rest.shared.places import placed
 
 _REASONS: Final = {
     **{reason: reason.value for reason in domain.FinishReason},
@@ -64,8 +65,10 @@ def _choice(choice: ReplyChoice, origin: domain.Origin) -> dict[str, Any]:
 def _message(choice: ReplyChoice, origin: domain.Origin) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": None, "refusal": None}
     signature: dict[str, Any] = {}
+    texts = 0
     for one in choice.blocks:
         block = one.block()
+        texts += isinstance(block, domain.Text)
         match block:
             case domain.Text():
                 _add_content(message, one.text)
@@ -73,7 +76,7 @@ def _message(choice: ReplyChoice, origin: domain.Origin) -> dict[str, Any]:
                 if block.citations:
                     message.setdefault("annotations", []).extend(map(citation_json, block.citations))
             case domain.Thinking() | domain.RedactedThinking():
-                _add_thinking(message, block, origin)
+                _add_thinking(message, block, origin, texts)
             case domain.Refusal():
                 message["refusal"] = (message["refusal"] or "") + block.text
             case domain.ToolCall(type="function_call"):
@@ -112,8 +115,10 @@ def _add_content(message: dict[str, Any], added: str | domain.JsonObject) -> Non
             message["content"] = [*([text_part(content)] if content else []), added]
 
 
-def _add_thinking(message: dict[str, Any], block: domain.Thinking | domain.RedactedThinking, origin: domain.Origin) -> None:
-    """Add a thinking block to the message.
+def _add_thinking(
+    message: dict[str, Any], block: domain.Thinking | domain.RedactedThinking, origin: domain.Origin, texts: int
+) -> None:
+    """Add a thinking block to the message, after this many texts.
 
     Its text is in `reasoning_content` for every provider, and also in the provider's own field; its opaque value in
     `reasoning_details`.
@@ -123,6 +128,8 @@ def _add_thinking(message: dict[str, Any], block: domain.Thinking | domain.Redac
             message[name] = message.get(name, "") + block.text
     if is_detailed(block):
         entry = detail_json(block, len(message.get(DETAILS, ())), opaque_of(block, origin))
+        if not is_chat(origin):
+            entry = placed(entry, texts, len(message.get("tool_calls", ())))
         unknown_fields.add(message, {DETAILS: [entry]}, joins=True)
 
 

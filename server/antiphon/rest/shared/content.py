@@ -18,10 +18,11 @@ from msgspec.structs import replace
 from antiphon import domain
 from antiphon.domain.content import CUSTOM, FUNCTION_CALL
 from antiphon.domain.errors import Violation
-from antiphon.domain.opaque import unwrap
+from antiphon.domain.opaque import last_wrapped, unwrap
 from antiphon.providers.openai.blocks import EXTRA_CONTENT, PROTOCOL, take_signature
 from antiphon.providers.openai.details import DETAILS, read_details
 from antiphon.rest.shared.body import Fields, invalid, other_fields, required_field
+from antiphon.rest.shared.places import in_place
 
 CLIENT_ORIGIN: Final = domain.Origin(PROTOCOL)
 """The origin of a client's message with signatures that do not name one."""
@@ -146,7 +147,7 @@ def _assistant_message(message: MessageBody, content: tuple[domain.Block, ...], 
     has_state = any(block.state is not None and block.state.origin is None for block in blocks)
     return domain.Message(
         domain.Role.ASSISTANT,
-        tuple(blocks),
+        tuple(in_place(blocks)),
         message.name,
         extra,
         listed=isinstance(message.content, list),
@@ -176,7 +177,10 @@ def _take_thinking(extra: dict[str, Any]) -> list[domain.Block]:
     del extra[DETAILS]
     details = [replace(detail, fields={DETAILS: _without_repetition(detail.fields[DETAILS])}) for detail in details]
     blocks: list[domain.Block] = []
-    if text is not None and not any(detail.text for detail in details):
+    others = "".join(detail.text for detail in details[1:])
+    if text is not None and others and not details[0].text and details[0].signature and text.endswith(others):
+        details[0] = replace(details[0], text=text.removesuffix(others))  # a stream has the text of the first one only there
+    elif text is not None and not any(detail.text for detail in details):
         if details[0].signature is None or details[0].data is not None:
             blocks.append(domain.Thinking(text, field))
         else:
@@ -209,7 +213,8 @@ def _with_signature(content: tuple[domain.Block, ...], extra: dict[str, Any]) ->
     if signature is None:
         return content
     fields = {EXTRA_CONTENT: extra.pop(EXTRA_CONTENT)} if EXTRA_CONTENT in extra else domain.NOTHING
-    return (*content[:last], replace(content[last], state=_state(signature, fields)), *content[last + 1 :])
+    state = _state(last_wrapped(signature), fields)
+    return (*content[:last], replace(content[last], state=state), *content[last + 1 :])
 
 
 def _state(opaque: str | None, fields: domain.JsonObject) -> domain.State:

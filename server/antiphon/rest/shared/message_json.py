@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, assert_never
 
@@ -20,6 +21,7 @@ from antiphon.providers.openai.block_json import (
 from antiphon.providers.openai.blocks import chat_fields, is_chat
 from antiphon.providers.openai.details import DETAILS
 from antiphon.rest.shared.content import FUNCTION_ROLE
+from antiphon.rest.shared.places import placed
 
 
 def message_json(message: domain.Message) -> dict[str, Any]:
@@ -59,7 +61,13 @@ def _add_assistant_block(body: dict[str, Any], block: domain.Block, message: dom
                     body[name] = body.get(name, "") + block.text
             if is_detailed(block):
                 details = body.setdefault(DETAILS, [])
-                details.append(detail_json(block, len(details), opaque))
+                entry = detail_json(block, len(details), opaque)
+                if not is_chat(message.origin):
+                    texts = sum(
+                        isinstance(one, domain.Text) for one in itertools.takewhile(lambda one: one is not block, message.blocks)
+                    )
+                    entry = placed(entry, texts, len(body.get("tool_calls", ())))
+                details.append(entry)
         case domain.ToolCall(type="function_call"):
             body["function_call"] = function_call_json(block, fields)
         case domain.ToolCall():

@@ -220,6 +220,15 @@ def test_calls_without_results() -> None:
     assert encode(ASK, reply(first)) == [ASKED]
 
 
+def test_calls_from_a_client_of_another_api() -> None:
+    """The calls beside a signed one are of the same model, so that their ids are sent as well; those of another's are not."""
+    for origin, ids in ((Origin(provider=OWN.provider), ["i1", "i2"]), (Origin(provider="other"), [None, None])):
+        message = reply(ToolCall("i1", "f", "{}", state=State("s", origin=origin)), ToolCall("i2", "f", "{}"), origin=None)
+        _, sent, answers = encode(Message(Role.USER, (Text("q"),)), message, results(ToolResult("i1", ()), ToolResult("i2", ())))
+        assert [part["functionCall"].get("id") for part in sent["parts"]] == ids
+        assert [part["functionResponse"].get("id") for part in answers["parts"]] == ids
+
+
 def test_ids_that_are_used_again() -> None:
     """A result belongs to the first call of its id that has none yet; calls of 2023 have no ids."""
     old = (ToolCall("", "f", '{"n":1}', FUNCTION_CALL), ToolCall("", "g", '{"n":2}', FUNCTION_CALL))

@@ -376,7 +376,7 @@ def test_results_images_and_what_is_unknown() -> None:
     [
         ("incomplete", "max_output_tokens", FinishReason.LENGTH),
         ("incomplete", "content_filter", FinishReason.CONTENT_FILTER),
-        ("incomplete", "steered", FinishReason.OTHER),
+        ("incomplete", "another", FinishReason.OTHER),
     ],
 )
 def test_finish_reasons(status: str, reason: str, expected: FinishReason) -> None:

@@ -191,3 +191,11 @@ def test_names_that_the_openai_sdk_repeats(given: str | None, name: str | None) 
     entry = {"type": "reasoning.text", "index": 0, "format": given, "id": given}
     (thought,) = read(reasoning_details=[{**entry, "text": "Hm", "signature": "s"}]).blocks
     assert thought.state == domain.State("s", {"reasoning_details": {**entry, "format": name, "id": name}})
+
+
+def test_signatures_of_a_text_that_a_client_has_joined() -> None:
+    """Of a stream with several, the last one counts, as in a whole reply."""
+    signature = {"google": {"thought_signature": "ap1.gemini.Aap1.gemini.B"}}
+    (text,) = read(content="Hi", extra_content=signature).blocks
+    assert text.state is not None
+    assert text.state.opaque == "B"
