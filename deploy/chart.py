@@ -36,6 +36,42 @@ replicas: {{ .Values.replicas }}
     "annotations": """{{- with .Values.podAnnotations }}
 {{- toYaml . | nindent INDENT }}
 {{- end }}""",
+    "labels": """{{- with .Values.podLabels }}
+{{- toYaml . | nindent INDENT }}
+{{- end }}""",
+    "account": """{{- with .Values.serviceAccount.annotations }}
+annotations:
+  {{- toYaml . | nindent DEEPER }}
+{{- end }}""",
+    "metadata": """{{- if .Values.networkPolicy.metadata }}
+- ports:
+  - port: 80
+  - port: 988
+  to:
+  - ipBlock:
+      cidr: 169.254.169.252/30
+{{- end }}""",
+    "credentials_mount": """{{- if or .Values.credentials.secretName .Values.credentials.audience }}
+- mountPath: /etc/antiphon-credentials
+  name: credentials
+  readOnly: true
+{{- end }}""",
+    "credentials_volume": """{{- if or .Values.credentials.secretName .Values.credentials.audience }}
+- name: credentials
+  projected:
+    defaultMode: 288
+    sources:
+    {{- with .Values.credentials.secretName }}
+    - secret:
+        name: {{ . }}
+    {{- end }}
+    {{- with .Values.credentials.audience }}
+    - serviceAccountToken:
+        audience: {{ . | quote }}
+        expirationSeconds: 3600
+        path: token
+    {{- end }}
+{{- end }}""",
     "service": """{{- with .Values.service.annotations }}
 annotations:
   {{- toYaml . | nindent DEEPER }}
@@ -93,10 +129,11 @@ def deployment(document: Document) -> None:
     document["spec"][block("replicas")] = None
     template = document["spec"]["template"]
     template["metadata"]["annotations"][block("annotations")] = None
+    template["metadata"]["labels"][block("labels")] = None
     pod = template["spec"]
     pod[block("pod")] = None
     pod["terminationGracePeriodSeconds"] = value("terminationGracePeriodSeconds")
-    pod["volumes"].append(block("tls_volume"))
+    pod["volumes"] += [block("tls_volume"), block("credentials_volume")]
     files, envoy = pod["initContainers"]
     (server,) = pod["containers"]
     files["image"] = server["image"] = value("image")
@@ -104,6 +141,7 @@ def deployment(document: Document) -> None:
     envoy["resources"], server["resources"] = section("resources.envoy"), section("resources.server")
     for container in (envoy, server):
         container["volumeMounts"].append(block("tls_mount"))
+    server["volumeMounts"].append(block("credentials_mount"))
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         envoy[probe]["httpGet"][block("scheme")] = None
     _environment(server)
@@ -142,6 +180,16 @@ def service(document: Document) -> None:
         port["appProtocol"] = f'@@= empty .Values.tls.secretName | ternary "{port["appProtocol"]}" "https"@@'
 
 
+def account(document: Document) -> None:
+    """Mark what connects the pods' service account to an identity of a cloud."""
+    document["metadata"][block("account")] = None
+
+
+def policy(document: Document) -> None:
+    """Mark whether the cloud's metadata service may be reached."""
+    document["spec"]["egress"].append(block("metadata"))
+
+
 def autoscaler(document: Document) -> None:
     """Mark the smallest and the largest number of replicas."""
     for bound in ("minReplicas", "maxReplicas"):
@@ -153,6 +201,8 @@ EDITS: Final[dict[tuple[str, str], Callable[[Document], None]]] = {
     ("Job", "antiphon-migrate"): migration,
     ("ConfigMap", "antiphon-config"): configuration,
     ("Service", "antiphon"): service,
+    ("ServiceAccount", "antiphon"): account,
+    ("NetworkPolicy", "antiphon"): policy,
     ("HorizontalPodAutoscaler", "antiphon"): autoscaler,
 }
 

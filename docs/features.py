@@ -32,6 +32,7 @@ from antiphon.domain.request import (
 from antiphon.domain.warnings import Treatment
 from antiphon.providers import support
 from antiphon.providers.anthropic.request import encode as encode_anthropic
+from antiphon.providers.bedrock.request import encode as encode_bedrock
 from antiphon.providers.cohere.request import encode as encode_cohere
 from antiphon.providers.gemini.request import encode as encode_gemini
 from antiphon.providers.openai.capabilities import UNKNOWN, capabilities_of
@@ -39,6 +40,7 @@ from antiphon.providers.openai.request import encode as encode_openai
 from antiphon.providers.parameters import Parameters
 from antiphon.providers.responses.request import encode as encode_responses
 from antiphon.providers.support import Option
+from antiphon.providers.vertex.request import encode as encode_vertex
 
 _PROVIDER: Final = re.compile(r"^The provider \S+ ")
 
@@ -53,6 +55,9 @@ SCHEMA: Final = {
 
 BASE: Final = ChatRequest("m", (Message(Role.USER, (Text("hello"),)),), stream=True, tools=(Tool("f", "a tool", SCHEMA),))
 """A request without any option; it has a tool, as some options are about tools."""
+
+_DATA: Final = "data:image/png;base64,iVBORw0KGgo="
+"""A picture as data, as some APIs fetch none."""
 
 _SAMPLING: Final[dict[Option, dict[str, Any]]] = {
     support.TEMPERATURE: {"temperature": 0.3},
@@ -85,7 +90,7 @@ _FIELDS: Final[dict[Option, dict[str, Any]]] = {
     support.AUDIO_OUTPUT: {"audio_output": AudioOutput("alloy", "pcm16")},
     support.END_USER: {"end_user": "user-1"},
     support.PARTICIPANTS: {"messages": (Message(Role.USER, (Text("hello"),), name="ann"),)},
-    support.IMAGE_DETAIL: {"messages": (Message(Role.USER, (Image(Media("https://example.com/a.png"), detail="low"),)),)},
+    support.IMAGE_DETAIL: {"messages": (Message(Role.USER, (Image(Media(_DATA), detail="low"),)),)},
 }
 
 
@@ -129,7 +134,7 @@ def _with_result(*blocks: Block, is_error: bool = False) -> tuple[Message, ...]:
     return (*BASE.messages, call, Message(Role.USER, (ToolResult("call_1", blocks, is_error=is_error),)))
 
 
-_PNG: Final = Image(Media("data:image/png;base64,iVBORw0KGgo="))
+_PNG: Final = Image(Media(_DATA))
 _TEXT: Final = Text("hello")
 _FAILED: Final = Text("it failed")
 
@@ -186,6 +191,14 @@ def _gemini(request: ChatRequest, parameters: Parameters) -> bytes:
     return encode_gemini(request, "gemini", parameters)
 
 
+def _vertex(request: ChatRequest, parameters: Parameters) -> bytes:
+    return encode_vertex(request, "vertex", parameters)
+
+
+def _bedrock(request: ChatRequest, parameters: Parameters) -> bytes:
+    return encode_bedrock(request, "bedrock", parameters)
+
+
 def _cohere(request: ChatRequest, parameters: Parameters) -> bytes:
     return encode_cohere(request, "cohere", parameters)
 
@@ -199,6 +212,8 @@ COLUMNS: Final = (
     Column("`openai-responses`", "gpt-999", _responses),
     Column("`anthropic`", "claude-999", _anthropic),
     Column("`gemini`", "gemini-999", _gemini),
+    Column("`vertex`", "gemini-999", _vertex),
+    Column("`bedrock`", "anthropic.claude-999", _bedrock),
     Column("`cohere`", "command-999", _cohere),
 )
 """Each protocol with a model that is not known, and so counts as the newest."""
@@ -221,6 +236,23 @@ MODELS: Final = (
     ),
     Column("anthropic, by `openai`", "claude-opus-4-8", _host("anthropic")),
     *(Column("gemini", model, _gemini) for model in ("gemini-2.0-flash", "gemini-2.5-pro", "gemini-2.5-flash", "gemini-3-pro")),
+    *(Column("vertex", model, _vertex) for model in ("gemini-2.5-flash", "claude-sonnet-4-5@20250929", "claude-opus-4-8")),
+    *(
+        Column("bedrock", model, _bedrock)
+        for model in (
+            "anthropic.claude-sonnet-4-v1:0",
+            "anthropic.claude-sonnet-4-5-v1:0",
+            "anthropic.claude-opus-4-6-v1",
+            "amazon.nova-pro-v1:0",
+            "amazon.nova-2-lite-v1:0",
+            "cohere.command-r-v1:0",
+            "deepseek.v3-v1:0",
+            "meta.llama3-3-70b-instruct-v1:0",
+            "mistral.mistral-large-2407-v1:0",
+            "openai.gpt-oss-120b-1:0",
+            "qwen.qwen3-32b-v1:0",
+        )
+    ),
     Column("mistral", "mistral-large-latest", _host("mistral")),
     Column("deepseek", "deepseek-reasoner", _host("deepseek")),
     *(Column("xai", model, _host("xai")) for model in ("grok-3-mini", "grok-4", "grok-4-fast-non-reasoning", "grok-5")),
@@ -249,8 +281,8 @@ def cell(column: Column, feature: Feature) -> Cell:
 
 _HEAD: Final = """# Features by provider
 
-What becomes of each feature of a request in each provider protocol. This page is made by `python docs/features.py`, which asks the
-encoders.
+What becomes of each feature of a request in each provider protocol, with the newest model: that of Google for `vertex`, and of
+Anthropic for `bedrock`. This page is made by `python docs/features.py`, which asks the encoders.
 
 - yes: it is sent as the provider's own, or the provider does it anyway ("always").
 - mapped: the nearest equivalent is sent, and the reply has a warning.

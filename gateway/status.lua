@@ -25,6 +25,9 @@
 -- If Envoy has no server for a call, another Envoy may have one. The listener's local replies mark such a 503, and its connection is
 -- closed (`connection: close`, or GOAWAY), so that the caller's next call may reach another Envoy.
 
+-- Nearly all of this filter is calls of Envoy, which LuaJIT's compiler cannot compile: its attempts cost more than the interpreter.
+jit.off()
+
 local GRPC_ONLY = {
   "grpc-status",
   "grpc-message",
@@ -97,31 +100,41 @@ local BODILESS = {GET = true, HEAD = true, DELETE = true}
 local MOST_HEADERS = 100 + 8
 local MOST_BYTES = 60 * 1024
 
--- Returns the status for refused headers, or nil. Removes headers of a REST caller that the gRPC server would refuse, or take for
--- headers of gRPC.
-local function check(headers, rest)
-  local count, bytes, odd, encoded = 0, 0, nil, false
-  for name, value in pairs(headers) do
-    count = count + 1
-    bytes = bytes + #name + #value
-    if rest then
-      if name:find("^grpc%-[^t]") or name:find("%-bin$") or name:find("[^a-z0-9_.:-]") then
-        odd = odd or {}
-        odd[#odd + 1] = name
-      elseif name == "content-encoding" and value:lower():gsub("identity", ""):find("[^%s,]") then
-        encoded = true
-      end
+-- What a header's name says: nothing (PLAIN), that the gRPC server would refuse it or take it for a header of gRPC (ODD), or that this
+-- filter reads the value (the others).
+local PLAIN, ODD, PATH, METHOD, HOST, TYPE, ENCODING, TIMEOUT = 1, 2, 3, 4, 5, 6, 7, 8
+local READ = {
+  [":path"] = PATH,
+  [":method"] = METHOD,
+  [":authority"] = HOST,
+  ["content-type"] = TYPE,
+  ["content-encoding"] = ENCODING,
+  ["grpc-timeout"] = TIMEOUT,
+}
+
+-- Callers send the same few names again and again, and patterns cost most of this filter's time, so the kinds of names are kept. What a
+-- caller can make this remember is bounded: by names, each of at most so many bytes.
+local MOST_KINDS, LONGEST_KIND = 1000, 64
+local kinds, kept = {}, MOST_KINDS
+
+local function kind_of(name)
+  local kind = READ[name]
+  if kind == nil then
+    kind = (name:find("^grpc%-[^t]") or name:find("%-bin$") or name:find("[^a-z0-9_.:-]")) and ODD or PLAIN
+  end
+  if #name <= LONGEST_KIND then
+    if kept == MOST_KINDS then
+      kinds, kept = {}, 0
     end
+    kinds[name] = kind
+    kept = kept + 1
   end
-  if count > MOST_HEADERS or bytes > MOST_BYTES then
-    return "431"
-  end
-  for _, name in ipairs(odd or {}) do
-    headers:remove(name)
-  end
-  if encoded and not BODILESS[headers:get(":method")] then
-    return "415"
-  end
+  return kind
+end
+
+-- Joins the values of a header that is there twice, as `headers:get` does.
+local function joined(first, value)
+  return first == nil and value or first .. "," .. value
 end
 
 -- Returns true if another program could read the path differently: a backslash, a dot segment or a NUL. `path` has no query.
@@ -129,7 +142,7 @@ local function is_ambiguous(path)
   if path:find("\\", 1, true) or path:find("%00", 1, true) then
     return true
   end
-  if not path:find("/[.%%]") then
+  if not (path:find("/.", 1, true) or path:find("/%", 1, true)) then
     return false
   end
   for segment in path:gmatch("[^/]+") do
@@ -143,8 +156,7 @@ end
 
 -- Returns true for the content types of the gRPC protocol, with or without the name of a message format. Parameters are removed:
 -- gRPC servers accept them, but Envoy does not. `application/grpc-web` is another protocol.
-local function is_grpc(headers)
-  local content_type = headers:get("content-type")
+local function is_grpc(headers, content_type)
   if content_type == nil or content_type:sub(1, 16) ~= "application/grpc" then
     return false
   end
@@ -163,24 +175,54 @@ end
 
 function envoy_on_request(handle)
   local headers = handle:headers()
-  local rest = not is_grpc(headers)
-  local status = check(headers, rest)
-  if status == "431" then
+  -- One pass reads all that is needed, as each call of Envoy from here costs as much as many lines.
+  local count, bytes = 0, 0
+  local path, method, host, content_type, encoding, timeout, odd
+  for name, value in pairs(headers) do
+    count = count + 1
+    bytes = bytes + #name + #value
+    local kind = kinds[name] or kind_of(name)
+    if kind ~= PLAIN then
+      if kind == ODD then
+        odd = odd or {}
+        odd[#odd + 1] = name
+      elseif kind == TYPE then
+        content_type = joined(content_type, value)
+      elseif kind == PATH then
+        path = joined(path, value)
+      elseif kind == METHOD then
+        method = joined(method, value)
+      elseif kind == HOST then
+        host = joined(host, value)
+      elseif kind == ENCODING then
+        encoding = joined(encoding, value)
+      else
+        timeout = joined(timeout, value)
+      end
+    end
+  end
+  local rest = not is_grpc(headers, content_type)
+  if count > MOST_HEADERS or bytes > MOST_BYTES then
     -- A gRPC caller gets RESOURCE_EXHAUSTED.
     handle:respond({[":status"] = "431", ["grpc-status"] = not rest and "8" or nil}, "")
     return
   end
-  if status ~= nil then
-    handle:respond({[":status"] = status, ["accept-encoding"] = "identity"}, "")
-    return
+  if rest then
+    if odd ~= nil then
+      for _, name in ipairs(odd) do
+        headers:remove(name)
+      end
+    end
+    if encoding ~= nil and encoding:lower():gsub("identity", ""):find("[^%s,]") and not BODILESS[method] then
+      handle:respond({[":status"] = "415", ["accept-encoding"] = "identity"}, "")
+      return
+    end
+    if timeout ~= nil and not timeout:match("^0*[1-9]%d*[HMSmun]$") then
+      -- A REST caller's deadline in the form of gRPC, such as 30S. The gRPC server would refuse it in the shape of no dialect.
+      refuse(handle, "The header grpc-timeout must be a whole number and a unit, as in 30S.")
+      return
+    end
   end
-  local timeout = headers:get("grpc-timeout")
-  if timeout ~= nil and rest and not timeout:match("^0*[1-9]%d*[HMSmun]$") then
-    -- A REST caller's deadline in the form of gRPC, such as 30S. The gRPC server would refuse it in the shape of no dialect.
-    refuse(handle, "The header grpc-timeout must be a whole number and a unit, as in 30S.")
-    return
-  end
-  local path = headers:get(":path")
   if path == nil then
     return
   end
@@ -199,7 +241,7 @@ function envoy_on_request(handle)
     return
   end
   -- Envoy joins two host headers with a comma.
-  if (headers:get(":authority") or ""):find(",", 1, true) then
+  if host ~= nil and host:find(",", 1, true) then
     refuse(handle, "There must be one host.")
     return
   end
@@ -208,7 +250,6 @@ function envoy_on_request(handle)
     return
   end
   headers:replace(WHOLE, "1")
-  local method = headers:get(":method")
   local names = NAMES[method]
   if names ~= nil and names[path] then
     handle:respond({[":status"] = "404"}, "")

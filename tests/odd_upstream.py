@@ -103,6 +103,8 @@ class OddUpstream:
         """The times (`time.monotonic()`) at which clients left while their script was running."""
         self.default: Sequence[Step] = [answer({"error": {"message": "no such script"}}, "404 Not Found")]
         """The script for a model without one."""
+        self.paths: dict[str, Sequence[Step]] = {}
+        """Scripts by path with its query, for requests without a body."""
         self._scripts: dict[str, Sequence[Step]] = {}
         self._open: set[_Connection] = set()
         self._server: asyncio.Server | None = None
@@ -192,8 +194,10 @@ class _Connection(asyncio.Protocol):
             return
         body = bytes(self._buffer[begin:after])
         del self._buffer[:after]
-        self._upstream.requests.append(Received(request_line.split(" ")[1], headers, body, self._number))
-        self._running = asyncio.get_running_loop().create_task(self._run(self._upstream.steps(body)))
+        path = request_line.split(" ")[1]
+        self._upstream.requests.append(Received(path, headers, body, self._number))
+        steps = None if body else self._upstream.paths.get(path)
+        self._running = asyncio.get_running_loop().create_task(self._run(steps or self._upstream.steps(body)))
 
     async def _run(self, steps: Sequence[Step]) -> None:
         for step in steps:

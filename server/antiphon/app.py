@@ -23,6 +23,7 @@ from antiphon.auth.api_keys.store import KeyStore
 from antiphon.auth.api_keys.stored import StoredKeys
 from antiphon.auth.audit import AuditLog
 from antiphon.auth.base import Authenticator, Authenticators
+from antiphon.chat.catalog import Catalog
 from antiphon.chat.client_context import Contexts
 from antiphon.chat.prices import Prices
 from antiphon.chat.service import ChatService
@@ -114,6 +115,13 @@ class App:
         authenticators: list[Authenticator] = [load_keys(config.auth, environment), self._stored_keys]
         self._callers = Authenticators(*authenticators, *([] if self._tokens is None else [self._tokens]))
         prices = Prices(config.prices, {name: provider.base_url for name, provider in configs.items()})
+        self._catalog = Catalog(
+            self.router,
+            [provider for provider, _ in self.providers],
+            prices,
+            list_providers=config.models.list_providers,
+            refresh=config.models.refresh,
+        )
         self._ledger = Ledger(self._database)
         self.metrics = _metrics(config, environment, self.router, lambda: self.buffered, lambda: coalescer.pause)
         self._tracing = _tracing(config, environment, configs)
@@ -196,6 +204,7 @@ class App:
             await self._audit.write()
         await self._limiter.close()
         await self._database.close()
+        await self._catalog.close()
         for provider, _ in self.providers:
             await provider.close()
         await self._passthrough.close()
@@ -235,11 +244,12 @@ class App:
         """Return the server with all its services. `edge_here` says that Envoy connects by a unix socket."""
         config, usage = self._config, UsageReport(self._database)
         owners = Owners(self._database, credentials_of(config.auth))
-        typed = services(self._chat, self.router, self._conversations, self._key_store, self._audit, usage, owners)
+        typed = services(self._chat, self._catalog, self._conversations, self._key_store, self._audit, usage, owners)
         parts = rest.Parts(
             config=config,
             chat=self._chat,
             router=self.router,
+            catalog=self._catalog,
             conversations=self._conversations,
             passthrough=self._passthrough,
             contexts=self._contexts,

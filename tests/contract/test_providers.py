@@ -5,13 +5,16 @@ That is `llmock`, which others wrote. It does not speak Bedrock's protocol, whos
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 from llmock.scenarios import Reply, StreamFault, ToolCall
 from llmock.simulation import MockResponseSettings
 from llmock.testing import LLMockServer
+from msgspec.structs import replace
 
 from antiphon import domain
+from antiphon.chat.prices import Prices
 from antiphon.config import ProviderConfig
 from antiphon.domain.content import Message, Role, Text
 from antiphon.domain.errors import ProviderProtocolError
@@ -37,7 +40,9 @@ from antiphon.providers.echo import EchoProvider
 from antiphon.providers.gemini.provider import GeminiProvider
 from antiphon.providers.registry import PROTOCOLS, build
 from antiphon.providers.responses.provider import ResponsesProvider
+from antiphon.providers.vertex.provider import VertexProvider
 from tests.converse import ConverseUpstream, in_thread
+from tests.odd_upstream import OddUpstream, answer
 from tests.unit.framing import check, without_early_usage, without_frames
 
 STOPPED = {"anthropic": "end_turn", "bedrock": "end_turn", "cohere": "COMPLETE", "gemini": "STOP", "responses": "completed"}
@@ -46,9 +51,22 @@ STOPPED = {"anthropic": "end_turn", "bedrock": "end_turn", "cohere": "COMPLETE",
 TOOL = Tool("find", "finds", {"type": "object", "properties": {"q": {"type": "string"}}, "required": ["q"]})
 
 
+class VertexPaths:
+    """Makes llmock, which has the Gemini API, answer at the paths of Vertex AI."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        path = scope.get("path", "").replace("/vertex/v1beta1/publishers/google/models/", "/gemini/v1beta/models/")
+        await self._app(scope | {"path": path} if "path" in scope else scope, receive, send)
+
+
 @pytest.fixture(scope="module")
 def llmock() -> Iterator[LLMockServer]:
-    with LLMockServer(responses=MockResponseSettings(response_style="echo")) as server:
+    server = LLMockServer(responses=MockResponseSettings(response_style="echo"))
+    server.app.add_middleware(VertexPaths)
+    with server:
         yield server
 
 
@@ -64,15 +82,17 @@ def config(protocol: str, llmock: LLMockServer, converse: ConverseUpstream) -> P
         return ProviderConfig(protocol=protocol, base_url=converse.url, api_key_env="KEY")
     if protocol == "echo":
         return ProviderConfig(protocol="echo", token_delay=0.001)
+    if protocol == "vertex":
+        return ProviderConfig(protocol=protocol, base_url=f"{llmock.url}/vertex", api_key_env="KEY")
     return ProviderConfig(protocol=protocol, base_url=llmock.base_url(protocol.removesuffix("-responses")), api_key_env="KEY")
 
 
 def test_every_protocol_is_here(llmock: LLMockServer) -> None:
     """The suite covers every protocol that can be configured."""
-    assert set(PROTOCOLS) == {"anthropic", "bedrock", "cohere", "echo", "gemini", "openai", "openai-responses"}
+    assert set(PROTOCOLS) == {"anthropic", "bedrock", "cohere", "echo", "gemini", "openai", "openai-responses", "vertex"}
 
 
-@pytest.fixture(params=["anthropic", "bedrock", "cohere", "echo", "gemini", "openai", "openai-responses"])
+@pytest.fixture(params=["anthropic", "bedrock", "cohere", "echo", "gemini", "openai", "openai-responses", "vertex"])
 async def provider(request: pytest.FixtureRequest, llmock: LLMockServer, converse: ConverseUpstream) -> AsyncIterator[Provider]:
     llmock.state.scenarios.clear()
     made = build("acme", config(request.param, llmock, converse), {"KEY": "sk-test"})
@@ -135,6 +155,31 @@ async def test_stream_and_whole_agree(provider: Provider) -> None:
     assert "How are you" in text(whole)
 
 
+PRICED = {
+    "anthropic": "claude-sonnet-4-5",
+    "cohere": "command-r-plus-08-2024",
+    "gemini": "gemini-2.5-pro",
+    "openai": "gpt-4o",
+    "openai-responses": "gpt-4o",
+}
+
+
+@pytest.mark.parametrize("protocol", PRICED)
+async def test_a_stream_costs_what_a_whole_reply_does(protocol: str, llmock: LLMockServer) -> None:
+    """The same reply has the same tokens and the same price, streamed and whole."""
+    name = protocol.removesuffix("-responses")
+    made = build(name, config(protocol, llmock), {"KEY": "sk-test"})
+    request = replace(ask(), model=PRICED[protocol])
+    costs = []
+    for stream in (True, False):
+        events = [event for batch in await read(made, replace(request, stream=stream)) for event in batch]
+        used = [event for event in events if isinstance(event, Usage)][-1]
+        costs.append(Prices({}, {}).cost(name, request.model, used))
+    assert costs[0] == costs[1]
+    assert costs[0]
+    await made.close()
+
+
 async def test_choices(provider: Provider) -> None:
     """Every requested choice has text and an end, or there is one and a warning."""
     if isinstance(provider, AnthropicProvider | BedrockProvider | CohereProvider | ResponsesProvider):
@@ -145,7 +190,7 @@ async def test_choices(provider: Provider) -> None:
         ((warning,),) = seen
         assert (warning.path, warning.treatment) == (("sampling", "choices"), Treatment.DROPPED)
         return
-    if isinstance(provider, GeminiProvider):  # for which llmock makes one choice alone
+    if isinstance(provider, GeminiProvider | VertexProvider):  # for which llmock makes one choice alone
         with pytest.raises(ProviderProtocolError):
             await read(provider, ask(sampling=Sampling(choices=2)))
         return
@@ -171,6 +216,37 @@ async def test_tool_calls(provider: Provider, llmock: LLMockServer, stream: bool
     last = batches[-1][-1]
     assert isinstance(last, Finished)
     assert last.reason is FinishReason.TOOL_CALLS
+
+
+@pytest.mark.parametrize("protocol", ["anthropic", "gemini", "openai", "openai-responses"])
+async def test_models_are_listed(protocol: str, llmock: LLMockServer) -> None:
+    """The models that the upstream lists are read, by the names that requests use."""
+    made = build("acme", config(protocol, llmock), {"KEY": "sk-test"})
+    found = await made.list_models()
+    assert found
+    assert all(model.name and "/" not in model.name for model in found)
+    begin = {"anthropic": "claude-", "gemini": "gemini-"}.get(protocol, "gpt-")
+    assert any(model.name.startswith(begin) for model in found)
+    await made.close()
+
+
+async def test_cohere_lists_models(llmock: LLMockServer) -> None:
+    """Cohere's list, which llmock has at another path, is asked for with its parameters, page by page."""
+    async with OddUpstream() as upstream:
+        first = "/v1/models?page_size=1000&endpoint=chat"
+        upstream.paths = {
+            first: [answer({"models": [{"name": "a", "endpoints": ["chat"]}], "next_page_token": "t"})],
+            f"{first}&page_token=t": [answer({"models": [{"name": "b", "endpoints": ["chat"]}]})],
+        }
+        base_url = upstream.base_url.removesuffix("/v1")
+        made = build("acme", ProviderConfig(protocol="cohere", base_url=base_url, api_key_env="KEY"), {"KEY": "sk-test"})
+        assert [model.name for model in await made.list_models() or ()] == ["a", "b"]
+        await made.close()
+
+
+async def test_echo_has_no_list() -> None:
+    """A protocol without an upstream has no list."""
+    assert await build("acme", ProviderConfig(protocol="echo"), {}).list_models() is None
 
 
 async def test_many_at_once(provider: Provider) -> None:

@@ -23,6 +23,10 @@ EVERYTHING: dict[str, Any] = {
     "redisSecret": {"name": "antiphon-redis"},
     "autoscaling": {"enabled": False},
     "replicas": 4,
+    "credentials": {"secretName": "google", "audience": "//iam.googleapis.com/projects/1/providers/cluster"},
+    "serviceAccount": {"annotations": {"iam.gke.io/gcp-service-account": "gateway@acme.iam.gserviceaccount.com"}},
+    "podLabels": {"azure.workload.identity/use": "true"},
+    "networkPolicy": {"enabled": True, "metadata": True},
     "podAnnotations": {"example.com/note": "one"},
     "pod": {"nodeSelector": {"example.com/pool": "chat"}, "imagePullSecrets": [{"name": "registry"}]},
     "service": {"type": "LoadBalancer", "annotations": {"example.com/note": "two"}},
@@ -108,6 +112,27 @@ def test_values_reach_the_pods(tmp_path: Path) -> None:
     assert service["spec"]["type"] == "LoadBalancer"
     assert {port["appProtocol"] for port in service["spec"]["ports"]} == {"https"}
     assert service["metadata"]["annotations"] == {"example.com/note": "two"}
+
+
+def test_an_identity_of_a_cloud_reaches_the_server(tmp_path: Path) -> None:
+    """The server has the credentials and a token of the pods' service account, which is tied to the cloud's identity.
+
+    Neither Envoy nor the migrations have them, and without these values the metadata service is out of reach.
+    """
+    rendered = _render(tmp_path, EVERYTHING)
+    template = find(rendered, "Deployment", "antiphon")["spec"]["template"]
+    assert template["metadata"]["labels"]["azure.workload.identity/use"] == "true"
+    annotations = find(rendered, "ServiceAccount", "antiphon")["metadata"]["annotations"]
+    assert annotations == EVERYTHING["serviceAccount"]["annotations"]
+    (volume,) = [volume for volume in template["spec"]["volumes"] if volume["name"] == "credentials"]
+    token = {"audience": EVERYTHING["credentials"]["audience"], "expirationSeconds": 3600, "path": "token"}
+    assert volume["projected"]["sources"] == [{"secret": {"name": "google"}}, {"serviceAccountToken": token}]
+    parts = {**containers(template["spec"]), **containers(find(rendered, "Job", "antiphon-migrate")["spec"]["template"]["spec"])}
+    mounting = [name for name, part in parts.items() if "credentials" in {mount["name"] for mount in part["volumeMounts"]}]
+    assert mounting == ["server"]
+    metadata = {"ports": [{"port": 80}, {"port": 988}], "to": [{"ipBlock": {"cidr": "169.254.169.252/30"}}]}
+    assert metadata in find(rendered, "NetworkPolicy", "antiphon")["spec"]["egress"]
+    assert metadata not in find(_render(tmp_path), "NetworkPolicy", "antiphon")["spec"]["egress"]
 
 
 @pytest.mark.parametrize(

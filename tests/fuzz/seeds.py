@@ -273,6 +273,48 @@ SEEDS: Final = {
             '"audio":',
         ),
     ),
+    "model list": Seeds(
+        tuple(
+            orjson.dumps(page)
+            for page in (
+                {
+                    "data": [
+                        {
+                            "id": "a/b",
+                            "name": "B",
+                            "created": 1_700_000_000,
+                            "context_length": 8192,
+                            "type": "chat",
+                            "architecture": {"input_modalities": ["text", "image", "file"]},
+                            "pricing": {"prompt": "0.000003", "completion": "0.1"},
+                            "top_provider": {"max_completion_tokens": 64},
+                            "capabilities": {"completion_chat": True, "vision": True},
+                        }
+                    ],
+                    "has_more": True,
+                    "last_id": "a/b",
+                },
+                [{"id": "m", "display_name": "M", "context_length": 8192, "pricing": {"input": 0.88, "output": 0.88}}],
+                {
+                    "data": [
+                        {
+                            "id": "c",
+                            "display_name": "C",
+                            "created_at": "2026-05-20T00:00:00Z",
+                            "max_input_tokens": 9,
+                            "max_tokens": 8,
+                            "lifecycle": "active",
+                            "capabilities": {"image_input": {"supported": True}},
+                        }
+                    ],
+                    "has_more": False,
+                },
+                {"models": [{"name": "models/g", "inputTokenLimit": 9, "supportedGenerationMethods": ["generateContent"]}]},
+                {"models": [{"name": "c", "endpoints": ["chat"], "features": ["vision"]}], "next_page_token": "t"},
+            )
+        ),
+        ("null", "1e300", '"-1"', "[]", "{}", '"nan"', "true", "1970-01-01T00:00:00Z"),
+    ),
     "refusal": Seeds(
         (b'\x1d{"error": {"code": "x", "type": "y", "message": "z"}}', b"\x1d120", b"\x1dWed, 21 Oct 2026 07:28:00 GMT")
     ),
@@ -324,6 +366,26 @@ SEEDS: Final = {
             b'{"keys": [{"kty": "RSA", "n": "AQAB", "e": "AQAB"}, {"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"}]}',
         ),
         ('"kty":', '"RSA"', '"EC"', '"OKP"', '"use":', '"alg":', '"key_ops":', '"x":', '"n":', '"e":', '"d":'),
+    ),
+    "access token": Seeds(
+        (
+            b'{"access_token": "a-token-of-some-length", "expires_in": 3600, "token_type": "Bearer"}',
+            b'{"access_token": "a-token-of-some-length", "expires_on": "4102444800", "token_type": "Bearer"}',
+            b'{"accessToken": "a-token-of-some-length", "expireTime": "2099-01-01T00:00:00Z"}',
+            b'{"error": "invalid_client", "error_description": "AADSTS7000215: Invalid client secret provided."}',
+            b'{"error": {"code": 403, "status": "PERMISSION_DENIED"}}',
+        ),
+        (
+            '"access_token":',
+            '"expires_in":',
+            '"expires_on":',
+            '"expireTime":',
+            '"9999-12-31T23:59:59"',
+            "1e308",
+            "-1",
+            "null",
+            '"1"',
+        ),
     ),
     "header": Seeds((b"Bearer sk-x", b"bearer  x ", b"x-ratelimit-limit-requests: 7", b"retry-after:1\r\n")),
     "target": Seeds(

@@ -18,6 +18,7 @@ from types import SimpleNamespace
 from typing import Any, Final
 from zlib import crc32
 
+import msgspec
 import orjson
 from pydantic import SecretStr
 from yarl import URL
@@ -31,22 +32,31 @@ from antiphon.auth.tokens.keyset import parse as parse_keys
 from antiphon.config import GuardConfig, IssuerConfig, ProxyConfig
 from antiphon.database.paging import token as page_token
 from antiphon.domain.errors import AntiphonError, InvalidRequest, PermissionDenied, ProviderError, Unauthenticated
+from antiphon.domain.model_names import is_name
+from antiphon.domain.models import ModelInfo
 from antiphon.guards.base import Blocked, Filter, Guard
 from antiphon.guards.json_chain import JsonChain, filter_json
 from antiphon.guards.registry import KINDS
 from antiphon.history import rows
 from antiphon.net.egress import EgressPolicy, Target
 from antiphon.net.eventstream import EventStreamReader, InvalidStream, StreamMessage
-from antiphon.net.fetch import Fetcher
+from antiphon.net.fetch import FetchedAnswer, Fetcher
 from antiphon.net.sse import EventTooLarge, SseEvent, SseReader
 from antiphon.providers import failure
+from antiphon.providers.anthropic.models import read_page as anthropic_models
 from antiphon.providers.anthropic.response import AnthropicReader
 from antiphon.providers.bedrock.response import BedrockReader
 from antiphon.providers.client import Reader
+from antiphon.providers.cohere.models import read_page as cohere_models
 from antiphon.providers.cohere.response import CohereReader
+from antiphon.providers.credentials.endpoint import json_object, read_token
+from antiphon.providers.credentials.endpoint import refusal as token_refusal
+from antiphon.providers.credentials.token import TokenFailed
+from antiphon.providers.gemini.models import read_page as gemini_models
 from antiphon.providers.gemini.response import GeminiReader
 from antiphon.providers.openai import request as openai_request
 from antiphon.providers.openai.response import OpenAIReader
+from antiphon.providers.openai_model_list import read_page as openai_models
 from antiphon.providers.responses.response import ResponsesReader
 from antiphon.rest.analytics import servicer as analytics
 from antiphon.rest.assistant import servicer as assistant
@@ -168,6 +178,23 @@ def reply_json(data: bytes, make: Callable[[domain.ChatRequest, str], Reader] = 
     assert any(isinstance(event, domain.Finished) for event in events)
     used = [count for event in events if isinstance(event, domain.Usage) for count in (event.input_tokens, event.output_tokens)]
     assert all(count is None or count >= 0 for count in used)
+
+
+def model_list(data: bytes) -> None:
+    """Check that each reader of lists of models either refuses a body, or returns models with distinct, valid names."""
+    for read_page in (anthropic_models, cohere_models, gemini_models, openai_models):
+        try:
+            page = read_page(data)
+        except ValueError:
+            continue
+        names = [model.name for model in page.models]
+        assert len(set(names)) == len(names)
+        assert all(name and is_name(name) for name in names)
+        for model in page.models:
+            assert "\n" not in model.title
+            assert (model.context_tokens or 1) > 0
+            assert model.prices is None or min(model.prices.input or 0, model.prices.output or 0) >= 0
+            assert msgspec.json.decode(msgspec.json.encode(model), type=ModelInfo) == model
 
 
 def refusal(data: bytes) -> None:
@@ -311,6 +338,22 @@ def key_set(data: bytes) -> None:
     assert not any(key.is_private for key in found.keys)
 
 
+def access_token(data: bytes) -> None:
+    """Check that any answer of a token endpoint has a token and a time, or raises `TokenFailed`; no error has its sentences."""
+    found = json_object(data)
+    if found is not None:
+        for value in ("access_token", "accessToken"):
+            try:
+                made = read_token(found, value=value)
+            except TokenFailed:
+                continue
+            assert made.value.isprintable()
+            assert made.value not in repr(made) or len(made.value) < 12
+            assert 0 < made.lifetime <= 7 * 86400
+    why = str(token_refusal(FetchedAnswer(400, {}, data)))
+    assert re.fullmatch(r"status 400(, [A-Za-z_]{1,64})?(, AADSTS\d{4,10})?", why)
+
+
 def header(data: bytes) -> None:
     """Check the headers of callers and of providers' answers.
 
@@ -438,11 +481,13 @@ TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
     "gemini json": partial(reply_json, make=GeminiReader),
     "responses stream": partial(reply_stream, make=ResponsesReader),
     "responses json": partial(reply_json, make=ResponsesReader),
+    "model list": model_list,
     "refusal": refusal,
     "body": body,
     "page token": page,
     "token": token,
     "key set": key_set,
+    "access token": access_token,
     "header": header,
     "target": target,
     "guard": guard,

@@ -7,6 +7,7 @@ from typing import Any
 from antiphon.chat.prices import Prices
 from antiphon.domain.content import Origin
 from antiphon.domain.events import Batch, Finished, FinishReason, Started, TextDelta, Usage
+from antiphon.domain.models import ModelInfo
 from antiphon.domain.request import ChatRequest
 from antiphon.domain.warnings import Warnings, ignore
 from tests.unit.framing import Frames
@@ -36,6 +37,10 @@ class ScriptedProvider:
         self.closed = 0
         self.warnings: Warnings = ()
         """What it warns of before the first batch."""
+        self.models: tuple[ModelInfo, ...] | Exception | None = None
+        """What it lists, or how that fails; None: it has no list."""
+        self.lists = 0
+        """How often it was asked for its list."""
 
     async def stream(self, request: ChatRequest, warn: Callable[[Warnings], None] = ignore) -> AsyncGenerator[Batch, None]:
         self.requests.append(request)
@@ -51,6 +56,12 @@ class ScriptedProvider:
                     yield frames.batch(batch)
         finally:
             self.closed += 1
+
+    async def list_models(self) -> tuple[ModelInfo, ...] | None:
+        self.lists += 1
+        if isinstance(self.models, Exception):
+            raise self.models
+        return self.models
 
     async def close(self) -> None:
         pass

@@ -6,26 +6,40 @@ An unknown price is None, never a guess: a model is looked up only at the provid
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import genai_prices
 from genai_prices.types import ModelPrice, TieredPrices
 from msgspec import Struct
 
+from antiphon.chat.price_data import PriceData
 from antiphon.config import PriceConfig
 from antiphon.domain.events import Usage, UsagePart
+from antiphon.domain.models import ModelInfo, TokenPrices
 
-_MILLION = 1_000_000
+_MILLION: Final = 1_000_000
 
-_WEB_SEARCH = "web_search"
+_WEB_SEARCH: Final = "web_search"
 """The provider's tool that the library has prices for."""
+
+_BY_CALL: Final = "requests_kcount"
+"""The library's name for the price of a call itself, beside that of its tokens."""
+
+_REASONING: Final = "output_reasoning_mtok"
+"""The library's name for a price of reasoning that differs from that of other tokens of the reply."""
+
+_VARIANTS: Final = ("service_tier", "speed")
+"""Fields of the provider's usage by which the library has other prices, such as those of a faster service."""
+
+_MAX_CACHED: Final = 1000
+"""Price objects whose rates are remembered. There are about as many of them as models in use."""
 
 
 class _Rates(Struct, frozen=True):
     """Prices in USD per million tokens: uncached, cached and cache-writing prompt tokens, and completion tokens.
 
-    `price` is the library's object that they come from, None if they are configured. `tiered`: the price depends on the number of
-    tokens.
+    `price` is the library's object that they come from, None if they are configured. `by_count`: the price depends on the number of
+    tokens, or has more parts than these.
     """
 
     input: float
@@ -33,7 +47,7 @@ class _Rates(Struct, frozen=True):
     written: float
     output: float
     price: ModelPrice | None = None
-    tiered: bool = False
+    by_count: bool = False
 
 
 class Prices:
@@ -42,11 +56,12 @@ class Prices:
     def __init__(self, overrides: Mapping[str, PriceConfig], addresses: Mapping[str, str | None]) -> None:
         """Set configured prices by model or by `provider/model`, and the providers' base URLs (`addresses`) by name."""
         self._overrides = overrides
-        self._addresses = addresses
-        self._found: dict[tuple[str, str], _Rates | None] = {}
+        self._data = PriceData(addresses)
+        self._rates: dict[int, tuple[ModelPrice, _Rates | None]] = {}
+        """The rates of each price object that was used, by its id. The object is kept, so that no other one gets its id."""
 
     def cost(self, provider: str, model: str, usage: Usage) -> float | None:
-        """Return the cost of a call in USD; None if the price is not known.
+        """Return the cost of a call in USD at this moment; None if the price is not known.
 
         A call with inner calls costs what they do, each at the price of its model.
         """
@@ -54,48 +69,47 @@ class Prices:
             costs = [self.cost(provider, part.model, _usage_of(part)) for part in usage.parts]
             costs.append(self.cost(provider, model, Usage(0, 0, 0, server_tools=usage.server_tools)))
             return None if None in costs else sum(filter(None, costs))
-        rates = self._rates(provider, model)
+        rates = self._rates_at(provider, model, usage)
         if rates is None:
             return None
         cached, written = usage.cached_tokens or 0, usage.cache_write_tokens or 0
         fresh = usage.input_tokens - cached - written
         if fresh < 0:  # the counts contradict each other
             return None
-        if rates.price is not None and (rates.tiered or _is_special(usage)):
+        if rates.price is not None and (rates.by_count or _is_special(usage)):
             return _exact(rates.price, usage)
         total = fresh * rates.input + cached * rates.cached + written * rates.written + usage.output_tokens * rates.output
         return total / _MILLION
 
-    def _rates(self, provider: str, model: str) -> _Rates | None:
-        """Return the prices of a model, from the cache if it was looked up before."""
-        key = (provider, model)
-        if key not in self._found:
-            if len(self._found) > 10_000:  # limited, as model names come from callers
-                self._found.clear()
-            self._found[key] = self._look_up(provider, model)
-        return self._found[key]
+    def configured(self, provider: str, model: str) -> TokenPrices | None:
+        """Return the configured prices of a model, which replace all others; None if there are none."""
+        override = self._override(provider, model)
+        if override is None:
+            return None
+        return TokenPrices(input=override.input, cached_input=override.cached_input, output=override.output)
 
-    def _look_up(self, provider: str, model: str) -> _Rates | None:
-        """Return the configured prices, else the published ones."""
-        override = self._overrides.get(f"{provider}/{model}") or self._overrides.get(model)
+    def published(self, provider: str, model: str) -> ModelInfo | None:
+        """Return what is published of a model; None if it is not known."""
+        return self._data.published(provider, model)
+
+    def _override(self, provider: str, model: str) -> PriceConfig | None:
+        return self._overrides.get(f"{provider}/{model}") or self._overrides.get(model)
+
+    def _rates_at(self, provider: str, model: str, usage: Usage) -> _Rates | None:
+        """Return the configured rates, else the published ones of this moment, which may depend on the time of day."""
+        override = self._override(provider, model)
         if override is not None:
             cached = override.input if override.cached_input is None else override.cached_input
             return _Rates(override.input, cached, override.input, override.output)
-        price = self._published(provider, model)
-        return None if price is None else _rates_of(price)
-
-    def _published(self, provider: str, model: str) -> ModelPrice | None:
-        """Return the library's price, found by the provider's name or its base URL; None if it has none."""
-        nothing: Any = genai_prices.Usage(input_tokens=0, output_tokens=0)
-        places: list[dict[str, Any]] = [{"provider_id": provider}]
-        if address := self._addresses.get(provider):
-            places.append({"provider_api_url": address})
-        for place in places:
-            try:
-                return genai_prices.calc_price(nothing, model, **place).model_price
-            except LookupError:
-                continue
-        return None
+        price = self._data.price(provider, model, _variant(usage))
+        if price is None:
+            return None
+        known = self._rates.get(id(price))
+        if known is None:
+            if len(self._rates) >= _MAX_CACHED:
+                self._rates.clear()
+            known = self._rates[id(price)] = price, _rates_of(price)
+        return known[1]
 
 
 def _rates_of(price: ModelPrice) -> _Rates | None:
@@ -111,17 +125,29 @@ def _rates_of(price: ModelPrice) -> _Rates | None:
     )
     match [_exact(price, usage) for usage in asked]:
         case [float(fresh), float(cached), float(written), float(output)]:
-            tiered = any(isinstance(value, TieredPrices) for value in vars(price).values())
-            return _Rates(fresh, cached, written, output, price, tiered)
+            known = vars(price)
+            tiered = any(isinstance(value, TieredPrices) for value in known.values())
+            return _Rates(fresh, cached, written, output, price, tiered or _BY_CALL in known or _REASONING in known)
         case _:
             return None
 
 
 def _is_special(usage: Usage) -> bool:
-    """Return whether some of the usage has a price of its own that `_Rates` does not hold."""
+    """Return whether some of the usage may have a price of its own that `_Rates` does not hold."""
     return bool(
-        usage.audio_input_tokens or usage.audio_output_tokens or usage.cache_write_1h_tokens or usage.server_tools.get(_WEB_SEARCH)
+        usage.audio_input_tokens
+        or usage.audio_output_tokens
+        or usage.image_input_tokens
+        or usage.image_output_tokens
+        or usage.cache_write_1h_tokens
+        or usage.server_tools.get(_WEB_SEARCH)
     )
+
+
+def _variant(usage: Usage) -> dict[str, str]:
+    """Return the provider's words for the kind of service that a call got."""
+    extra = usage.extra
+    return {name: value for name in _VARIANTS if isinstance(value := extra.get(name), str)} if extra else {}
 
 
 def _usage_of(part: UsagePart) -> Usage:
@@ -131,6 +157,7 @@ def _usage_of(part: UsagePart) -> Usage:
         part.input_tokens + part.output_tokens,
         cached_tokens=part.cached_tokens,
         cache_write_tokens=part.cache_write_tokens,
+        cache_write_1h_tokens=part.cache_write_1h_tokens,
     )
 
 
@@ -143,10 +170,33 @@ def _exact(price: ModelPrice, usage: Usage) -> float | None:
         cache_write_tokens=usage.cache_write_tokens or None,
         cache_write_1h_tokens=usage.cache_write_1h_tokens or None,
         web_searches=usage.server_tools.get(_WEB_SEARCH) or None,
-        input_audio_tokens=usage.audio_input_tokens or None,
-        output_audio_tokens=usage.audio_output_tokens or None,
+        **_priced(price, usage),
     )
     try:
         return float(price.calc_price(counted)["total_price"])
     except (LookupError, ValueError):  # the counts contradict each other
         return None
+
+
+def _priced(price: ModelPrice, usage: Usage) -> dict[str, Any]:
+    """Return the counts of other kinds of tokens that have a price of their own; the others are part of prompt and reply.
+
+    Providers seldom report how many cached tokens are audio or images. Then as many count as cannot be anything else.
+    """
+    counts: dict[str, int | None] = {
+        "input_audio": usage.audio_input_tokens,
+        "output_audio": usage.audio_output_tokens,
+        "input_image": usage.image_input_tokens,
+        "output_image": usage.image_output_tokens,
+        "output_reasoning": usage.reasoning_tokens,
+    }
+    fresh = usage.input_tokens - (usage.cached_tokens or 0) - (usage.cache_write_tokens or 0)
+    for kind, reported in (("audio", usage.audio_cached_tokens), ("image", None)):
+        count = counts[f"input_{kind}"] or 0
+        cached = max(0, count - fresh) if reported is None else min(reported, count)
+        if getattr(price, f"cache_{kind}_read_mtok") is None:
+            counts[f"input_{kind}"] = count - cached  # these cost what other cached tokens cost
+        else:
+            counts[f"cache_{kind}_read"] = cached
+        fresh -= count - cached
+    return {f"{kind}_tokens": count for kind, count in counts.items() if getattr(price, f"{kind}_mtok") is not None}

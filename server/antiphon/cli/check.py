@@ -95,7 +95,8 @@ def _show_providers(providers: dict[str, ProviderConfig], environment: Mapping[s
     table.add_column("key")
     table.add_column("models", overflow="fold")
     for name, provider in providers.items():
-        key = "yes" if provider.api_key(name, environment) else "none"
+        token = None if provider.credentials is None else f"token ({provider.credentials.kind.value})"
+        key = token or ("yes" if provider.api_key(name, environment) else "none")
         address, _, query = (provider.base_url or "-").partition("?")
         shown = f"{address}?***" if query else address  # a query may contain a key
         row = (name, provider.protocol, shown, key, " ".join(provider.models) or "any, by prefix")

@@ -52,12 +52,16 @@ async def models(address: str, key: str) -> list[models_pb2.Model]:
         return await list_models(models_pb2_grpc.ModelServiceStub(channel), key)
 
 
+_PAGE: Final = 1000
+"""Models to ask for at once: the most that a page may have."""
+
+
 async def list_models(stub: models_pb2_grpc.ModelServiceStub, key: str) -> list[models_pb2.Model]:
     """Return every model that `stub` lists, from all pages. Raises `grpc.aio.AioRpcError`."""
     found: list[models_pb2.Model] = []
     token = ""
     while True:
-        page = await stub.ListModels(models_pb2.ListModelsRequest(page_token=token), metadata=metadata_of(key))
+        page = await stub.ListModels(models_pb2.ListModelsRequest(page_size=_PAGE, page_token=token), metadata=metadata_of(key))
         found.extend(page.models)
         token = page.next_page_token
         if not token:

@@ -7,7 +7,6 @@ need.
 
 from __future__ import annotations
 
-import asyncio
 import io
 import os
 import shlex
@@ -24,24 +23,18 @@ from typing import Annotated, Final
 import typer
 import uvloop
 from rich.markup import escape
-from rich.table import Table
 
 from antiphon.auth.api_keys.secret import new_key
 from antiphon.auth.api_keys.static import KEY_VARIABLE
-from antiphon.cli import client
 from antiphon.cli.chat import chat
 from antiphon.cli.console import (
-    ADDRESS,
-    AddressOption,
     JsonOption,
-    KeyOption,
     out,
     print_json,
     print_note,
-    print_table,
-    rpc_errors_reported,
 )
 from antiphon.cli.keys import keys
+from antiphon.cli.models import models
 from antiphon.cli.owners import owners
 from antiphon.cli.usage import usage
 from antiphon.config import ConfigError
@@ -338,21 +331,7 @@ def openapi() -> None:
     print_json(document())
 
 
-@app.command(rich_help_panel=USE)
-def models(as_json: JsonOption = False, address: AddressOption = ADDRESS, key: KeyOption = "") -> None:
-    """List the models of a running gateway."""
-    with rpc_errors_reported(address):
-        found = asyncio.run(client.models(address, key))
-    if as_json:
-        rows = [{"name": model.name, "provider": model.provider, "is_default": model.is_default} for model in found]
-        print_json({"models": rows})
-        return
-    table = Table("model", "provider", "default")
-    for model in found:
-        table.add_row(escape(model.name), escape(model.provider), "yes" if model.is_default else "")
-    print_table(table)
-
-
+app.command(rich_help_panel=USE)(models)
 app.command(rich_help_panel=USE)(chat)
 app.command(rich_help_panel=USE)(usage)
 app.add_typer(keys, name="keys", rich_help_panel=USE)

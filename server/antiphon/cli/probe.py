@@ -38,6 +38,7 @@ from antiphon.net import certificates
 from antiphon.net.fetch import Fetcher, FetchFailed
 from antiphon.net.http_errors import reason_of
 from antiphon.providers.base import Provider
+from antiphon.providers.credentials.token import TokenFailed
 from antiphon.telemetry.redaction import redact
 
 TIMEOUT: Final = 10.0
@@ -176,6 +177,8 @@ async def _provider(provider: Provider) -> str:
     try:
         status = await provider.probe()
     except ProviderError as error:
+        if isinstance(error.__cause__, TokenFailed):
+            raise ProbeFailed(f"no access token: {error.__cause__}") from None
         raise ProbeFailed(str(error) if error.__cause__ is None else reason_of(error.__cause__)) from None
     match status:
         case None:

@@ -1,6 +1,7 @@
 """What an operator decides, and the defaults: each section of the configuration is a class, each setting one of its fields."""
 
 from antiphon.config.access import PUBLIC_ALGORITHMS, AuthConfig, IssuerConfig, KeyConfig
+from antiphon.config.credentials import TokenConfig, TokenKind
 from antiphon.config.database import DatabaseConfig
 from antiphon.config.dialects import ClientConfig, EngineConfig, PersonaConfig, ProxyConfig, SessionsConfig
 from antiphon.config.guards import GuardConfig, GuardOptions
@@ -50,6 +51,8 @@ __all__ = [
     "RestConfig",
     "SessionsConfig",
     "TlsConfig",
+    "TokenConfig",
+    "TokenKind",
     "UnsupportedPolicy",
     "UpstreamTlsConfig",
     "database_url",

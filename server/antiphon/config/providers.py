@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 
+from antiphon.config.credentials import TokenConfig
 from antiphon.config.outbound import OutboundConfig
 from antiphon.config.section import Section, read_secret
 from antiphon.config.values import HeaderName, Headers
@@ -26,6 +27,11 @@ class ModelsConfig(Section):
     default: str | None = None
     """The model for requests that name none. Unset: the first model of the first provider that lists any. Required where all
     providers have patterns only."""
+    list_providers: bool = True
+    """Whether lists of models also have those that the providers list, as far as `providers.<name>.models` allows them. The
+    providers are asked when a caller first wants a list of models. Which model answers a request never depends on their lists."""
+    refresh: float = Field(default=3600.0, gt=0)
+    """Seconds after which a provider's list is read again. The old one is used meanwhile, and for as long as that fails."""
 
 
 class PriceConfig(Section):
@@ -45,7 +51,7 @@ class ProviderConfig(OutboundConfig):
     protocol: str = "openai"
     """`openai` for the chat-completions API and all hosts that follow it, `openai-responses` for OpenAI's Responses API,
     `anthropic` for Anthropic's Messages API, `bedrock` for AWS Bedrock's Converse API, `cohere` for version 2 of Cohere's chat
-    API, `gemini` for the Gemini API, or `echo`, which needs no account."""
+    API, `gemini` for the Gemini API, `vertex` for Google's Vertex AI, or `echo`, which needs no account."""
     base_url: str | None = Field(default=None, repr=False, exclude=True)  # its query may hold a key
     """Where its API begins, such as `https://api.example.com/v1`. May contain `{model}`. Unset: that of the known host with
     this name."""
@@ -55,6 +61,12 @@ class ProviderConfig(OutboundConfig):
     """The file that holds the API key."""
     region: str | None = None
     """The AWS region of the protocol `bedrock`. Unset: that in `base_url`, else that of `AWS_REGION` or `AWS_DEFAULT_REGION`."""
+    credentials: TokenConfig | None = None
+    """An access token of Google or Microsoft Entra, in place of a key: see [Providers](../guide/providers.md#access-tokens)."""
+    project: str | None = Field(default=None, pattern=r"^[A-Za-z0-9:._-]*[A-Za-z0-9]$")
+    """The project of Google Cloud whose models the protocol `vertex` reaches. Unset: `GOOGLE_CLOUD_PROJECT`."""
+    location: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9-]*$")
+    """The region of Google Cloud for it, `global`, `us` or `eu`. Unset: `GOOGLE_CLOUD_LOCATION`, else `global`."""
     models: tuple[str, ...] = ()
     """Names, and patterns with `*`. A model that several providers have belongs to the first of them; each is also reached as
     `<provider>/<model>`."""
@@ -78,6 +90,12 @@ class ProviderConfig(OutboundConfig):
     known to keep its end as long."""
     token_delay: float = Field(default=0.02, ge=0)
     """Seconds between the words of the `echo` protocol's streams. Ignored by other protocols."""
+
+    @model_validator(mode="after")
+    def _one_credential(self) -> ProviderConfig:
+        if sum(source is not None for source in (self.api_key_env, self.api_key_file, self.credentials)) > 1:
+            raise ValueError("takes only one of api_key_env, api_key_file and credentials")
+        return self
 
     def api_key(self, name: str, environment: Mapping[str, str]) -> SecretStr | None:
         """Return the key of the provider `name`. Raises `ConfigError` if its variable or file does not exist."""

@@ -190,6 +190,7 @@ class UsagePart(Struct, frozen=True, omit_defaults=True):
     output_tokens: int = 0
     cached_tokens: int = 0
     cache_write_tokens: int = 0
+    cache_write_1h_tokens: int = 0
 
 
 class Usage(Struct, frozen=True, omit_defaults=True):
@@ -212,6 +213,8 @@ class Usage(Struct, frozen=True, omit_defaults=True):
     """Output tokens that are reasoning."""
     audio_input_tokens: int | None = field(default=None, name="audio_prompt_tokens")
     audio_output_tokens: int | None = field(default=None, name="audio_completion_tokens")
+    audio_cached_tokens: int | None = None
+    """Input tokens that are audio and were read from a cache."""
     image_input_tokens: int | None = None
     image_output_tokens: int | None = None
     server_tools: Mapping[str, int] = {}

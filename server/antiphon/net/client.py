@@ -91,7 +91,7 @@ class Client:
         return await self._send("POST", provider, url, headers, body)
 
     async def get(self, provider: str, url: URL, headers: Mapping[str, str]) -> ClientResponse:
-        """Send a GET request for `url`, and return the response as `post` does."""
+        """Send a GET request for `url`, and return the response as `post` does. Logs nothing."""
         return await self._send("GET", provider, url, headers, None)
 
     async def close(self) -> None:
@@ -107,7 +107,7 @@ class Client:
         connector = self._connector or self._open()
         outbound = self._outbound
         options = {"headers": headers} if outbound.is_default else outbound.options(url, headers)
-        with UpstreamErrors(provider, begun=False):
+        with UpstreamErrors(provider, begun=False, logs=method == "POST"):
             host = self._host(url, options)
             head = _head(method, url, options, body)
             connection = await connector.open(host, self._timeouts)

@@ -1,4 +1,4 @@
-"""Fetching of small documents by GET, with httpx2: the keys of an issuer, the context of a client.
+"""Fetching of small documents, with httpx2: the keys of an issuer, the context of a client, an access token.
 
 Its transport is used without `AsyncClient`, which would add redirects, cookies and headers. Calls of models use
 `antiphon.net.client`.
@@ -13,6 +13,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from typing import Final
 
 import httpx2
+from msgspec import Struct
 
 from antiphon.net.connection import tls_context
 from antiphon.net.inflate import inflater
@@ -24,6 +25,14 @@ _ERRORS: Final = (httpx2.HTTPError, zlib.error, EOFError)
 
 class FetchFailed(Exception):
     """The document could not be fetched. The message gives the reason, and contains no address and no part of the answer."""
+
+
+class FetchedAnswer(Struct, frozen=True):
+    """An answer with any status. The names in `headers` are found in any case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
 
 
 class Fetcher:
@@ -39,13 +48,33 @@ class Fetcher:
 
         Raises `FetchFailed`, also for any status but 200, and so for redirects.
         """
-        request = httpx2.Request("GET", url, headers=httpx2.Headers(headers, encoding="utf-8"))
+        answer = await self.send("GET", url, headers, None, limit, outbound, only_ok=True)
+        return answer.body
+
+    async def send(
+        self,
+        method: str,
+        url: httpx2.URL,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        limit: int,
+        outbound: Outbound = DIRECT,
+        *,
+        only_ok: bool = False,
+    ) -> FetchedAnswer:
+        """Send a request once, and return its answer, whose body has at most `limit` bytes. The caller must limit the time.
+
+        `headers` are sent in UTF-8, and no others but `host` and `content-length`. `only_ok`: any status but 200 raises, too.
+
+        Raises `FetchFailed`.
+        """
+        request = httpx2.Request(method, url, headers=httpx2.Headers(headers, encoding="utf-8"), content=body)
         if not outbound.is_default:
             async with _transport(outbound) as transport:
-                return await _fetch(transport, request, limit)
+                return await _fetch(transport, request, limit, only_ok=only_ok)
         if self._opened is None:
             self._opened = _transport(outbound)
-        return await _fetch(self._opened, request, limit)
+        return await _fetch(self._opened, request, limit, only_ok=only_ok)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -64,13 +93,13 @@ def _transport(outbound: Outbound) -> httpx2.AsyncHTTPTransport:
     return httpx2.AsyncHTTPTransport(verify=tls, proxy=proxy, limits=httpx2.Limits(max_keepalive_connections=0), trust_env=False)
 
 
-async def _fetch(transport: httpx2.AsyncHTTPTransport, request: httpx2.Request, limit: int) -> bytes:
+async def _fetch(transport: httpx2.AsyncHTTPTransport, request: httpx2.Request, limit: int, *, only_ok: bool) -> FetchedAnswer:
     try:
         response = await transport.handle_async_request(request)
         try:
-            if response.status_code != 200:
+            if only_ok and response.status_code != 200:
                 raise FetchFailed(f"status {response.status_code}")
-            return await _read(response, limit)
+            return FetchedAnswer(response.status_code, response.headers, await _read(response, limit))
         finally:
             await response.aclose()
     except _ERRORS as error:

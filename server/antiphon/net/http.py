@@ -1,4 +1,4 @@
-"""One POST to a provider and its answer, or an error of the domain. No provider's protocol is known here."""
+"""One request to a provider and its answer, or an error of the domain. No provider's protocol is known here."""
 
 from __future__ import annotations
 
@@ -172,8 +172,9 @@ class Exchange:
     """One request, as a context manager: sent on entering; the connection is released on leaving, however that happens."""
 
     def __init__(
-        self, provider: str, client: Client, draining: _Draining, url: URL, headers: Mapping[str, str], body: bytes
+        self, provider: str, client: Client, draining: _Draining, url: URL, headers: Mapping[str, str], body: bytes | None
     ) -> None:
+        """`body` is that of a POST; None: the request is a GET."""
         self._provider = provider
         self._client = client
         self._draining = draining
@@ -185,9 +186,22 @@ class Exchange:
 
         Raises `ProviderUnavailable`, `ProviderTimeout`, `ProviderProtocolError`.
         """
-        response = await self._client.post(self._provider, *self._request)
+        url, headers, body = self._request
+        if body is None:
+            response = await self._client.get(self._provider, url, headers)
+        else:
+            response = await self._client.post(self._provider, url, headers, body)
         self._reply = HttpResponse(self._provider, response, self._draining)
         return self._reply
+
+    async def repeat(self, headers: Mapping[str, str]) -> HttpResponse:
+        """Drop the answer, and send the request once more with other headers. Raises as entering does."""
+        assert self._reply is not None, "it was sent before"
+        self._reply.close(finished=True)
+        self._reply = None
+        url, _, body = self._request
+        self._request = url, headers, body
+        return await self.__aenter__()
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Release the connection. Errors from inside are never suppressed."""
@@ -215,6 +229,10 @@ class Transport:
     def post(self, url: URL, headers: Mapping[str, str], body: bytes) -> Exchange:
         """Return an exchange that sends `body` when it is entered. See `Client.post`."""
         return Exchange(self._provider, self._client, self._draining, url, headers, body)
+
+    def get(self, url: URL, headers: Mapping[str, str]) -> Exchange:
+        """Return an exchange that sends a GET when it is entered. See `Client.get`."""
+        return Exchange(self._provider, self._client, self._draining, url, headers, None)
 
     async def status_of(self, url: URL, headers: Mapping[str, str]) -> int:
         """Send a GET to `url`, and return the status; the body is dropped.

@@ -71,12 +71,16 @@ _MAPPED: Final[tuple[type[Exception], ...]] = (aiohttp.ClientError, *(known for 
 class UpstreamErrors:
     """A context manager around calls of the HTTP client. It can be entered repeatedly, such as for each read of a body."""
 
-    __slots__ = ("_begun", "_provider")
+    __slots__ = ("_begun", "_logs", "_provider")
 
-    def __init__(self, provider: str, *, begun: bool) -> None:
-        """Take the provider's name for the messages, and whether its answer has begun."""
+    def __init__(self, provider: str, *, begun: bool, logs: bool = True) -> None:
+        """Take the provider's name for the messages, and whether its answer has begun.
+
+        `logs` False: whoever catches the error logs the reason, which `reason_of` says of its cause.
+        """
         self._provider = provider
         self._begun = begun
+        self._logs = logs
 
     def __enter__(self) -> None:
         pass
@@ -97,7 +101,8 @@ class UpstreamErrors:
             return ProviderProtocolError(f"The provider {provider} broke off its reply.", provider=provider)
         if kind is ProviderProtocolError:
             return ProviderProtocolError(f"The provider {provider} does not answer in HTTP.", provider=provider)
-        _log.warning("provider_out_of_reach", provider=provider, error=reason_of(error))
+        if self._logs:
+            _log.warning("provider_out_of_reach", provider=provider, error=reason_of(error))
         if isinstance(error, ProxyRefused | aiohttp.ClientProxyConnectionError):
             return ProviderUnavailable(f"The provider {provider} is out of reach of the outbound proxy.", provider=provider)
         if isinstance(error, aiohttp.ClientConnectorCertificateError):

@@ -1,8 +1,8 @@
 """Cached values that are read again when they are too old, with one read at a time for all callers that wait.
 
-A value is fresh for `ttl` seconds after it was read; then the next caller causes a new read. If that fails, the old value is used
-for `stale` seconds more, and nobody waits for another read for `retry` seconds. A read that returns None means that nothing exists;
-this is only used while it is fresh. The caller decides what is read, and how long that may take.
+A value is fresh for `ttl` seconds after it was read, or has an end of its own; then the next caller causes a new read. If that
+fails, the old value is used for `stale` seconds more, and nobody waits for another read for `retry` seconds. A read that returns
+None means that nothing exists; this is only used while it is fresh. The caller decides what is read, and how long that may take.
 """
 
 from __future__ import annotations
@@ -42,10 +42,23 @@ class Times(Struct, frozen=True):
 class Refreshing(Generic[T]):
     """One cached value. Belongs to the event loop of its first call."""
 
-    __slots__ = ("_clock", "_due", "_failures", "_read", "_reading", "_times", "_usable_until", "_value", "is_failing")
+    __slots__ = ("_clock", "_due", "_ends", "_failures", "_read", "_reading", "_times", "_usable_until", "_value", "is_failing")
 
-    def __init__(self, read: Callable[[], Awaitable[T]], times: Times, failures: Failures, clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self,
+        read: Callable[[], Awaitable[T]],
+        times: Times,
+        failures: Failures,
+        clock: Clock = time.monotonic,
+        *,
+        ends: Callable[[T], tuple[float, float]] | None = None,
+    ) -> None:
+        """Take what reads the value.
+
+        `ends` returns until when a value is fresh and usable, on `clock`, in place of `Times.ttl` and `Times.stale`.
+        """
         self._read = read
+        self._ends = ends
         self._times = times
         self._failures = failures
         self._clock = clock
@@ -99,6 +112,11 @@ class Refreshing(Generic[T]):
             self._reading = asyncio.create_task(self._run())
         return asyncio.shield(self._reading)
 
+    def expire(self) -> None:
+        """Forget the value: the next caller waits for another read."""
+        self._value = None
+        self._due = self._usable_until = self._clock()
+
     async def close(self) -> None:
         """Cancel a read in progress."""
         if self._reading is not None:
@@ -116,8 +134,11 @@ class Refreshing(Generic[T]):
         else:
             self.is_failing = False
             self._value = value
-            self._due = self._clock() + self._times.ttl
-            self._usable_until = self._due if value is None else self._due + self._times.stale
+            if self._ends is None:
+                self._due = self._clock() + self._times.ttl
+                self._usable_until = self._due if value is None else self._due + self._times.stale
+            else:
+                self._due, self._usable_until = self._ends(value)
             return value, None
         finally:
             self._reading = None

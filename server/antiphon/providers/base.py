@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Protocol
 
 from antiphon.domain.events import Batch
+from antiphon.domain.models import ModelInfo
 from antiphon.domain.request import ChatRequest
 from antiphon.domain.warnings import Warnings, ignore
 
@@ -41,6 +42,13 @@ class Provider(Protocol):
         """Send a free request with the gateway's key, and return its HTTP status; None if the protocol has no such request.
 
         Raises subclasses of `ProviderError` if there is no answer.
+        """
+        ...
+
+    async def list_models(self) -> tuple[ModelInfo, ...] | None:
+        """Return the models that the upstream lists for the gateway's key and that can chat; None if it has no such list.
+
+        Each name is there once. Raises subclasses of `ProviderError`.
         """
         ...
 

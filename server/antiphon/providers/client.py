@@ -5,6 +5,7 @@ A protocol supplies the encoder of the body and the reader of the answer, both w
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from typing import Final, Protocol
@@ -17,10 +18,12 @@ from yarl import URL
 from antiphon.config import MAX_MESSAGE_BYTES
 from antiphon.domain.errors import ProviderCredentials, ProviderError, ProviderProtocolError
 from antiphon.domain.events import Batch, Usage
+from antiphon.domain.models import ModelInfo
 from antiphon.domain.request import ChatRequest
 from antiphon.domain.warnings import Warnings, ignore
-from antiphon.net.http import HttpResponse, Transport
+from antiphon.net.http import Exchange, HttpResponse, Transport
 from antiphon.providers.failure import ERROR_BODY_BYTES, ERROR_BODY_SECONDS, error_of_status, explain, log_refusal
+from antiphon.providers.model_list import ReadPage, named, unreadable
 
 _BOM: Final = b"\xef\xbb\xbf"
 
@@ -29,6 +32,13 @@ _AFTER_DONE: Final = 0.25
 
 _AFTER_DONE_BYTES: Final = 64 * 1024
 """The most bytes read during that wait."""
+
+_SMALL_PAGE: Final = 32 * 1024
+"""Bytes of a page that is read at once. Reading a longer one takes up to 50 ms, in which other calls have their turns."""
+
+_MAX_PAGES: Final = 50
+_MAX_PAGE_BYTES: Final = 8 * 1024 * 1024
+"""The most pages of a list of models, and the size of each: OpenRouter's has one, of less than 1 MiB."""
 
 
 class EndState(Protocol):
@@ -120,6 +130,17 @@ class Auth(Protocol):
         """
         ...
 
+    async def replacement(self, refused: Credentials) -> Credentials | None:
+        """Return other credentials, as the provider refused these with 401; None if there are none.
+
+        Raises subclasses of `ProviderError`.
+        """
+        ...
+
+    async def close(self) -> None:
+        """End what is in progress."""
+        ...
+
 
 class HeaderAuth:
     """Sends the key in a header: as a bearer token in `authorization`, as it is in any other."""
@@ -143,6 +164,13 @@ class HeaderAuth:
         headers = self._headers.copy()
         headers[self._header] = self._value(key)
         return Credentials(headers, (*self._secrets, key))
+
+    async def replacement(self, refused: Credentials) -> Credentials | None:
+        """Return None: there is one key."""
+        return None
+
+    async def close(self) -> None:
+        """Do nothing: nothing is in progress."""
 
     def _value(self, key: str) -> str:
         return f"Bearer {key}" if self._header == "authorization" else key
@@ -171,9 +199,9 @@ class ProviderClient:
         warn(prepared.warnings)
         reader = prepared.reader
         credentials = await self._auth.credentials(prepared.url, prepared.body, request.api_key)
-        secrets = credentials.secrets
-        headers = _joined(credentials.headers, prepared.headers)
-        async with self._transport.post(prepared.url, headers, prepared.body) as reply:
+        exchange = self._transport.post(prepared.url, _joined(credentials.headers, prepared.headers), prepared.body)
+        async with exchange as first:
+            reply, secrets = await self._authorized(exchange, first, prepared, credentials, own_key=request.api_key is not None)
             begin = await self._first_bytes(reply, secrets, own_key=request.api_key is not None)
             ending = reader.ending
             collected: Batch = []
@@ -219,6 +247,31 @@ class ProviderClient:
         credentials = await self._auth.credentials(url, b"", None)
         return await self._transport.status_of(url, credentials.headers)
 
+    async def list_models(self, url: URL, read_page: ReadPage) -> tuple[ModelInfo, ...]:
+        """Return the models of all pages of a list, which begins at `url`, read with the gateway's own key. Logs nothing.
+
+        Raises subclasses of `ProviderError`.
+        """
+        found: list[ModelInfo] = []
+        query: Mapping[str, str] = {}
+        for _ in range(_MAX_PAGES):
+            page_url = url.update_query(query)
+            credentials = await self._auth.credentials(page_url, b"", None)
+            async with self._transport.get(page_url, credentials.headers) as reply:
+                if not 200 <= reply.status < 300:
+                    body = await reply.read_some(ERROR_BODY_BYTES, ERROR_BODY_SECONDS)
+                    raise error_of_status(self._name, reply.status, reply.headers, body)
+                body = await reply.read(_MAX_PAGE_BYTES)
+            try:
+                page = read_page(body) if len(body) < _SMALL_PAGE else await asyncio.to_thread(read_page, body)
+            except ValueError:
+                raise unreadable(self._name) from None
+            found += page.models
+            if not page.next_query or page.next_query == query:
+                break
+            query = page.next_query
+        return named(found)
+
     @property
     def buffered(self) -> int:
         """Return the bytes of replies that were received but not read yet. Safe to call from any thread."""
@@ -226,7 +279,24 @@ class ProviderClient:
 
     async def close(self) -> None:
         """Close the connections that are kept open."""
+        await self._auth.close()
         await self._transport.close()
+
+    async def _authorized(
+        self, exchange: Exchange, reply: HttpResponse, prepared: Prepared, credentials: Credentials, *, own_key: bool
+    ) -> tuple[HttpResponse, tuple[str, ...]]:
+        """Return the answer and the secrets sent for it; after a 401 those of a repetition, if there are other credentials.
+
+        Raises subclasses of `ProviderError`.
+        """
+        if reply.status != 401 or own_key:
+            return reply, credentials.secrets
+        other = await self._auth.replacement(credentials)
+        if other is None:
+            return reply, credentials.secrets
+        # Nothing was done for the refused request, so this costs nothing twice.
+        repeated = await exchange.repeat(_joined(other.headers, prepared.headers))
+        return repeated, (*credentials.secrets, *other.secrets)
 
     async def _first_bytes(self, reply: HttpResponse, secrets: tuple[str, ...], *, own_key: bool) -> bytes:
         """Return the first bytes of the body of a 2xx answer, without a byte order mark or white space.

@@ -55,6 +55,10 @@ class EchoProvider:
         """Return None (see `Provider.probe`): there is no upstream."""
         return None
 
+    async def list_models(self) -> None:
+        """Return None (see `Provider.list_models`): there is no upstream."""
+        return
+
     async def stream(self, request: ChatRequest, warn: Callable[[Warnings], None] = ignore) -> AsyncGenerator[Batch, None]:
         """Yield the reply (see `Provider.stream`): one batch per word.
 

@@ -7,23 +7,32 @@ host as "host/model". A host that serves other companies' open models lists none
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import chain
 from typing import Final
 
 from msgspec import Struct
 from msgspec.structs import replace
+from pydantic import ValidationError
 from yarl import URL
 
-from antiphon.config import ConfigError, ProviderConfig
+from antiphon.config import ConfigError, ProviderConfig, TokenConfig, TokenKind
+from antiphon.providers.locations import vertex_url
 from antiphon.providers.regions import RUNTIME, endpoint, region_in
 
 WITHOUT_URL: Final = frozenset({"echo"})
 """Protocols that connect to no host."""
 
+BY_LOCATION: Final[Mapping[str, Callable[[str | None], str]]] = {"vertex": vertex_url}
+"""Protocols of Google Cloud, whose base URL follows from the location."""
+
+_ENTRA: Final = ("AZURE_TENANT_ID", "AZURE_CLIENT_ID")
+_YES: Final = frozenset({"1", "true"})
 
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost"})
 """Addresses that several hosts may share."""
+
+_AZURE: Final = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
 
 _ANY_ADDRESS: Final = ("", "0.0.0.0", "[::]")  # noqa: S104 - not bound to, but replaced
 
@@ -43,12 +52,18 @@ class Host(Struct, frozen=True, kw_only=True):
     """Whether `url_variable` alone switches the host on, because it needs no key."""
     is_regional: bool = False
     """Whether its address depends on the AWS region, so that `base_url` is None."""
+    switch_variables: tuple[str, ...] = ()
+    """Environment variables one of which must be "true" to switch the host on, as its key may be meant for another one."""
+    token_variables: tuple[tuple[TokenKind, tuple[str, ...]], ...] = ()
+    """The kinds of access tokens that the host takes in place of a key, each with the variables that must be set for it."""
     auth_header: str = "authorization"
     stream_usage: bool = True
     models: tuple[str, ...] = ()
     protocol: str = "openai"
     openai_url: str | None = None
     """The base URL of its OpenAI-compatible API, if it has one beside that of `protocol`."""
+    lists_models: bool = True
+    """Whether its list of models has those that a customer can request."""
 
 
 HOSTS: Final = (
@@ -84,6 +99,12 @@ HOSTS: Final = (
         url_variable="AZURE_OPENAI_ENDPOINT",
         url_suffix="/openai/v1",
         auth_header="api-key",
+        lists_models=False,  # it lists what could be deployed, not what is
+        token_variables=(
+            (TokenKind.ENTRA_SECRET, (*_ENTRA, "AZURE_CLIENT_SECRET")),
+            (TokenKind.ENTRA_WORKLOAD, (*_ENTRA, "AZURE_FEDERATED_TOKEN_FILE")),
+            (TokenKind.ENTRA_MANAGED, ("IDENTITY_ENDPOINT", "IDENTITY_HEADER")),
+        ),
     ),
     Host(
         name="anthropic",
@@ -94,6 +115,18 @@ HOSTS: Final = (
         models=("claude-sonnet-4-5", "claude-haiku-4-5", "claude-opus-4-1", "claude-*"),
         protocol="anthropic",
         openai_url="https://api.anthropic.com/v1",  # https://platform.claude.com/docs/en/api/openai-sdk
+    ),
+    # Switched on, and given a key, as Google's SDKs are: https://googleapis.github.io/python-genai/#create-a-client. It comes
+    # before "gemini", for whoever switches it on wants its models.
+    Host(
+        name="vertex",
+        base_url=None,
+        key_variable="GOOGLE_API_KEY",
+        auth_header="x-goog-api-key",
+        switch_variables=("GOOGLE_GENAI_USE_VERTEXAI", "GOOGLE_GENAI_USE_ENTERPRISE"),
+        token_variables=((TokenKind.GOOGLE, ("GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_PROJECT")),),
+        models=("gemini-2.5-flash", "gemini-2.5-pro", "gemini-2.5-flash-lite", "gemini-*", "claude-*"),
+        protocol="vertex",
     ),
     Host(
         name="gemini",
@@ -238,21 +271,46 @@ def complete(name: str, config: ProviderConfig, environment: Mapping[str, str] =
                 changes["base_url"] = _base_url(host, environment, config.region)
             except ConfigError as error:
                 raise ConfigError(f"providers.{name}.region: {error}") from None
-            no_key = config.api_key_env is None and config.api_key_file is None
-            if no_key and host.key_variable is not None and environment.get(host.key_variable, "").strip():
-                changes["api_key_env"] = host.key_variable
+            if config.api_key_env is None and config.api_key_file is None and config.credentials is None:
+                changes |= _usual_credential(host, environment)
             if not config.models:
                 changes["models"] = host.models
         for field in ("protocol", "auth_header", "stream_usage"):
             if field not in config.model_fields_set:
                 changes[field] = getattr(host, field)
-    completed = config.model_copy(update=changes)
+    completed = _located(config.model_copy(update=changes), environment)
     if completed.base_url is None and host is not None and host.is_regional:
         raise ConfigError(f"providers.{name}.region: set it, or AWS_REGION")
     if completed.base_url is None:
         wanted = f"set it, or {host.url_variable}" if host is not None and host.url_variable else "is missing"
         raise ConfigError(f"providers.{name}.base_url: {wanted}")
     return completed
+
+
+def _usual_credential(host: Host, environment: Mapping[str, str]) -> dict[str, object]:
+    """Return the setting of the API key or the access token for which the environment has the usual variables; {} for none."""
+    if host.key_variable is not None and _is_set(host.key_variable, environment):
+        return {"api_key_env": host.key_variable}
+    for kind, variables in host.token_variables:
+        if all(_is_set(name, environment) for name in variables):
+            return {"credentials": TokenConfig(kind=kind)}
+    return {}
+
+
+def _located(config: ProviderConfig, environment: Mapping[str, str]) -> ProviderConfig:
+    """Return `config` with project, location and base URL, if its protocol has a base URL for each location."""
+    to_url = BY_LOCATION.get(config.protocol)
+    if to_url is None:
+        return config
+    with_key = config.has_key and config.project is None  # then the key's project counts
+    project = config.project or (None if with_key else environment.get("GOOGLE_CLOUD_PROJECT", "").strip() or None)
+    location = config.location or environment.get("GOOGLE_CLOUD_LOCATION", "").strip() or None
+    try:
+        ProviderConfig(project=project, location=location)
+    except ValidationError:
+        raise ConfigError("GOOGLE_CLOUD_PROJECT or GOOGLE_CLOUD_LOCATION: is not the name of a project or a location") from None
+    url = config.base_url or to_url(None if project is None else location)
+    return config.model_copy(update={"project": project, "location": location, "base_url": url})
 
 
 def find(name: str, base_url: str | None) -> Host | None:
@@ -281,14 +339,30 @@ def _host(name: str, config: ProviderConfig) -> Host | None:
     return host
 
 
+def lists_models(name: str, base_url: str | None) -> bool:
+    """Return whether a provider with the OpenAI protocol lists the models that can be requested there.
+
+    Azure is known by the name of its row, and by its addresses: each customer has one.
+    """
+    address = (URL(base_url).host if base_url else None) or ""
+    named = next((host for host in HOSTS if host.name == name), None)
+    return not address.endswith(_AZURE) and (named is None or named.lists_models)
+
+
 def _is_on(host: Host, environment: Mapping[str, str]) -> bool:
     """Return whether the environment has the variables that switch a host on."""
     has_url = host.url_variable is not None and bool(environment.get(host.url_variable, "").strip())
     if host.switched_on_by_url:
         return has_url
-    has_key = host.key_variable is not None and bool(environment.get(host.key_variable, "").strip())
+    if host.switch_variables and not any(environment.get(name, "").strip().lower() in _YES for name in host.switch_variables):
+        return False
     has_region = host.is_regional and region_in(environment) is not None
-    return has_key and (has_url or has_region or host.base_url is not None)
+    has_address = has_url or has_region or host.base_url is not None or host.protocol in BY_LOCATION
+    return has_address and bool(_usual_credential(host, environment))
+
+
+def _is_set(variable: str, environment: Mapping[str, str]) -> bool:
+    return bool(environment.get(variable, "").strip())
 
 
 def _base_url(host: Host, environment: Mapping[str, str], region: str | None) -> str | None:

@@ -16,6 +16,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from msgspec import Struct
 
 from antiphon.auth.base import Authenticator
+from antiphon.chat.catalog import Catalog
 from antiphon.chat.client_context import Contexts
 from antiphon.chat.service import ChatService
 from antiphon.config import Config
@@ -59,6 +60,7 @@ class Parts(Struct, frozen=True):
     config: Config
     chat: ChatService
     router: Router
+    catalog: Catalog
     conversations: Conversations
     passthrough: Passthrough
     contexts: Contexts
@@ -97,7 +99,7 @@ DIALECTS: Final = (
         openai_pb2_grpc.OpenAIServiceServicer,
         openai_pb2_grpc.add_OpenAIServiceServicer_to_server,
         lambda parts: OpenAIServicer(
-            parts.chat, parts.router, int(time.time()), automatic_sessions=parts.config.sessions.automatic
+            parts.chat, parts.catalog, int(time.time()), automatic_sessions=parts.config.sessions.automatic
         ),
         openai_methods.METHODS,
         openai_errors.ERRORS,
@@ -125,7 +127,7 @@ DIALECTS: Final = (
         engine_pb2.DESCRIPTOR.services_by_name["EngineService"],
         engine_pb2_grpc.EngineServiceServicer,
         engine_pb2_grpc.add_EngineServiceServicer_to_server,
-        lambda parts: EngineServicer(parts.chat, parts.router, parts.callers, parts.config.engine.own_key_providers),
+        lambda parts: EngineServicer(parts.chat, parts.router, parts.catalog, parts.callers, parts.config.engine.own_key_providers),
         engine_methods.METHODS,
         engine_errors.ERRORS,
     ),

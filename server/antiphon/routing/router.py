@@ -101,6 +101,20 @@ class Router:
             raise ProviderNotFound(provider)
         return [model for model in self._providers[provider][1] if "*" not in model]
 
+    def name_of(self, provider: str, model: str) -> str | None:
+        """Return the shortest name by which `model` of a provider can be requested; None if the configuration does not allow it.
+
+        It is the model's own name, unless that leads to another provider.
+        """
+        for name in (model, f"{provider}/{model}"):
+            try:
+                route = self._resolve(name)
+            except (ModelNotFound, ProviderNotFound):
+                continue
+            if route.provider.name == provider and route.model == model:
+                return name
+        return None
+
     def models(self) -> list[ModelEntry]:
         """Return the models that are listed by name, sorted by name."""
         return [ModelEntry(name, provider.name, is_default=name == self.default) for name, provider in sorted(self._named.items())]

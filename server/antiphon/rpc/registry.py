@@ -11,12 +11,12 @@ from msgspec import Struct
 
 from antiphon.auth.api_keys.store import KeyStore
 from antiphon.auth.audit import AuditLog
+from antiphon.chat.catalog import Catalog
 from antiphon.chat.service import ChatService
 from antiphon.domain.principal import Scope
 from antiphon.history.base import Conversations
 from antiphon.limits.report import UsageReport
 from antiphon.owners.data import Owners
-from antiphon.routing.router import Router
 from antiphon.rpc.admin import AdminServicer
 from antiphon.rpc.chat import ChatServicer
 from antiphon.rpc.history import HistoryServicer
@@ -54,7 +54,7 @@ class Service(Struct, frozen=True):
 
 def services(
     chat: ChatService,
-    router: Router,
+    catalog: Catalog,
     conversations: Conversations,
     keys: KeyStore,
     audit: AuditLog,
@@ -72,7 +72,7 @@ def services(
         Service(
             models_pb2.DESCRIPTOR.services_by_name["ModelService"],
             models_pb2_grpc.add_ModelServiceServicer_to_server,
-            ModelServicer(router),
+            ModelServicer(catalog),
             Scope.CHAT,
         ),
         Service(

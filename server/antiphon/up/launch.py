@@ -129,6 +129,10 @@ def keep_copy(folder: Path, name: str, config: Config, config_path: Path | None,
     (folder / WATCHED).write_text(json.dumps([str(file.absolute()) for file in files]), encoding="utf-8")
 
 
+_REREAD: Final = frozenset({"tls", "token_file"})
+"""Settings whose files are reread without a reload: certificates, and the token of a workload, which is replaced each hour."""
+
+
 def files_to_watch(config: Config) -> list[Path]:
     """Return the files besides the configuration that are read only at a start: keys, secrets, certificate authorities."""
     settings = config.model_dump()
@@ -137,12 +141,12 @@ def files_to_watch(config: Config) -> list[Path]:
 
 
 def _paths(settings: Any) -> Iterator[Path]:
-    """Yield all paths in the settings, except those of TLS sections: certificates are reread without a reload."""
+    """Yield all paths in the settings, except those in `_REREAD`."""
     if isinstance(settings, Path):
         yield settings
     elif isinstance(settings, Mapping):
         for name, value in settings.items():
-            if name != "tls":  # certificates are reread without a reload
+            if name not in _REREAD:
                 yield from _paths(value)
     elif isinstance(settings, list | tuple):
         for value in settings:

@@ -638,6 +638,7 @@ class Usage(_message.Message):
         OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
         CACHED_TOKENS_FIELD_NUMBER: _builtins.int
         CACHE_WRITE_TOKENS_FIELD_NUMBER: _builtins.int
+        CACHE_WRITE_1H_TOKENS_FIELD_NUMBER: _builtins.int
         model: _builtins.str
         """The model."""
         type: _builtins.str
@@ -650,6 +651,8 @@ class Usage(_message.Message):
         """The part of input_tokens that was read from a cache."""
         cache_write_tokens: _builtins.int
         """The part of input_tokens that was written to a cache."""
+        cache_write_1h_tokens: _builtins.int
+        """The part of cache_write_tokens that is cached for an hour."""
         def __init__(
             self,
             *,
@@ -659,10 +662,11 @@ class Usage(_message.Message):
             output_tokens: _builtins.int = ...,
             cached_tokens: _builtins.int = ...,
             cache_write_tokens: _builtins.int = ...,
+            cache_write_1h_tokens: _builtins.int = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_write_tokens", b"cache_write_tokens", "cached_tokens", b"cached_tokens", "input_tokens", b"input_tokens", "model", b"model", "output_tokens", b"output_tokens", "type", b"type"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_write_1h_tokens", b"cache_write_1h_tokens", "cache_write_tokens", b"cache_write_tokens", "cached_tokens", b"cached_tokens", "input_tokens", b"input_tokens", "model", b"model", "output_tokens", b"output_tokens", "type", b"type"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -701,6 +705,7 @@ class Usage(_message.Message):
     PARTS_FIELD_NUMBER: _builtins.int
     FIELDS_FIELD_NUMBER: _builtins.int
     ESTIMATED_FIELD_NUMBER: _builtins.int
+    AUDIO_CACHED_TOKENS_FIELD_NUMBER: _builtins.int
     input_tokens: _builtins.int
     """All input tokens, including those read from or written to a cache."""
     output_tokens: _builtins.int
@@ -727,6 +732,8 @@ class Usage(_message.Message):
     """Other usage fields of the provider, as the text of a JSON object."""
     estimated: _builtins.bool
     """True if the provider sent no counts, so that the gateway estimated them."""
+    audio_cached_tokens: _builtins.int
+    """The part of input_tokens that is audio and was read from the provider's cache."""
     @_builtins.property
     def server_tools(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """How often each of the provider's own tools was used, by name."""
@@ -753,11 +760,14 @@ class Usage(_message.Message):
         parts: _abc.Iterable[Global___Usage.Part] | None = ...,
         fields: _builtins.bytes = ...,
         estimated: _builtins.bool = ...,
+        audio_cached_tokens: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_audio_input_tokens", b"_audio_input_tokens", "_audio_output_tokens", b"_audio_output_tokens", "_cache_write_1h_tokens", b"_cache_write_1h_tokens", "_cache_write_tokens", b"_cache_write_tokens", "_cached_tokens", b"_cached_tokens", "_image_input_tokens", b"_image_input_tokens", "_image_output_tokens", b"_image_output_tokens", "_reasoning_tokens", b"_reasoning_tokens", "audio_input_tokens", b"audio_input_tokens", "audio_output_tokens", b"audio_output_tokens", "cache_write_1h_tokens", b"cache_write_1h_tokens", "cache_write_tokens", b"cache_write_tokens", "cached_tokens", b"cached_tokens", "image_input_tokens", b"image_input_tokens", "image_output_tokens", b"image_output_tokens", "reasoning_tokens", b"reasoning_tokens"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_audio_cached_tokens", b"_audio_cached_tokens", "_audio_input_tokens", b"_audio_input_tokens", "_audio_output_tokens", b"_audio_output_tokens", "_cache_write_1h_tokens", b"_cache_write_1h_tokens", "_cache_write_tokens", b"_cache_write_tokens", "_cached_tokens", b"_cached_tokens", "_image_input_tokens", b"_image_input_tokens", "_image_output_tokens", b"_image_output_tokens", "_reasoning_tokens", b"_reasoning_tokens", "audio_cached_tokens", b"audio_cached_tokens", "audio_input_tokens", b"audio_input_tokens", "audio_output_tokens", b"audio_output_tokens", "cache_write_1h_tokens", b"cache_write_1h_tokens", "cache_write_tokens", b"cache_write_tokens", "cached_tokens", b"cached_tokens", "image_input_tokens", b"image_input_tokens", "image_output_tokens", b"image_output_tokens", "reasoning_tokens", b"reasoning_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_audio_input_tokens", b"_audio_input_tokens", "_audio_output_tokens", b"_audio_output_tokens", "_cache_write_1h_tokens", b"_cache_write_1h_tokens", "_cache_write_tokens", b"_cache_write_tokens", "_cached_tokens", b"_cached_tokens", "_image_input_tokens", b"_image_input_tokens", "_image_output_tokens", b"_image_output_tokens", "_reasoning_tokens", b"_reasoning_tokens", "audio_input_tokens", b"audio_input_tokens", "audio_output_tokens", b"audio_output_tokens", "cache_write_1h_tokens", b"cache_write_1h_tokens", "cache_write_tokens", b"cache_write_tokens", "cached_tokens", b"cached_tokens", "estimated", b"estimated", "fields", b"fields", "image_input_tokens", b"image_input_tokens", "image_output_tokens", b"image_output_tokens", "input_tokens", b"input_tokens", "output_tokens", b"output_tokens", "parts", b"parts", "reasoning_tokens", b"reasoning_tokens", "server_tools", b"server_tools", "total_tokens", b"total_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_audio_cached_tokens", b"_audio_cached_tokens", "_audio_input_tokens", b"_audio_input_tokens", "_audio_output_tokens", b"_audio_output_tokens", "_cache_write_1h_tokens", b"_cache_write_1h_tokens", "_cache_write_tokens", b"_cache_write_tokens", "_cached_tokens", b"_cached_tokens", "_image_input_tokens", b"_image_input_tokens", "_image_output_tokens", b"_image_output_tokens", "_reasoning_tokens", b"_reasoning_tokens", "audio_cached_tokens", b"audio_cached_tokens", "audio_input_tokens", b"audio_input_tokens", "audio_output_tokens", b"audio_output_tokens", "cache_write_1h_tokens", b"cache_write_1h_tokens", "cache_write_tokens", b"cache_write_tokens", "cached_tokens", b"cached_tokens", "estimated", b"estimated", "fields", b"fields", "image_input_tokens", b"image_input_tokens", "image_output_tokens", b"image_output_tokens", "input_tokens", b"input_tokens", "output_tokens", b"output_tokens", "parts", b"parts", "reasoning_tokens", b"reasoning_tokens", "server_tools", b"server_tools", "total_tokens", b"total_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__audio_cached_tokens: _TypeAlias = _typing.Literal["audio_cached_tokens"]  # noqa: Y015
+    _WhichOneofArgType__audio_cached_tokens: _TypeAlias = _typing.Literal["_audio_cached_tokens", b"_audio_cached_tokens"]  # noqa: Y015
     _WhichOneofReturnType__audio_input_tokens: _TypeAlias = _typing.Literal["audio_input_tokens"]  # noqa: Y015
     _WhichOneofArgType__audio_input_tokens: _TypeAlias = _typing.Literal["_audio_input_tokens", b"_audio_input_tokens"]  # noqa: Y015
     _WhichOneofReturnType__audio_output_tokens: _TypeAlias = _typing.Literal["audio_output_tokens"]  # noqa: Y015
@@ -774,6 +784,8 @@ class Usage(_message.Message):
     _WhichOneofArgType__image_output_tokens: _TypeAlias = _typing.Literal["_image_output_tokens", b"_image_output_tokens"]  # noqa: Y015
     _WhichOneofReturnType__reasoning_tokens: _TypeAlias = _typing.Literal["reasoning_tokens"]  # noqa: Y015
     _WhichOneofArgType__reasoning_tokens: _TypeAlias = _typing.Literal["_reasoning_tokens", b"_reasoning_tokens"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__audio_cached_tokens) -> _WhichOneofReturnType__audio_cached_tokens | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__audio_input_tokens) -> _WhichOneofReturnType__audio_input_tokens | None: ...
     @_typing.overload

@@ -23,9 +23,10 @@ _sym_db = _symbol_database.Default()
 
 
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61ntiphon/v1/models.proto\x12\x0b\x61ntiphon.v1\x1a\x1fgoogle/api/field_behavior.proto\";\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\x12\n\nis_default\x18\x03 \x01(\x08\"F\n\x11ListModelsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"Q\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.antiphon.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x0fGetModelRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"5\n\x10GetModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.antiphon.v1.Model2\xa6\x01\n\x0cModelService\x12M\n\nListModels\x12\x1e.antiphon.v1.ListModelsRequest\x1a\x1f.antiphon.v1.ListModelsResponse\x12G\n\x08GetModel\x12\x1c.antiphon.v1.GetModelRequest\x1a\x1d.antiphon.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61ntiphon/v1/models.proto\x12\x0b\x61ntiphon.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x86\x03\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\x12\n\nis_default\x18\x03 \x01(\x08\x12\x16\n\x0eprovider_model\x18\x04 \x01(\t\x12\r\n\x05title\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1b\n\x0e\x63ontext_tokens\x18\x07 \x01(\x03H\x00\x88\x01\x01\x12\x1e\n\x11max_output_tokens\x18\x08 \x01(\x03H\x01\x88\x01\x01\x12/\n\x10input_modalities\x18\t \x03(\x0e\x32\x15.antiphon.v1.Modality\x12\x30\n\x11output_modalities\x18\n \x03(\x0e\x32\x15.antiphon.v1.Modality\x12(\n\x06prices\x18\x0b \x01(\x0b\x32\x18.antiphon.v1.ModelPricesB\x11\n\x0f_context_tokensB\x14\n\x12_max_output_tokens\"\xce\x02\n\x0bModelPrices\x12\x12\n\x05input\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x0c\x63\x61\x63hed_input\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x18\n\x0b\x63\x61\x63he_write\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x1b\n\x0e\x63\x61\x63he_write_1h\x18\x04 \x01(\x01H\x03\x88\x01\x01\x12\x18\n\x0b\x61udio_input\x18\x05 \x01(\x01H\x04\x88\x01\x01\x12\x13\n\x06output\x18\x06 \x01(\x01H\x05\x88\x01\x01\x12\x19\n\x0c\x61udio_output\x18\x07 \x01(\x01H\x06\x88\x01\x01\x12%\n\x05tiers\x18\x08 \x03(\x0b\x32\x16.antiphon.v1.PriceTierB\x08\n\x06_inputB\x0f\n\r_cached_inputB\x0e\n\x0c_cache_writeB\x11\n\x0f_cache_write_1hB\x0e\n\x0c_audio_inputB\t\n\x07_outputB\x0f\n\r_audio_output\"K\n\tPriceTier\x12\x14\n\x0c\x61\x62ove_tokens\x18\x01 \x01(\x03\x12(\n\x06prices\x18\x02 \x01(\x0b\x32\x18.antiphon.v1.ModelPrices\"F\n\x11ListModelsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"Q\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.antiphon.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x0fGetModelRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"5\n\x10GetModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.antiphon.v1.Model*\x8a\x01\n\x08Modality\x12\x18\n\x14MODALITY_UNSPECIFIED\x10\x00\x12\x11\n\rMODALITY_TEXT\x10\x01\x12\x12\n\x0eMODALITY_IMAGE\x10\x02\x12\x12\n\x0eMODALITY_AUDIO\x10\x03\x12\x12\n\x0eMODALITY_VIDEO\x10\x04\x12\x15\n\x11MODALITY_DOCUMENT\x10\x05\x32\xa6\x01\n\x0cModelService\x12M\n\nListModels\x12\x1e.antiphon.v1.ListModelsRequest\x1a\x1f.antiphon.v1.ListModelsResponse\x12G\n\x08GetModel\x12\x1c.antiphon.v1.GetModelRequest\x1a\x1d.antiphon.v1.GetModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,16 +39,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTMODELSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001'
   _globals['_GETMODELREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_GETMODELREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002'
-  _globals['_MODEL']._serialized_start=74
-  _globals['_MODEL']._serialized_end=133
-  _globals['_LISTMODELSREQUEST']._serialized_start=135
-  _globals['_LISTMODELSREQUEST']._serialized_end=205
-  _globals['_LISTMODELSRESPONSE']._serialized_start=207
-  _globals['_LISTMODELSRESPONSE']._serialized_end=288
-  _globals['_GETMODELREQUEST']._serialized_start=290
-  _globals['_GETMODELREQUEST']._serialized_end=327
-  _globals['_GETMODELRESPONSE']._serialized_start=329
-  _globals['_GETMODELRESPONSE']._serialized_end=382
-  _globals['_MODELSERVICE']._serialized_start=385
-  _globals['_MODELSERVICE']._serialized_end=551
+  _globals['_MODALITY']._serialized_start=1164
+  _globals['_MODALITY']._serialized_end=1302
+  _globals['_MODEL']._serialized_start=108
+  _globals['_MODEL']._serialized_end=498
+  _globals['_MODELPRICES']._serialized_start=501
+  _globals['_MODELPRICES']._serialized_end=835
+  _globals['_PRICETIER']._serialized_start=837
+  _globals['_PRICETIER']._serialized_end=912
+  _globals['_LISTMODELSREQUEST']._serialized_start=914
+  _globals['_LISTMODELSREQUEST']._serialized_end=984
+  _globals['_LISTMODELSRESPONSE']._serialized_start=986
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1067
+  _globals['_GETMODELREQUEST']._serialized_start=1069
+  _globals['_GETMODELREQUEST']._serialized_end=1106
+  _globals['_GETMODELRESPONSE']._serialized_start=1108
+  _globals['_GETMODELRESPONSE']._serialized_end=1161
+  _globals['_MODELSERVICE']._serialized_start=1305
+  _globals['_MODELSERVICE']._serialized_end=1471
 # @@protoc_insertion_point(module_scope)

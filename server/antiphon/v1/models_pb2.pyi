@@ -6,7 +6,9 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -18,6 +20,42 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Modality:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ModalityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Modality.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MODALITY_UNSPECIFIED: _Modality.ValueType  # 0
+    """Not known to this version."""
+    MODALITY_TEXT: _Modality.ValueType  # 1
+    """Text."""
+    MODALITY_IMAGE: _Modality.ValueType  # 2
+    """Images."""
+    MODALITY_AUDIO: _Modality.ValueType  # 3
+    """Audio."""
+    MODALITY_VIDEO: _Modality.ValueType  # 4
+    """Video."""
+    MODALITY_DOCUMENT: _Modality.ValueType  # 5
+    """Documents, such as PDF."""
+
+class Modality(_Modality, metaclass=_ModalityEnumTypeWrapper):
+    """A kind of content that a model reads or writes."""
+
+MODALITY_UNSPECIFIED: Modality.ValueType  # 0
+"""Not known to this version."""
+MODALITY_TEXT: Modality.ValueType  # 1
+"""Text."""
+MODALITY_IMAGE: Modality.ValueType  # 2
+"""Images."""
+MODALITY_AUDIO: Modality.ValueType  # 3
+"""Audio."""
+MODALITY_VIDEO: Modality.ValueType  # 4
+"""Video."""
+MODALITY_DOCUMENT: Modality.ValueType  # 5
+"""Documents, such as PDF."""
+Global___Modality: _TypeAlias = Modality  # noqa: Y015
+
 @_typing.final
 class Model(_message.Message):
     """A model that can be requested by name."""
@@ -27,26 +65,180 @@ class Model(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     PROVIDER_FIELD_NUMBER: _builtins.int
     IS_DEFAULT_FIELD_NUMBER: _builtins.int
+    PROVIDER_MODEL_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
+    MAX_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    INPUT_MODALITIES_FIELD_NUMBER: _builtins.int
+    OUTPUT_MODALITIES_FIELD_NUMBER: _builtins.int
+    PRICES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The model's name, as in GenerateRequest.model."""
     provider: _builtins.str
     """The provider of the model, by its name in the configuration."""
     is_default: _builtins.bool
     """True if a request without a model uses this one."""
+    provider_model: _builtins.str
+    """The provider's own name of the model."""
+    title: _builtins.str
+    """The model's name for people. Empty if it is not known."""
+    context_tokens: _builtins.int
+    """The most tokens of a prompt; at most providers the reply counts too. Unset if it is not known."""
+    max_output_tokens: _builtins.int
+    """The most tokens of a reply. Unset if it is not known."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When the model appeared. Unset if it is not known."""
+
+    @_builtins.property
+    def input_modalities(self) -> _containers.RepeatedScalarFieldContainer[Global___Modality.ValueType]:
+        """What the model reads. Empty if it is not known."""
+
+    @_builtins.property
+    def output_modalities(self) -> _containers.RepeatedScalarFieldContainer[Global___Modality.ValueType]:
+        """What the model writes. Empty if it is not known."""
+
+    @_builtins.property
+    def prices(self) -> Global___ModelPrices:
+        """What the model costs: as configured, as the provider lists it, or as published. Unset if it is not known."""
+
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         provider: _builtins.str = ...,
         is_default: _builtins.bool = ...,
+        provider_model: _builtins.str = ...,
+        title: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        context_tokens: _builtins.int | None = ...,
+        max_output_tokens: _builtins.int | None = ...,
+        input_modalities: _abc.Iterable[Global___Modality.ValueType] | None = ...,
+        output_modalities: _abc.Iterable[Global___Modality.ValueType] | None = ...,
+        prices: Global___ModelPrices | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_context_tokens", b"_context_tokens", "_max_output_tokens", b"_max_output_tokens", "context_tokens", b"context_tokens", "create_time", b"create_time", "max_output_tokens", b"max_output_tokens", "prices", b"prices"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_default", b"is_default", "name", b"name", "provider", b"provider"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_context_tokens", b"_context_tokens", "_max_output_tokens", b"_max_output_tokens", "context_tokens", b"context_tokens", "create_time", b"create_time", "input_modalities", b"input_modalities", "is_default", b"is_default", "max_output_tokens", b"max_output_tokens", "name", b"name", "output_modalities", b"output_modalities", "prices", b"prices", "provider", b"provider", "provider_model", b"provider_model", "title", b"title"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__context_tokens: _TypeAlias = _typing.Literal["context_tokens"]  # noqa: Y015
+    _WhichOneofArgType__context_tokens: _TypeAlias = _typing.Literal["_context_tokens", b"_context_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__max_output_tokens: _TypeAlias = _typing.Literal["max_output_tokens"]  # noqa: Y015
+    _WhichOneofArgType__max_output_tokens: _TypeAlias = _typing.Literal["_max_output_tokens", b"_max_output_tokens"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__context_tokens) -> _WhichOneofReturnType__context_tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_output_tokens) -> _WhichOneofReturnType__max_output_tokens | None: ...
+
+Global___Model: _TypeAlias = Model  # noqa: Y015
+
+@_typing.final
+class ModelPrices(_message.Message):
+    """Prices in USD per million tokens. Unset: not known, or the model has no such price of its own."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INPUT_FIELD_NUMBER: _builtins.int
+    CACHED_INPUT_FIELD_NUMBER: _builtins.int
+    CACHE_WRITE_FIELD_NUMBER: _builtins.int
+    CACHE_WRITE_1H_FIELD_NUMBER: _builtins.int
+    AUDIO_INPUT_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    AUDIO_OUTPUT_FIELD_NUMBER: _builtins.int
+    TIERS_FIELD_NUMBER: _builtins.int
+    input: _builtins.float
+    """Tokens of the prompt."""
+    cached_input: _builtins.float
+    """Prompt tokens read from a cache."""
+    cache_write: _builtins.float
+    """Prompt tokens written to a cache, for five minutes where the provider has several durations."""
+    cache_write_1h: _builtins.float
+    """Prompt tokens written to a cache for an hour."""
+    audio_input: _builtins.float
+    """Prompt tokens that are audio."""
+    output: _builtins.float
+    """Tokens of the reply, with its reasoning."""
+    audio_output: _builtins.float
+    """Tokens of the reply that are audio."""
+    @_builtins.property
+    def tiers(self) -> _containers.RepeatedCompositeFieldContainer[Global___PriceTier]:
+        """The prices of longer prompts, the shortest first."""
+
+    def __init__(
+        self,
+        *,
+        input: _builtins.float | None = ...,
+        cached_input: _builtins.float | None = ...,
+        cache_write: _builtins.float | None = ...,
+        cache_write_1h: _builtins.float | None = ...,
+        audio_input: _builtins.float | None = ...,
+        output: _builtins.float | None = ...,
+        audio_output: _builtins.float | None = ...,
+        tiers: _abc.Iterable[Global___PriceTier] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_audio_input", b"_audio_input", "_audio_output", b"_audio_output", "_cache_write", b"_cache_write", "_cache_write_1h", b"_cache_write_1h", "_cached_input", b"_cached_input", "_input", b"_input", "_output", b"_output", "audio_input", b"audio_input", "audio_output", b"audio_output", "cache_write", b"cache_write", "cache_write_1h", b"cache_write_1h", "cached_input", b"cached_input", "input", b"input", "output", b"output"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_audio_input", b"_audio_input", "_audio_output", b"_audio_output", "_cache_write", b"_cache_write", "_cache_write_1h", b"_cache_write_1h", "_cached_input", b"_cached_input", "_input", b"_input", "_output", b"_output", "audio_input", b"audio_input", "audio_output", b"audio_output", "cache_write", b"cache_write", "cache_write_1h", b"cache_write_1h", "cached_input", b"cached_input", "input", b"input", "output", b"output", "tiers", b"tiers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__audio_input: _TypeAlias = _typing.Literal["audio_input"]  # noqa: Y015
+    _WhichOneofArgType__audio_input: _TypeAlias = _typing.Literal["_audio_input", b"_audio_input"]  # noqa: Y015
+    _WhichOneofReturnType__audio_output: _TypeAlias = _typing.Literal["audio_output"]  # noqa: Y015
+    _WhichOneofArgType__audio_output: _TypeAlias = _typing.Literal["_audio_output", b"_audio_output"]  # noqa: Y015
+    _WhichOneofReturnType__cache_write: _TypeAlias = _typing.Literal["cache_write"]  # noqa: Y015
+    _WhichOneofArgType__cache_write: _TypeAlias = _typing.Literal["_cache_write", b"_cache_write"]  # noqa: Y015
+    _WhichOneofReturnType__cache_write_1h: _TypeAlias = _typing.Literal["cache_write_1h"]  # noqa: Y015
+    _WhichOneofArgType__cache_write_1h: _TypeAlias = _typing.Literal["_cache_write_1h", b"_cache_write_1h"]  # noqa: Y015
+    _WhichOneofReturnType__cached_input: _TypeAlias = _typing.Literal["cached_input"]  # noqa: Y015
+    _WhichOneofArgType__cached_input: _TypeAlias = _typing.Literal["_cached_input", b"_cached_input"]  # noqa: Y015
+    _WhichOneofReturnType__input: _TypeAlias = _typing.Literal["input"]  # noqa: Y015
+    _WhichOneofArgType__input: _TypeAlias = _typing.Literal["_input", b"_input"]  # noqa: Y015
+    _WhichOneofReturnType__output: _TypeAlias = _typing.Literal["output"]  # noqa: Y015
+    _WhichOneofArgType__output: _TypeAlias = _typing.Literal["_output", b"_output"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__audio_input) -> _WhichOneofReturnType__audio_input | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__audio_output) -> _WhichOneofReturnType__audio_output | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cache_write) -> _WhichOneofReturnType__cache_write | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cache_write_1h) -> _WhichOneofReturnType__cache_write_1h | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cached_input) -> _WhichOneofReturnType__cached_input | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__input) -> _WhichOneofReturnType__input | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__output) -> _WhichOneofReturnType__output | None: ...
+
+Global___ModelPrices: _TypeAlias = ModelPrices  # noqa: Y015
+
+@_typing.final
+class PriceTier(_message.Message):
+    """The prices of all tokens of a call with a long prompt."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ABOVE_TOKENS_FIELD_NUMBER: _builtins.int
+    PRICES_FIELD_NUMBER: _builtins.int
+    above_tokens: _builtins.int
+    """They apply if the prompt has more tokens than this."""
+    @_builtins.property
+    def prices(self) -> Global___ModelPrices:
+        """The prices. They have no tiers."""
+
+    def __init__(
+        self,
+        *,
+        above_tokens: _builtins.int = ...,
+        prices: Global___ModelPrices | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["prices", b"prices"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["above_tokens", b"above_tokens", "prices", b"prices"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Model: _TypeAlias = Model  # noqa: Y015
+Global___PriceTier: _TypeAlias = PriceTier  # noqa: Y015
 
 @_typing.final
 class ListModelsRequest(_message.Message):

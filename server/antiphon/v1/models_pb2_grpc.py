@@ -26,7 +26,11 @@ if _version_not_supported:
 
 
 class ModelServiceStub:
-    """Lists the models that this gateway is configured to offer. A key that may use only some models sees only those.
+    """Lists the models that this gateway offers: those of its configuration, and those that its providers list and the configuration
+    allows. A key that may use only some models sees only those.
+
+    The providers' lists are read when a caller first asks for models, and again from time to time. A provider whose list is not read
+    yet, or cannot be, is listed with the models of the configuration, and with those of its last list.
     """
 
     def __init__(self, channel):
@@ -48,7 +52,11 @@ class ModelServiceStub:
 
 
 class ModelServiceServicer:
-    """Lists the models that this gateway is configured to offer. A key that may use only some models sees only those.
+    """Lists the models that this gateway offers: those of its configuration, and those that its providers list and the configuration
+    allows. A key that may use only some models sees only those.
+
+    The providers' lists are read when a caller first asks for models, and again from time to time. A provider whose list is not read
+    yet, or cannot be, is listed with the models of the configuration, and with those of its last list.
     """
 
     def ListModels(self, request, context):
@@ -91,7 +99,11 @@ def add_ModelServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ModelService:
-    """Lists the models that this gateway is configured to offer. A key that may use only some models sees only those.
+    """Lists the models that this gateway offers: those of its configuration, and those that its providers list and the configuration
+    allows. A key that may use only some models sees only those.
+
+    The providers' lists are read when a caller first asks for models, and again from time to time. A provider whose list is not read
+    yet, or cannot be, is listed with the models of the configuration, and with those of its last list.
     """
 
     @staticmethod

@@ -13,7 +13,12 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ModelServiceStub:
-    """Lists the models that this gateway is configured to offer. A key that may use only some models sees only those."""
+    """Lists the models that this gateway offers: those of its configuration, and those that its providers list and the configuration
+    allows. A key that may use only some models sees only those.
+
+    The providers' lists are read when a caller first asks for models, and again from time to time. A provider whose list is not read
+    yet, or cannot be, is listed with the models of the configuration, and with those of its last list.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListModels: _aio.UnaryUnaryMultiCallable[_models_pb2.ListModelsRequest, _models_pb2.ListModelsResponse]
@@ -28,7 +33,12 @@ class ModelServiceStub:
     """
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Lists the models that this gateway is configured to offer. A key that may use only some models sees only those."""
+    """Lists the models that this gateway offers: those of its configuration, and those that its providers list and the configuration
+    allows. A key that may use only some models sees only those.
+
+    The providers' lists are read when a caller first asks for models, and again from time to time. A provider whose list is not read
+    yet, or cannot be, is listed with the models of the configuration, and with those of its last list.
+    """
 
     @_abc_1.abstractmethod
     def ListModels(

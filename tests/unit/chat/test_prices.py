@@ -1,8 +1,12 @@
 """Tests of prices: configured prices come before those of the library, and an unknown price is None."""
 
+from datetime import UTC, datetime
+from typing import Any
+
 import genai_prices
 import pytest
 
+from antiphon.chat import price_data
 from antiphon.chat.prices import Prices
 from antiphon.config import PriceConfig
 from antiphon.domain.events import Usage, UsagePart
@@ -63,6 +67,129 @@ def test_inner_calls_are_priced_by_their_models() -> None:
     )
     assert PRICES.cost("anthropic", "claude-opus-5", usage) == pytest.approx(sum(filter(None, costs)) + 0.01)
     assert PRICES.cost("anthropic", "claude-opus-5", Usage(1, 1, 2, parts=(UsagePart("no-such-model"),))) is None
+
+
+def library(provider: str, model: str, at: datetime | None = None, context: Any = None, **counts: int) -> float:
+    """Return the cost that the library itself computes."""
+    found = genai_prices.calc_price(
+        genai_prices.Usage(**counts), model, provider_id=provider, genai_request_timestamp=at, price_context=context
+    )
+    return float(found.total_price)
+
+
+def test_long_prompts_cost_more() -> None:
+    """All tokens of a call with a long prompt have the prices of its tier: cached ones, both kinds of writes, and the reply."""
+    for name, provider, model in (
+        ("anthropic", "anthropic", "claude-sonnet-4-5"),
+        ("gemini", "google", "gemini-3-pro-preview"),
+        ("gemini", "google", "gemini-2.5-pro"),
+    ):
+        for prompt in (200_000, 200_001):
+            usage = Usage(prompt, 500, prompt + 500, cached_tokens=1000, cache_write_tokens=3000, cache_write_1h_tokens=2000)
+            expected = library(
+                provider,
+                model,
+                input_tokens=prompt,
+                output_tokens=500,
+                cache_read_tokens=1000,
+                cache_write_tokens=3000,
+                cache_write_1h_tokens=2000,
+            )
+            assert PRICES.cost(name, model, usage) == pytest.approx(expected)
+    assert PRICES.cost("anthropic", "claude-sonnet-4-5", Usage(200_000, 0, 200_000)) == pytest.approx(0.6)
+    assert PRICES.cost("anthropic", "claude-sonnet-4-5", Usage(200_001, 0, 200_001)) == pytest.approx(1.200006)
+
+
+def test_both_kinds_of_cache_writes() -> None:
+    """Tokens written for five minutes cost 1.25 times an input token, for an hour twice, and read ones a tenth."""
+    cost = PRICES.cost("anthropic", "claude-haiku-4-5", Usage(1_000_000, 0, 1_000_000, cache_write_tokens=1_000_000))
+    assert cost == pytest.approx(1.25)
+    hour = Usage(1_000_000, 0, 1_000_000, cache_write_tokens=1_000_000, cache_write_1h_tokens=1_000_000)
+    assert PRICES.cost("anthropic", "claude-haiku-4-5", hour) == pytest.approx(2)
+    both = Usage(1_000_000, 0, 1_000_000, cached_tokens=500_000, cache_write_tokens=500_000, cache_write_1h_tokens=250_000)
+    assert PRICES.cost("anthropic", "claude-haiku-4-5", both) == pytest.approx(0.05 + 0.3125 + 0.5)
+    part = UsagePart("claude-haiku-4-5", "message", 1_000_000, 0, 0, 1_000_000, 1_000_000)
+    assert PRICES.cost("anthropic", "claude-haiku-4-5", Usage(1_000_000, 0, 1_000_000, parts=(part,))) == pytest.approx(2)
+
+
+@pytest.mark.parametrize(
+    ("usage", "counts"),
+    [
+        (Usage(1000, 10, 1010, audio_input_tokens=200), {"input_audio_tokens": 200}),
+        (
+            Usage(1000, 10, 1010, audio_input_tokens=200, cached_tokens=300),
+            {"input_audio_tokens": 200, "cache_read_tokens": 300, "cache_audio_read_tokens": 0},
+        ),
+        (
+            Usage(1000, 10, 1010, audio_input_tokens=200, cached_tokens=300, audio_cached_tokens=150),
+            {"input_audio_tokens": 200, "cache_read_tokens": 300, "cache_audio_read_tokens": 150},
+        ),
+        # At least 100 of the cached tokens are audio, as there are only 700 others.
+        (
+            Usage(1000, 10, 1010, audio_input_tokens=800, cached_tokens=300),
+            {"input_audio_tokens": 800, "cache_read_tokens": 300, "cache_audio_read_tokens": 100},
+        ),
+    ],
+    ids=["plain", "text cached", "audio cached", "overlap"],
+)
+def test_audio_and_cached_audio(usage: Usage, counts: dict[str, int]) -> None:
+    """Audio has its own price, and another one where it was read from a cache."""
+    expected = library("google", "gemini-2.5-flash", input_tokens=1000, output_tokens=10, **counts)
+    assert PRICES.cost("gemini", "gemini-2.5-flash", usage) == pytest.approx(expected)
+
+
+def test_images_of_a_reply_have_their_own_price() -> None:
+    """Tokens of images in a reply cost what the model's images cost."""
+    expected = library("google", "gemini-2.5-flash-image", input_tokens=10, output_tokens=1300, output_image_tokens=1290)
+    usage = Usage(10, 1300, 1310, image_output_tokens=1290)
+    assert PRICES.cost("gemini", "gemini-2.5-flash-image", usage) == pytest.approx(expected)
+    assert expected > 0.038
+
+
+def test_reasoning_costs_what_the_reply_does() -> None:
+    """Reasoning is part of the reply; only where it has its own price does it cost another one."""
+    with_reasoning, without = Usage(10, 1000, 1010, reasoning_tokens=900), Usage(10, 1000, 1010)
+    assert PRICES.cost("openai", "gpt-5", with_reasoning) == PRICES.cost("openai", "gpt-5", without)
+    expected = library("perplexity", "sonar-deep-research", input_tokens=10, output_tokens=1000, output_reasoning_tokens=900)
+    assert PRICES.cost("perplexity", "sonar-deep-research", with_reasoning) == pytest.approx(expected)
+
+
+def test_a_call_itself_may_cost() -> None:
+    """A price by the call is charged once for each call."""
+    expected = library("perplexity", "sonar", input_tokens=100, output_tokens=10)
+    assert PRICES.cost("perplexity", "sonar", Usage(100, 10, 110)) == pytest.approx(expected)
+    assert expected > 0.005
+
+
+def test_prices_change_with_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The price is that of the moment of the call, also if another one was used before: by the hour, and from a day on."""
+
+    class Clock:
+        moment = datetime(2026, 1, 1, 3, tzinfo=UTC)
+
+        def now(self, zone: Any) -> datetime:
+            return self.moment
+
+    clock = Clock()
+    monkeypatch.setattr(price_data, "datetime", clock)
+    seen = set()
+    for hour in (3, 18, 3):
+        clock.moment = datetime(2026, 1, 1, hour, tzinfo=UTC)
+        cost = PRICES.cost("deepseek", "deepseek-reasoner", Usage(1000, 500, 1500))
+        assert cost == pytest.approx(library("deepseek", "deepseek-reasoner", clock.moment, input_tokens=1000, output_tokens=500))
+        seen.add(cost)
+    assert len(seen) == 2
+
+
+def test_a_faster_service_costs_more() -> None:
+    """A price for another kind of service counts if the provider says that the call got it."""
+    usual = PRICES.cost("anthropic", "claude-opus-5", Usage(1000, 100, 1100, extra={"service_tier": "standard"}))
+    fast = PRICES.cost("anthropic", "claude-opus-5", Usage(1000, 100, 1100, extra={"service_tier": "standard", "speed": "fast"}))
+    assert usual == pytest.approx(library("anthropic", "claude-opus-5", input_tokens=1000, output_tokens=100))
+    context = {"speed": "fast"}
+    expected = library("anthropic", "claude-opus-5", context=context, input_tokens=1000, output_tokens=100)
+    assert fast == pytest.approx(expected)
+    assert expected > (usual or 0)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from tests.odd_upstream import HANG, OddUpstream, answer
 from tests.ports import free_port
 from tests.postgres import Postgres
 from tests.redis import Redis
+from tests.token_endpoint import TokenEndpoint
 
 KEY = "sk-provider-secret-of-probe"
 PASSWORD = "pr0be-password"  # noqa: S105 - used by this test only
@@ -185,3 +186,17 @@ async def test_a_database_that_is_a_file(tmp_path: Path) -> None:
     assert (await probe_results(config, tmp_path))["database"][1].startswith("SQLite: schema 00")
     (tmp_path / "here.db").write_text("hats " * 1000)
     assert (await probe_results(config, tmp_path))["database"] == (False, "SQLite: file is not a database")
+
+
+async def test_an_access_token_that_cannot_be_had(tmp_path: Path) -> None:
+    """The reason why there is no token is told, without secrets; the provider is not asked then."""
+    async with OddUpstream() as host, TokenEndpoint() as endpoint:
+        host.default = [answer({"data": []})]
+        good = endpoint.service_account(tmp_path / "good.json")
+        bad = endpoint.service_account(tmp_path / "bad.json", client_email="other@acme.test")
+        named = {"good": {"kind": "google", "file": str(good)}, "bad": {"kind": "google", "file": str(bad)}}
+        providers = {name: {"base_url": host.base_url, "models": ["a"], "credentials": one} for name, one in named.items()}
+        results = await probe_results({"providers": providers}, tmp_path)
+    assert results["provider good"] == (True, "reachable, and takes the key")
+    assert results["provider bad"] == (False, "no access token: status 400, invalid_grant")
+    assert len(host.requests) == 1

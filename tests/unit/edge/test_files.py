@@ -372,6 +372,29 @@ async def test_what_the_server_learns_of_the_caller(gateway: Edge) -> None:
     assert metadata["x-antiphon-whole"] == "1"
 
 
+async def test_headers_that_grpc_would_refuse_are_dropped_however_many_names_there_were(gateway: Edge) -> None:
+    """1,000 names are remembered, and no long ones. What is dropped does not depend on which names came before."""
+    wrong = {"grpc-own": "1", "x-own-bin": "1", "x!y": "1", f"{'x' * 80}-bin": "1"}
+    right = {"grpc-tag": "1", "x.y": "1", "x_y": "1", f"{'x' * 80}": "1"}
+    for turn in range(15):
+        others = {f"x-{turn}-{number}{'-bin' if number % 2 else ''}": "1" for number in range(80)}
+        headers = {"content-type": "application/json", **wrong, **right, **others}
+        async with gateway.http.post(CHAT, data="{}", headers=headers) as answer:
+            assert answer.status == 200
+        kept = {name for name in others if not name.endswith("-bin")} | right.keys()
+        assert gateway.servicer.metadata.keys() & headers.keys() - {"content-type"} == kept
+
+
+@pytest.mark.parametrize("coding", ["identity, gzip", "br"])
+async def test_one_of_two_codings_is_refused(gateway: Edge, coding: str) -> None:
+    """A header that is there twice counts as a whole."""
+    headers = (("content-type", "application/json"), ("content-encoding", "identity"), ("content-encoding", coding))
+    async with gateway.http.post(CHAT, data="{}", headers=headers) as answer:
+        assert answer.status == 415
+    async with gateway.http.post(CHAT, data="{}", headers=headers[:2] * 2) as answer:
+        assert answer.status == 200
+
+
 async def test_names_of_models_may_hold_slashes(gateway: Edge) -> None:
     """Plain and percent-encoded slashes in a model's name both arrive as slashes."""
     async with gateway.http.get(URL("/api/v1/models/a/b%2Fc?x=1", encoded=True)) as answer:

@@ -95,3 +95,15 @@ async def test_proxies_of_the_environment_are_not_used(
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     assert await get(fetcher, upstream, answer(b"hats")) == b"hats"
+
+
+async def test_sending(upstream: OddUpstream, fetcher: Fetcher) -> None:
+    """A POST has its body and length, and any status is an answer, whose headers are found in any case."""
+    upstream.default = [answer(b"no", "429 Too Many Requests", "text/plain", "Retry-After: 7")]
+    found = await fetcher.send("POST", httpx2.URL(f"{upstream.base_url}/x"), {"content-type": "a/b"}, b"hats", 10)
+    assert (found.status, found.headers["retry-after"], found.body) == (429, "7", b"no")
+    (sent,) = upstream.requests
+    assert (sent.body, sent.headers["content-length"], sent.headers["content-type"]) == (b"hats", "4", "a/b")
+    assert set(sent.headers) == {"host", "content-length", "content-type"}
+    with pytest.raises(FetchFailed, match="^more than 1 bytes$"):
+        await fetcher.send("POST", httpx2.URL(f"{upstream.base_url}/x"), {}, b"", 1)

@@ -176,6 +176,38 @@ async def test_a_reading_can_be_asked_for_before_it_is_due() -> None:
     assert (await value.get(), value.usable) == (2, 2)
 
 
+async def test_a_value_with_ends_of_its_own() -> None:
+    """A value may tell itself until when it is fresh and usable; times to live do not count then."""
+    source = Source()
+    source.now = 0.0
+    ends = {1: (10.0, 30.0)} | dict.fromkeys(range(2, 9), (1000.0, 1000.0))
+    value: Refreshing[int | None] = Refreshing(source.read, TIMES, (Broken,), source.clock, ends=lambda read: ends[read or 0])
+    assert await value.get() == 1
+    source.now = 9.0
+    assert await value.get() == 1
+    source.now, source.fails = 29.0, Broken()
+    assert await value.get() == 1
+    source.now = 30.0
+    assert value.usable is None
+    source.fails = None
+    assert await value.get() == source.reads
+    assert not value.is_due
+
+
+async def test_a_value_can_be_forgotten() -> None:
+    """After `expire` the next caller waits for a read, and gets its error if it fails."""
+    source = Source()
+    value = source.value(TIMES)
+    assert await value.get() == 1
+    value.expire()
+    assert (value.usable, value.is_due) == (None, True)
+    source.fails = Broken()
+    with pytest.raises(Broken):
+        await value.get()
+    source.fails = None
+    assert await value.get() == source.reads
+
+
 async def test_closing_ends_a_reading() -> None:
     """Closing cancels a read in progress, and closing twice is allowed."""
     source = Source()

@@ -57,6 +57,12 @@ class SignedByToken:
         signature = hmac.new(secret.encode(), str(url).encode() + body, hashlib.sha256).hexdigest()
         return Credentials(CIMultiDict({"x-token": secret, "x-signature": signature}), (secret,))
 
+    async def replacement(self, refused: Credentials) -> Credentials | None:
+        return None
+
+    async def close(self) -> None:
+        """Nothing is in progress."""
+
 
 async def test_each_call_is_authorised_by_what_is_sent() -> None:
     """A token may be fetched, and what is signed is what goes out; where it is refused nothing goes out, and no log shows one."""

@@ -3,7 +3,7 @@
 import httpx2
 import pytest
 
-from antiphon.config import ConfigError, ProviderConfig
+from antiphon.config import ConfigError, ProviderConfig, TokenConfig, TokenKind
 from antiphon.providers.hosts import HOSTS, complete, from_environment
 from antiphon.providers.registry import PROTOCOLS, build
 
@@ -14,6 +14,7 @@ def test_rows(host: object) -> None:
     row = next(row for row in HOSTS if row is host)
     environment = {name: "http://host.test" for name in (row.url_variable,) if name}
     environment |= {name: "a-key" for name in (row.key_variable,) if name}
+    environment |= dict.fromkeys(row.switch_variables[:1], "true")
     configs = from_environment(environment)
     assert list(configs) == [row.name]
     assert build(row.name, configs[row.name], environment).name == row.name
@@ -25,9 +26,9 @@ def test_rows(host: object) -> None:
 
 
 def test_rows_do_not_compete() -> None:
-    """No name or pattern occurs in two rows, and none matches every model."""
+    """No name or pattern occurs in two rows that a key switches on, and none matches every model."""
     assert len({host.name for host in HOSTS}) == len(HOSTS)
-    models = [model for host in HOSTS for model in host.models]
+    models = [model for host in HOSTS if not host.switch_variables for model in host.models]
     assert len(set(models)) == len(models)
     assert "*" not in models
     assert all("*" not in host.models[0] for host in HOSTS if host.models), "the first may become the default model"
@@ -67,6 +68,55 @@ def test_bedrock() -> None:
         complete("bedrock", ProviderConfig(region="europe"), key)
     with pytest.raises(ConfigError, match=r"providers\.other\.base_url: is missing"):
         complete("other", ProviderConfig(region="us-west-2"), key)
+
+
+VERTEX = {"GOOGLE_GENAI_USE_VERTEXAI": "true", "GOOGLE_CLOUD_PROJECT": "acme"}
+
+
+def test_vertex() -> None:
+    """It is switched on as Google's SDKs are, with a credentials file or a key, and its host follows from the location."""
+    assert from_environment({**VERTEX, "GOOGLE_GENAI_USE_VERTEXAI": "no", "GOOGLE_API_KEY": "k"}) == {}
+    assert from_environment(VERTEX) == {}, "nothing asks the metadata server that was not told to"
+    found = from_environment({**VERTEX, "GOOGLE_APPLICATION_CREDENTIALS": "a.json", "GEMINI_API_KEY": "k"})
+    assert list(found) == ["vertex", "gemini"]
+    vertex = found["vertex"]
+    assert vertex.credentials == TokenConfig(kind=TokenKind.GOOGLE)
+    assert (vertex.project, vertex.location, vertex.base_url) == ("acme", None, "https://aiplatform.googleapis.com")
+    environment = {**VERTEX, "GOOGLE_CLOUD_LOCATION": "eu"}
+    own = complete("vertex", ProviderConfig(credentials=TokenConfig(kind=TokenKind.GOOGLE_METADATA)), environment)
+    assert (own.project, own.base_url) == ("acme", "https://aiplatform.eu.rep.googleapis.com")
+    other = complete("mine", ProviderConfig(protocol="vertex", project="p", location="us-east5"), environment)
+    assert (other.project, other.base_url) == ("p", "https://us-east5-aiplatform.googleapis.com")
+    with pytest.raises(ConfigError, match="^GOOGLE_CLOUD_PROJECT or GOOGLE_CLOUD_LOCATION: is not the name"):
+        complete("mine", ProviderConfig(protocol="vertex"), {"GOOGLE_CLOUD_LOCATION": "evil.test/"})
+
+
+def test_vertex_in_express_mode() -> None:
+    """With a key there is no project, unless one is configured, and one host for all locations."""
+    environment = {**VERTEX, "GOOGLE_CLOUD_LOCATION": "eu", "GOOGLE_API_KEY": "k"}
+    express = from_environment(environment)["vertex"]
+    assert (express.api_key_env, express.project, express.base_url) == ("GOOGLE_API_KEY", None, "https://aiplatform.googleapis.com")
+    bound = complete("vertex", ProviderConfig(project="p"), environment)
+    assert (bound.project, bound.base_url) == ("p", "https://aiplatform.eu.rep.googleapis.com")
+
+
+@pytest.mark.parametrize(
+    ("variables", "kind"),
+    [
+        (("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET"), TokenKind.ENTRA_SECRET),
+        (("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_FEDERATED_TOKEN_FILE"), TokenKind.ENTRA_WORKLOAD),
+        (("IDENTITY_ENDPOINT", "IDENTITY_HEADER"), TokenKind.ENTRA_MANAGED),
+    ],
+)
+def test_azure_without_a_key(variables: tuple[str, ...], kind: TokenKind) -> None:
+    """The usual variables of Microsoft Entra are used where there is no key, and only if all of them are set."""
+    endpoint = {"AZURE_OPENAI_ENDPOINT": "https://acme.openai.azure.com"}
+    environment = endpoint | dict.fromkeys(variables, "x")
+    assert from_environment(environment)["azure"].credentials == TokenConfig(kind=kind)
+    assert from_environment({**environment, variables[-1]: ""}) == {}
+    assert from_environment({**environment, "AZURE_OPENAI_API_KEY": "k"})["azure"].credentials is None
+    own = complete("azure", ProviderConfig(credentials=TokenConfig(kind=TokenKind.ENTRA_MANAGED)), {**environment, **endpoint})
+    assert own.credentials == TokenConfig(kind=TokenKind.ENTRA_MANAGED)
 
 
 def test_anthropic() -> None:

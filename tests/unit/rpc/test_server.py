@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from antiphon.auth.api_keys.static import KeyRing
+from antiphon.chat.catalog import Catalog
 from antiphon.chat.service import ChatService
 from antiphon.domain.errors import ProviderProtocolError, ProviderRateLimited
 from antiphon.domain.events import Batch, TextDelta, Usage
@@ -73,12 +74,13 @@ async def running(
 ) -> AsyncGenerator[Running, None]:
     router = Router([(provider, ["one", "two", "three"])])
     chat = ChatService(router, Recorder(NO_STORE), NO_PRICES, timeout=60)
+    catalog = Catalog(router, [provider], NO_PRICES)
     registrations: list[tuple[str, Callable[[grpc.aio.Server], None]]] = [
         ("antiphon.v1.ChatService", lambda s: chat_pb2_grpc.add_ChatServiceServicer_to_server(ChatServicer(chat), s)),
-        ("antiphon.v1.ModelService", lambda s: models_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(router), s)),
+        ("antiphon.v1.ModelService", lambda s: models_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(catalog), s)),
         (
             REST_SERVICE,
-            lambda s: openai_pb2_grpc.add_OpenAIServiceServicer_to_server(openai.OpenAIServicer(chat, router, 1), s),
+            lambda s: openai_pb2_grpc.add_OpenAIServiceServicer_to_server(openai.OpenAIServicer(chat, catalog, 1), s),
         ),
     ]
     keys = KeyRing([(Principal("test", owner="test"), SecretStr("sk-test"))])

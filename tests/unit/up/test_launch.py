@@ -176,16 +176,20 @@ def test_the_lock_goes_on_to_the_supervisor(lock: int, tmp_path: Path, monkeypat
 def test_the_files_of_keys_and_secrets_are_watched(tmp_path: Path) -> None:
     """Files of keys and secrets are watched, because only a reload reads them again.
 
-    Certificates are not, because they are read again by themselves.
+    Certificates and the tokens of a workload are not, because they are read again by themselves.
     """
     settings = config(
         auth={"keys": [{"name": "a", "key_file": str(tmp_path / "a")}]},
-        providers={"p": {"base_url": "http://h/v1", "api_key_file": str(tmp_path / "b"), "models": ["m"]}},
+        providers={
+            "p": {"base_url": "http://h/v1", "api_key_file": str(tmp_path / "b"), "models": ["m"]},
+            "q": {"base_url": "http://h/v1", "credentials": {"kind": "google", "file": str(tmp_path / "e")}},
+            "r": {"base_url": "http://h/v1", "credentials": {"kind": "entra_workload", "token_file": str(tmp_path / "t")}},
+        },
         log={"file": str(tmp_path / "log")},
         rest={"listen": "127.0.0.1:1", "tls": {"certificate": str(tmp_path / "c"), "key": str(tmp_path / "k")}},
         database={"url_file": str(tmp_path / "d")},
     )
-    assert sorted(launch.files_to_watch(settings)) == [tmp_path / "a", tmp_path / "b", tmp_path / "d"]
+    assert sorted(launch.files_to_watch(settings)) == [tmp_path / name for name in ("a", "b", "d", "e")]
 
 
 def test_the_workers_read_a_copy_of_the_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from antiphon.providers.support import (
     TOP_LOGPROBS,
     TOP_P,
     Lacks,
+    Option,
     Support,
 )
 
@@ -60,14 +61,23 @@ _FREE_FORMAT: Final[Lacks] = {option: Support("the model cannot be held to a sch
 
 @cache
 def lacks_of(model: ModelCapabilities, *, thinks: bool) -> Lacks:
-    """Return the options that a model does not have. `thinks`: it is asked to think."""
-    lacks = dict(_API)
+    """Return the options that the API or a model does not have. `thinks`: it is asked to think."""
+    return {**_API, **lacks_of_model(model), **(lacks_while_thinking(model) if thinks else {})}
+
+
+@cache
+def lacks_of_model(model: ModelCapabilities) -> Lacks:
+    """Return the options that a model does not have, whatever the API around it."""
+    lacks: dict[Option, Support] = {}
     if not model.sampling:
         lacks |= _FIXED_SAMPLING
-    elif thinks:
-        lacks |= _THINKING
     if not model.forced_tools:
         lacks |= _FREE_CHOICE
     if not model.structured_output:
         lacks |= _FREE_FORMAT
     return lacks
+
+
+def lacks_while_thinking(model: ModelCapabilities) -> Lacks:
+    """Return the options that a model loses while it thinks."""
+    return _THINKING if model.sampling else {}

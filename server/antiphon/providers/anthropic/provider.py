@@ -14,12 +14,16 @@ from yarl import URL
 
 from antiphon.config import ProviderConfig
 from antiphon.domain.events import Batch
+from antiphon.domain.models import ModelInfo
 from antiphon.domain.request import ChatRequest
 from antiphon.domain.warnings import Warnings, ignore
 from antiphon.net.http import Transport
+from antiphon.providers.anthropic.models import FIRST_PAGE, read_page
 from antiphon.providers.anthropic.request import betas, encode
 from antiphon.providers.anthropic.response import AnthropicReader
-from antiphon.providers.client import HeaderAuth, Prepared, ProviderClient
+from antiphon.providers.client import Prepared, ProviderClient
+from antiphon.providers.credentials.auth import authorize
+from antiphon.providers.credentials.cache import TokenCache
 from antiphon.providers.parameters import Parameters
 from antiphon.providers.url import MODEL, headers, template
 
@@ -30,7 +34,7 @@ _MODELS: Final = "/models"
 _VERSION: Final = "2023-06-01"
 """The version of the API. That of 2026-10-21 only takes away: sampling, which older models have. `headers` can set another one."""
 
-_BETAS: Final = "anthropic-beta"
+BETAS_HEADER: Final = "anthropic-beta"
 
 
 class AnthropicProvider:
@@ -40,7 +44,7 @@ class AnthropicProvider:
     missing or invalid.
     """
 
-    def __init__(self, name: str, config: ProviderConfig, api_key: SecretStr | None, transport: Transport) -> None:
+    def __init__(self, name: str, config: ProviderConfig, key: SecretStr | TokenCache | None, transport: Transport) -> None:
         self.name = name
         self._unsupported = config.unsupported
         base = (config.base_url or "").partition("?")[0].rstrip("/")
@@ -49,13 +53,12 @@ class AnthropicProvider:
         self._models = URL(template(name, config, api + _MODELS).replace(MODEL, "model"))
         self._fixed_url = None if MODEL in self._url else URL(self._url)
         url = URL(self._url.replace(MODEL, "model"))
-        key = None if api_key is None else api_key.get_secret_value()
         fixed = headers()
         fixed["anthropic-version"] = _VERSION
         header = config.auth_header if "auth_header" in config.model_fields_set else "x-api-key"
         # A value in the query may be a key, too.
-        auth = HeaderAuth(header, key, fixed, config.headers, url.query.values())
-        self._betas = next((value for header, value in config.headers.items() if header.lower() == _BETAS), "")
+        auth = authorize(key, header, fixed, config.headers, url.query.values())
+        self._betas = next((value for header, value in config.headers.items() if header.lower() == BETAS_HEADER), "")
         self._client = ProviderClient(name, transport, auth, url)
 
     def stream(self, request: ChatRequest, warn: Callable[[Warnings], None] = ignore) -> AsyncGenerator[Batch, None]:
@@ -65,6 +68,10 @@ class AnthropicProvider:
     async def probe(self) -> int | None:
         """Return the status of the list of models (see `Provider.probe`)."""
         return await self._client.status_of(self._models)
+
+    async def list_models(self) -> tuple[ModelInfo, ...]:
+        """Return the list of models (see `Provider.list_models`)."""
+        return await self._client.list_models(self._models.update_query(FIRST_PAGE), read_page)
 
     @property
     def buffered(self) -> int:
@@ -79,6 +86,6 @@ class AnthropicProvider:
         parameters = Parameters(self.name, self._unsupported)
         url = self._fixed_url or URL(self._url.replace(MODEL, quote(request.model, safe="")))
         wanted = betas(request)
-        more = {} if wanted is None else {_BETAS: ",".join(filter(None, (self._betas, wanted)))}
+        more = {} if wanted is None else {BETAS_HEADER: ",".join(filter(None, (self._betas, wanted)))}
         body = encode(request, self.name, parameters)
         return Prepared(url, body, AnthropicReader(request, self.name), more, parameters.warnings)

@@ -29,7 +29,7 @@ from antiphon.providers.anthropic.container import CONTAINER, container_of
 from antiphon.providers.anthropic.lacks import lacks_of
 from antiphon.providers.anthropic.messages import AnthropicEncoder, plain
 from antiphon.providers.anthropic.names import NAMES
-from antiphon.providers.anthropic.schema import reduced
+from antiphon.providers.anthropic.schema import enforced
 from antiphon.providers.anthropic.thinking import add_thinking
 from antiphon.providers.body import dumps
 from antiphon.providers.foreign import own_fields
@@ -67,8 +67,10 @@ def betas(request: ChatRequest) -> str | None:
     return ",".join(name for name in wanted if isinstance(name, str) and _BETA.fullmatch(name)) or None
 
 
-def encode(request: ChatRequest, provider: str, parameters: Parameters | None = None) -> bytes:
+def encode(request: ChatRequest, provider: str, parameters: Parameters | None = None, *, version: str | None = None) -> bytes:
     """Return the JSON body. `parameters` gets the options that the API or the model does not have; None: nobody wants to know.
+
+    `version` is `anthropic_version` on other companies' clouds, which have the model in the URL.
 
     Raises `Unsupported` for content that this API cannot express and for refused options, and `InvalidRequest` for data that cannot
     be sent.
@@ -77,7 +79,8 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
     model = capabilities(request.model)
     encoder = AnthropicEncoder(provider, system_turns=model.system_turns)
     encoder.encode(request.messages)
-    body: dict[str, Any] = {"model": request.model, "max_tokens": _limit(request, model), "stream": True}
+    where = {"model": request.model} if version is None else {"anthropic_version": version}
+    body: dict[str, Any] = {**where, "max_tokens": _limit(request, model), "stream": True}
     add_thinking(body, request, model, parameters, is_possible=not encoder.continues_unsigned)
     thinks = body.get("thinking", request.extra.get("thinking"))
     is_thinking = isinstance(thinks, dict) and thinks.get("type") in ("enabled", "adaptive")
@@ -160,7 +163,7 @@ def _tool(tool: Tool | NativeTool, parameters: Parameters) -> JsonObject:
         result["description"] = tool.description
     schema = {"properties": {}} if tool.parameters is None else tool.parameters
     schema = schema if "type" in schema else {"type": "object", **schema}
-    result["input_schema"] = _schema(schema, ("tools", "parameters"), parameters) if tool.strict else schema
+    result["input_schema"] = enforced(schema, ("tools", "parameters"), parameters) if tool.strict else schema
     if tool.strict:
         result["strict"] = True
     inner = tool.extra.get("function")
@@ -172,17 +175,9 @@ def _tool(tool: Tool | NativeTool, parameters: Parameters) -> JsonObject:
 def _response_format(response_format: JsonSchemaFormat | NativeFormat, parameters: Parameters) -> JsonObject:
     match response_format:
         case JsonSchemaFormat():
-            schema = dict(_schema(response_format.schema, ("response_format", "schema"), parameters))
+            schema = dict(enforced(response_format.schema, ("response_format", "schema"), parameters))
             if response_format.description:
                 schema.setdefault("description", response_format.description)
             return {"type": "json_schema", "schema": schema}
         case NativeFormat():
             return response_format.fields
-
-
-def _schema(schema: JsonObject, path: tuple[str, ...], parameters: Parameters) -> JsonObject:
-    """Return a schema in the form that the API accepts. Limits that it does not enforce are put into descriptions."""
-    described, bare = reduced(schema), reduced(schema, describes=False)
-    if described == bare or not parameters.mapped(path, "description", "the API does not enforce all keywords of the schema"):
-        return bare
-    return described

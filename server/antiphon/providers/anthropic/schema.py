@@ -13,6 +13,7 @@ from typing import Any, Final
 import orjson
 
 from antiphon.domain.content import JsonObject
+from antiphon.providers.parameters import Parameters
 
 _KEPT: Final = frozenset(
     {
@@ -41,6 +42,17 @@ _LISTS: Final = frozenset({"anyOf", "allOf"})
 """Keywords whose values are lists of schemas."""
 _SILENT: Final = frozenset({"$id", "$comment", "examples", "readOnly", "writeOnly", "deprecated", "strict"})
 """Keywords that limit nothing, and so are not added to the description."""
+
+
+def enforced(schema: JsonObject, path: tuple[str, ...], parameters: Parameters) -> JsonObject:
+    """Return the schema at `path` of a request in the form that the API accepts. Limits that it does not enforce are reported.
+
+    Raises `Unsupported` if the policy is to refuse.
+    """
+    described, bare = reduced(schema), reduced(schema, describes=False)
+    if described == bare or not parameters.mapped(path, "description", "the API does not enforce all keywords of the schema"):
+        return bare
+    return described
 
 
 def reduced(schema: JsonObject, *, describes: bool = True) -> dict[str, Any]:

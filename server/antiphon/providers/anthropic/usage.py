@@ -107,6 +107,7 @@ def _part(raw: JsonObject, model: str) -> UsagePart:
         count(raw.get(_OUTPUT)),
         read,
         written,
+        min(count(as_object(raw.get(_SPLIT)).get("ephemeral_1h_input_tokens")), written),
     )
 
 

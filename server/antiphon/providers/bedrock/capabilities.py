@@ -1,7 +1,9 @@
 """What the models of each maker accept on Bedrock, as rows of data. No I/O.
 
 https://docs.aws.amazon.com/bedrock/latest/userguide/conversation-inference-supported-models-features.html and
-https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters.html. Claude models have rows of their own, in
+https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters.html. Which models can be held to a schema is in
+https://docs.aws.amazon.com/bedrock/latest/userguide/structured-output.html, which take a choice of tools in
+https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ToolChoice.html. Claude models have rows of their own, in
 `antiphon.providers.anthropic.capabilities`. A model whose maker is not known, such as one behind an ARN, is `UNKNOWN`.
 """
 
@@ -11,6 +13,7 @@ from enum import Enum, auto
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 CLAUDE: Final = "anthropic"
 
@@ -36,10 +39,14 @@ class ModelFamily(Struct, frozen=True, kw_only=True):
     top_k: tuple[str, ...] = ()
     """The path of top_k in `additionalModelRequestFields`; empty if there is none."""
     effort: Effort = Effort.NONE
+    any_tool: bool = True
+    """Whether a tool call can be demanded."""
     named_tool: bool = False
     """Whether the call of a certain tool can be demanded."""
     one_call: bool = False
     """Whether parallel calls can be turned off."""
+    structured_output: bool = True
+    """Whether replies and arguments of tools can be held to a schema."""
     media_beside_results: bool = True
     """Whether documents and videos may stand beside the results of tools."""
     text_beside_results: bool = True
@@ -51,15 +58,20 @@ class ModelFamily(Struct, frozen=True, kw_only=True):
 
 
 UNKNOWN: Final = ModelFamily()
+_UNSTRUCTURED: Final = ModelFamily(structured_output=False)
+
+_NOVA: Final = ModelFamily(top_k=("inferenceConfig", "topK"), named_tool=True, structured_output=False, unsigned_thoughts=True)
+_NOVA_THINKS: Final = replace(_NOVA, effort=Effort.NOVA)
 
 _FAMILIES: Final = {
-    "ai21": UNKNOWN,
-    "amazon": ModelFamily(top_k=("inferenceConfig", "topK"), named_tool=True, unsigned_thoughts=True),
+    "ai21": _UNSTRUCTURED,
+    "amazon": _NOVA,
     CLAUDE: ModelFamily(top_k=("top_k",), effort=Effort.CLAUDE, named_tool=True, one_call=True, media_beside_results=False),
-    "cohere": ModelFamily(top_k=("k",)),
+    "cohere": ModelFamily(top_k=("k",), structured_output=False),
     "deepseek": UNKNOWN,
     "google": UNKNOWN,
-    "meta": ModelFamily(text_beside_results=False),
+    # It knows "auto" alone: https://github.com/langchain-ai/langchain-aws/issues/620
+    "meta": ModelFamily(any_tool=False, structured_output=False, text_beside_results=False),
     "minimax": UNKNOWN,
     "mistral": ModelFamily(top_k=("top_k",), text_beside_results=False),
     "moonshot": UNKNOWN,
@@ -67,14 +79,12 @@ _FAMILIES: Final = {
     "nvidia": UNKNOWN,
     "openai": ModelFamily(effort=Effort.OPENAI),
     "qwen": ModelFamily(effort=Effort.QWEN),
-    "stability": UNKNOWN,
-    "twelvelabs": UNKNOWN,
-    "writer": ModelFamily(result_status=False),
+    "stability": _UNSTRUCTURED,
+    "twelvelabs": _UNSTRUCTURED,
+    "writer": ModelFamily(structured_output=False, result_status=False),
     "zai": UNKNOWN,
 }
 """By maker, as model ids name them: `us.anthropic.claude-...`, `meta.llama...`."""
-
-_NOVA_THINKS: Final = ModelFamily(top_k=("inferenceConfig", "topK"), effort=Effort.NOVA, named_tool=True, unsigned_thoughts=True)
 
 
 def maker(model: str) -> str:

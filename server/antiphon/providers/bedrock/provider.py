@@ -6,7 +6,6 @@ key, and `client` makes the calls.
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Final
 from urllib.parse import quote
@@ -17,21 +16,27 @@ from yarl import URL
 
 from antiphon.config import ConfigError, ProviderConfig
 from antiphon.domain.events import Batch
+from antiphon.domain.models import ModelInfo
 from antiphon.domain.request import ChatRequest
 from antiphon.domain.warnings import Warnings, ignore
 from antiphon.net import outbound
 from antiphon.net.http import Transport
 from antiphon.providers.bedrock import credentials
+from antiphon.providers.bedrock.models import FIRST_PROFILES, merged, read_models, read_profiles
 from antiphon.providers.bedrock.request import encode
 from antiphon.providers.bedrock.response import BedrockReader
 from antiphon.providers.bedrock.signing import SignatureAuth
-from antiphon.providers.client import Auth, HeaderAuth, Prepared, ProviderClient
+from antiphon.providers.client import Auth, Prepared, ProviderClient
+from antiphon.providers.credentials.auth import authorize
+from antiphon.providers.credentials.cache import TokenCache
+from antiphon.providers.parameters import Parameters
 from antiphon.providers.regions import CONTROL, RUNTIME, endpoint, region_in, region_of
 from antiphon.providers.url import MODEL, headers, template
 
 _WHOLE: Final = f"/model/{MODEL}/converse"
 _STREAM: Final = f"{_WHOLE}-stream"
 _MODELS: Final = "/foundation-models"
+_PROFILES: Final = "/inference-profiles"
 """The list of models, at the host of the control plane."""
 
 _PLACE: Final = "model-goes-here"
@@ -50,11 +55,13 @@ class BedrockProvider:
         self,
         name: str,
         config: ProviderConfig,
-        api_key: SecretStr | None,
+        key: SecretStr | TokenCache | None,
         transport: Transport,
-        environment: Mapping[str, str] = os.environ,
+        environment: Mapping[str, str],
     ) -> None:
+        """`environment` has the AWS credentials of a provider without a key, and the region if nothing else names one."""
         self.name = name
+        self._unsupported = config.unsupported
         self._whole = _normal(template(name, config, _WHOLE))
         self._stream = _normal(template(name, config, _STREAM))
         url = URL(self._stream.replace(MODEL, "model"))
@@ -64,11 +71,11 @@ class BedrockProvider:
             self._models = URL(endpoint(CONTROL, region) + _MODELS)
         self._signing: SignatureAuth | None = None
         auth: Auth
-        if api_key is None:
+        if key is None:
             auth = self._signing = _signing(name, config, host, environment)
         else:
             # A value in the query may be a key, too.
-            auth = HeaderAuth(config.auth_header, api_key.get_secret_value(), _headers(), config.headers, url.query.values())
+            auth = authorize(key, config.auth_header, _headers(), config.headers, url.query.values())
         self._client = ProviderClient(name, transport, auth, url)
 
     def stream(self, request: ChatRequest, warn: Callable[[Warnings], None] = ignore) -> AsyncGenerator[Batch, None]:
@@ -78,6 +85,14 @@ class BedrockProvider:
     async def probe(self) -> int | None:
         """Return the status of the list of models (see `Provider.probe`); None at a host of which no control plane is known."""
         return None if self._models is None else await self._client.status_of(self._models)
+
+    async def list_models(self) -> tuple[ModelInfo, ...] | None:
+        """Return the models and profiles of the region (see `Provider.list_models`); None where no control plane is known."""
+        if self._models is None:
+            return None
+        models = await self._client.list_models(self._models, read_models)
+        profiles = self._models.with_path(_PROFILES).with_query(FIRST_PROFILES)
+        return merged(models, await self._client.list_models(profiles, read_profiles))
 
     @property
     def buffered(self) -> int:
@@ -94,7 +109,9 @@ class BedrockProvider:
         text = self._stream if request.stream else self._whole
         # As AWS's SDKs write a path: the signature is over these very characters.
         url = URL(text.replace(MODEL, quote(request.model, safe="")), encoded=True)
-        return Prepared(url, encode(request, self.name), BedrockReader(request, self.name))
+        parameters = Parameters(self.name, self._unsupported)
+        body = encode(request, self.name, parameters)
+        return Prepared(url, body, BedrockReader(request, self.name), warnings=parameters.warnings)
 
 
 def _signing(name: str, config: ProviderConfig, host: str, environment: Mapping[str, str]) -> SignatureAuth:

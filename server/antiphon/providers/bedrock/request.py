@@ -2,37 +2,43 @@
 
 https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html. The model and whether to stream are in the URL.
 The request's `extra` is merged at the same level, such as `guardrailConfig` or `additionalModelRequestFields`; if both have a
-field, that of the domain is sent. What the API or the model cannot express and would change the reply is `Unsupported`; mere hints
-are left out.
+field, that of the domain is sent. Options that the API or the model does not have are mapped, dropped or refused (`lacks`); content
+that it cannot express is `Unsupported`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Final
 
 import orjson
+from msgspec.structs import replace
 
-from antiphon.domain.content import NOTHING, JsonObject, with_extra
-from antiphon.domain.errors import Unsupported
+from antiphon.domain.content import JsonObject, with_extra
 from antiphon.domain.request import (
     ChatRequest,
     JsonObjectFormat,
     JsonSchemaFormat,
     NativeFormat,
     NativeTool,
+    ResponseFormat,
     Tool,
     ToolChoice,
     ToolChoiceMode,
 )
 from antiphon.providers.anthropic.capabilities import capabilities
-from antiphon.providers.anthropic.schema import reduced
+from antiphon.providers.anthropic.lacks import lacks_while_thinking
+from antiphon.providers.anthropic.schema import enforced
 from antiphon.providers.bedrock.capabilities import CLAUDE, ModelFamily, family, maker
+from antiphon.providers.bedrock.lacks import lacks_of
 from antiphon.providers.bedrock.messages import BedrockEncoder
 from antiphon.providers.bedrock.names import NAMES
 from antiphon.providers.bedrock.parts import cache_point, native
-from antiphon.providers.bedrock.thinking import add_thinking
+from antiphon.providers.bedrock.thinking import INFERENCE, add_thinking
 from antiphon.providers.body import dumps
+from antiphon.providers.foreign import own_fields
+from antiphon.providers.parameters import Parameters
+from antiphon.providers.support import NATIVE_FORMAT, TEMPERATURE, adapted, within
 
 _JSON_ONLY: Final[JsonObject] = {
     "text": "Reply with one JSON object and nothing else: no other text before or after it, and no code fence around it.",
@@ -45,17 +51,21 @@ ADDITIONAL: Final = "additionalModelRequestFields"
 _PLAIN: Final = NativeFormat({"type": "text"})
 """The default of other APIs, for which this one has no word."""
 
+_THINKING: Final = "thinking"
 
-def encode(request: ChatRequest, provider: str) -> bytes:
-    """Return the JSON body.
 
-    Raises `Unsupported` for what this API cannot express, and `InvalidRequest` for data that cannot be sent.
+def encode(request: ChatRequest, provider: str, parameters: Parameters | None = None) -> bytes:
+    """Return the JSON body. `parameters` gets the options that the API or the model does not have; None: nobody wants to know.
+
+    Raises `Unsupported` for content that this API cannot express and for refused options, and `InvalidRequest` for data that cannot
+    be sent.
     """
+    parameters = parameters or Parameters(provider)
     accepted = family(request.model)
-    _check(request, accepted, provider)
+    claude = capabilities(request.model) if maker(request.model) == CLAUDE else None
+    request = _without_foreign_tools(adapted(request, lacks_of(accepted, claude), parameters), parameters)
     tools = _tools(request, accepted)
-    is_claude = maker(request.model) == CLAUDE
-    system_turns = is_claude and capabilities(request.model).system_turns
+    system_turns = claude is not None and claude.system_turns
     encoder = BedrockEncoder(provider, request.model, system_turns=system_turns, has_tools=bool(tools))
     encoder.encode(request.messages)
     body: dict[str, Any] = {"messages": encoder.messages}
@@ -63,60 +73,63 @@ def encode(request: ChatRequest, provider: str) -> bytes:
         encoder.system.append(_JSON_ONLY)
     if encoder.system:
         body["system"] = encoder.system
+    if (limit := _limit(request)) is not None:
+        body[INFERENCE] = {"maxTokens": limit}
     additional: dict[str, Any] = {}
-    _add_sampling(body, additional, request, accepted)
     if tools:
-        _add_tools(body, additional, request, tools, accepted)
-    if request.response_format not in (None, _PLAIN) and not isinstance(request.response_format, JsonObjectFormat):
-        body["outputConfig"] = {"textFormat": _text_format(request.response_format)}
+        _add_tools(body, additional, request, tools, accepted, parameters)
+    if (form := _text_format(request.response_format, parameters)) is not None:
+        body["outputConfig"] = {"textFormat": form}
     is_forced = not {"any", "tool"}.isdisjoint(body.get("toolConfig", {}).get("toolChoice", {}))
-    add_thinking(body, additional, request, accepted.effort, is_forced=is_forced, is_possible=not encoder.continues_unsigned)
+    is_possible = not encoder.continues_unsigned
+    add_thinking(body, additional, request, accepted.effort, parameters, is_forced=is_forced, is_possible=is_possible)
+    if claude is not None and _thinks(additional, request):
+        request = adapted(request, lacks_while_thinking(claude), parameters)
+    _add_sampling(body, additional, request, accepted, parameters)
     if additional:
         body[ADDITIONAL] = additional
-    return dumps(with_extra(body, request.extra))
+    return dumps(with_extra(body, own_fields(request.extra, parameters)))
 
 
-def _check(request: ChatRequest, accepted: ModelFamily, provider: str) -> None:
-    """Raise `Unsupported` for the first thing that this API or this model cannot express."""
-    sampling, choice = request.sampling, request.tool_choice
-    is_claude = maker(request.model) == CLAUDE
-    model = capabilities(request.model)
-    is_forced = choice is not None and choice.native is None and choice.mode in (ToolChoiceMode.REQUIRED, ToolChoiceMode.TOOL)
-    unsupported = {
-        "several choices": (sampling.choices or 1) > 1,
-        "log probabilities": bool(sampling.logprobs or sampling.top_logprobs),
-        "logit_bias": bool(sampling.logit_bias),
-        "presence_penalty": bool(sampling.presence_penalty),
-        "frequency_penalty": bool(sampling.frequency_penalty),
-        "output other than text": request.audio_output is not None or any(kind != "text" for kind in request.modalities),
-        "top_k with this model": sampling.top_k is not None and not (accepted.top_k and (model.sampling or not is_claude)),
-        "temperature with this model": is_claude and not model.sampling and sampling.temperature not in (None, 1),
-        "top_p with this model": is_claude and not model.sampling and sampling.top_p not in (None, 1),
-        "a forced tool call with this model": is_forced and is_claude and not model.forced_tools,
-        "a limit of one tool call at a time with this model": (
-            request.parallel_tool_calls is False and bool(request.tools) and not accepted.one_call
-        ),
-    }
-    for what, is_wanted in unsupported.items():
-        if is_wanted:
-            raise Unsupported(f"The provider {provider} does not support {what}.", provider=provider)
+def _without_foreign_tools(request: ChatRequest, parameters: Parameters) -> ChatRequest:
+    """Return the request without tools and a tool choice of another API, which are known by their `type`."""
+    tools, choice = request.tools, request.tool_choice
+    foreign = [tool for tool in tools if isinstance(tool, NativeTool) and "type" in native(tool.fields)]
+    if foreign:
+        parameters.dropped(("tools",), "a tool is of another API")
+        request = replace(request, tools=tuple(tool for tool in tools if tool not in foreign))
+    if choice is not None and choice.native is not None and "type" in choice.native:
+        parameters.dropped(("tool_choice",), "the choice is of another API")
+        request = replace(request, tool_choice=None)
+    return request
 
 
-def _add_sampling(body: dict[str, Any], additional: dict[str, Any], request: ChatRequest, accepted: ModelFamily) -> None:
+def _limit(request: ChatRequest) -> int | None:
     sampling = request.sampling
-    is_sampled = maker(request.model) != CLAUDE or capabilities(request.model).sampling
-    config: dict[str, Any] = {}
-    limit = sampling.max_tokens if sampling.max_completion_tokens is None else sampling.max_completion_tokens
-    if limit is not None:
-        config["maxTokens"] = limit
-    if sampling.temperature is not None and is_sampled:
-        config["temperature"] = sampling.temperature
-    if sampling.top_p is not None and is_sampled and (sampling.top_p != 1 or sampling.temperature is None):
+    return sampling.max_tokens if sampling.max_completion_tokens is None else sampling.max_completion_tokens
+
+
+def _thinks(additional: JsonObject, request: ChatRequest) -> bool:
+    """Return whether a Claude model is asked to think, by an effort or in the caller's own fields."""
+    own = request.extra.get(ADDITIONAL)
+    thinking = additional.get(_THINKING, own.get(_THINKING) if isinstance(own, dict) else None)
+    return isinstance(thinking, dict) and thinking.get("type") in ("enabled", "adaptive")
+
+
+def _add_sampling(
+    body: dict[str, Any], additional: dict[str, Any], request: ChatRequest, accepted: ModelFamily, parameters: Parameters
+) -> None:
+    sampling = request.sampling
+    config: dict[str, Any] = body.get(INFERENCE, {})
+    temperature = within(sampling.temperature, TEMPERATURE, 0, 1, parameters)
+    if temperature is not None:
+        config["temperature"] = temperature
+    if sampling.top_p is not None and (sampling.top_p != 1 or temperature is None):
         config["topP"] = sampling.top_p  # models refuse it beside a temperature, and 1 changes nothing
     if sampling.stop:
         config["stopSequences"] = [sampling.stop] if isinstance(sampling.stop, str) else sampling.stop
     if config:
-        body["inferenceConfig"] = config
+        body[INFERENCE] = config
     if sampling.top_k is not None:
         value: Any = sampling.top_k
         for name in reversed(accepted.top_k):
@@ -145,8 +158,9 @@ def _add_tools(
     request: ChatRequest,
     tools: Iterable[Tool | NativeTool],
     accepted: ModelFamily,
+    parameters: Parameters,
 ) -> None:
-    config: dict[str, Any] = {"tools": [part for tool in tools for part in _tool(tool)]}
+    config: dict[str, Any] = {"tools": [part for tool in tools for part in _tool(tool, parameters)]}
     if request.tool_choice is not None:
         config["toolChoice"] = _tool_choice(request.tool_choice, accepted)
     if request.parallel_tool_calls is False:
@@ -168,31 +182,34 @@ def _tool_choice(choice: ToolChoice, accepted: ModelFamily) -> JsonObject:
             return {"auto": {}}
 
 
-def _tool(tool: Tool | NativeTool) -> list[JsonObject]:
+def _tool(tool: Tool | NativeTool, parameters: Parameters) -> list[JsonObject]:
     """Return a tool, with the mark of a cache after it if the caller wants one."""
     if isinstance(tool, NativeTool):
         return [native(tool.fields)]
     spec: dict[str, Any] = {"name": NAMES.sent(tool.name)}
     if tool.description:
         spec["description"] = tool.description
-    schema: Mapping[str, Any] = {"properties": {}} if tool.parameters is None else tool.parameters
+    schema: JsonObject = {"properties": {}} if tool.parameters is None else tool.parameters
     schema = schema if "type" in schema else {"type": "object", **schema}
-    spec["inputSchema"] = {"json": reduced(schema) if tool.strict else schema}
+    spec["inputSchema"] = {"json": enforced(schema, ("tools", "parameters"), parameters) if tool.strict else schema}
     if tool.strict:
         spec["strict"] = True
     return [{"toolSpec": spec}, *cache_point(tool.extra)]
 
 
-def _text_format(response_format: JsonSchemaFormat | NativeFormat | None) -> JsonObject:
+def _text_format(response_format: ResponseFormat | None, parameters: Parameters) -> JsonObject | None:
+    """Return the format of the text; None for plain text. The API has one kind, and a native one is such a format itself."""
     match response_format:
         case JsonSchemaFormat():
-            schema: dict[str, Any] = {"schema": orjson.dumps(reduced(response_format.schema)).decode()}
+            described = enforced(response_format.schema, ("response_format", "schema"), parameters)
+            schema: dict[str, Any] = {"schema": orjson.dumps(described).decode()}
             if response_format.name:
                 schema["name"] = response_format.name
             if response_format.description:
                 schema["description"] = response_format.description
             return {"type": "json_schema", "structure": {"jsonSchema": schema}}
-        case NativeFormat():
+        case NativeFormat() if "structure" in response_format.fields:
             return response_format.fields
-        case None:
-            return NOTHING
+        case NativeFormat() if response_format != _PLAIN:
+            parameters.dropped(NATIVE_FORMAT.path, "the format is of another API")
+    return None

@@ -75,6 +75,10 @@ class SignatureAuth:
         token = () if found.token is None else (found.token,)
         return Credentials(headers, (*self._secrets, found.secret_key, *token))
 
+    async def replacement(self, refused: Credentials) -> Credentials | None:
+        """Return None: credentials are fetched again long before they expire."""
+        return None
+
     async def close(self) -> None:
         """Stop fetching credentials."""
         await self._source.close()

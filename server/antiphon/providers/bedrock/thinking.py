@@ -1,7 +1,7 @@
 """Writes how much a model is to think, in the form of its maker. No I/O.
 
-https://docs.aws.amazon.com/bedrock/latest/userguide/inference-reasoning.html. An effort is a hint: models that cannot be told are
-not.
+https://docs.aws.amazon.com/bedrock/latest/userguide/inference-reasoning.html,
+https://docs.aws.amazon.com/nova/latest/nova2-userguide/extended-thinking.html for Nova.
 """
 
 from __future__ import annotations
@@ -9,25 +9,35 @@ from __future__ import annotations
 from typing import Any, Final
 
 from antiphon.domain.request import ChatRequest
-from antiphon.providers.anthropic.capabilities import ModelCapabilities, ThinkingControl, ThinkingOff, capabilities
+from antiphon.providers.anthropic.capabilities import capabilities
+from antiphon.providers.anthropic.thinking import thinking_fields
 from antiphon.providers.bedrock.capabilities import Effort
+from antiphon.providers.parameters import Parameters
+from antiphon.providers.support import EFFORT
 
 _NONE: Final = "none"
-_EFFORTS: Final = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh", "max": "max"}
-"""Efforts of other APIs, and the API's."""
 
-_LOWER: Final = {"max": "xhigh", "xhigh": "high"}
-"""The next lower effort, for models that do not have the highest ones."""
+_UP_TO_HIGH: Final = {
+    "minimal": "low",
+    "low": "low",
+    "medium": "medium",
+    "high": "high",
+    "xhigh": "high",
+    "max": "high",
+}
+"""Efforts of other APIs, and the nearest of three."""
 
-_UP_TO_HIGH: Final = {**_EFFORTS, "xhigh": "high", "max": "high"}
-_LOW_OR_HIGH: Final = {**dict.fromkeys(_EFFORTS, "high"), "minimal": "low", "low": "low"}
-
-_BUDGETS: Final = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16_384, "xhigh": 32_000, "max": 32_000}
-"""Tokens of thinking by effort, for Claude models that are told a number."""
-
-_LOWEST_BUDGET: Final = 1024
+_LOW_OR_HIGH: Final = {**dict.fromkeys(_UP_TO_HIGH, "high"), "minimal": "low", "low": "low"}
 
 _THINKING: Final = "thinking"
+_NOVA: Final = "reasoningConfig"
+_OPENAI: Final = "reasoning_effort"
+_QWEN: Final = "reasoning_config"
+_OWN_FIELDS: Final = frozenset({_THINKING, _NOVA, _OPENAI, _QWEN})
+"""The fields of the makers' APIs in which a caller may say it."""
+
+_OUTPUT: Final = "outputConfig"
+INFERENCE: Final = "inferenceConfig"
 
 
 def add_thinking(
@@ -35,64 +45,81 @@ def add_thinking(
     additional: dict[str, Any],
     request: ChatRequest,
     control: Effort,
+    parameters: Parameters,
     *,
     is_forced: bool,
     is_possible: bool,
 ) -> None:
     """Add how much the model thinks to the body, and to the `additional` fields of the model's own API.
 
-    `is_forced`: a tool call is demanded, which excludes a budget and is more than a hint. `is_possible`: the messages allow a
-    budget. The caller's own fields, in `extra`, count instead.
+    `is_forced`: a tool call is demanded, which excludes a budget. `is_possible`: the messages allow a budget. The caller's own
+    fields, in `extra`, count instead.
     """
     effort = None if request.reasoning is None else request.reasoning.effort
-    if effort is None or (effort != _NONE and effort not in _EFFORTS) or _is_set(request):
+    if effort is None:
+        return
+    own = request.extra.get("additionalModelRequestFields")
+    if isinstance(own, dict) and not _OWN_FIELDS.isdisjoint(own):
+        parameters.dropped(EFFORT.path, "the request has the API's own parameter for it")
         return
     match control:
-        case Effort.CLAUDE if effort == _NONE:
-            _add_no_thinking(body, additional, capabilities(request.model))
         case Effort.CLAUDE:
-            _add_claude(body, additional, effort, capabilities(request.model), has_budget=is_possible and not is_forced)
+            _add_claude(body, additional, request, effort, parameters, is_forced=is_forced, is_possible=is_possible)
+        case Effort.NONE:
+            if effort != _NONE:
+                parameters.dropped(EFFORT.path, "the model cannot be told how much to think")
+        case _ if effort != _NONE and effort not in _UP_TO_HIGH:
+            parameters.dropped(EFFORT.path, "the API does not know this effort")
         case Effort.NOVA:
-            on = {"type": "enabled", "maxReasoningEffort": _UP_TO_HIGH.get(effort)}
-            additional["reasoningConfig"] = {"type": "disabled"} if effort == _NONE else on
-        case Effort.OPENAI if effort != _NONE:
-            additional["reasoning_effort"] = _UP_TO_HIGH[effort]
-        case Effort.QWEN if effort != _NONE:
-            additional["reasoning_config"] = _LOW_OR_HIGH[effort]
-        case _:
-            pass
-
-
-def _is_set(request: ChatRequest) -> bool:
-    own = request.extra.get("additionalModelRequestFields")
-    return isinstance(own, dict) and _THINKING in own
+            _add_nova(additional, request, effort, parameters)
+        case Effort.OPENAI:
+            _add_level(additional, _OPENAI, effort, {**_UP_TO_HIGH, _NONE: "low"}, parameters)
+        case Effort.QWEN:
+            if effort != _NONE:  # it thinks only if it is told to
+                _add_level(additional, _QWEN, effort, _LOW_OR_HIGH, parameters)
 
 
 def _add_claude(
-    body: dict[str, Any], additional: dict[str, Any], effort: str, model: ModelCapabilities, *, has_budget: bool
+    body: dict[str, Any],
+    additional: dict[str, Any],
+    request: ChatRequest,
+    effort: str,
+    parameters: Parameters,
+    *,
+    is_forced: bool,
+    is_possible: bool,
 ) -> None:
-    if model.efforts:
-        wanted = _EFFORTS[effort]
-        while wanted not in model.efforts:
-            wanted = _LOWER[wanted]
-        body.setdefault("outputConfig", {})["effort"] = wanted
-    if model.thinking is ThinkingControl.ADAPTIVE:
-        additional[_THINKING] = {"type": "adaptive", "display": "summarized"}
-    elif model.thinking is ThinkingControl.BUDGET and has_budget:
-        # The budget is part of the limit, a quarter of which is left for the answer.
-        config = body.setdefault("inferenceConfig", {})
-        budget = min(_BUDGETS[effort], config.setdefault("maxTokens", model.max_output) * 3 // 4)
-        if budget >= _LOWEST_BUDGET:
-            additional[_THINKING] = {"type": "enabled", "budget_tokens": budget}
+    model = capabilities(request.model)
+    limit = body.get(INFERENCE, {}).get("maxTokens", model.max_output)
+    told = thinking_fields(effort, model, limit, parameters, config=_OUTPUT, is_forced=is_forced, is_possible=is_possible)
+    if told.effort is not None:
+        body.setdefault(_OUTPUT, {})["effort"] = told.effort
+    if told.thinking is not None:
+        additional[_THINKING] = told.thinking
+        if "budget_tokens" in told.thinking:
+            body.setdefault(INFERENCE, {})["maxTokens"] = limit  # of which the budget is a part
 
 
-def _add_no_thinking(body: dict[str, Any], additional: dict[str, Any], model: ModelCapabilities) -> None:
-    if model.thinking is not ThinkingControl.ADAPTIVE:
-        return  # the others think only if they are told to
-    match model.off:
-        case ThinkingOff.DISABLED:
-            additional[_THINKING] = {"type": "disabled"}
-        case ThinkingOff.BETWEEN_TOOLS:
-            additional[_THINKING] = {"type": "between_tools"}
-        case ThinkingOff.LOW_EFFORT:
-            body.setdefault("outputConfig", {})["effort"] = "low"
+def _add_nova(additional: dict[str, Any], request: ChatRequest, effort: str, parameters: Parameters) -> None:
+    if effort == _NONE:
+        additional[_NOVA] = {"type": "disabled"}
+        return
+    level, reason = _UP_TO_HIGH[effort], _nearest(effort)
+    sampling = request.sampling
+    excluded = (sampling.max_tokens, sampling.max_completion_tokens, sampling.temperature, sampling.top_p)
+    if level == "high" and any(value is not None for value in excluded):
+        level, reason = "medium", "the model accepts neither sampling nor a limit of the output with the effort high"
+    if level == effort or parameters.mapped(EFFORT.path, f"{_NOVA}.maxReasoningEffort {level}", reason):
+        additional[_NOVA] = {"type": "enabled", "maxReasoningEffort": level}
+
+
+def _add_level(additional: dict[str, Any], name: str, effort: str, levels: dict[str, str], parameters: Parameters) -> None:
+    """Add one of a few levels under a name of the maker's API."""
+    level = levels[effort]
+    if level == effort or parameters.mapped(EFFORT.path, f"{name} {level}", _nearest(effort)):
+        additional[name] = level
+
+
+def _nearest(effort: str) -> str:
+    """Return why the effort that the model is told is another one."""
+    return "the model cannot do without thinking" if effort == _NONE else "the model has fewer degrees of effort"

@@ -14,12 +14,16 @@ from yarl import URL
 
 from antiphon.config import ProviderConfig
 from antiphon.domain.events import Batch
+from antiphon.domain.models import ModelInfo
 from antiphon.domain.request import ChatRequest
 from antiphon.domain.warnings import Warnings, ignore
 from antiphon.net.http import Transport
-from antiphon.providers.client import HeaderAuth, Prepared, ProviderClient
+from antiphon.providers.client import Prepared, ProviderClient
+from antiphon.providers.cohere.models import FIRST_PAGE, read_page
 from antiphon.providers.cohere.request import encode
 from antiphon.providers.cohere.response import CohereReader
+from antiphon.providers.credentials.auth import authorize
+from antiphon.providers.credentials.cache import TokenCache
 from antiphon.providers.parameters import Parameters
 from antiphon.providers.url import MODEL, headers, template
 
@@ -35,16 +39,15 @@ class CohereProvider:
     The base URL is that of Cohere's SDKs, without a version. Raises `ConfigError` if it is missing or invalid.
     """
 
-    def __init__(self, name: str, config: ProviderConfig, api_key: SecretStr | None, transport: Transport) -> None:
+    def __init__(self, name: str, config: ProviderConfig, key: SecretStr | TokenCache | None, transport: Transport) -> None:
         self.name = name
         self._unsupported = config.unsupported
         self._url = template(name, config, _CHAT)
         self._models = URL(template(name, config, _MODELS).replace(MODEL, "model"))
         self._fixed_url = None if MODEL in self._url else URL(self._url)
         url = URL(self._url.replace(MODEL, "model"))
-        key = None if api_key is None else api_key.get_secret_value()
         # A value in the query may be a key, too.
-        auth = HeaderAuth(config.auth_header, key, headers(), config.headers, url.query.values())
+        auth = authorize(key, config.auth_header, headers(), config.headers, url.query.values())
         self._client = ProviderClient(name, transport, auth, url)
 
     def stream(self, request: ChatRequest, warn: Callable[[Warnings], None] = ignore) -> AsyncGenerator[Batch, None]:
@@ -54,6 +57,10 @@ class CohereProvider:
     async def probe(self) -> int | None:
         """Return the status of the list of models (see `Provider.probe`)."""
         return await self._client.status_of(self._models)
+
+    async def list_models(self) -> tuple[ModelInfo, ...]:
+        """Return the list of models (see `Provider.list_models`)."""
+        return await self._client.list_models(self._models.update_query(FIRST_PAGE), read_page)
 
     @property
     def buffered(self) -> int:

@@ -15,10 +15,14 @@ from yarl import URL
 
 from antiphon.config import ProviderConfig
 from antiphon.domain.events import Batch
+from antiphon.domain.models import ModelInfo
 from antiphon.domain.request import ChatRequest
 from antiphon.domain.warnings import Warnings, ignore
 from antiphon.net.http import Transport
-from antiphon.providers.client import HeaderAuth, Prepared, ProviderClient
+from antiphon.providers.client import Prepared, ProviderClient
+from antiphon.providers.credentials.auth import authorize
+from antiphon.providers.credentials.cache import TokenCache
+from antiphon.providers.gemini.models import FIRST_PAGE, read_page
 from antiphon.providers.gemini.request import encode
 from antiphon.providers.gemini.response import GeminiReader
 from antiphon.providers.parameters import Parameters
@@ -42,7 +46,7 @@ class GeminiProvider:
     The base URL is that of Google's SDKs, without a version. Raises `ConfigError` if it is missing or invalid.
     """
 
-    def __init__(self, name: str, config: ProviderConfig, api_key: SecretStr | None, transport: Transport) -> None:
+    def __init__(self, name: str, config: ProviderConfig, key: SecretStr | TokenCache | None, transport: Transport) -> None:
         self.name = name
         self._unsupported = config.unsupported
         self._whole = template(name, config, _WHOLE)
@@ -50,10 +54,9 @@ class GeminiProvider:
         self._stream = f"{streamed}{'&' if '?' in streamed else '?'}alt=sse"
         self._models = URL(template(name, config, _MODELS).replace(MODEL, "model"))
         url = URL(self._whole.replace(MODEL, "model").replace(_RESOURCE, "model"))
-        key = None if api_key is None else api_key.get_secret_value()
         header = config.auth_header if "auth_header" in config.model_fields_set else AUTH_HEADER
         # A value in the query may be a key, too.
-        auth = HeaderAuth(header, key, headers(), config.headers, url.query.values())
+        auth = authorize(key, header, headers(), config.headers, url.query.values())
         self._client = ProviderClient(name, transport, auth, url)
 
     def stream(self, request: ChatRequest, warn: Callable[[Warnings], None] = ignore) -> AsyncGenerator[Batch, None]:
@@ -63,6 +66,10 @@ class GeminiProvider:
     async def probe(self) -> int | None:
         """Return the status of the list of models (see `Provider.probe`)."""
         return await self._client.status_of(self._models)
+
+    async def list_models(self) -> tuple[ModelInfo, ...]:
+        """Return the list of models (see `Provider.list_models`)."""
+        return await self._client.list_models(self._models.update_query(FIRST_PAGE), read_page)
 
     @property
     def buffered(self) -> int:

@@ -37,6 +37,7 @@ def read(raw: JsonObject) -> Usage | None:
         reasoning_tokens=thoughts if "thoughtsTokenCount" in raw else None,
         audio_input_tokens=inputs.get("AUDIO"),
         audio_output_tokens=outputs.get("AUDIO"),
+        audio_cached_tokens=_modalities(raw.get("cacheTokensDetails")).get("AUDIO"),
         image_input_tokens=inputs.get("IMAGE"),
         image_output_tokens=outputs.get("IMAGE"),
         extra=extra if is_shallow(extra) else {},

@@ -31,6 +31,11 @@ class ChunkDecoder:
             return self._mended(load(payload), ())
         return self._mended(value, ()) if self._halves else value
 
+    @property
+    def is_whole(self) -> bool:
+        """Return whether no text waits for the second half of a surrogate."""
+        return not self._halves
+
     def end(self) -> dict[str, Any] | None:
         """Return a chunk that completes the texts still waiting for a second half of a surrogate; None if there are none.
 

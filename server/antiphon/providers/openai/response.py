@@ -43,6 +43,7 @@ from antiphon.providers.failure import error_of_payload
 from antiphon.providers.openai.blocks import PROTOCOL
 from antiphon.providers.openai.choice import CHOICE, ChoiceReader, ErrorInside
 from antiphon.providers.openai.ending import OpenAIEnding, meaning_of
+from antiphon.providers.openai.frame import MAX_MISSES, TextFrame, frame_of
 from antiphon.providers.openai.json import ChunkDecoder
 from antiphon.providers.openai.plain import read_plain
 from antiphon.providers.openai.usage import read_usage
@@ -76,6 +77,9 @@ class OpenAIReader(StreamReader):
         self._tools = frozenset(map(_name_of, request.tools))
         self._usage: JsonObject | None = None
         self._at_finish = 0  # length of the batch when the last choice finished
+        self._frame: TextFrame | None = None  # of the last chunk, if it had a text and nothing new beside it
+        self._chunk_start = 0  # length of the batch before the chunk that is being read
+        self._misses = 0  # frames that fitted no later chunk, one after the other
 
     def feed_after_done(self, data: bytes) -> None:
         """Read the usage from data that follows `[DONE]`. Ignores everything else, and raises nothing."""
@@ -101,6 +105,14 @@ class OpenAIReader(StreamReader):
         ending = self.ending
         events = iter(self._sse.feed(data))
         for name, payload in events:
+            frame = self._frame
+            if frame is not None and not name and (text := frame.text_of(payload)):  # nearly every chunk
+                frame.has_fitted = True
+                self._batch.append(TextDelta(frame.block, text))
+                streamed = frame.choice.text
+                streamed.length += len(text)
+                streamed.last = text
+                continue
             self._read_event(name, payload)
             if ending.done:
                 self._read_late_usage(events)
@@ -191,6 +203,8 @@ class OpenAIReader(StreamReader):
 
     def _read_chunk(self, chunk: dict[str, Any], payload: bytes) -> None:
         """Read one chunk, or one whole reply. `payload` is its JSON text, for the log."""
+        self._chunk_start = len(self._batch)
+        self._drop_frame()
         choices = chunk.get("choices")
         if not choices and _is_heartbeat(chunk):
             return
@@ -204,34 +218,52 @@ class OpenAIReader(StreamReader):
         if chunk.get("usage") or "x_groq" in chunk:
             self._keep_usage(chunk)
         for choice in choices or ():
-            index = choice.get("index") or 0
-            try:
-                reader = self._choices[index]
-            except KeyError:
-                reader = self._begin(index)
-            delta = choice.get(self._message_field)
-            if (
-                delta
-                and choice.get("logprobs") is None
-                and (len(delta) == 1 or delta.keys() <= _PLAIN_TEXT)
-                and type(content := delta.get("content")) is str
-                and (choice.keys() <= CHOICE or not reader.changed_fields(choice))
-            ):  # the fast path, for nearly every chunk
-                if content:
-                    block = reader.text_block
-                    if block is None:
-                        block = reader.begin_text(self._batch)
-                    self._batch.append(TextDelta(block, content))
-                    streamed = reader.text
-                    streamed.length += len(content)
-                    streamed.last = content
-                else:
-                    reader.is_empty = True
+            self._read_delta(choice, chunk, payload)
+
+    def _read_delta(self, choice: JsonObject, chunk: JsonObject, payload: bytes) -> None:
+        """Read what a chunk has of one choice."""
+        index = choice.get("index") or 0
+        try:
+            reader = self._choices[index]
+        except KeyError:
+            reader = self._begin(index)
+        delta = choice.get(self._message_field)
+        reason = choice.get("finish_reason")
+        if (
+            delta
+            and choice.get("logprobs") is None
+            and (len(delta) == 1 or delta.keys() <= _PLAIN_TEXT)
+            and type(content := delta.get("content")) is str
+            and (choice.keys() <= CHOICE or not reader.changed_fields(choice))
+        ):  # the fast path, for nearly every chunk that fits no frame
+            if content:
+                block = reader.text_block
+                if block is None:
+                    block = reader.begin_text(self._batch)
+                self._batch.append(TextDelta(block, content))
+                streamed = reader.text
+                streamed.length += len(content)
+                streamed.last = content
+                if not reason and self._misses < MAX_MISSES:
+                    self._keep_frame(reader, block, chunk, payload)
             else:
-                self._read_choice(reader, choice, chunk)
-            reason = choice.get("finish_reason")
-            if reason is not None and reason != "":
-                self._finish_choice(index, reason, choice, payload)
+                reader.is_empty = True
+        else:
+            self._read_choice(reader, choice, chunk)
+        if reason is not None and reason != "":
+            self._finish_choice(index, reason, choice, payload)
+
+    def _keep_frame(self, choice: ChoiceReader, block: int, chunk: JsonObject, payload: bytes) -> None:
+        """Keep the frame of a chunk whose only event is a text, if a chunk like it has no other effect."""
+        is_all = len(self._batch) == self._chunk_start + 1 and len(chunk["choices"]) == 1 and not chunk.get("usage")
+        if is_all and self._json.is_whole and not self.ending.is_object and not self.ending.is_finished:
+            self._frame = frame_of(payload, choice, block)
+
+    def _drop_frame(self) -> None:
+        """Forget the frame, as another chunk follows."""
+        if self._frame is not None:
+            self._misses = 0 if self._frame.has_fitted else self._misses + 1
+            self._frame = None
 
     def _read_choice(self, reader: ChoiceReader, choice: JsonObject, chunk: JsonObject) -> None:
         """Read a choice that is more than a delta of text."""

@@ -8,6 +8,7 @@ and how often they are tried.
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 
 import orjson
@@ -16,6 +17,7 @@ from msgspec.structs import replace
 from pydantic import SecretStr
 
 from antiphon.auth.base import Authenticator
+from antiphon.chat.catalog import Catalog
 from antiphon.chat.service import ChatService
 from antiphon.config import MAX_KEYLESS_BYTES
 from antiphon.domain.call import Call, current
@@ -39,10 +41,13 @@ from antiphon.routing.router import Router
 class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
     """Serves the dialect."""
 
-    def __init__(self, chat: ChatService, router: Router, keys: Authenticator, own_key_providers: tuple[str, ...]) -> None:
+    def __init__(
+        self, chat: ChatService, router: Router, catalog: Catalog, keys: Authenticator, own_key_providers: tuple[str, ...]
+    ) -> None:
         """Take the authenticator of the gateway's keys, and the providers that may be called with only a provider key."""
         self._chat = chat
         self._router = router
+        self._catalog = catalog
         self._keys = keys
         self._own_key_providers = own_key_providers
 
@@ -79,12 +84,12 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
     async def ListEngineModels(self, request: engine_pb2.ListEngineModelsRequest, context: Context) -> Pieces:
         """Yield the models that the caller may use, by provider, or of the one provider that the query names."""
         names = [request.provider] if request.provider else self._router.providers()
+        self._router.models_at(names[0])
+        call = current()
+        listed = await asyncio.gather(*(self._catalog.models_at(name, call.caller, call.time_left) for name in names))
         found = {
-            name: {
-                "name": name,
-                "models": [model for model in self._router.models_at(name) if current().caller.may_use(model, name)],
-            }
-            for name in names
+            name: {"name": name, "models": [entry.info.name for entry in entries]}
+            for name, entries in zip(names, listed, strict=True)
         }
         data = found[request.provider] if request.provider else found
         yield httpbody_pb2.HttpBody(content_type=JSON, data=orjson.dumps(data))

@@ -9,17 +9,18 @@ A session is a conversation of the caller. Its messages are stored, and a call t
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import orjson
 from google.api import httpbody_pb2
 
+from antiphon.chat.catalog import Catalog
 from antiphon.chat.service import ChatService
 from antiphon.domain.call import Call, current
 from antiphon.domain.reply import Reply
 from antiphon.history.recorder import Record
 from antiphon.rest.openai.chunks import ChunkWriter
 from antiphon.rest.openai.errors import error_event
+from antiphon.rest.openai.models import model_json
 from antiphon.rest.openai.reply import completion
 from antiphon.rest.openai.request import ChatCompletionBody, include_usage, request_from_body
 from antiphon.rest.shared.answer import PreparedCall, answer
@@ -27,20 +28,19 @@ from antiphon.rest.shared.body import parse_in_turns
 from antiphon.rest.shared.dialect import Context, Pieces
 from antiphon.rest.shared.json import EVENT_STREAM, JSON, dumps
 from antiphon.rest.v1 import openai_pb2, openai_pb2_grpc
-from antiphon.routing.router import ModelEntry, Router
 
 
 class OpenAIServicer(openai_pb2_grpc.OpenAIServiceServicer):
     """Serves the dialect."""
 
-    def __init__(self, chat: ChatService, router: Router, started: int, *, automatic_sessions: bool = False) -> None:
-        """Take `started`, the Unix time given as the creation time of all models, which have none of their own.
+    def __init__(self, chat: ChatService, catalog: Catalog, started: int, *, automatic_sessions: bool = False) -> None:
+        """Take `started`, the Unix time given as the creation time of models that have none of their own.
 
         `automatic_sessions`: a call that names no session starts one.
         """
         self._chat = chat
         self._automatic_sessions = automatic_sessions
-        self._router = router
+        self._catalog = catalog
         self._started = started
 
     def CreateChatCompletion(self, request: openai_pb2.CreateChatCompletionRequest, context: Context) -> Pieces:
@@ -56,13 +56,15 @@ class OpenAIServicer(openai_pb2_grpc.OpenAIServiceServicer):
         return PreparedCall(chat_request, writer, error_event, self._record(call, body))
 
     async def ListModels(self, request: openai_pb2.ListModelsRequest, context: Context) -> Pieces:
-        """Yield the models that are listed by name and that the caller may use."""
-        data = [self._model(entry) for entry in self._router.models() if current().caller.may_use(entry.name, entry.provider)]
+        """Yield the models of the catalogue that the caller may use."""
+        call = current()
+        data = [model_json(entry, self._started) for entry in await self._catalog.models(call.caller, call.time_left)]
         yield httpbody_pb2.HttpBody(content_type=JSON, data=orjson.dumps({"object": "list", "data": data}))
 
     async def GetModel(self, request: openai_pb2.GetModelRequest, context: Context) -> Pieces:
         """Yield one model. A model that the caller may not use is not found."""
-        data = self._model(self._router.model(request.model, current().caller))
+        call = current()
+        data = model_json(await self._catalog.model(request.model, call.caller, call.time_left), self._started)
         yield httpbody_pb2.HttpBody(content_type=JSON, data=orjson.dumps(data))
 
     def _record(self, call: Call, body: ChatCompletionBody) -> Record | None:
@@ -72,9 +74,6 @@ class OpenAIServicer(openai_pb2_grpc.OpenAIServiceServicer):
         # The header is also set in an error response, because what came before the error is stored in this session.
         began = partial(call.headers.__setitem__, "x-session-id")
         return Record(call.caller.owner, conversation=body.session_id or None, resent=True, on_recorded=began)
-
-    def _model(self, entry: ModelEntry) -> dict[str, Any]:
-        return {"id": entry.name, "object": "model", "created": self._started, "owned_by": entry.provider}
 
 
 def _accepts_only_events(context: Context) -> bool:

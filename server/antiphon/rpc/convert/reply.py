@@ -202,6 +202,7 @@ def usage_to_proto(usage: domain.Usage) -> chat_pb2.Usage:
             output_tokens=part.output_tokens,
             cached_tokens=part.cached_tokens,
             cache_write_tokens=part.cache_write_tokens,
+            cache_write_1h_tokens=part.cache_write_1h_tokens,
         )
         for part in usage.parts
     )
@@ -215,6 +216,7 @@ def usage_to_proto(usage: domain.Usage) -> chat_pb2.Usage:
         reasoning_tokens=usage.reasoning_tokens,
         audio_input_tokens=usage.audio_input_tokens,
         audio_output_tokens=usage.audio_output_tokens,
+        audio_cached_tokens=usage.audio_cached_tokens,
         image_input_tokens=usage.image_input_tokens,
         image_output_tokens=usage.image_output_tokens,
         server_tools=dict(usage.server_tools),

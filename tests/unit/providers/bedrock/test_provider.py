@@ -16,11 +16,14 @@ from antiphon.domain.errors import (
     ProviderRejected,
     ProviderTimeout,
     ProviderUnavailable,
+    Unsupported,
 )
 from antiphon.domain.events import Batch, Finished, TextDelta, Usage
-from antiphon.domain.request import ChatRequest
+from antiphon.domain.request import ChatRequest, Sampling
+from antiphon.domain.warnings import Warnings
 from antiphon.net.http import Transport
 from antiphon.providers.bedrock.provider import BedrockProvider
+from antiphon.providers.registry import build
 from tests.eventstream import exception, stream
 from tests.odd_upstream import CUT, HANG, LAST, RESET, OddUpstream, Step, answer, chunk, head
 from tests.unit.providers.bedrock.test_response import HELLO, METADATA, delta, end
@@ -196,3 +199,35 @@ async def test_probe(upstream: OddUpstream, provider: BedrockProvider) -> None:
     assert str(known._models) == "https://bedrock.eu-central-1.amazonaws.com/foundation-models"
     config = ProviderConfig(base_url="https://vpce-1.bedrock-runtime.eu-central-1.vpce.amazonaws.com")
     assert await BedrockProvider("acme", config, SecretStr("k"), Transport("acme", config), {}).probe() is None
+
+
+async def test_the_environment_of_the_configuration_counts(upstream: OddUpstream, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests are signed with the credentials of the environment that the provider is built for, not with those of the process."""
+    for name, value in {**ENVIRONMENT, "AWS_ACCESS_KEY_ID": "OTHER", "AWS_REGION": "us-east-1"}.items():
+        monkeypatch.setenv(name, value)
+    config = ProviderConfig(protocol="bedrock", base_url=f"http://127.0.0.1:{upstream.port}", read_timeout=5)
+    with pytest.raises(ConfigError, match=r"providers\.acme\.region: set it, or AWS_REGION"):
+        build("acme", config, {})
+    provider = build("acme", config, ENVIRONMENT)
+    upstream.default = [head(content_type=STREAM), chunk(stream(*HELLO)), LAST]
+    request = ChatRequest(MODEL, (Message(Role.USER, (Text("hello"),)),), stream=True)
+    assert [batch async for batch in provider.stream(request)]
+    assert "Credential=AKID/" in upstream.requests[0].headers["authorization"]
+    assert "/eu-west-1/bedrock/" in upstream.requests[0].headers["authorization"]
+    await provider.close()
+
+
+async def test_options_that_are_lacking(upstream: OddUpstream) -> None:
+    """What was left out is told before the reply; with the policy `refuse`, nothing is sent."""
+    asked = ChatRequest(MODEL, (Message(Role.USER, (Text("hello"),)),), stream=True, sampling=Sampling(seed=4))
+    upstream.default = [head(content_type=STREAM), chunk(stream(*HELLO)), LAST]
+    provider = make(upstream)
+    seen: list[Warnings] = []
+    assert [batch async for batch in provider.stream(asked, seen.append)]
+    assert [warning.path for warnings in seen for warning in warnings] == [("sampling", "seed")]
+    await provider.close()
+    strict = make(upstream, unsupported="refuse")
+    with pytest.raises(Unsupported, match=r"sampling\.seed: the API has no seed"):
+        [batch async for batch in strict.stream(asked)]
+    assert len(upstream.requests) == 1
+    await strict.close()

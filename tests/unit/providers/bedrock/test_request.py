@@ -20,8 +20,10 @@ from antiphon.domain.request import (
     ToolChoice,
     ToolChoiceMode,
 )
+from antiphon.domain.warnings import Treatment
 from antiphon.providers.bedrock.names import NAMES
 from antiphon.providers.bedrock.request import encode
+from antiphon.providers.parameters import Parameters
 
 SONNET = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
 OPUS = "anthropic.claude-opus-5-v1:0"
@@ -40,9 +42,9 @@ H = {
 POINT = {"cachePoint": {"type": "default"}}
 
 
-def body(model: str = SONNET, *messages: Message, **fields: Any) -> dict[str, Any]:
+def body(model: str = SONNET, *messages: Message, parameters: Parameters | None = None, **fields: Any) -> dict[str, Any]:
     request = ChatRequest(model, messages or (Message(Role.USER, (Text("hi"),)),), stream=True, **fields)
-    made: dict[str, Any] = json.loads(encode(request, "acme"))
+    made: dict[str, Any] = json.loads(encode(request, "acme", parameters))
     if not messages:
         assert made.pop("messages") == [{"role": "user", "content": [{"text": "hi"}]}]
     return made
@@ -100,7 +102,7 @@ def test_no_tool() -> None:
 
 def test_a_certain_tool() -> None:
     """Where it cannot be named, it alone is offered."""
-    made = body(LLAMA, tools=TOOLS, tool_choice=ToolChoice(ToolChoiceMode.TOOL, "h"))
+    made = body("mistral.mistral-large-2407-v1:0", tools=TOOLS, tool_choice=ToolChoice(ToolChoiceMode.TOOL, "h"))
     assert made == {"toolConfig": {"tools": [H], "toolChoice": {"any": {}}}}
 
 
@@ -114,12 +116,14 @@ def test_one_call_at_a_time() -> None:
     }
     assert body(parallel_tool_calls=False) == {}
     assert "additionalModelRequestFields" not in body(tools=TOOLS, parallel_tool_calls=True)
-    with pytest.raises(Unsupported, match="one tool call"):
-        body(NOVA, tools=TOOLS, parallel_tool_calls=False)
+    tools = (Tool("h"),)
+    parameters = Parameters("acme")
+    assert body(NOVA, parameters=parameters, tools=tools, parallel_tool_calls=False) == body(NOVA, tools=tools)
+    assert [warning.path for warning in parameters.warnings] == [("parallel_tool_calls",)]
 
 
 def test_formats() -> None:
-    """A schema is text, with the keywords that the API accepts; JSON without one is refused."""
+    """A schema is text, with the keywords that the API accepts; JSON without one is an instruction."""
     schema = {"type": "object", "properties": {"n": {"type": "integer", "maximum": 3}}}
     made = body(response_format=JsonSchemaFormat("n", schema, "d"))["outputConfig"]["textFormat"]
     inner = made["structure"]["jsonSchema"]
@@ -130,7 +134,8 @@ def test_formats() -> None:
         "additionalProperties": False,
     }
     assert body(response_format=NativeFormat({"type": "text"})) == {}
-    assert body(response_format=NativeFormat({"type": "x"})) == {"outputConfig": {"textFormat": {"type": "x"}}}
+    own = {"type": "json_schema", "structure": {"jsonSchema": {"schema": "{}"}}}
+    assert body(response_format=NativeFormat(own)) == {"outputConfig": {"textFormat": own}}
     (instruction,) = body(response_format=JsonObjectFormat())["system"]
     assert "one JSON object" in instruction["text"]
 
@@ -149,27 +154,113 @@ def test_extra() -> None:
     }
 
 
+FORCED = {"tools": TOOLS, "tool_choice": ToolChoice(ToolChoiceMode.REQUIRED)}
+FABLE = "anthropic.claude-fable-5-v1:0"
+SCHEMA = JsonSchemaFormat("n", {"type": "object"})
+
+
 @pytest.mark.parametrize(
-    ("model", "fields"),
+    ("model", "fields", "path"),
     [
-        (SONNET, {"sampling": Sampling(choices=2)}),
-        (SONNET, {"sampling": Sampling(logprobs=True)}),
-        (SONNET, {"sampling": Sampling(logit_bias={"1": 1})}),
-        (SONNET, {"sampling": Sampling(presence_penalty=1)}),
-        (SONNET, {"sampling": Sampling(frequency_penalty=1)}),
-        (SONNET, {"modalities": ("text", "audio")}),
-        (SONNET, {"audio_output": AudioOutput("v", "wav")}),
-        (OPUS, {"sampling": Sampling(temperature=0.5)}),
-        (OPUS, {"sampling": Sampling(top_p=0.5)}),
-        (OPUS, {"sampling": Sampling(top_k=5)}),
-        (LLAMA, {"sampling": Sampling(top_k=5)}),
-        ("anthropic.claude-fable-5-v1:0", {"tools": TOOLS, "tool_choice": ToolChoice(ToolChoiceMode.REQUIRED)}),
+        (SONNET, {"sampling": Sampling(choices=2)}, "sampling.choices"),
+        (SONNET, {"sampling": Sampling(logprobs=True)}, "sampling.logprobs"),
+        (SONNET, {"sampling": Sampling(logit_bias={"1": 1})}, "sampling.logit_bias"),
+        (SONNET, {"sampling": Sampling(presence_penalty=1)}, "sampling.presence_penalty"),
+        (SONNET, {"sampling": Sampling(frequency_penalty=1)}, "sampling.frequency_penalty"),
+        (SONNET, {"sampling": Sampling(seed=4)}, "sampling.seed"),
+        (SONNET, {"modalities": ("text", "audio")}, "modalities"),
+        (SONNET, {"audio_output": AudioOutput("v", "wav")}, "audio_output"),
+        (SONNET, {"end_user": "u"}, "end_user"),
+        (SONNET, {"extra": {"verbosity": "low"}}, "extra.verbosity"),
+        (SONNET, {"tools": (NativeTool({"type": "web_search"}),)}, "tools"),
+        (SONNET, {"response_format": NativeFormat({"type": "grammar"})}, "response_format"),
+        (OPUS, {"sampling": Sampling(temperature=0.5)}, "sampling.temperature"),
+        (OPUS, {"sampling": Sampling(top_p=0.5)}, "sampling.top_p"),
+        (OPUS, {"sampling": Sampling(top_k=5)}, "sampling.top_k"),
+        (LLAMA, {"sampling": Sampling(top_k=5)}, "sampling.top_k"),
+        (NOVA, {"response_format": SCHEMA}, "response_format"),
+        ("anthropic.claude-sonnet-4-v1:0", {"response_format": SCHEMA}, "response_format"),
     ],
 )
-def test_what_is_refused(model: str, fields: dict[str, Any]) -> None:
-    """What the API or the model cannot do, and would change the reply, is refused."""
-    with pytest.raises(Unsupported, match="The provider acme does not support"):
-        body(model, **fields)
+def test_what_is_left_out(model: str, fields: dict[str, Any], path: str) -> None:
+    """What the API or the model does not have is left out with a warning, or refused."""
+    parameters = Parameters("acme")
+    assert body(model, parameters=parameters, **fields) == {}
+    (warning,) = parameters.warnings
+    assert (".".join(warning.path), warning.treatment) == (path, Treatment.DROPPED)
+    with pytest.raises(Unsupported, match=f"The provider acme does not support {path}"):
+        body(model, parameters=Parameters("acme", "refuse"), **fields)
+
+
+@pytest.mark.parametrize("model", [FABLE, LLAMA])
+def test_a_choice_that_the_model_has_itself(model: str) -> None:
+    """Where a call cannot be demanded, all tools are offered, with a warning."""
+    parameters = Parameters("acme")
+    tools = (Tool("h"),)
+    assert body(model, parameters=parameters, **{**FORCED, "tools": tools}) == body(model, tools=tools)
+    assert [(warning.path, warning.treatment) for warning in parameters.warnings] == [(("tool_choice",), Treatment.DROPPED)]
+
+
+def test_what_changes_nothing_is_left_out_silently() -> None:
+    """Values that ask for what the API does anyway have no warning, and are not refused."""
+    neutral = Sampling(temperature=1, top_p=1, presence_penalty=0, frequency_penalty=0, choices=1, logprobs=False, logit_bias={})
+    schema = JsonSchemaFormat("n", {"type": "object"}, strict=True)
+    parameters = Parameters("acme", "refuse")
+    made = body(OPUS, parameters=parameters, sampling=neutral, response_format=schema, extra={"store": False})
+    assert made.keys() == {"outputConfig"}
+    assert parameters.warnings == ()
+
+
+def test_a_temperature_above_the_range() -> None:
+    """The API has it up to 1."""
+    parameters = Parameters("acme")
+    assert body(parameters=parameters, sampling=Sampling(temperature=1.5)) == {"inferenceConfig": {"temperature": 1}}
+    assert [(warning.path, warning.replacement) for warning in parameters.warnings] == [
+        (("sampling", "temperature"), "temperature 1")
+    ]
+
+
+def test_sampling_while_it_thinks() -> None:
+    """A Claude model that thinks accepts none, also if the caller's own fields tell it to think."""
+    sampling = Sampling(temperature=0.5, top_k=3, max_tokens=4000)
+    own = {"additionalModelRequestFields": {THINKING: {"type": "enabled", "budget_tokens": 3000}}}
+    asked: tuple[dict[str, Any], ...] = ({"reasoning": Reasoning("high")}, {"extra": own})
+    for fields in asked:
+        parameters = Parameters("acme")
+        made = body(parameters=parameters, sampling=sampling, **fields)
+        assert made == {"inferenceConfig": {"maxTokens": 4000}, **own}
+        dropped = [warning.path[-1] for warning in parameters.warnings if warning.treatment is Treatment.DROPPED]
+        assert dropped == ["temperature", "top_k"]
+
+
+@pytest.mark.parametrize("sampling", [Sampling(max_tokens=9), Sampling(temperature=0.5), Sampling(top_p=0.5)])
+def test_the_highest_effort_of_nova(sampling: Sampling) -> None:
+    """It excludes a limit and sampling, which are what the caller can count on: the effort gives way."""
+    parameters = Parameters("acme")
+    made = body(NOVA, parameters=parameters, reasoning=Reasoning("high"), sampling=sampling)
+    assert made["additionalModelRequestFields"] == {"reasoningConfig": {"type": "enabled", "maxReasoningEffort": "medium"}}
+    assert made["inferenceConfig"] == body(NOVA, sampling=sampling)["inferenceConfig"]
+    assert [warning.replacement for warning in parameters.warnings] == ["reasoningConfig.maxReasoningEffort medium"]
+
+
+@pytest.mark.parametrize(
+    ("model", "effort", "fields", "reason"),
+    [
+        (LLAMA, "high", {}, "cannot be told"),
+        (SONNET, "extreme", {}, "does not know"),
+        (NOVA, "extreme", {}, "does not know"),
+        (SONNET, "high", FORCED, "must call a tool"),
+        (SONNET, "high", {"sampling": Sampling(max_tokens=100)}, "no room"),
+        (NOVA, "high", {"extra": {"additionalModelRequestFields": {"reasoningConfig": {"type": "disabled"}}}}, "own parameter"),
+    ],
+)
+def test_an_effort_that_cannot_be_sent(model: str, effort: str, fields: dict[str, Any], reason: str) -> None:
+    """The body is that without an effort, and the warning says why."""
+    parameters = Parameters("acme")
+    assert body(model, parameters=parameters, reasoning=Reasoning(effort), **fields) == body(model, **fields)
+    (warning,) = parameters.warnings
+    assert (warning.path, warning.treatment) == (("reasoning", "effort"), Treatment.DROPPED)
+    assert reason in warning.reason
 
 
 THINKING = "thinking"
@@ -197,7 +288,7 @@ THINKING = "thinking"
         (NOVA, "none", {"additional": {"reasoningConfig": {"type": "disabled"}}}),
         ("amazon.nova-pro-v1:0", "high", {}),
         ("openai.gpt-oss-120b-1:0", "minimal", {"additional": {"reasoning_effort": "low"}}),
-        ("openai.gpt-oss-120b-1:0", "none", {}),
+        ("openai.gpt-oss-120b-1:0", "none", {"additional": {"reasoning_effort": "low"}}),
         ("qwen.qwen3-32b-v1:0", "medium", {"additional": {"reasoning_config": "high"}}),
         (LLAMA, "high", {}),
         (SONNET, "unheard-of", {}),

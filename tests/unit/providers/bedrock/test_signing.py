@@ -74,7 +74,7 @@ def test_a_request(model: str, stream: bool, credentials: AwsCredentials) -> Non
     """The URL, the signed headers and the signature are the same."""
     expected = theirs(credentials, model, stream=stream)
     config = ProviderConfig(base_url=f"https://bedrock-runtime.{REGION}.amazonaws.com")
-    provider = BedrockProvider("p", config, SecretStr("k"), Transport("p", config))
+    provider = BedrockProvider("p", config, SecretStr("k"), Transport("p", config), {})
     request = ChatRequest(model, (Message(Role.USER, (Text("hü"),)),), stream=stream)
     prepared = provider._prepare(request)
     assert str(prepared.url) == expected.url

@@ -9,6 +9,7 @@ from pydantic import SecretStr
 
 from antiphon import domain
 from antiphon.auth.api_keys.static import KeyRing
+from antiphon.chat.catalog import Catalog
 from antiphon.chat.prices import Prices
 from antiphon.chat.service import ChatService
 from antiphon.config import MAX_KEYLESS_BYTES, PriceConfig
@@ -39,7 +40,8 @@ PRICES = Prices({"one": PriceConfig(input=1, output=10)}, {})
 def servicer(provider: ScriptedProvider, *own: str) -> engine.EngineServicer:
     router = Router([(provider, ["one", "up-*"])])
     keys = KeyRing([(USER, SecretStr(GATEWAY_KEY))])
-    return engine.EngineServicer(ChatService(router, Recorder(NO_STORE), PRICES, timeout=60), router, keys, own)
+    chat = ChatService(router, Recorder(NO_STORE), PRICES, timeout=60)
+    return engine.EngineServicer(chat, router, Catalog(router, [provider], PRICES), keys, own)
 
 
 async def called(
