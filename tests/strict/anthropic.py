@@ -97,7 +97,10 @@ def _format(body: dict[str, Any]) -> list[str]:
     form = body.get("output_config", {}).get("format")
     if form is None:
         return []
-    return [*matches_only(form, frozenset({"type", "schema"}), "format"), *schema_problems(form["schema"], form["schema"], "schema")]
+    return [
+        *matches_only(form, frozenset({"type", "schema"}), "format"),
+        *schema_problems(form["schema"], form["schema"], "schema"),
+    ]
 
 
 def schema_problems(schema: Any, root: Any, place: str, open_refs: tuple[str, ...] = ()) -> list[str]:

@@ -9,7 +9,17 @@ from tests.strict.reply import USAGE, Called, Failure, Reply, Said, Thought, mat
 
 FIELDS = frozenset(
     {
-        *("stream", "model", "messages", "tools", "strict_tools", "documents", "citation_options", "response_format", "safety_mode"),
+        *(
+            "stream",
+            "model",
+            "messages",
+            "tools",
+            "strict_tools",
+            "documents",
+            "citation_options",
+            "response_format",
+            "safety_mode",
+        ),
         *("max_tokens", "stop_sequences", "temperature", "seed", "frequency_penalty", "presence_penalty", "k", "p", "logprobs"),
         *("tool_choice", "thinking", "priority", "raw_prompting"),
     }

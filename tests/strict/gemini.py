@@ -21,7 +21,16 @@ SCHEMA = frozenset(
     {
         *("$id", "$defs", "$ref", "$anchor", "type", "format", "title", "description", "enum", "items", "prefixItems", "minItems"),
         *("maxItems", "minimum", "maximum", "anyOf", "oneOf", "properties", "additionalProperties", "required", "default", "allOf"),
-        *("propertyOrdering", "minLength", "maxLength", "pattern", "exclusiveMinimum", "exclusiveMaximum", "examples", "multipleOf"),
+        *(
+            "propertyOrdering",
+            "minLength",
+            "maxLength",
+            "pattern",
+            "exclusiveMinimum",
+            "exclusiveMaximum",
+            "examples",
+            "multipleOf",
+        ),
         *("uniqueItems", "not", "minProperties", "maxProperties", "definitions", "discriminator", "if", "then", "else"),
         *("patternProperties", "$comment"),
     }

@@ -62,7 +62,9 @@ def problems(path: str, headers: dict[str, str], body: dict[str, Any]) -> list[s
     if form["type"] == "json_schema" and form.get("strict"):
         found += strict_problems(form["schema"], "text.format.schema")
     if form["type"] == "json_object" and "json" not in json.dumps(body["input"]).lower():
-        found.append("Response input messages must contain the word 'json' in some form to use 'text.format' of type 'json_object'.")
+        found.append(
+            "Response input messages must contain the word 'json' in some form to use 'text.format' of type 'json_object'."
+        )
     return [*found, *_input(body)]
 
 
@@ -182,7 +184,10 @@ def pieces(reply: Reply, body: dict[str, Any]) -> list[bytes]:
     for index, block in enumerate(reply.blocks):
         item = _item(block, index)
         place = {"output_index": index, "item_id": item["id"]}
-        empty = {**item, **{name: "" if name == "arguments" else [] for name in ("content", "summary", "arguments") if name in item}}
+        empty = {
+            **item,
+            **{name: "" if name == "arguments" else [] for name in ("content", "summary", "arguments") if name in item},
+        }
         events.append(("output_item.added", {"output_index": index, "item": empty}))
         match block:
             case Said(text):
@@ -190,7 +195,10 @@ def pieces(reply: Reply, body: dict[str, Any]) -> list[bytes]:
                 part = {"type": "output_text", "text": "", "annotations": []}
                 events.append(("content_part.added", {**at, "part": part}))
                 events += [("output_text.delta", {**at, "delta": word}) for word in words(text)]
-                events += [("output_text.done", {**at, "text": text}), ("content_part.done", {**at, "part": {**part, "text": text}})]
+                events += [
+                    ("output_text.done", {**at, "text": text}),
+                    ("content_part.done", {**at, "part": {**part, "text": text}}),
+                ]
             case Thought(text):
                 at = {**place, "summary_index": 0}
                 events.append(("reasoning_summary_part.added", {**at, "part": {"type": "summary_text", "text": ""}}))

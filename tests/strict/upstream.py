@@ -1,8 +1,8 @@
 """The server of all protocols, on a real socket.
 
-    async with StrictUpstream(anthropic) as upstream:
-        upstream.script(Reply((Said("hi"),)), Failure(529))
-        ...  # the first good request gets the reply, the second the error, all others "Hello there."
+async with StrictUpstream(anthropic) as upstream:
+upstream.script(Reply((Said("hi"),)), Failure(529))
+...  # the first good request gets the reply, the second the error, all others "Hello there."
 """
 
 import json
