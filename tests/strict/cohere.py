@@ -118,13 +118,13 @@ def _messages(body: dict[str, Any]) -> list[str]:
                 if not _is_object(call["function"]["arguments"]):
                     found.append(f"{place}: arguments are no object")
                 waiting.append(call["id"])
-        elif not content or (isinstance(content, str) and not content.strip()):
+        elif role != "tool" and (not content or (isinstance(content, str) and not content.strip())):
             found.append(f"{place}: message must be at least 1 token long")
         for part in content if isinstance(content, list) else ():
             kinds = {"user": ("text", "image_url"), "assistant": ("text", "thinking"), "tool": ("text", "document")}
             if part.get("type") not in kinds.get(role, ("text",)):
                 found.append(f"{place}: content type {part.get('type')!r} of {role}")
-            if part.get("type") == "text" and not part.get("text"):
+            if role != "tool" and part.get("type") == "text" and not part.get("text"):
                 found.append(f"{place}: empty text")
     if waiting:
         found.append(f"calls {waiting} have no results")

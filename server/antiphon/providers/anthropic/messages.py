@@ -61,7 +61,7 @@ PROTOCOL: Final = "anthropic"
 """The protocol's name in the origin of a reply."""
 
 _OPENING: Final = {"type": "text", "text": "."}
-"""The user message before a conversation that the assistant begins, which the API does not accept."""
+"""The user message of a conversation that the assistant begins, or in which nothing was said, which the API does not accept."""
 
 _CACHE: Final = "cache_control"
 
@@ -101,8 +101,8 @@ class AnthropicEncoder:
                 case _:
                     self._add_message(message)
         self._place_late(is_followed_by_user=False)
-        if not self.messages and self.system:
-            self.messages, self.system = [{"role": "user", "content": self.system}], []
+        if not self.messages:
+            self.messages, self.system = [{"role": "user", "content": self.system or [_OPENING]}], []
 
     @property
     def continues_unsigned(self) -> bool:

@@ -117,8 +117,8 @@ class BedrockEncoder:
                 case _:
                     self._add_message(message)
         self._place_late(is_followed_by_user=False)
-        if not self._turns and self.system:
-            self._turns, self.system = [_Turn("user", content=self.system)], []
+        if not self._turns:
+            self._turns, self.system = [_Turn("user", content=self.system or [_FILLER])], []
 
     @property
     def messages(self) -> list[JsonObject]:

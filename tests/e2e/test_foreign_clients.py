@@ -1,0 +1,425 @@
+"""Clients of the OpenAI API, answered by providers of other protocols that refuse what the real ones would refuse."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import AsyncExitStack
+from typing import Annotated, Any, Literal
+
+import openai
+import pytest
+import pytest_asyncio
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_openai import ChatOpenAI
+from pydantic import BaseModel, Field, SecretStr
+
+from tests.e2e.conftest import KEY, READY, Gateway
+from tests.odd_upstream import CUT, HANG
+from tests.strict import anthropic, bedrock, cohere, gemini, responses
+from tests.strict.reply import Called, Failure, Reply, Said, Thought, Wire
+from tests.strict.upstream import StrictUpstream
+
+WIRES: dict[str, tuple[Wire, str]] = {
+    "anthropic": (anthropic, "claude-sonnet-4-5"),
+    "bedrock": (bedrock, "us.anthropic.claude-sonnet-4-5-v1:0"),
+    "cohere": (cohere, "command-a-03-2025"),
+    "gemini": (gemini, "gemini-3-pro"),
+    "openai-responses": (responses, "gpt-4.1"),
+}
+"""By protocol: how it is spoken, and a model. What the five accept differs most between these."""
+
+HELLO: Any = [{"role": "user", "content": "Hello, json please."}]
+SIGNATURE = "c2ln+/8="
+
+
+def tool(name: str = "get_weather", parameters: Any = None, **more: Any) -> Any:
+    schema = parameters or {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+    return {"type": "function", "function": {"name": name, "description": "It looks.", "parameters": schema, **more}}
+
+
+class Provider:
+    """One of the providers behind the gateway."""
+
+    def __init__(self, protocol: str, upstream: StrictUpstream) -> None:
+        self.protocol = protocol
+        self.upstream = upstream
+        self.model = f"{protocol}/{WIRES[protocol][1]}"
+        self.refused: list[str] = []
+
+    def script(self, *answers: Any) -> None:
+        """Set the next answers, and keep why earlier requests were refused."""
+        self.refused += self.upstream.refused
+        self.upstream.script(*answers)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def providers() -> AsyncGenerator[dict[str, Provider], None]:
+    async with AsyncExitStack() as stack:
+        made = {}
+        for protocol, (wire, _) in WIRES.items():
+            kind = "application/vnd.amazon.eventstream" if protocol == "bedrock" else "text/event-stream"
+            made[protocol] = Provider(protocol, await stack.enter_async_context(StrictUpstream(wire, kind)))
+        yield made
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def gateway(providers: dict[str, Provider], tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Gateway, None]:
+    configured = {
+        protocol: {
+            "protocol": protocol,
+            "base_url": one.upstream.url + ("/v1" if protocol == "openai-responses" else ""),
+            "api_key_env": "TEST_PROVIDER_KEY",
+        }
+        for protocol, one in providers.items()
+    }
+    keys = [{"name": "test", "key_env": "TEST_KEY"}]
+    config = {"auth": {"keys": keys}, "models": {"default": "anthropic/x"}, "providers": configured}
+    started = Gateway(tmp_path_factory.mktemp("foreign"), config)
+    await asyncio.to_thread(started.wait_for, READY)
+    yield started
+    assert await asyncio.to_thread(started.stop) == 0
+    assert "call_failed" not in started.output_text, "the server had an unexpected exception"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def sdk(gateway: Gateway) -> AsyncGenerator[openai.AsyncOpenAI, None]:
+    async with gateway.sdk() as made:
+        yield made
+
+
+@pytest.fixture(params=WIRES)
+def provider(request: pytest.FixtureRequest, providers: dict[str, Provider]) -> Iterator[Provider]:
+    """Yield a provider, all requests to which must be such that the real one would take them."""
+    found = providers[request.param]
+    found.refused.clear()
+    found.script()
+    yield found
+    assert found.refused + found.upstream.refused == []
+
+
+async def test_texts(sdk: openai.AsyncOpenAI, provider: Provider) -> None:
+    """Whole, raw and streamed replies are the same, with usage."""
+    chat = sdk.chat.completions
+    reply = await chat.create(model=provider.model, messages=HELLO)
+    assert reply.choices[0].message.content == "Hello there, friend."
+    assert reply.choices[0].finish_reason == "stop"
+    assert reply.usage is not None
+    raw = await chat.with_raw_response.create(model=provider.model, messages=HELLO, stream=False)
+    assert raw.parse().usage == reply.usage
+    assert raw.headers["x-request-id"]
+    stream = await chat.create(model=provider.model, messages=HELLO, stream=True, stream_options={"include_usage": True})
+    chunks = [chunk async for chunk in stream]
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == "Hello there, friend."
+    assert (chunks[-1].choices, chunks[-1].usage) == ([], reply.usage)
+    provider.script(Reply((Said("Hel"),), is_cut=True))
+    assert (await chat.create(model=provider.model, messages=HELLO)).choices[0].finish_reason == "length"
+
+
+ASSISTANT = {"role": "assistant", "content": "x"}
+PDF = "data:application/pdf;base64,JVBERi0xLjQ="
+PNG = "data:image/png;base64,iVBORw0KGgo="
+
+
+def called(*ids: str, arguments: str = '{"city": "x"}', **more: Any) -> Any:
+    function = {"name": "get_weather", "arguments": arguments}
+    return {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [{"id": i, "type": "function", "function": function} for i in ids],
+        **more,
+    }
+
+
+def result(call_id: str, content: Any = "sunny") -> Any:
+    return {"role": "tool", "tool_call_id": call_id, "content": content}
+
+
+CONVERSATIONS: dict[str, list[Any]] = {
+    "instructions": [{"role": "system", "content": "a"}, {"role": "developer", "content": "b"}, *HELLO],
+    "instructions later": [*HELLO, ASSISTANT, {"role": "system", "content": [{"type": "text", "text": "b"}]}, *HELLO],
+    "instructions alone": [{"role": "system", "content": "Tell a joke."}],
+    "blank instructions": [{"role": "system", "content": ""}, *HELLO],
+    "nothing": [{"role": "user", "content": ""}],
+    "two of the user": [*HELLO, {"role": "user", "content": [{"type": "text", "text": "b"}], "name": "ann"}],
+    "two of the assistant": [*HELLO, ASSISTANT, ASSISTANT, *HELLO],
+    "the assistant first": [ASSISTANT, *HELLO],
+    "an empty reply": [*HELLO, {"role": "assistant", "content": ""}, *HELLO],
+    "a refusal": [*HELLO, {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]}, *HELLO],
+    "a picture": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": PNG, "detail": "low"}}]}],
+    "results in another order": [*HELLO, called("1", "2"), result("2"), result("1")],
+    "the user between results": [*HELLO, called("1", "2"), result("1"), *HELLO, result("2")],
+    "one id in two turns": [*HELLO, called("1"), result("1"), called("1"), result("1"), *HELLO],
+    "odd ids": [*HELLO, called("a.b:c/d é", "x" * 100), result("a.b:c/d é"), result("x" * 100)],
+    "broken arguments": [*HELLO, called("1", arguments="{oops"), result("1")],
+    "a list of arguments": [*HELLO, called("1", arguments="[1]", content="Look."), result("1")],
+    "parts in a result": [*HELLO, called("1"), result("1", [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}])],
+    "a foreign thought": [*HELLO, called("1", reasoning_content="Hm."), result("1")],
+}
+
+
+async def each(provider: Provider, requests: dict[str, dict[str, Any]], sdk: openai.AsyncOpenAI) -> None:
+    """Send requests, and fail with the names of those that were refused."""
+    refused = {}
+    for name, request in requests.items():
+        try:
+            await sdk.chat.completions.create(**{"model": provider.model, "messages": HELLO, **request})
+        except openai.APIError as error:
+            refused[name] = error.message
+    assert refused == {}
+
+
+async def test_conversations(sdk: openai.AsyncOpenAI, provider: Provider) -> None:
+    """Whatever the OpenAI API accepts is brought into the provider's form."""
+    requests = {}
+    for name, messages in CONVERSATIONS.items():
+        requests[name] = {"messages": messages} | ({"tools": [tool()]} if "tool_calls" in json.dumps(messages) else {})
+    await each(provider, requests, sdk)
+
+
+async def test_documents(sdk: openai.AsyncOpenAI, provider: Provider) -> None:
+    """A PDF is sent, or refused with a reason where there is no place for it."""
+    file = {"type": "file", "file": {"filename": "my_file.v2.pdf", "file_data": PDF}}
+    call = sdk.chat.completions.create(model=provider.model, messages=[{"role": "user", "content": [file]}])  # type: ignore[list-item,misc]
+    if provider.protocol == "cohere":
+        with pytest.raises(openai.BadRequestError, match="Document"):
+            await call
+        return
+    await call
+    assert "JVBERi0xLjQ=" in json.dumps(provider.upstream.bodies)
+
+
+OPTIONS: tuple[dict[str, Any], ...] = (
+    {"temperature": 2, "top_p": 1, "seed": 3, "user": "u", "n": 2},
+    {"top_p": 1, "presence_penalty": 2, "frequency_penalty": -2, "logit_bias": {"1": 2}},
+    {"max_tokens": 1, "stop": ["\n", "END"]},
+    {"max_completion_tokens": 5, "stop": "\n\n"},
+    {"store": False, "metadata": {"a": "b"}, "service_tier": "auto", "verbosity": "low", "response_format": {"type": "text"}},
+    {"tools": [tool()], "parallel_tool_calls": False, "tool_choice": "none"},
+    {"tool_choice": "auto", "parallel_tool_calls": True},
+    {"reasoning_effort": "low", "temperature": 0.5, "max_tokens": 3000},
+    {"reasoning_effort": "high", "top_p": 0.9},
+    {"reasoning_effort": "none"},
+)
+
+
+async def test_options(sdk: openai.AsyncOpenAI, provider: Provider) -> None:
+    """What a provider lacks is mapped or left out."""
+    await each(provider, {" ".join(options): options for options in OPTIONS}, sdk)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_a_turn_with_tools(sdk: openai.AsyncOpenAI, provider: Provider, stream: bool) -> None:
+    """Thoughts, two calls and their results go both ways; signatures come back byte for byte."""
+    thinks = provider.protocol != "openai-responses"
+    thought = (Thought("I look.", SIGNATURE),) if thinks else ()
+    calls = (Called("call_1", "get_weather", {"city": "Oslo"}), Called("call_2", "now", {}))
+    provider.script(Reply((*thought, Said("Let me look."), *calls)), Reply((Said("Done."),)))
+    more: Any = {"tools": [tool(), tool("now", {"type": "object", "properties": {}})]}
+    if thinks:
+        more["reasoning_effort"] = "low"
+    if stream:
+        async with sdk.chat.completions.stream(model=provider.model, messages=HELLO, **more) as events:
+            choice: Any = (await events.get_final_completion()).choices[0]
+    else:
+        choice = (await sdk.chat.completions.create(model=provider.model, messages=HELLO, **more)).choices[0]
+    assert choice.finish_reason == "tool_calls"
+    assert [(call.function.name, json.loads(call.function.arguments)) for call in choice.message.tool_calls] == [
+        ("get_weather", {"city": "Oslo"}),
+        ("now", {}),
+    ]
+    back = [result(call.id) for call in choice.message.tool_calls]
+    again = [*HELLO, choice.message.model_dump(exclude_none=True), *back]
+    reply = await sdk.chat.completions.create(model=provider.model, messages=again, **more)
+    assert reply.choices[0].message.content == "Done."
+    if provider.protocol in ("anthropic", "bedrock", "gemini"):
+        assert SIGNATURE in json.dumps(provider.upstream.bodies[-1])
+
+
+class Step(BaseModel):
+    """A part of an answer, with limits that few APIs enforce."""
+
+    text: str = Field(min_length=1, pattern="^[A-Z]")
+    number: int = Field(ge=0, le=10)
+
+
+class Answer(BaseModel):
+    """An answer."""
+
+    steps: list[Step] = Field(max_length=5)
+    kind: Literal["a", "b"]
+    maybe: int | None
+
+
+class Node(BaseModel):
+    """A tree."""
+
+    children: list["Node"]
+
+
+class Cat(BaseModel):
+    """One kind of pet."""
+
+    kind: Literal["cat"]
+
+
+class Dog(BaseModel):
+    """Another."""
+
+    kind: Literal["dog"]
+    age: int
+
+
+class Pet(BaseModel):
+    """A union."""
+
+    pet: Annotated[Cat | Dog, Field(discriminator="kind")]
+
+
+class Counts(BaseModel):
+    """An object with keys of any name."""
+
+    counts: dict[str, int]
+
+
+ANSWER = '{"steps": [{"text": "A", "number": 1}], "kind": "a", "maybe": null}'
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_parsed_answers(sdk: openai.AsyncOpenAI, provider: Provider, stream: bool) -> None:
+    """The SDK's `parse` and its stream helper return objects."""
+    provider.script(Reply((Said(ANSWER),)))
+    if stream:
+        async with sdk.chat.completions.stream(model=provider.model, messages=HELLO, response_format=Answer) as events:
+            parsed = (await events.get_final_completion()).choices[0].message.parsed
+    else:
+        reply = await sdk.chat.completions.parse(model=provider.model, messages=HELLO, response_format=Answer)
+        parsed = reply.choices[0].message.parsed
+    assert parsed == Answer.model_validate_json(ANSWER)
+
+
+async def test_schemas(sdk: openai.AsyncOpenAI, provider: Provider) -> None:
+    """A schema that a provider cannot enforce is told to the model instead, so that it is in the request anyhow."""
+    for kind in (Node, Pet, Counts, Answer):
+        form = {"type": "json_schema", "json_schema": {"name": "my form", "schema": kind.model_json_schema()}}
+        for more in ({}, {"tools": [tool()]}):
+            await each(provider, {kind.__name__: {"response_format": form, **more}}, sdk)
+            sent = json.dumps(provider.upstream.bodies[-1])
+            assert all(name in sent for name in kind.model_fields)
+
+
+TOOLS: dict[str, Any] = {
+    "a union of objects": {"oneOf": [Cat.model_json_schema(), Dog.model_json_schema()]},
+    "one of two is needed": {
+        "type": "object",
+        "properties": {"a": {"type": "string"}, "b": {"type": "string"}},
+        "anyOf": [{"required": ["a"]}, {"required": ["b"]}],
+    },
+    "no type": {"properties": {"a": {"const": "x"}}, "$schema": "http://json-schema.org/draft-07/schema#"},
+    "perhaps nothing": {"type": ["object", "null"], "properties": {"a": {"type": ["string", "null"]}}},
+    "a tree": Node.model_json_schema(),
+}
+
+
+async def test_schemas_of_tools(sdk: openai.AsyncOpenAI, provider: Provider) -> None:
+    """Tools of other frameworks are offered in the form that the provider accepts."""
+    await each(provider, {name: {"tools": [tool(parameters=schema)]} for name, schema in TOOLS.items()}, sdk)
+
+
+async def test_names_of_tools(sdk: openai.AsyncOpenAI, provider: Provider) -> None:
+    """A name that a provider refuses is replaced, and put back in the reply."""
+    for name in ("files.read", "1st tool", "-x", "grüße", "x" * 100):
+        choice: Any = {"type": "function", "function": {"name": name}}
+        provider.script()
+        await sdk.chat.completions.create(model=provider.model, messages=HELLO, tools=[tool(name)], tool_choice=choice)
+        (request,) = provider.upstream.bodies
+        (sent,) = set(names_in(request.get("tools") or request["toolConfig"]["tools"]))
+        provider.script(Reply((Called("c1", sent, {"city": "Oslo"}),)))
+        reply: Any = await sdk.chat.completions.create(model=provider.model, messages=HELLO, tools=[tool(name)])
+        assert [call.function.name for call in reply.choices[0].message.tool_calls] == [name]
+
+
+def names_in(value: Any) -> Any:
+    """Yield the values of all fields that are called `name`."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key == "name" and isinstance(inner, str):
+                yield inner
+            yield from names_in(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from names_in(inner)
+
+
+async def test_failures(sdk: openai.AsyncOpenAI, provider: Provider) -> None:
+    """Errors have the SDK's classes, whole and streamed; one within a stream is never a clean end."""
+    chat = sdk.chat.completions
+    for stream in (False, True):
+        provider.script(Failure(429, headers=("retry-after: 3",)), Failure(400, "bad thing"), Failure(529), Failure(500))
+        with pytest.raises(openai.RateLimitError) as limited:
+            await chat.create(model=provider.model, messages=HELLO, stream=stream)
+        assert limited.value.response.headers["retry-after"] == "3"
+        with pytest.raises(openai.BadRequestError, match="bad thing"):
+            await chat.create(model=provider.model, messages=HELLO, stream=stream)
+        for _ in range(2):
+            with pytest.raises(openai.InternalServerError):
+                await chat.create(model=provider.model, messages=HELLO, stream=stream)
+    reply = Reply((Said("Hello."), Called("c1", "get_weather", {"city": "Oslo"})))
+    count = len(provider.upstream.wire.pieces(reply, {"model": "m"}))
+    for answer in (*(Failure(500, after=number) for number in (1, 4)), *((reply, number, CUT) for number in range(1, count, 3))):
+        provider.script(answer)
+        with pytest.raises(openai.APIError):
+            async for _ in await chat.create(model=provider.model, messages=HELLO, stream=True, tools=[tool()]):
+                pass
+
+
+async def test_leaving(sdk: openai.AsyncOpenAI, provider: Provider) -> None:
+    """A client that leaves a stream ends the provider's call at once."""
+    reply = Reply((Said("one two three four five six"),))
+    provider.script((reply, len(provider.upstream.wire.pieces(reply, {"model": "m"})) - 5, HANG))
+    stream = await sdk.chat.completions.create(model=provider.model, messages=HELLO, stream=True)
+    await anext(aiter(stream))
+    left = provider.upstream.left
+    while not left.empty():
+        left.get_nowait()
+    await stream.close()
+    async with asyncio.timeout(0.5):  # 10 ms where nothing else runs
+        await left.get()
+
+
+class Place(BaseModel):
+    """A place."""
+
+    city: str
+    degrees: int | None = None
+
+
+@pytest.fixture
+def langchain(gateway: Gateway, provider: Provider) -> ChatOpenAI:
+    return ChatOpenAI(
+        base_url=gateway.url, api_key=SecretStr(KEY), model=provider.model, max_retries=0, temperature=0.7, timeout=20
+    )
+
+
+@pytest.mark.parametrize("method", ["function_calling", "json_mode", "json_schema"])
+async def test_structured_output_of_langchain(langchain: ChatOpenAI, provider: Provider, method: Any) -> None:
+    """Each of its methods returns the object."""
+    said = Said('{"city": "Oslo", "degrees": null}')
+    provider.script(Reply((Called("c1", "Place", {"city": "Oslo"}) if method == "function_calling" else said,)))
+    chain = langchain.with_structured_output(Place, method=method)
+    assert await chain.ainvoke("Where? In json.") == Place(city="Oslo")
+
+
+async def test_tools_of_langchain(langchain: ChatOpenAI, provider: Provider) -> None:
+    """An agent's turn: a streamed call, a failed result, and the answer, with and without the tools."""
+    provider.script(Reply((Said("Let me look."), Called("c1", "get_weather", {"city": "Oslo"}))))
+    bound = langchain.bind_tools([tool()], tool_choice="any", parallel_tool_calls=False)
+    asked = [SystemMessage("Be brief."), HumanMessage("Weather?")]
+    together: Any = None
+    async for piece in bound.astream(asked):
+        together = piece if together is None else together + piece
+    assert [(call["name"], call["args"]) for call in together.tool_calls] == [("get_weather", {"city": "Oslo"})]
+    failed = ToolMessage("It failed.", tool_call_id=together.tool_calls[0]["id"], status="error")
+    for model in (langchain.bind_tools([tool()]), langchain):
+        reply = await model.ainvoke([*asked, AIMessage(together.content, tool_calls=together.tool_calls), failed])
+        assert reply.content == "Hello there, friend."
+        assert reply.usage_metadata is not None  # type: ignore[attr-defined]
