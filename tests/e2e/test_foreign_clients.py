@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import openai
@@ -28,6 +30,7 @@ WIRES: dict[str, tuple[Wire, str]] = {
 }
 """By protocol: how it is spoken, and a model. What the five accept differs most between these."""
 
+CLIENTS = Path(__file__).parents[2] / ".venv" / "clients"
 HELLO: Any = [{"role": "user", "content": "Hello, json please."}]
 SIGNATURE = "c2ln+/8="
 
@@ -423,3 +426,44 @@ async def test_tools_of_langchain(langchain: ChatOpenAI, provider: Provider) -> 
         reply = await model.ainvoke([*asked, AIMessage(together.content, tool_calls=together.tool_calls), failed])
         assert reply.content == "Hello there, friend."
         assert reply.usage_metadata is not None  # type: ignore[attr-defined]
+
+
+AI = """
+import { generateObject, jsonSchema, stepCountIs, streamText, tool } from "ai";
+import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
+
+const { URL: baseURL, KEY: apiKey, MODEL } = process.env;
+const model = createOpenAICompatible({ name: "antiphon", baseURL, apiKey, supportsStructuredOutputs: true })(MODEL);
+const schema = jsonSchema({ type: "object", properties: { city: { type: "string" } }, required: ["city"], additionalProperties: false });
+const execute = async ({ city }) => { if (city === "Oslo") throw new Error("no answer"); return { weather: "sunny" }; };
+const tools = { get_weather: tool({ description: "The weather", inputSchema: schema, execute }) };
+const errors = [];
+const onError = ({ error }) => errors.push(String(error));
+const stream = streamText({ model, prompt: "Weather?", tools, stopWhen: stepCountIs(3), maxRetries: 0, onError });
+const text = await stream.text;
+const steps = (await stream.steps).length;
+if (errors.length) throw new Error(errors.join());
+const { object } = await generateObject({ model, schema, prompt: "Where? In json.", maxRetries: 0 });
+console.log("\\n" + JSON.stringify([text, steps, object]));
+"""
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.slow
+async def test_ai(gateway: Gateway, provider: Provider) -> None:
+    """Vercel's `ai` runs its tools, of which one fails, streams the answer, and generates an object."""
+    if not (CLIENTS / "ai").exists():
+        pytest.skip("there is no Node")
+    calls = (Called("c1", "get_weather", {"city": "Oslo"}), Called("c2", "get_weather", {"city": "Rome"}))
+    provider.script(Reply((Said("Let me look."), *calls)), Reply((Said("It is sunny."),)), Reply((Said('{"city": "Rome"}'),)))
+    environment = {"PATH": os.environ["PATH"], "URL": gateway.url, "KEY": KEY, "MODEL": provider.model}
+    process = await asyncio.create_subprocess_exec(
+        *("node", "--input-type=module", "--eval", AI),
+        cwd=CLIENTS / "ai",
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    output, errors = await process.communicate()
+    assert process.returncode == 0, errors.decode()
+    assert json.loads(output.splitlines()[-1]) == ["It is sunny.", 2, {"city": "Rome"}]

@@ -103,7 +103,7 @@ def _format(body: dict[str, Any]) -> list[str]:
     ]
 
 
-def schema_problems(schema: Any, root: Any, place: str, open_refs: tuple[str, ...] = ()) -> list[str]:
+def schema_problems(schema: Any, root: Any, place: str, open_refs: tuple[str, ...] = ()) -> list[str]:  # noqa: C901  # one check after another
     """Return what structured output does not accept of a schema."""
     if not isinstance(schema, dict):
         return [] if isinstance(schema, bool) else [f"{place}: no schema"]
@@ -120,9 +120,8 @@ def schema_problems(schema: Any, root: Any, place: str, open_refs: tuple[str, ..
         if target is None:
             return [*found, f"{place}: {name} does not resolve"]
         found += schema_problems(target, root, f"{place}>{name}", (*open_refs, name))
-    if schema.get("type") == "object" or "properties" in schema:
-        if schema.get("additionalProperties") is not False:
-            found.append(f"{place}: for 'object' type, 'additionalProperties' must be explicitly set to false")
+    if (schema.get("type") == "object" or "properties" in schema) and schema.get("additionalProperties") is not False:
+        found.append(f"{place}: for 'object' type, 'additionalProperties' must be explicitly set to false")
     if any(isinstance(one, dict | list) for one in schema.get("enum", ())):
         found.append(f"{place}: complex enum")
     for name, inner in schema.get("properties", {}).items():

@@ -39,7 +39,7 @@ UNSUPPORTED = frozenset(
 """Keywords that a schema of structured output may not have: https://docs.cohere.com/docs/structured-outputs."""
 
 
-def problems(path: str, headers: dict[str, str], body: dict[str, Any]) -> list[str]:
+def problems(path: str, headers: dict[str, str], body: dict[str, Any]) -> list[str]:  # noqa: C901  # one check after another
     """Return what is wrong with a request."""
     found = matches_only(body, FIELDS, "body")
     if path != "/v2/chat" or not headers.get("authorization", "").startswith("Bearer "):
@@ -91,7 +91,7 @@ def _schema(schema: Any, place: str) -> list[str]:
     return found
 
 
-def _messages(body: dict[str, Any]) -> list[str]:
+def _messages(body: dict[str, Any]) -> list[str]:  # noqa: C901  # one check after another
     found: list[str] = []
     waiting: list[str] = []
     messages = body.get("messages") or []

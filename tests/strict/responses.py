@@ -26,7 +26,7 @@ PREFIXES = {"message": "msg_", "reasoning": "rs_", "function_call": "fc_"}
 NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 
-def problems(path: str, headers: dict[str, str], body: dict[str, Any]) -> list[str]:
+def problems(path: str, headers: dict[str, str], body: dict[str, Any]) -> list[str]:  # noqa: C901  # one check after another
     """Return what is wrong with a request."""
     found = [one.replace("extra inputs are not permitted", "unknown parameter") for one in matches_only(body, FIELDS, "body")]
     if path != "/v1/responses" or not headers.get("authorization", "").startswith("Bearer "):
@@ -83,7 +83,7 @@ def strict_problems(schema: Any, place: str) -> list[str]:
     return [*found, *strict_problems(schema.get("items"), f"{place}[]")]
 
 
-def _input(body: dict[str, Any]) -> list[str]:
+def _input(body: dict[str, Any]) -> list[str]:  # noqa: C901  # one check after another
     items = body.get("input")
     if not items:
         return ["input: missing"]
