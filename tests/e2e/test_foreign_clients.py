@@ -6,16 +6,17 @@ import os
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import openai
 import pytest
 import pytest_asyncio
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_openai import ChatOpenAI
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, SecretStr
 
 from tests.e2e.conftest import KEY, READY, Gateway
+from tests.e2e.openai_requests import ANSWER, CONVERSATIONS, HELLO, OPTIONS, PDF, TOOLS, Answer, Counts, Node, Pet, result, tool
 from tests.odd_upstream import CUT, HANG
 from tests.strict import anthropic, bedrock, cohere, gemini, responses
 from tests.strict.reply import Called, Failure, Reply, Said, Thought, Wire
@@ -31,13 +32,7 @@ WIRES: dict[str, tuple[Wire, str]] = {
 """By protocol: how it is spoken, and a model. What the five accept differs most between these."""
 
 CLIENTS = Path(__file__).parents[2] / ".venv" / "clients"
-HELLO: Any = [{"role": "user", "content": "Hello, json please."}]
 SIGNATURE = "c2ln+/8="
-
-
-def tool(name: str = "get_weather", parameters: Any = None, **more: Any) -> Any:
-    schema = parameters or {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
-    return {"type": "function", "function": {"name": name, "description": "It looks.", "parameters": schema, **more}}
 
 
 class Provider:
@@ -118,48 +113,6 @@ async def test_texts(sdk: openai.AsyncOpenAI, provider: Provider) -> None:
     assert (await chat.create(model=provider.model, messages=HELLO)).choices[0].finish_reason == "length"
 
 
-ASSISTANT = {"role": "assistant", "content": "x"}
-PDF = "data:application/pdf;base64,JVBERi0xLjQ="
-PNG = "data:image/png;base64,iVBORw0KGgo="
-
-
-def called(*ids: str, arguments: str = '{"city": "x"}', **more: Any) -> Any:
-    function = {"name": "get_weather", "arguments": arguments}
-    return {
-        "role": "assistant",
-        "content": None,
-        "tool_calls": [{"id": i, "type": "function", "function": function} for i in ids],
-        **more,
-    }
-
-
-def result(call_id: str, content: Any = "sunny") -> Any:
-    return {"role": "tool", "tool_call_id": call_id, "content": content}
-
-
-CONVERSATIONS: dict[str, list[Any]] = {
-    "instructions": [{"role": "system", "content": "a"}, {"role": "developer", "content": "b"}, *HELLO],
-    "instructions later": [*HELLO, ASSISTANT, {"role": "system", "content": [{"type": "text", "text": "b"}]}, *HELLO],
-    "instructions alone": [{"role": "system", "content": "Tell a joke."}],
-    "blank instructions": [{"role": "system", "content": ""}, *HELLO],
-    "nothing": [{"role": "user", "content": ""}],
-    "two of the user": [*HELLO, {"role": "user", "content": [{"type": "text", "text": "b"}], "name": "ann"}],
-    "two of the assistant": [*HELLO, ASSISTANT, ASSISTANT, *HELLO],
-    "the assistant first": [ASSISTANT, *HELLO],
-    "an empty reply": [*HELLO, {"role": "assistant", "content": ""}, *HELLO],
-    "a refusal": [*HELLO, {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]}, *HELLO],
-    "a picture": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": PNG, "detail": "low"}}]}],
-    "results in another order": [*HELLO, called("1", "2"), result("2"), result("1")],
-    "the user between results": [*HELLO, called("1", "2"), result("1"), *HELLO, result("2")],
-    "one id in two turns": [*HELLO, called("1"), result("1"), called("1"), result("1"), *HELLO],
-    "odd ids": [*HELLO, called("a.b:c/d é", "x" * 100), result("a.b:c/d é"), result("x" * 100)],
-    "broken arguments": [*HELLO, called("1", arguments="{oops"), result("1")],
-    "a list of arguments": [*HELLO, called("1", arguments="[1]", content="Look."), result("1")],
-    "parts in a result": [*HELLO, called("1"), result("1", [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}])],
-    "a foreign thought": [*HELLO, called("1", reasoning_content="Hm."), result("1")],
-}
-
-
 async def each(provider: Provider, requests: dict[str, dict[str, Any]], sdk: openai.AsyncOpenAI) -> None:
     """Send requests, and fail with the names of those that were refused."""
     refused = {}
@@ -189,20 +142,6 @@ async def test_documents(sdk: openai.AsyncOpenAI, provider: Provider) -> None:
         return
     await call
     assert "JVBERi0xLjQ=" in json.dumps(provider.upstream.bodies)
-
-
-OPTIONS: tuple[dict[str, Any], ...] = (
-    {"temperature": 2, "top_p": 1, "seed": 3, "user": "u", "n": 2},
-    {"top_p": 1, "presence_penalty": 2, "frequency_penalty": -2, "logit_bias": {"1": 2}},
-    {"max_tokens": 1, "stop": ["\n", "END"]},
-    {"max_completion_tokens": 5, "stop": "\n\n"},
-    {"store": False, "metadata": {"a": "b"}, "service_tier": "auto", "verbosity": "low", "response_format": {"type": "text"}},
-    {"tools": [tool()], "parallel_tool_calls": False, "tool_choice": "none"},
-    {"tool_choice": "auto", "parallel_tool_calls": True},
-    {"reasoning_effort": "low", "temperature": 0.5, "max_tokens": 3000},
-    {"reasoning_effort": "high", "top_p": 0.9},
-    {"reasoning_effort": "none"},
-)
 
 
 async def test_options(sdk: openai.AsyncOpenAI, provider: Provider) -> None:
@@ -238,55 +177,6 @@ async def test_a_turn_with_tools(sdk: openai.AsyncOpenAI, provider: Provider, st
         assert SIGNATURE in json.dumps(provider.upstream.bodies[-1])
 
 
-class Step(BaseModel):
-    """A part of an answer, with limits that few APIs enforce."""
-
-    text: str = Field(min_length=1, pattern="^[A-Z]")
-    number: int = Field(ge=0, le=10)
-
-
-class Answer(BaseModel):
-    """An answer."""
-
-    steps: list[Step] = Field(max_length=5)
-    kind: Literal["a", "b"]
-    maybe: int | None
-
-
-class Node(BaseModel):
-    """A tree."""
-
-    children: list["Node"]
-
-
-class Cat(BaseModel):
-    """One kind of pet."""
-
-    kind: Literal["cat"]
-
-
-class Dog(BaseModel):
-    """Another."""
-
-    kind: Literal["dog"]
-    age: int
-
-
-class Pet(BaseModel):
-    """A union."""
-
-    pet: Annotated[Cat | Dog, Field(discriminator="kind")]
-
-
-class Counts(BaseModel):
-    """An object with keys of any name."""
-
-    counts: dict[str, int]
-
-
-ANSWER = '{"steps": [{"text": "A", "number": 1}], "kind": "a", "maybe": null}'
-
-
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 async def test_parsed_answers(sdk: openai.AsyncOpenAI, provider: Provider, stream: bool) -> None:
     """The SDK's `parse` and its stream helper return objects."""
@@ -308,19 +198,6 @@ async def test_schemas(sdk: openai.AsyncOpenAI, provider: Provider) -> None:
             await each(provider, {kind.__name__: {"response_format": form, **more}}, sdk)
             sent = json.dumps(provider.upstream.bodies[-1])
             assert all(name in sent for name in kind.model_fields)
-
-
-TOOLS: dict[str, Any] = {
-    "a union of objects": {"oneOf": [Cat.model_json_schema(), Dog.model_json_schema()]},
-    "one of two is needed": {
-        "type": "object",
-        "properties": {"a": {"type": "string"}, "b": {"type": "string"}},
-        "anyOf": [{"required": ["a"]}, {"required": ["b"]}],
-    },
-    "no type": {"properties": {"a": {"const": "x"}}, "$schema": "http://json-schema.org/draft-07/schema#"},
-    "perhaps nothing": {"type": ["object", "null"], "properties": {"a": {"type": ["string", "null"]}}},
-    "a tree": Node.model_json_schema(),
-}
 
 
 async def test_schemas_of_tools(sdk: openai.AsyncOpenAI, provider: Provider) -> None:
@@ -434,7 +311,8 @@ import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
 
 const { URL: baseURL, KEY: apiKey, MODEL } = process.env;
 const model = createOpenAICompatible({ name: "antiphon", baseURL, apiKey, supportsStructuredOutputs: true })(MODEL);
-const schema = jsonSchema({ type: "object", properties: { city: { type: "string" } }, required: ["city"], additionalProperties: false });
+const properties = { city: { type: "string" } };
+const schema = jsonSchema({ type: "object", properties, required: ["city"], additionalProperties: false });
 const execute = async ({ city }) => { if (city === "Oslo") throw new Error("no answer"); return { weather: "sunny" }; };
 const tools = { get_weather: tool({ description: "The weather", inputSchema: schema, execute }) };
 const errors = [];

@@ -191,3 +191,13 @@ def test_names_that_the_openai_sdk_repeats(given: str | None, name: str | None) 
     entry = {"type": "reasoning.text", "index": 0, "format": given, "id": given}
     (thought,) = read(reasoning_details=[{**entry, "text": "Hm", "signature": "s"}]).blocks
     assert thought.state == domain.State("s", {"reasoning_details": {**entry, "format": name, "id": name}})
+
+
+def test_a_refusal_among_the_parts() -> None:
+    """It is one of an assistant's parts in this API, and a block of its own, unless it has fields that only a provider knows."""
+    parts: list[dict[str, Any]] = [{"type": "text", "text": "Hm."}, {"type": "refusal", "refusal": "No."}]
+    message = message_of(MessageBody(role="assistant", content=parts), ("messages", 0))
+    assert message.blocks == (domain.Text("Hm."), domain.Refusal("No."))
+    assert message.listed
+    odd = {"type": "refusal", "refusal": "No.", "why": 1}
+    assert message_of(MessageBody(role="assistant", content=[odd]), ("messages", 0)).blocks == (domain.Opaque(odd),)
