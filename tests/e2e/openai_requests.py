@@ -55,6 +55,7 @@ CONVERSATIONS: dict[str, list[Any]] = {
 
 
 OPTIONS: tuple[dict[str, Any], ...] = (
+    {"temperature": 0.7, "top_p": 0.9},
     {"temperature": 2, "top_p": 1, "seed": 3, "user": "u", "n": 2},
     {"top_p": 1, "presence_penalty": 2, "frequency_penalty": -2, "logit_bias": {"1": 2}},
     {"max_tokens": 1, "stop": ["\n", "END"]},

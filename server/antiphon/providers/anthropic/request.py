@@ -30,8 +30,8 @@ from antiphon.providers.anthropic.format import told_and_enforced
 from antiphon.providers.anthropic.lacks import lacks_of
 from antiphon.providers.anthropic.messages import AnthropicEncoder, plain
 from antiphon.providers.anthropic.names import NAMES
+from antiphon.providers.anthropic.sampling import may_have_top_p, stop_sequences
 from antiphon.providers.anthropic.schema import enforced
-from antiphon.providers.anthropic.stop import stop_sequences
 from antiphon.providers.anthropic.thinking import add_thinking
 from antiphon.providers.anthropic.tool_schema import object_schema, without_union
 from antiphon.providers.body import dumps
@@ -91,7 +91,7 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
     if encoder.system:
         body["system"] = plain(encoder.system)
     body["messages"] = [{**message, "content": plain(message["content"])} for message in encoder.messages]
-    _add_sampling(body, request, parameters)
+    _add_sampling(body, request, model, parameters)
     _add_tools(body, request, parameters)
     if isinstance(form, JsonSchemaFormat) or (isinstance(form, NativeFormat) and form != _PLAIN):
         body.setdefault("output_config", {})["format"] = _response_format(form, parameters)
@@ -108,13 +108,13 @@ def _limit(request: ChatRequest, model: ModelCapabilities) -> int:
     return model.max_output if limit is None else limit
 
 
-def _add_sampling(body: dict[str, Any], request: ChatRequest, parameters: Parameters) -> None:
+def _add_sampling(body: dict[str, Any], request: ChatRequest, model: ModelCapabilities, parameters: Parameters) -> None:
     sampling = request.sampling
     temperature = within(sampling.temperature, TEMPERATURE, 0, 1, parameters)
     if temperature is not None:
         body["temperature"] = temperature
-    if sampling.top_p is not None and (sampling.top_p != 1 or temperature is None):
-        body["top_p"] = sampling.top_p  # models refuse it beside a temperature, and 1 changes nothing
+    if sampling.top_p is not None and may_have_top_p(sampling.top_p, temperature, model, parameters):
+        body["top_p"] = sampling.top_p
     if sampling.top_k is not None:
         body["top_k"] = sampling.top_k
     if stops := stop_sequences(sampling, parameters):

@@ -29,8 +29,8 @@ from antiphon.providers.anthropic.capabilities import capabilities
 from antiphon.providers.anthropic.enforceable import NOT_ENFORCEABLE, is_enforceable
 from antiphon.providers.anthropic.format import told_and_enforced
 from antiphon.providers.anthropic.lacks import lacks_while_thinking
+from antiphon.providers.anthropic.sampling import may_have_top_p, stop_sequences
 from antiphon.providers.anthropic.schema import enforced
-from antiphon.providers.anthropic.stop import stop_sequences
 from antiphon.providers.anthropic.tool_schema import object_schema, without_union
 from antiphon.providers.bedrock.capabilities import CLAUDE, ModelFamily, family, maker
 from antiphon.providers.bedrock.lacks import lacks_of
@@ -124,10 +124,11 @@ def _add_sampling(
     temperature = within(sampling.temperature, TEMPERATURE, 0, 1, parameters)
     if temperature is not None:
         config["temperature"] = temperature
-    if sampling.top_p is not None and (sampling.top_p != 1 or temperature is None):
-        config["topP"] = sampling.top_p  # models refuse it beside a temperature, and 1 changes nothing
+    claude = capabilities(request.model) if maker(request.model) == CLAUDE else None
+    if sampling.top_p is not None and may_have_top_p(sampling.top_p, temperature, claude, parameters):
+        config["topP"] = sampling.top_p
     stops = [sampling.stop] if isinstance(sampling.stop, str) else list(sampling.stop or ())
-    if maker(request.model) == CLAUDE:
+    if claude is not None:
         stops = stop_sequences(sampling, parameters)
     if stops:
         config["stopSequences"] = stops

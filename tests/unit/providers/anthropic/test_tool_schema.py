@@ -5,8 +5,6 @@ from typing import Any
 import pytest
 
 from antiphon.domain.errors import Unsupported
-from antiphon.domain.request import Sampling
-from antiphon.providers.anthropic.stop import stop_sequences
 from antiphon.providers.anthropic.tool_schema import object_schema, without_union
 from antiphon.providers.parameters import Parameters
 
@@ -77,14 +75,3 @@ def test_policy() -> None:
     assert [warning.treatment.value for warning in dropped.warnings] == ["dropped"]
     with pytest.raises(Unsupported):
         without_union(schema, Parameters("acme", "refuse"))
-
-
-def test_stop_sequences() -> None:
-    """Those of white space alone are left out with one warning; an empty one asks for nothing."""
-    parameters = Parameters("acme")
-    assert stop_sequences(Sampling(stop=("\n", "END", " \t")), parameters) == ["END"]
-    assert [(warning.path, warning.treatment.value) for warning in parameters.warnings] == [(("sampling", "stop"), "dropped")]
-    strict = Parameters("acme", "refuse")
-    assert stop_sequences(Sampling(stop=("", "END")), strict) == ["END"]
-    assert stop_sequences(Sampling(stop="a b"), strict) == ["a b"]
-    assert stop_sequences(Sampling(), strict) == []

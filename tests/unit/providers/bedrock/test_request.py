@@ -53,8 +53,10 @@ def body(model: str = SONNET, *messages: Message, parameters: Parameters | None 
 def test_sampling() -> None:
     """Each field has the API's name, and top_k the place that the model's maker gave it."""
     assert body() == {}
-    sampling = Sampling(0.5, 0.9, 40, 100, stop="x", seed=7, choices=1)
-    config = {"maxTokens": 100, "temperature": 0.5, "topP": 0.9, "stopSequences": ["x"]}
+    sampling = Sampling(0.5, None, 40, 100, stop="x", seed=7, choices=1)
+    config: dict[str, Any] = {"maxTokens": 100, "temperature": 0.5, "stopSequences": ["x"]}
+    assert body(LLAMA, sampling=Sampling(0.5, 0.9)) == {"inferenceConfig": {"temperature": 0.5, "topP": 0.9}}
+    assert body(sampling=Sampling(0.5, 0.9)) == {"inferenceConfig": {"temperature": 0.5}}
     assert body(sampling=sampling) == {"inferenceConfig": config, "additionalModelRequestFields": {"top_k": 40}}
     assert body(NOVA, sampling=Sampling(top_k=4)) == {"additionalModelRequestFields": {"inferenceConfig": {"topK": 4}}}
     assert body("cohere.command-r-v1:0", sampling=Sampling(top_k=4)) == {"additionalModelRequestFields": {"k": 4}}
