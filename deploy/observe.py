@@ -231,6 +231,12 @@ PROVIDERS: Final = Dashboard(
             about="Of a provider's call whose caller is gone or out of time. It goes on to cost until then.",
         ),
         Panel(
+            "Breakers that are not closed",
+            {"{{deployment}} {{state}}": f'sum by (deployment, state) (antiphon_breaker_state{{{SELECTED}, state!="closed"}})'},
+            about="Models of a deployment that is left alone, or returns slowly, because it failed.",
+        ),
+        Panel("Waits before an attempt, p95", {"{{deployment}}": quantile(0.95, "antiphon_queue_seconds", "deployment")}, "s"),
+        Panel(
             "Attempts by model",
             {f"{{{{{PROVIDER}}}}}/{{{{{MODEL}}}}}": rate("gen_ai_client_operation_duration_seconds_count", PROVIDER, MODEL)},
             "reqps",

@@ -254,7 +254,7 @@ MODELS: Final = (
         )
     ),
     Column("mistral", "mistral-large-latest", _host("mistral")),
-    Column("deepseek", "deepseek-reasoner", _host("deepseek")),
+    *(Column("deepseek", model, _host("deepseek")) for model in ("deepseek-reasoner", "deepseek-v4-flash")),
     *(Column("xai", model, _host("xai")) for model in ("grok-3-mini", "grok-4", "grok-4-fast-non-reasoning", "grok-5")),
     Column("groq", "llama-3.3-70b-versatile", _host("groq")),
     Column("cerebras", "gpt-oss-120b", _host("cerebras")),

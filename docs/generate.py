@@ -1,6 +1,6 @@
-"""Write the pages of reference that repeat what the code knows: settings and errors.
+"""Write the pages of reference that repeat what the code knows: settings, errors, and faults of providers.
 
-    python docs/generate.py            # writes docs/reference/settings.md and docs/reference/errors.md
+    python docs/generate.py            # writes docs/reference/settings.md, errors.md and faults.md
 
 A test holds the committed pages to what this writes. `deploy/observe.py` does the same for metrics.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import sys
 import textwrap
 import types
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,6 +23,10 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from antiphon.config import Config, QuotaConfig, TlsConfig
+from antiphon.config.words import free_names
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tests.faults import FAULTS  # the tests are no package that is installed
 
 ROOT: Final = Path(__file__).parents[1]
 REFERENCE: Final = ROOT / "docs" / "reference"
@@ -48,6 +53,17 @@ Decide by the reason: messages are for people and may change. REST dialects have
 
 """
 
+_FAULTS_HEAD: Final = """# Faults of providers
+
+What a caller of chat completions gets for each thing that a provider does wrong. A test holds this table over REST and gRPC,
+streamed and not.
+
+`status` and `tries` are those of a route with one deployment, with `routing.attempts` 2. A provider with a second deployment
+answers from that one. A streamed reply that has begun is never continued by another deployment; one that is not streamed is, as
+nothing of it was sent. The classes are those of [routing](../guide/routing.md).
+
+"""
+
 _BOUNDS: Final = {"ge": "at least {}", "gt": "more than {}", "le": "at most {}", "lt": "less than {}"}
 
 
@@ -66,7 +82,11 @@ SHARED: Final[Mapping[type[BaseModel], str]] = {TlsConfig: "TLS", QuotaConfig: "
 
 def pages() -> dict[Path, str]:
     """Return the text of each page by its path."""
-    return {REFERENCE / "settings.md": settings_page(), REFERENCE / "errors.md": errors_page()}
+    return {
+        REFERENCE / "settings.md": settings_page(),
+        REFERENCE / "errors.md": errors_page(),
+        REFERENCE / "faults.md": faults_page(),
+    }
 
 
 def sections() -> Iterator[tuple[str, type[BaseModel]]]:
@@ -93,15 +113,20 @@ def settings_page() -> str:
 def settings(section: type[BaseModel], path: str = "") -> Iterator[Setting]:
     """Yield every setting of a section and of the sections in it, in the order of the source."""
     about = docstrings(section)
-    for name, field in section.model_fields.items():
+    for own_name, field in section.model_fields.items():
+        name = field.alias or own_name
+        about[name] = about.get(own_name, "")
         where = f"{path}.{name}" if path else name
         inner, suffix = _section(field.annotation)
         if inner is None or inner in SHARED:
             yield Setting(where + suffix, kind(field), default(field), about.get(name, ""))
         elif path:
-            if name in about:
+            if about.get(name):
                 yield Setting(where + suffix, "section" if not suffix else kind(field), default(field), about[name])
             yield from settings(inner, where + suffix)
+    named = free_names(section)
+    if named is not None:
+        yield from settings(named, f"{path}.<name>")
 
 
 def _table(rows: Iterable[Setting]) -> str:
@@ -123,6 +148,19 @@ def errors_page() -> str:
         sample = next(line.strip() for line in lines if line.startswith("    "))
         pieces.append(f"## {name}\n\n{words.strip()}\n\n```json\n{sample}\n```\n\n")
     return "".join(pieces).rstrip() + "\n"
+
+
+def faults_page() -> str:
+    """Return the page of what callers get for each fault of a provider: the rows that `tests/e2e/test_faults.py` tests."""
+    rows = [
+        "| fault | class | status | tries | with a second deployment | a stream |",
+        "|---|---|---|---|---|---|",
+    ]
+    for fault in FAULTS:
+        second = "its reply" if fault.moves_on else "the same error"
+        stream = "ends with an error event; what came is kept" if fault.after_output else "the same"
+        rows.append(f"| {fault.name} | `{fault.outcome}` | {fault.status} | {fault.tries} | {second} | {stream} |")
+    return _FAULTS_HEAD + "\n".join(rows) + "\n"
 
 
 def docstrings(section: type[BaseModel]) -> dict[str, str]:

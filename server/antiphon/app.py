@@ -46,10 +46,11 @@ from antiphon.net import outbound
 from antiphon.net.coalescing import Coalescer
 from antiphon.owners.data import Owners
 from antiphon.providers import hosts
-from antiphon.providers import registry as protocols
 from antiphon.providers.base import Provider
 from antiphon.proxying.passthrough import Passthrough
 from antiphon.rest import registry as rest
+from antiphon.routing.drains import Drains
+from antiphon.routing.pools import build_pool
 from antiphon.routing.router import Router
 from antiphon.rpc.housekeeping import Housekeeper
 from antiphon.rpc.interceptor import CallInterceptor
@@ -63,6 +64,7 @@ from antiphon.telemetry.observer import Observers
 if TYPE_CHECKING:
     from antiphon.auth.tokens.authenticator import Tokens
     from antiphon.net.certificates import Certificates
+    from antiphon.routing.shared import SharedCooldowns
     from antiphon.telemetry.metrics import CallMetrics
     from antiphon.telemetry.tracing import Tracing
 
@@ -86,11 +88,13 @@ class App:
         """Build all parts. Opens no port, file or connection. Raises `ConfigError`."""
         configs = hosts.configured(config.providers, environment)
         coalescer = Coalescer(config.streams.coalesce)
-        self.providers: list[tuple[Provider, Sequence[str]]] = [
-            (protocols.build(name, provider, environment, coalescer), provider.models) for name, provider in configs.items()
+        pools = [
+            (build_pool(name, provider, config.routing, environment, coalescer), provider.models)
+            for name, provider in configs.items()
         ]
+        self.providers: list[Provider] = [deployment.provider for pool, _ in pools for deployment in pool.deployments]
         keyed = {name for name, provider in configs.items() if provider.has_key} | {*config.engine.own_key_providers}
-        self.router = Router(self.providers, config.models.default, keyed)
+        self.router = Router(pools, config.models.default, keyed, aliases=config.models.aliases, rules=config.routing)
         self._config = config
         self.missing: list[str] = ["a server that has started"]
         """The reasons, for people, why this process does not accept calls yet; empty once it does."""
@@ -105,6 +109,8 @@ class App:
             pooler=config.database.pooler,
             statement_cache=config.database.keeps_statements,
         )
+        self._drains = Drains(self._database, self.router)
+        self._cooldowns = _cooldowns(config, environment, self.router)
         guards = build_guards(config.guards)
         self._store = SqlStore(self._database)
         self._conversations: Conversations = self._store if guards is None else GuardedStore(self._store, guards)
@@ -117,7 +123,7 @@ class App:
         prices = Prices(config.prices, {name: provider.base_url for name, provider in configs.items()})
         self._catalog = Catalog(
             self.router,
-            [provider for provider, _ in self.providers],
+            self.providers,
             prices,
             list_providers=config.models.list_providers,
             refresh=config.models.refresh,
@@ -147,7 +153,7 @@ class App:
     @property
     def buffered(self) -> int:
         """Return the bytes of replies that wait for callers to read them. May be called by any thread."""
-        return sum(provider.buffered for provider, _ in self.providers) + self._passthrough.buffered
+        return sum(provider.buffered for provider in self.providers) + self._passthrough.buffered
 
     async def serve(self, addresses: Sequence[str], stop: asyncio.Event, retire: asyncio.Event | None = None) -> None:
         """Serve gRPC on `addresses` until `stop` is set, then stop gracefully. Raises `OSError` if an address is in use.
@@ -171,12 +177,7 @@ class App:
         housekeeper = Housekeeper(
             self._store, self._stored_keys, self._audit, list(certificates.values()), _prunings(self._config, self._database)
         )
-        background = [
-            asyncio.create_task(housekeeper.run()),
-            asyncio.create_task(self._recorder.checkpoint_every(self._config.database.keep_interval)),
-        ]
-        if self.metrics is not None:
-            background.append(asyncio.create_task(watch_lag(self.metrics.lag)))
+        background = self._background(housekeeper)
         if not contact.done():
             server.start_unready()
         # Freeze the imported objects, which never become garbage: a full collection of them would stop the event loop for 30 ms.
@@ -203,9 +204,11 @@ class App:
         with suppress(StoreUnavailable):
             await self._audit.write()
         await self._limiter.close()
+        if self._cooldowns is not None:
+            await self._cooldowns.close()
         await self._database.close()
         await self._catalog.close()
-        for provider, _ in self.providers:
+        for provider in self.providers:
             await provider.close()
         await self._passthrough.close()
         await self._contexts.close()
@@ -213,6 +216,15 @@ class App:
             await self._tokens.close()
         self._observer.stopped()
         log.info("stopped")
+
+    def _background(self, housekeeper: Housekeeper) -> list[asyncio.Task[None]]:
+        """Start everything that runs as long as the server does."""
+        work = [housekeeper.run(), self._drains.run(), self._recorder.checkpoint_every(self._config.database.keep_interval)]
+        if self._cooldowns is not None:
+            work.append(self._cooldowns.run())
+        if self.metrics is not None:
+            work.append(watch_lag(self.metrics.lag))
+        return [asyncio.create_task(each) for each in work]
 
     async def _drain(self, server: Server, stop: asyncio.Event) -> None:
         """Accept no more calls, and wait for those in flight, at most for `limits.drain` seconds.
@@ -244,7 +256,8 @@ class App:
         """Return the server with all its services. `edge_here` says that Envoy connects by a unix socket."""
         config, usage = self._config, UsageReport(self._database)
         owners = Owners(self._database, credentials_of(config.auth))
-        typed = services(self._chat, self._catalog, self._conversations, self._key_store, self._audit, usage, owners)
+        catalog, drains = self._catalog, self._drains
+        typed = services(self._chat, catalog, self.router, self._conversations, self._key_store, self._audit, usage, owners, drains)
         parts = rest.Parts(
             config=config,
             chat=self._chat,
@@ -300,7 +313,8 @@ def _metrics(
     targets = {urlsplit(url).hostname or "" for url in (*config.proxy.allow, *config.proxy.aliases.values())}
     models = {provider: router.models_at(provider) for provider in router.providers()}
     proxies = {*config.proxy.aliases, *targets}
-    return CallMetrics(models, proxies, version("antiphon"), buffered, coalescing, latest=wants_latest(environment))
+    latest = wants_latest(environment)
+    return CallMetrics(models, proxies, version("antiphon"), buffered, coalescing, router.breakers, latest=latest)
 
 
 def _tracing(config: Config, environment: Mapping[str, str], providers: Mapping[str, ProviderConfig]) -> Tracing | None:
@@ -346,6 +360,16 @@ def _prunings(config: Config, database: Database) -> dict[str, Callable[[], Awai
     if config.history.usage_retention is not None:
         prunings["usage"] = partial(UsageReport(database).prune, config.history.usage_retention)
     return prunings
+
+
+def _cooldowns(config: Config, environment: Mapping[str, str], router: Router) -> SharedCooldowns | None:
+    """Return what shares the cool-downs of providers between all servers; None without Redis."""
+    url = config.limits.redis(environment)
+    if url is None:
+        return None
+    from antiphon.routing.shared import SharedCooldowns
+
+    return SharedCooldowns(url, config.limits.redis_timeout, router)
 
 
 def _limiter(config: Config, environment: Mapping[str, str], ledger: Ledger) -> Limiter:

@@ -39,6 +39,7 @@ _LIMITED = {AT_ONCE_GROUP: {"concurrent_streams": AT_ONCE}} | {name: {"requests_
 
 SETTINGS: dict[str, Any] = {
     "providers": provider(),
+    "routing": {"attempts": 1},  # each call that the provider receives is one that a client sent
     "database": {"pooler": True},
     "auth": {
         "keys": [

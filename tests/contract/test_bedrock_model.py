@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from antiphon.domain.content import (
     Audio,
@@ -26,7 +27,7 @@ from antiphon.domain.content import (
     ToolResult,
     Video,
 )
-from antiphon.domain.errors import ProviderError, ProviderUnavailable
+from antiphon.domain.errors import ProviderError, ProviderUnavailable, Unsupported
 from antiphon.domain.events import BlockProgress, BlockStarted, Finished, FinishReason
 from antiphon.domain.request import (
     ChatRequest,
@@ -40,6 +41,7 @@ from antiphon.domain.request import (
 )
 from antiphon.providers.bedrock.request import encode
 from antiphon.providers.bedrock.response import BedrockReader
+from docs.features import CONTENT, EFFORTS, OPTIONS, Feature
 from tests.converse import problems, service
 from tests.eventstream import exception, stream
 
@@ -281,3 +283,14 @@ def test_the_checks_find_something() -> None:
         ({"messages": [{"role": "user", "content": [{"toolResult": {"toolUseId": "?", "content": []}}]}]}, "toolUseId is '?'"),
     ):
         assert what in problems("m", body), what
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("feature", [*OPTIONS, *EFFORTS, *CONTENT], ids=lambda feature: feature.title)
+def test_whatever_is_asked_the_request_is_valid(model: str, feature: Feature) -> None:
+    """With any feature a request is one that the API's description allows, unless it is refused here."""
+    try:
+        body = json.loads(encode(replace(feature.asked, model=model), "acme"))
+    except Unsupported:
+        return
+    assert problems(model, body) == ""

@@ -13,6 +13,7 @@ import yaml
 from antiphon.domain.attempt_class import AttemptClass
 from antiphon.domain.errors import Reason
 from antiphon.limits.base import Limit
+from antiphon.routing.breaker import BreakerState
 from antiphon.telemetry.names import TABLE, Kind
 from deploy import observe
 from tests.prometheus import PROMTOOL
@@ -40,7 +41,8 @@ LABELS: dict[str, set[str]] = {
 VALUES = {
     "class": {each.value for each in AttemptClass},
     "reason": {each.value for each in Reason},
-    "limit": {each.value for each in Limit} | {"calls_per_worker"},
+    "state": {each.value for each in BreakerState},
+    "limit": {each.value for each in Limit} | {"calls_per_worker", "queue"},
     "kind": {"input", "output", "cached_input", "cache_write", "reasoning", "audio_input", "audio_output"},
     "outcome": {"complete", "failed", "cancelled", "replayed"},
 }

@@ -5,7 +5,6 @@ That is `llmock`, which others wrote. It does not speak Bedrock's protocol, whos
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
 
 import pytest
 from llmock.scenarios import Reply, StreamFault, ToolCall
@@ -44,22 +43,12 @@ from antiphon.providers.vertex.provider import VertexProvider
 from tests.converse import ConverseUpstream, in_thread
 from tests.odd_upstream import OddUpstream, answer
 from tests.unit.framing import check, without_early_usage, without_frames
+from tests.vertex_paths import VertexPaths
 
 STOPPED = {"anthropic": "end_turn", "bedrock": "end_turn", "cohere": "COMPLETE", "gemini": "STOP", "responses": "completed"}
 """By protocol: the word for a reply that ended by itself, if it is not "stop"."""
 
 TOOL = Tool("find", "finds", {"type": "object", "properties": {"q": {"type": "string"}}, "required": ["q"]})
-
-
-class VertexPaths:
-    """Makes llmock, which has the Gemini API, answer at the paths of Vertex AI."""
-
-    def __init__(self, app: Any) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        path = scope.get("path", "").replace("/vertex/v1beta1/publishers/google/models/", "/gemini/v1beta/models/")
-        await self._app(scope | {"path": path} if "path" in scope else scope, receive, send)
 
 
 @pytest.fixture(scope="module")
@@ -165,10 +154,10 @@ PRICED = {
 
 
 @pytest.mark.parametrize("protocol", PRICED)
-async def test_a_stream_costs_what_a_whole_reply_does(protocol: str, llmock: LLMockServer) -> None:
+async def test_a_stream_costs_what_a_whole_reply_does(protocol: str, llmock: LLMockServer, converse: ConverseUpstream) -> None:
     """The same reply has the same tokens and the same price, streamed and whole."""
     name = protocol.removesuffix("-responses")
-    made = build(name, config(protocol, llmock), {"KEY": "sk-test"})
+    made = build(name, config(protocol, llmock, converse), {"KEY": "sk-test"})
     request = replace(ask(), model=PRICED[protocol])
     costs = []
     for stream in (True, False):
@@ -219,9 +208,9 @@ async def test_tool_calls(provider: Provider, llmock: LLMockServer, stream: bool
 
 
 @pytest.mark.parametrize("protocol", ["anthropic", "gemini", "openai", "openai-responses"])
-async def test_models_are_listed(protocol: str, llmock: LLMockServer) -> None:
+async def test_models_are_listed(protocol: str, llmock: LLMockServer, converse: ConverseUpstream) -> None:
     """The models that the upstream lists are read, by the names that requests use."""
-    made = build("acme", config(protocol, llmock), {"KEY": "sk-test"})
+    made = build("acme", config(protocol, llmock, converse), {"KEY": "sk-test"})
     found = await made.list_models()
     assert found
     assert all(model.name and "/" not in model.name for model in found)

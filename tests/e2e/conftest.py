@@ -121,6 +121,8 @@ def configuration(upstream: OddUpstream, llm: LLMockServer, **more: Any) -> dict
             "nowhere": {"base_url": f"http://127.0.0.1:{free_port()}/v1", "models": ["lost"]},
             "echo": {"protocol": "echo", "models": ["echo"]},
         },
+        # Tests script failures, and each is about one of them: nothing is tried again, or left alone, except in tests of routing.
+        "routing": {"attempts": 1, "breaker": {"consecutive": 1_000_000, "of": 1_000_000}},
         "auth": {"keys": [{"name": "test", "key_env": "TEST_KEY"}]},
         "log": {"level": "debug"},
         **more,

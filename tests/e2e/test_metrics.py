@@ -42,6 +42,7 @@ class Counted(Gateway):
             "workers": 2,
             "metrics": {"listen": self.metrics},
             "models": {"default": "reported"},
+            "routing": {"attempts": 2},
             "providers": {
                 "odd": {"base_url": upstream.base_url, "models": ["reported", "down", "waits", "silent", "slow", "*"]},
                 "echo": {"protocol": "echo", "models": ["echo"], "token_delay": 0.001},
@@ -137,7 +138,7 @@ async def test_two_workers_are_scraped_as_one(counted: Counted, upstream: OddUps
         "antiphon_config_last_reload_successful": 1,
         'antiphon_attempts_total{class="ok",provider="odd"}': ok + 1,
         'antiphon_attempts_total{class="ok",provider="echo"}': TURNS,
-        'antiphon_attempts_total{class="overloaded",provider="odd"}': 1,
+        'antiphon_attempts_total{class="overloaded",provider="odd"}': 2,
         'antiphon_attempts_total{class="gone",provider="odd"}': GONE,
         'antiphon_cancelled_upstream_total{provider="odd"}': GONE,
         'antiphon_cancel_seconds_count{provider="odd"}': GONE,

@@ -11,13 +11,16 @@ from openai import AsyncOpenAI
 
 from tests.e2e.conftest import READY, Gateway
 from tests.e2e.test_openai_sdk import HELLO, WEATHER
+from tests.vertex_paths import VertexPaths
 
-PROTOCOLS = ("anthropic", "cohere", "gemini", "openai-responses")
+PROTOCOLS = ("anthropic", "cohere", "gemini", "openai-responses", "vertex")
 
 
 @pytest.fixture(scope="module")
 def llm() -> Iterator[LLMockServer]:
-    with LLMockServer() as server:
+    server = LLMockServer()
+    server.app.add_middleware(VertexPaths)
+    with server:
         yield server
 
 
@@ -26,7 +29,7 @@ def gateway(llm: LLMockServer, tmp_path_factory: pytest.TempPathFactory) -> Iter
     providers = {
         protocol: {
             "protocol": protocol,
-            "base_url": llm.base_url(protocol.removesuffix("-responses")),
+            "base_url": f"{llm.url}/vertex" if protocol == "vertex" else llm.base_url(protocol.removesuffix("-responses")),
             "api_key_env": "TEST_PROVIDER_KEY",
         }
         for protocol in PROTOCOLS
@@ -34,7 +37,8 @@ def gateway(llm: LLMockServer, tmp_path_factory: pytest.TempPathFactory) -> Iter
     folder: Path = tmp_path_factory.mktemp("protocols")
     keys = [{"name": "test", "key_env": "TEST_KEY"}]
     models = {"default": f"{PROTOCOLS[0]}/some-model"}
-    gateway = Gateway(folder, {"auth": {"keys": keys}, "models": models, "providers": providers})
+    routing = {"attempts": 1, "breaker": {"consecutive": 1_000_000, "of": 1_000_000}}  # each test is about one failure
+    gateway = Gateway(folder, {"auth": {"keys": keys}, "models": models, "providers": providers, "routing": routing})
     gateway.wait_for(READY)
     yield gateway
     assert gateway.stop() == 0

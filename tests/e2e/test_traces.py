@@ -29,6 +29,7 @@ STREAM = [head(), chunk(sse(delta("A secret"))), chunk(sse(delta(" answer", fini
 
 def configuration(upstream: OddUpstream, **more: Any) -> dict[str, Any]:
     return {
+        "routing": {"attempts": 1},
         "providers": {
             "odd": {"base_url": upstream.base_url + "?key=in-the-url", "models": ["traced-*"], "api_key_env": "TEST_PROVIDER_KEY"},
             "nowhere": {"base_url": f"http://127.0.0.1:{free_port()}/v1", "models": ["lost"]},

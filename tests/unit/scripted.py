@@ -5,6 +5,8 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from antiphon.chat.prices import Prices
+from antiphon.config import RoutingConfig
+from antiphon.config.routing import BreakerConfig
 from antiphon.domain.content import Origin
 from antiphon.domain.events import Batch, Finished, FinishReason, Started, TextDelta, Usage
 from antiphon.domain.models import ModelInfo
@@ -16,6 +18,9 @@ NO_STORE: Any = None
 """For code that must not use the database: any use fails."""
 
 NO_PRICES = Prices({}, {})
+
+ONE_ATTEMPT = RoutingConfig(attempts=1, breaker=BreakerConfig(consecutive=1000, of=1000))
+"""Nothing is tried again, and no number of failures has an effect on later calls."""
 
 ORIGIN = Origin("openai-chat", "scripted", "model-1", "scripted")
 START = Started("chatcmpl-1", "model-1", ORIGIN, 1_700_000_000)

@@ -32,10 +32,14 @@ def check(request: ChatRequest) -> None:
         raise InvalidRequest("A message holds the character NUL.", tuple(violations))
 
 
-def permit(call: Call, route: Route) -> None:
-    """Check that the caller may use the route's model. Raises `PermissionDenied`."""
-    if not call.caller.may_use(route.model, route.provider.name):
-        raise PermissionDenied(f"This key may not use the model {route.model[:200]!r}.")
+def permitted(call: Call, route: Route, request: ChatRequest) -> Route:
+    """Return the route without the models that the caller may not use. Raises `PermissionDenied` if none is left."""
+    if call.caller.models is None and request.api_key is None:
+        return route
+    found = route.allowed(call.caller, request)
+    if found is None:
+        raise PermissionDenied(f"This key may not use the model {(route.alias or route.model)[:200]!r}.")
+    return found
 
 
 def estimate(request: ChatRequest, route: Route, prices: Prices) -> Estimate:

@@ -73,16 +73,19 @@ class Catalog:
         patience: float = _PATIENCE,
         clock: Clock = time.monotonic,
     ) -> None:
-        """`refresh` is the age in seconds at which a provider's list is read again.
+        """Take the providers to ask for their lists, and the age in seconds at which a list is read again: `refresh`.
 
         `list_providers` False: no provider is asked. `patience` is the most seconds that a caller waits for its first list.
         """
         self._router = router
         default = router.resolve("")
-        self._default = default.provider.name, default.model
+        self._default = ("", "") if default.alias else (default.provider.name, default.model)
         self._facts = facts
         self._patience = patience
-        self._lists = {provider.name: _ProviderList(provider, refresh, clock) for provider in providers if list_providers}
+        self._lists: dict[str, _ProviderList] = {}
+        for provider in providers if list_providers else ():
+            # Of several deployments the first one is asked: all have the same models.
+            self._lists.setdefault(provider.name.partition("/")[0], _ProviderList(provider, refresh, clock))
         self._entries: dict[str, tuple[Sequence[ModelInfo], tuple[CatalogEntry, ...]]] = {}
         """The entries of each provider, and the list that they were made of."""
 
@@ -97,6 +100,11 @@ class Catalog:
             for provider in self._router.providers()
             for entry in await self._of(provider)
             if caller.may_use(entry.info.name, entry.provider)
+        ]
+        found += [
+            CatalogEntry(alias.name, alias.provider, alias.is_default, ModelInfo(name=alias.name))
+            for alias in self._router.aliases()
+            if caller.may_use(alias.name, alias.provider)
         ]
         return sorted(found, key=lambda entry: entry.name)
 

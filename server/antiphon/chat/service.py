@@ -13,7 +13,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from antiphon.chat.admit import check, estimate, permit
+from antiphon.chat.admit import check, estimate, permitted
 from antiphon.chat.guard import guarded_record
 from antiphon.chat.hold import HoldBack
 from antiphon.chat.prices import Prices
@@ -24,14 +24,14 @@ from antiphon.domain.call import Call
 from antiphon.domain.content import Message
 from antiphon.domain.deadline import Deadlines
 from antiphon.domain.errors import ProviderProtocolError, ShuttingDown
-from antiphon.domain.events import Batch, Finished
+from antiphon.domain.events import Batch, Finished, Usage
 from antiphon.domain.fairness import yield_to_other_calls
 from antiphon.domain.request import ChatRequest
 from antiphon.guards.service import Guards
 from antiphon.history.recorder import Record, Recorder
 from antiphon.limits.limiter import Grant, Limiter
 from antiphon.limits.quotas import Quotas
-from antiphon.routing.attempts import Attempting
+from antiphon.routing.attempts import Attempts
 from antiphon.routing.router import Route, Router
 
 _MANY_BLOCKS: Final = 1000
@@ -93,9 +93,12 @@ class ChatService:
                         request = await self._guards.request(replace(request, model=route.model))
                     watch = Stopwatch(request)
                     hold = HoldBack(call, watch)
-                    batches = self._guards.reply(route.provider.stream(request, call.warn), request)
-                    async with self._settlement(route, request, grant, watch) as settlement:
-                        async with Attempting(call, batches.aclose, streamed=request.stream):
+                    attempts = Attempts(call, route, request, self._router.rules, deadline)
+                    batches = self._guards.reply(attempts, request)
+                    if batches is not attempts:
+                        attempts.close = batches.aclose
+                    async with self._settlement(call, route, request, grant, watch, attempts) as settlement:
+                        async with attempts:
                             while True:
                                 with deadline:
                                     batch = await anext(batches, _NOTHING)
@@ -110,7 +113,7 @@ class ChatService:
                                     turn.see(batch)
                                     yield batch
                         usage = watch.usage()
-                        batch = closing(batch, usage, watch.metrics(await settlement.charge(usage)))
+                        batch = closing(batch, usage, watch.metrics(await settlement.charge(usage), call.attempts))
                         turn.see(batch)
                         with deadline:
                             await turn.complete()
@@ -139,8 +142,7 @@ class ChatService:
         route = self._router.resolve(request.model, request.provider)
         call.route, call.provider, call.model = request.model or self._router.default, route.provider.name, route.model
         call.log_fields.update(model=route.model, provider=route.provider.name)
-        permit(call, route)
-        return route
+        return permitted(call, route, request)
 
     async def _record(
         self, call: Call, request: ChatRequest, record: Record, route: Route, grant: Grant
@@ -160,10 +162,19 @@ class ChatService:
             request = replace(request, messages=recording.messages, trusted=len(record.instructions))
         return request, Recorded(call, record, recording)
 
-    def _settlement(self, route: Route, request: ChatRequest, grant: Grant, watch: Stopwatch) -> Settlement:
-        """Return the context manager that charges the call."""
-        price = partial(self._prices.cost, route.provider.name, route.model)
-        return Settlement(grant, price, watch.usage_on_error, paid_by_caller=route.is_paid_by_caller(request))
+    def _settlement(
+        self, call: Call, route: Route, request: ChatRequest, grant: Grant, watch: Stopwatch, attempts: Attempts
+    ) -> Settlement:
+        """Return the context manager that charges the call, with all its attempts."""
+
+        def price(usage: Usage) -> float | None:
+            return self._prices.cost(call.provider, call.model, usage)
+
+        def spent() -> list[tuple[Usage, float | None]]:
+            return [(usage, self._prices.cost(provider, model, usage)) for provider, model, usage in attempts.spent]
+
+        paid_by_caller = route.is_paid_by_caller(request)
+        return Settlement(grant, price, watch.usage_on_error, spent, paid_by_caller=paid_by_caller)
 
 
 def _unfinished(provider: str) -> ProviderProtocolError:

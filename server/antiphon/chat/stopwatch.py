@@ -8,8 +8,9 @@ from typing import Final
 from msgspec.structs import replace
 
 from antiphon.domain.call import CANCELLATIONS
-from antiphon.domain.content import NOTHING, Compaction, Image, Opaque, RedactedThinking, ServerToolCall, ServerToolResult, ToolCall
+from antiphon.domain.content import NOTHING, Image, RedactedThinking, ToolCall
 from antiphon.domain.events import (
+    AttemptReport,
     Batch,
     BlockFinished,
     BlockStarted,
@@ -25,13 +26,12 @@ from antiphon.domain.events import (
     ThinkingDelta,
     Usage,
 )
+from antiphon.domain.output import OUTPUT_BLOCKS
 from antiphon.domain.request import ChatRequest
 from antiphon.domain.tokens import AUDIO_TOKENS, json_characters, prompt_tokens, text_tokens
 
 _DELTAS: Final = frozenset({ThinkingDelta, InputDelta, RefusalDelta, MediaDelta})
 _CONTENT: Final = frozenset({BlockStarted, ExtraFields, Usage})
-_OUTPUT: Final = (ToolCall, RedactedThinking, Image, Opaque, ServerToolCall, ServerToolResult, Compaction)
-"""Blocks that count as output when they begin, before any delta."""
 
 
 class Stopwatch:
@@ -129,7 +129,7 @@ class Stopwatch:
         Signatures are not counted, as the model did not generate them.
         """
         match event:
-            case BlockStarted(value=value) if isinstance(value, _OUTPUT):
+            case BlockStarted(value=value) if isinstance(value, OUTPUT_BLOCKS):
                 fields = value.state.fields if value.state is not None else NOTHING
                 if isinstance(value, ToolCall):
                     self._characters += len(value.name) + json_characters(fields)
@@ -149,7 +149,7 @@ class Stopwatch:
             case _:
                 return False
 
-    def metrics(self, cost: float | None) -> Metrics:
+    def metrics(self, cost: float | None, attempts: tuple[AttemptReport, ...] = ()) -> Metrics:
         """Return the measurements of the call, which is over. `cost` is in USD."""
         gaps = self._chunks - 1
         first = self._first
@@ -159,6 +159,7 @@ class Stopwatch:
             inter_token_latency=(self._last - first) / gaps if first is not None and gaps > 0 else None,
             chunks=self._chunks,
             cost_usd=cost,
+            attempts=attempts,
         )
 
 

@@ -36,6 +36,7 @@ from antiphon.cli.console import (
 from antiphon.cli.keys import keys
 from antiphon.cli.models import models
 from antiphon.cli.owners import owners
+from antiphon.cli.routes import routes
 from antiphon.cli.usage import usage
 from antiphon.config import ConfigError
 from antiphon.config.file import load
@@ -336,6 +337,7 @@ app.command(rich_help_panel=USE)(chat)
 app.command(rich_help_panel=USE)(usage)
 app.add_typer(keys, name="keys", rich_help_panel=USE)
 app.add_typer(owners, name="owners", rich_help_panel=USE)
+app.add_typer(routes, name="routes", rich_help_panel=USE)
 
 
 def _version(wanted: bool) -> None:

@@ -102,13 +102,13 @@ async def probe(config: Config, environment: Mapping[str, str], timeout: float =
                 for issuer in config.auth.tokens
                 if not issuer.shared
             ),
-            *(_run_probe("provider", provider.name, _provider(provider), timeout) for provider, _ in app.providers),
+            *(_run_probe("provider", provider.name, _provider(provider), timeout) for provider in app.providers),
         ]  # fmt: skip
         return await asyncio.gather(*probes)
     finally:
         await database.close()
         await fetcher.close()
-        for provider, _ in app.providers:
+        for provider in app.providers:
             await provider.close()
 
 

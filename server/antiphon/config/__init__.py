@@ -19,6 +19,7 @@ from antiphon.config.ports import (
     split_address,
 )
 from antiphon.config.providers import KEEP_ALIVE, PriceConfig, ProviderConfig, UnsupportedPolicy
+from antiphon.config.routing import RoutingConfig
 from antiphon.config.section import ConfigError
 from antiphon.config.whole import Config, LogConfig, database_url
 
@@ -49,6 +50,7 @@ __all__ = [
     "ProxyConfig",
     "QuotaConfig",
     "RestConfig",
+    "RoutingConfig",
     "SessionsConfig",
     "TlsConfig",
     "TokenConfig",

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from antiphon.config.credentials import TokenConfig
 from antiphon.config.outbound import OutboundConfig
+from antiphon.config.routing import AliasConfig, DeploymentConfig, QueueConfig
 from antiphon.config.section import Section, read_secret
 from antiphon.config.values import HeaderName, Headers
 
@@ -22,7 +23,11 @@ UnsupportedPolicy: TypeAlias = Literal["map", "drop", "refuse"]
 
 
 class ModelsConfig(Section):
-    """Which model answers."""
+    """Which model answers. Any other name than `default` is a name for several models."""
+
+    model_config = ConfigDict(extra="allow")
+
+    __pydantic_extra__: dict[str, AliasConfig] = Field(init=False)
 
     default: str | None = None
     """The model for requests that name none. Unset: the first model of the first provider that lists any. Required where all
@@ -32,6 +37,11 @@ class ModelsConfig(Section):
     providers are asked when a caller first wants a list of models. Which model answers a request never depends on their lists."""
     refresh: float = Field(default=3600.0, gt=0)
     """Seconds after which a provider's list is read again. The old one is used meanwhile, and for as long as that fails."""
+
+    @property
+    def aliases(self) -> Mapping[str, AliasConfig]:
+        """Return the names for several models."""
+        return self.__pydantic_extra__ or {}
 
 
 class PriceConfig(Section):
@@ -88,6 +98,17 @@ class ProviderConfig(OutboundConfig):
     keep_alive: float = Field(default=KEEP_ALIVE, gt=0)
     """Seconds that an idle connection is kept. Longer saves new connections (one to three round trips each) where the host is
     known to keep its end as long."""
+    first_token_timeout: float | None = Field(default=None, gt=0)
+    """Seconds until the first token of a streamed reply. Unset: 30 if there is another deployment or model to try, else no limit
+    but `read_timeout`."""
+    total_timeout: float | None = Field(default=None, gt=0)
+    """Seconds for one try as a whole. Unset: no limit but that of the call."""
+    deployments: Mapping[str, DeploymentConfig] = Field(default_factory=dict)
+    """Several addresses or keys for the same models, by name, without `/`. Unset: one, with the settings of the provider."""
+    concurrent: int | None = Field(default=None, ge=1)
+    """The most calls at once to one deployment in one worker. Unset: no limit."""
+    queue: QueueConfig = QueueConfig()
+    """The calls that wait for a deployment, because `concurrent` is reached, or because it is failing and there is no other."""
     token_delay: float = Field(default=0.02, ge=0)
     """Seconds between the words of the `echo` protocol's streams. Ignored by other protocols."""
 
@@ -101,7 +122,16 @@ class ProviderConfig(OutboundConfig):
         """Return the key of the provider `name`. Raises `ConfigError` if its variable or file does not exist."""
         return read_secret(f"providers.{name}.api_key", self.api_key_env, self.api_key_file, environment)
 
+    @field_validator("deployments")
+    @classmethod
+    def _names_fit_a_route(cls, deployments: Mapping[str, DeploymentConfig]) -> Mapping[str, DeploymentConfig]:
+        for name in deployments:
+            if not name.strip() or "/" in name or not name.isprintable():
+                raise ValueError(f"{name!r} cannot be used: a name must not be empty, nor have a / or a line break in it")
+        return deployments
+
     @property
     def has_key(self) -> bool:
         """Whether it is asked with an API key, in whose place a caller's own can be sent."""
-        return self.api_key_env is not None or self.api_key_file is not None
+        own = any(each.api_key_env is not None or each.api_key_file is not None for each in self.deployments.values())
+        return own or self.api_key_env is not None or self.api_key_file is not None

@@ -20,6 +20,7 @@ from antiphon.config.history import HistoryConfig
 from antiphon.config.limits import LimitsConfig
 from antiphon.config.ports import GrpcConfig, MetricsConfig, RestConfig
 from antiphon.config.providers import ModelsConfig, PriceConfig, ProviderConfig
+from antiphon.config.routing import RoutingConfig
 from antiphon.config.section import Section
 from antiphon.config.traces import TracesConfig
 
@@ -61,6 +62,7 @@ class Config(Section):
     models: ModelsConfig = ModelsConfig()
     providers: Mapping[str, ProviderConfig] = Field(default_factory=dict)
     """By name, without `/`. Unset: every provider whose usual environment variable is set, and `echo`."""
+    routing: RoutingConfig = RoutingConfig()
     prices: Mapping[str, PriceConfig] = Field(default_factory=dict)
     """By model or `provider/model`, in place of the published price."""
     auth: AuthConfig = AuthConfig()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated, Any, Final, TypeAlias, Union, get_args, get_origin
+from typing import Annotated, Any, Final, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -96,8 +96,9 @@ def find(root: Any, path: Sequence[str | int]) -> tuple[Path, Any]:
     kind = root
     for at, step in enumerate(path):
         kind = _plain(kind)
-        if isinstance(kind, type) and issubclass(kind, BaseModel) and step in kind.model_fields:
-            kind = kind.model_fields[str(step)].annotation
+        inner = _setting(kind, str(step)) if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+        if inner is not None:
+            kind = inner
         elif _is_kind(kind, Mapping):
             kind = get_args(kind)[1]
         elif _is_kind(kind, tuple) and isinstance(step, int):
@@ -114,14 +115,28 @@ def is_text(kind: Any) -> bool:
 
 
 def settings(kind: Any) -> list[str]:
-    """Return the names of a section's settings."""
-    return list(kind.model_fields) if isinstance(kind, type) and issubclass(kind, BaseModel) else []
+    """Return the names of a section's settings, as they stand in the file."""
+    if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+        return []
+    return [field.alias or name for name, field in kind.model_fields.items()]
+
+
+def free_names(kind: type[BaseModel]) -> Any:
+    """Return the type of the settings that an operator names in this section; None if there can be none."""
+    extra = get_type_hints(kind, include_extras=True).get("__pydantic_extra__")
+    return get_args(extra)[1] if kind.model_config.get("extra") == "allow" and get_args(extra) else None
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
     """Return the end of a sentence that suggests the name in `known` most similar to `name`; empty if none is."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=_MIN_SIMILARITY)
     return f"; is {close[0]} meant?" if close else ""
+
+
+def _setting(kind: type[BaseModel], name: str) -> Any:
+    """Return the type of a section's setting; None if it has no such setting."""
+    found = (field.annotation for own, field in kind.model_fields.items() if (field.alias or own) == name)
+    return next(found, None) or free_names(kind)
 
 
 def _expected(details: ErrorDetails) -> str:

@@ -200,5 +200,15 @@ tag_usage = Table(
 )
 """Usage by tag: a call is counted once for each of its tags, and not at all if it has none."""
 
+drained_deployments = Table(
+    "drained_deployments",
+    METADATA,
+    # "<provider>" or "<provider>/<deployment>".
+    Column("deployment", ID, primary_key=True),
+    # When it is in use again; NULL: when it is restored.
+    Column("until", BigInteger),
+)
+"""The deployments that an admin took out of use."""
+
 compatibility = Table("compatibility", METADATA, Column("oldest", ID, primary_key=True))
 """One row: the oldest revision that can use the present schema."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
 
@@ -16,10 +17,10 @@ from antiphon.domain.errors import (
     ProviderRejected,
     ProviderTimeout,
     ProviderUnavailable,
+    Rejection,
     ShuttingDown,
+    Unsupported,
 )
-
-_TOO_LONG: Final = "context_length_exceeded"
 
 
 class AttemptClass(StrEnum):
@@ -32,9 +33,15 @@ class AttemptClass(StrEnum):
     """The provider answered with a server error, or against its protocol."""
     RATE_LIMITED = "rate_limited"
     CREDENTIALS = "credentials"
-    """The provider refused the gateway's key, or does not have the model."""
+    """The provider refused the gateway's key, its quota is used up, or it does not have the model."""
     TOO_LONG = "too_long"
     """The request was longer than the model's context window."""
+    REFUSED = "refused"
+    """A content filter of the provider rejected the request, or the model refused to answer."""
+    STATE = "state"
+    """The provider could not verify a signature or encrypted content in the request."""
+    UNSUPPORTED = "unsupported"
+    """The provider's protocol lacks something that the request needs. Nothing was sent."""
     INVALID = "invalid"
     """The provider rejected the request as invalid."""
     LATE = "late"
@@ -53,12 +60,20 @@ class AttemptClass(StrEnum):
     """A bug in the gateway."""
 
 
+_BY_REJECTION: Final[Mapping[Rejection, AttemptClass]] = {
+    Rejection.INVALID: AttemptClass.INVALID,
+    Rejection.TOO_LONG: AttemptClass.TOO_LONG,
+    Rejection.REFUSED: AttemptClass.REFUSED,
+    Rejection.STATE: AttemptClass.STATE,
+}
+
 _BY_TYPE: Final[tuple[tuple[type[BaseException], AttemptClass], ...]] = (
     (asyncio.CancelledError, AttemptClass.GONE),
     (GeneratorExit, AttemptClass.GONE),
     (DeadlineExceeded, AttemptClass.DEADLINE),
     (ShuttingDown, AttemptClass.STOPPING),
     (ContentBlocked, AttemptClass.BLOCKED),
+    (Unsupported, AttemptClass.UNSUPPORTED),
     (ProviderRateLimited, AttemptClass.RATE_LIMITED),
     (ProviderCredentials, AttemptClass.CREDENTIALS),
     (ProviderTimeout, AttemptClass.LATE),
@@ -72,9 +87,11 @@ def classify(error: BaseException | None, *, has_output: bool) -> AttemptClass:
         case None:
             return AttemptClass.OK
         case ProviderRejected():
-            return AttemptClass.TOO_LONG if error.code == _TOO_LONG else AttemptClass.INVALID
+            return _BY_REJECTION[error.rejection]
         case ProviderError() if has_output:
             return AttemptClass.CUT
+        case ProviderRateLimited(retryable=False):
+            return AttemptClass.CREDENTIALS
         case ProviderUnavailable():
             return AttemptClass.CONNECT if error.status is None else AttemptClass.OVERLOADED
         case _:

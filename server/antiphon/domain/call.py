@@ -16,7 +16,7 @@ from weakref import ref
 from msgspec import Struct, field
 
 from antiphon.domain.errors import AntiphonError, DeadlineExceeded, ShuttingDown
-from antiphon.domain.events import Usage
+from antiphon.domain.events import AttemptReport, Usage
 from antiphon.domain.principal import ANONYMOUS, Principal
 from antiphon.domain.trace import TraceContext
 from antiphon.domain.warnings import Warnings, ignore
@@ -34,6 +34,12 @@ class Attempt(Struct, frozen=True):
     started_at: float
     streamed: bool = False
     """Whether the provider is asked to stream its reply."""
+    deployment: str = ""
+    """The name of the deployment: that of its provider, or "<provider>/<deployment>"."""
+    number: int = 1
+    """The number of the attempt in its call, from 1."""
+    waited: float = 0.0
+    """Seconds for which the call waited before it: for a place at a deployment, or until it could be tried again."""
 
 
 class Observer:
@@ -128,6 +134,8 @@ class Call(Struct, eq=False, kw_only=True, weakref=True):
     model: str = ""
     first_token: float | None = None
     """Seconds from the request to the provider until its first delta."""
+    attempts: tuple[AttemptReport, ...] = ()
+    """The attempts that have ended."""
     tags: dict[str, str] = {}
     """The tags of the caller's key and of the call itself; see `antiphon.domain.tags`."""
     usage: Usage | None = None

@@ -44,6 +44,11 @@ class Deadline:
         self._cancelling = 0
         self._timer = loop.call_later(seconds, self.expire, DeadlineExceeded())
 
+    @property
+    def left(self) -> float:
+        """Return the seconds that are left, at least 0."""
+        return max(0.0, self._timer.when() - self._loop.time())
+
     def expire(self, error: AntiphonError) -> None:
         """End the current wait and all later ones with `error`. Only the first call has an effect."""
         if self._error is None:

@@ -28,8 +28,9 @@
     └── ProviderError               with `provider`, and its HTTP `status` if there was one
         ├── ProviderRateLimited     429
         ├── ProviderRejected        the request was rejected: 400, 413, 422
-        ├── ProviderCredentials     the gateway's key was refused, or it lacks the model: 401, 403, 404
+        ├── ProviderCredentials     the gateway's key was refused, or it lacks the model: 401 to 404
         ├── ProviderUnavailable     unreachable, overloaded or broken
+        ├── RouteUnavailable        all deployments are left alone for a while; nothing was sent
         ├── ProviderTimeout
         └── ProviderProtocolError   a cut reply, or one that violates the protocol
 
@@ -41,7 +42,7 @@ handles errors, and a reader of the tree, needs all of them.
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 
 from msgspec import Struct
 
@@ -63,6 +64,7 @@ class Reason(StrEnum):
     PROVIDER_UNAVAILABLE = "PROVIDER_UNAVAILABLE"
     PROVIDER_TIMEOUT = "PROVIDER_TIMEOUT"
     PROVIDER_PROTOCOL = "PROVIDER_PROTOCOL"
+    ROUTE_UNAVAILABLE = "ROUTE_UNAVAILABLE"
     CONVERSATION_NOT_FOUND = "CONVERSATION_NOT_FOUND"
     MESSAGE_NOT_FOUND = "MESSAGE_NOT_FOUND"
     CONVERSATION_CHANGED = "CONVERSATION_CHANGED"
@@ -463,11 +465,25 @@ class ProviderRateLimited(ProviderError):
     retryable = True
 
 
+class Rejection(Enum):
+    """What a provider rejected a request for."""
+
+    INVALID = auto()
+    """A field of it, or anything that is not listed here."""
+    TOO_LONG = auto()
+    """It is longer than the model's context window."""
+    REFUSED = auto()
+    """A content filter of the provider."""
+    STATE = auto()
+    """A signature or encrypted content in it, which the provider cannot verify."""
+
+
 class ProviderRejected(ProviderError):
     """The provider rejected the request because of its content."""
 
     reason = Reason.PROVIDER_REJECTED
 
+    rejection: Rejection = Rejection.INVALID
     param: str | None = None
     """The field that the provider named, such as "messages[0].content"."""
     explanation: str | None = None
@@ -497,6 +513,17 @@ class ProviderUnavailable(ProviderError):
     retryable = True
 
 
+class RouteUnavailable(ProviderError):
+    """Every deployment that could answer failed so often that it is left alone for a while, or was taken out of use."""
+
+    reason = Reason.ROUTE_UNAVAILABLE
+    retryable = True
+
+    def __init__(self, provider: str, retry_after: float | None = None) -> None:
+        message = "Everything that could answer this model is failing, or out of use. It is tried again soon."
+        super().__init__(message, provider=provider, retry_after=retry_after)
+
+
 class ProviderTimeout(ProviderError):
     """The provider exceeded its timeout."""
 
@@ -509,6 +536,13 @@ class ProviderProtocolError(ProviderError):
 
     reason = Reason.PROVIDER_PROTOCOL
     retryable = True
+
+
+def copy_of(error: ProviderError) -> ProviderError:
+    """Return a copy of an error that was raised, without its traceback, which would keep the whole call in memory."""
+    copied: ProviderError = type(error).__new__(type(error), *error.args)
+    copied.__dict__.update(error.__dict__)
+    return copied
 
 
 def to_public_error(error: Exception) -> AntiphonError:

@@ -16,9 +16,9 @@ provider's answer follows these rules:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from enum import Enum, StrEnum, auto
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from msgspec import Struct, field
 
@@ -226,6 +226,18 @@ class Usage(Struct, frozen=True, omit_defaults=True):
     """The provider reported no usage, and the gateway estimated it. Of a reader: the output is not counted yet."""
 
 
+class AttemptReport(Struct, frozen=True):
+    """How one request to a provider ended. Times are in seconds."""
+
+    deployment: str
+    model: str
+    outcome: str
+    """One of `antiphon.domain.attempt_class`."""
+    seconds: float
+    waited: float = 0.0
+    """How long the call waited before it."""
+
+
 class Metrics(Struct, frozen=True):
     """Measurements of a reply by the gateway. Sent once, before `Finished`. Times are in seconds."""
 
@@ -239,6 +251,8 @@ class Metrics(Struct, frozen=True):
     """The number of deltas that the provider sent."""
     cost_usd: float | None
     """None if the price is not known."""
+    attempts: tuple[AttemptReport, ...] = ()
+    """The attempts of the call; the last one made the reply."""
 
 
 class Finished(Struct, frozen=True):
@@ -271,3 +285,15 @@ Event: TypeAlias = (
 
 Batch: TypeAlias = list[Event]
 """The events of one read from the provider. They are passed on together, which keeps the cost per token low. Never empty."""
+
+
+class ReplyStream(Protocol):
+    """The batches of one reply. An asynchronous generator is one."""
+
+    def __aiter__(self) -> AsyncIterator[Batch]: ...
+
+    def __anext__(self) -> Awaitable[Batch]: ...
+
+    async def aclose(self) -> None:
+        """Close the provider's call at once."""
+        ...

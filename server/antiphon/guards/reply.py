@@ -33,6 +33,7 @@ from antiphon.domain.events import (
     MediaDelta,
     Metrics,
     RefusalDelta,
+    ReplyStream,
     Started,
     TextDelta,
     ThinkingDelta,
@@ -51,7 +52,7 @@ _BLOCKED = FinishReason.CONTENT_FILTER
 
 
 async def filter_reply(
-    batches: AsyncGenerator[Batch, None], guards: Sequence[Guard], choices: int, *, json: bool = False
+    batches: ReplyStream, guards: Sequence[Guard], choices: int, *, json: bool = False
 ) -> AsyncGenerator[Batch, None]:
     """Yield the events of a reply that may be sent. `choices` is the number of its choices; `json`: its text is to be JSON.
 

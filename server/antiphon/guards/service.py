@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import structlog
 
 from antiphon.domain.content import Message
 from antiphon.domain.errors import ContentBlocked
-from antiphon.domain.events import Batch
+from antiphon.domain.events import ReplyStream
 from antiphon.domain.request import ChatRequest, JsonObjectFormat, JsonSchemaFormat
 from antiphon.guards.base import Blocked, Guard
 from antiphon.guards.chain import filter_text
@@ -42,7 +42,7 @@ class Guards:
         with _as_content_blocked():
             return await filter_text(self._request_guards, text)
 
-    def reply(self, batches: AsyncGenerator[Batch, None], request: ChatRequest) -> AsyncGenerator[Batch, None]:
+    def reply(self, batches: ReplyStream, request: ChatRequest) -> ReplyStream:
         """Return the filtered reply to a request, as it may go to the caller. Raises what `batches` raises."""
         if not self._reply_guards:
             return batches

@@ -25,6 +25,7 @@ from antiphon.domain.errors import (
     ProviderRejected,
     ProviderTimeout,
     ProviderUnavailable,
+    Rejection,
 )
 from antiphon.providers.error_fields import (
     LONGEST_RETRY,
@@ -36,6 +37,7 @@ from antiphon.providers.error_fields import (
     is_daily_quota,
     retry_delay,
 )
+from antiphon.providers.rejection import rejection_of
 from antiphon.telemetry.redaction import publishable, redact
 
 ERROR_BODY_BYTES: Final = 64 * 1024
@@ -61,6 +63,7 @@ _DEFAULT_RETRY: Final = 1.0
 _BY_STATUS: Final[Mapping[int, type[ProviderError]]] = {
     400: ProviderRejected,
     401: ProviderCredentials,
+    402: ProviderCredentials,  # the account is not paid for
     403: ProviderCredentials,
     404: ProviderCredentials,  # the model does not exist there: the configuration is wrong
     408: ProviderTimeout,
@@ -323,12 +326,17 @@ def _build(
     elif kind is ProviderUnavailable and status is not None:
         retryable = status in _RETRYABLE_STATUSES or (status >= 500 and status not in _FINAL_STATUSES)
     word = fields.get("code")
+    rejection = rejection_of(fields, explanation(fields)) if kind is ProviderRejected else Rejection.INVALID
+    if rejection is Rejection.TOO_LONG:
+        word = "context_length_exceeded"  # whatever the host calls it: clients shorten the conversation then
     if kind in (ProviderRejected, ProviderRateLimited, ProviderCredentials) and isinstance(word, str) and word in SAFE_CODES:
         code = word
         message = f"{message[:-1]}: {code}."
     made = kind(message, provider=provider, status=status, code=code, retry_after=wait, retryable=retryable)
     if isinstance(made, ProviderCredentials):
         made.is_about_model = is_about_model
+    elif isinstance(made, ProviderRejected):
+        made.rejection = rejection
     return made
 
 

@@ -279,9 +279,10 @@ def complete(name: str, config: ProviderConfig, environment: Mapping[str, str] =
             if field not in config.model_fields_set:
                 changes[field] = getattr(host, field)
     completed = _located(config.model_copy(update=changes), environment)
-    if completed.base_url is None and host is not None and host.is_regional:
+    has_address = bool(config.deployments) and all(own.base_url is not None for own in config.deployments.values())
+    if completed.base_url is None and host is not None and host.is_regional and not has_address:
         raise ConfigError(f"providers.{name}.region: set it, or AWS_REGION")
-    if completed.base_url is None:
+    if completed.base_url is None and (not config.deployments or any(own.base_url is None for own in config.deployments.values())):
         wanted = f"set it, or {host.url_variable}" if host is not None and host.url_variable else "is missing"
         raise ConfigError(f"providers.{name}.base_url: {wanted}")
     return completed
@@ -315,6 +316,7 @@ def _located(config: ProviderConfig, environment: Mapping[str, str]) -> Provider
 
 def find(name: str, base_url: str | None) -> Host | None:
     """Return the known host with the address of `base_url`, else the one with the name; None if there is none."""
+    name = name.partition("/")[0]  # that of the provider, without its deployment
     address = URL(base_url).host if base_url else None
     is_known_address = address is not None and address not in _LOOPBACK
     at_address = (host for host in HOSTS if is_known_address and host.base_url and URL(host.base_url).host == address)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from datetime import UTC, date, datetime, timedelta
@@ -19,7 +20,10 @@ from antiphon.domain.principal import MAX_MODELS, Quota, Scope, scopes_or_defaul
 from antiphon.domain.tags import find_error
 from antiphon.limits.report import BY_OWNER, DailyUse, Dimension, UsageReport
 from antiphon.owners.data import Owners
+from antiphon.routing.drains import Drains
+from antiphon.routing.router import Router
 from antiphon.rpc.context import Context
+from antiphon.rpc.convert.deployment import deployment_to_proto
 from antiphon.rpc.convert.reply import time_to_proto
 from antiphon.rpc.page import fit_page
 from antiphon.rpc.request import INVALID, page_size_violations, raise_if_invalid, required_violations
@@ -44,15 +48,22 @@ _DIMENSIONS: Final = {
     admin_pb2.USAGE_DIMENSION_MODEL: Dimension.MODEL,
     admin_pb2.USAGE_DIMENSION_TAG: Dimension.TAG,
 }
+_LONGEST_DRAIN: Final = 366 * 86400
+"""The most seconds for which a deployment is taken out of use, unless it is for good."""
+
 _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _QUOTA: Final = ("requests_per_minute", "tokens_per_minute", "concurrent_streams", "daily_usd", "monthly_usd")
 
 
 class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
-    """Implements AdminService: API keys, the audit log, usage, and the export and erasure of an owner's data."""
+    """Implements AdminService: API keys, the audit log, usage, an owner's data, and the deployments of providers."""
 
-    def __init__(self, keys: KeyStore, audit: AuditLog, report: UsageReport, owners: Owners) -> None:
+    def __init__(
+        self, keys: KeyStore, audit: AuditLog, report: UsageReport, owners: Owners, router: Router, drains: Drains
+    ) -> None:
         self._keys = keys
+        self._router = router
+        self._drains = drains
         self._audit = audit
         self._report = report
         self._owners = owners
@@ -124,6 +135,29 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
 
         return await fit_page(request.page_size or DEFAULT_PAGE_SIZE, read)
 
+    async def ListDeployments(
+        self, request: admin_pb2.ListDeploymentsRequest, context: Context
+    ) -> admin_pb2.ListDeploymentsResponse:
+        """Return the deployments as this worker sees them."""
+        now, until = time.monotonic(), self._drains.until
+        found = [deployment_to_proto(each, until.get(each.name), now) for each in self._router.deployments()]
+        return admin_pb2.ListDeploymentsResponse(deployments=found)
+
+    async def DrainDeployment(
+        self, request: admin_pb2.DrainDeploymentRequest, context: Context
+    ) -> admin_pb2.DrainDeploymentResponse:
+        """Take a deployment out of use."""
+        duration = _duration(request) if request.HasField("duration") else None
+        await self._drains.drain(request.name, duration, _origin())
+        return admin_pb2.DrainDeploymentResponse()
+
+    async def RestoreDeployment(
+        self, request: admin_pb2.RestoreDeploymentRequest, context: Context
+    ) -> admin_pb2.RestoreDeploymentResponse:
+        """Take a deployment into use again."""
+        await self._drains.restore(request.name, _origin())
+        return admin_pb2.RestoreDeploymentResponse()
+
     async def ExportOwner(
         self, request: admin_pb2.ExportOwnerRequest, context: Context
     ) -> AsyncGenerator[admin_pb2.ExportOwnerResponse, None]:
@@ -151,6 +185,14 @@ def _days(request: admin_pb2.GetUsageRequest) -> tuple[date, date]:
     if first > last:
         raise InvalidRequest(INVALID, (Violation(("last_day",), "must not be before first_day"),))
     return first, last
+
+
+def _duration(request: admin_pb2.DrainDeploymentRequest) -> timedelta:
+    """Return how long a deployment is taken out of use. Raises `InvalidRequest`."""
+    seconds = request.duration.seconds + request.duration.nanos / 1e9
+    if not 1 <= seconds <= _LONGEST_DRAIN:
+        raise InvalidRequest(INVALID, (Violation(("duration",), "must be between a second and a year"),))
+    return timedelta(seconds=seconds)
 
 
 def _dimensions(request: admin_pb2.GetUsageRequest) -> frozenset[Dimension]:

@@ -17,6 +17,8 @@ from antiphon.domain.principal import Scope
 from antiphon.history.base import Conversations
 from antiphon.limits.report import UsageReport
 from antiphon.owners.data import Owners
+from antiphon.routing.drains import Drains
+from antiphon.routing.router import Router
 from antiphon.rpc.admin import AdminServicer
 from antiphon.rpc.chat import ChatServicer
 from antiphon.rpc.history import HistoryServicer
@@ -55,11 +57,13 @@ class Service(Struct, frozen=True):
 def services(
     chat: ChatService,
     catalog: Catalog,
+    router: Router,
     conversations: Conversations,
     keys: KeyStore,
     audit: AuditLog,
     usage: UsageReport,
     owners: Owners,
+    drains: Drains,
 ) -> tuple[Service, ...]:
     """Return the typed services, with servicers that use the given parts of the application."""
     return (
@@ -84,7 +88,7 @@ def services(
         Service(
             admin_pb2.DESCRIPTOR.services_by_name["AdminService"],
             admin_pb2_grpc.add_AdminServiceServicer_to_server,
-            AdminServicer(keys, audit, usage, owners),
+            AdminServicer(keys, audit, usage, owners, router, drains),
             Scope.ADMIN,
         ),
     )

@@ -31,6 +31,7 @@ _CODES = {
     Reason.PROVIDER_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
     Reason.PROVIDER_TIMEOUT: grpc.StatusCode.DEADLINE_EXCEEDED,
     Reason.PROVIDER_PROTOCOL: grpc.StatusCode.UNAVAILABLE,
+    Reason.ROUTE_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
     Reason.CONVERSATION_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
     Reason.MESSAGE_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
     Reason.CONVERSATION_CHANGED: grpc.StatusCode.ABORTED,

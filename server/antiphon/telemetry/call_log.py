@@ -30,6 +30,7 @@ class CallLog(Observer):
             fields["tags"] = call.tags
         if call.route:
             fields["route"] = call.route
+        _add_attempts(call, fields)
         if call.usage is not None:
             fields["prompt_tokens"] = call.usage.input_tokens
             fields["completion_tokens"] = call.usage.output_tokens
@@ -45,3 +46,15 @@ class CallLog(Observer):
 
 def _milliseconds(seconds: float) -> float:
     return round(seconds * 1000, 1)
+
+
+def _add_attempts(call: Call, fields: dict[str, Any]) -> None:
+    """Add what was tried: the deployment, if its provider has several, and all attempts, if there was more than one."""
+    if call.attempts:
+        last = call.attempts[-1]
+        if last.deployment != call.provider:
+            fields["deployment"] = last.deployment
+        if len(call.attempts) > 1:
+            fields["attempts"] = [f"{attempt.deployment}: {attempt.outcome}" for attempt in call.attempts]
+        if waited := sum(attempt.waited for attempt in call.attempts):
+            fields["waited_ms"] = _milliseconds(waited)

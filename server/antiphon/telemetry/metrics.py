@@ -74,6 +74,7 @@ class CallMetrics(Observer):
         version: str,
         buffered: Callable[[], float] = lambda: 0,
         coalescing: Callable[[], float] = lambda: 0,
+        breakers: Callable[[], Mapping[tuple[str, str], int]] = dict,
         *,
         latest: bool = False,
     ) -> None:
@@ -81,8 +82,8 @@ class CallMetrics(Observer):
 
         `models` are the model names that may be labels, by provider; `proxies` are the targets of the proxy paths that may be
         labels. `buffered` returns the bytes that wait for slow readers, and `coalescing` the seconds for which tokens are
-        collected; any thread may call them. `latest` selects the
-        newest names of the semantic conventions, as in `names.LATEST`.
+        collected; `breakers` returns how many breakers there are by deployment and state. Any thread may call them. `latest`
+        selects the newest names of the semantic conventions, as in `names.LATEST`.
         """
         self._models = {provider: frozenset(listed) for provider, listed in models.items()}
         self._providers = frozenset({*models, *proxies})
@@ -97,6 +98,8 @@ class CallMetrics(Observer):
         self._gauge(names.IN_FLIGHT).set_function(lambda: len(self._open))
         self._gauge(names.STREAM_BUFFER).set_function(buffered)
         self._gauge(names.COALESCING).set_function(coalescing)
+        self._registry.register(_Breakers(breakers))
+        self._queue = self._histogram(names.QUEUE)
         self._attempts = self._counter(names.ATTEMPTS)
         self._cancelled = self._counter(names.CANCELLED)
         self._cancel = self._histogram(names.CANCEL)
@@ -136,6 +139,8 @@ class CallMetrics(Observer):
             state.attempt_seconds += took
         end = classify(error, has_output=call.first_token is not None)
         self._attempts.labels(self._provider(attempt.provider), end).inc()
+        if attempt.waited:
+            self._queue.labels(attempt.deployment).observe(attempt.waited)
         if not attempt.model:
             return
         model = self._model(attempt.provider, attempt.model)
@@ -247,6 +252,20 @@ class CallMetrics(Observer):
         found = Children(metric, partial(Histogram, metric.buckets))
         self._registry.register(found)
         return found
+
+
+class _Breakers:
+    """The states of all breakers, counted at each scrape."""
+
+    def __init__(self, breakers: Callable[[], Mapping[tuple[str, str], int]]) -> None:
+        self._breakers = breakers
+
+    def collect(self) -> Iterable[Family]:
+        """Yield the number of breakers by deployment and state."""
+        family = GaugeMetricFamily(names.BREAKERS.name, names.BREAKERS.help, labels=names.BREAKERS.labels)
+        for labels, count in self._breakers().items():
+            family.add_metric(labels, count)
+        yield family
 
 
 class _Process:

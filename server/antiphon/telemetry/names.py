@@ -53,6 +53,7 @@ _FIRST_TOKEN: Final = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.
 _OUTPUT_TOKEN: Final = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
 _OVERHEAD: Final = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.0, 2.0, 5.0)
 _CANCEL: Final = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0)
+_QUEUE: Final = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0)
 _LAG: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 CALL_DURATION: Final = Metric(
@@ -114,6 +115,19 @@ CANCEL: Final = Metric(
     "Time to close a provider call after its caller disconnected or its deadline passed.",
     ("provider",),
     _CANCEL,
+)
+QUEUE: Final = Metric(
+    "antiphon_queue_seconds",
+    Kind.HISTOGRAM,
+    "Time for which calls waited before an attempt: in the queue of a deployment, or before another try. Only those that waited.",
+    ("deployment",),
+    _QUEUE,
+)
+BREAKERS: Final = Metric(
+    "antiphon_breaker_state",
+    Kind.GAUGE,
+    "How many models of a deployment have a breaker in this `state`: closed, open, half_open or ramp. Summed over the workers.",
+    ("deployment", "state"),
 )
 COST: Final = Metric(
     "antiphon_cost_usd_total", Kind.COUNTER, "Cost of calls, in USD, where the price is known and the gateway pays.", _MODEL
@@ -182,7 +196,7 @@ BUILD: Final = Metric("antiphon_build_info", Kind.GAUGE, "1, with the version as
 
 TABLE: Final = (
     *(CALL_DURATION, OPERATION_DURATION, TOKEN_USAGE, FIRST_TOKEN, OUTPUT_TOKEN, IN_FLIGHT, ATTEMPTS, CANCELLED, CANCEL),
-    *(STREAM_BUFFER, COALESCING, COST, TOKENS, ESTIMATED, OVERHEAD, LAG, TURNS, REFUSED, FAILED),
+    *(QUEUE, BREAKERS, STREAM_BUFFER, COALESCING, COST, TOKENS, ESTIMATED, OVERHEAD, LAG, TURNS, REFUSED, FAILED),
     *(CPU, MEMORY, WORKERS, EXITS, RELOADED, BUILD),
 )
 """All metrics, in the order of the documentation."""

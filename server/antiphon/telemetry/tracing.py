@@ -112,6 +112,10 @@ class Tracing(Observer):
             attributes["gen_ai.provider.name"] = attempt.provider
             attributes["gen_ai.request.model"] = attempt.model
             attributes["gen_ai.request.stream"] = attempt.streamed
+            if attempt.deployment != attempt.provider:
+                attributes["antiphon.deployment"] = attempt.deployment
+            if attempt.number > 1:
+                attributes["antiphon.attempt"] = attempt.number
             if attempt.provider in self._servers:
                 attributes["server.address"], attributes["server.port"] = self._servers[attempt.provider]
         else:  # a proxied call, of which only the target is known

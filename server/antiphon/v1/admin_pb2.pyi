@@ -905,3 +905,212 @@ class EraseOwnerResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EraseOwnerResponse: _TypeAlias = EraseOwnerResponse  # noqa: Y015
+
+@_typing.final
+class ListDeploymentsRequest(_message.Message):
+    """Which deployments to list: all."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDeploymentsRequest: _TypeAlias = ListDeploymentsRequest  # noqa: Y015
+
+@_typing.final
+class ListDeploymentsResponse(_message.Message):
+    """The deployments."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEPLOYMENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def deployments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Deployment]:
+        """In the order of the configuration."""
+
+    def __init__(
+        self,
+        *,
+        deployments: _abc.Iterable[Global___Deployment] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployments", b"deployments"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDeploymentsResponse: _TypeAlias = ListDeploymentsResponse  # noqa: Y015
+
+@_typing.final
+class Deployment(_message.Message):
+    """One address and key of a provider."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Model(_message.Message):
+        """One of its models, as far as it was called or is named by the configuration."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        MODEL_FIELD_NUMBER: _builtins.int
+        BREAKER_FIELD_NUMBER: _builtins.int
+        WAIT_SECONDS_FIELD_NUMBER: _builtins.int
+        FIRST_TOKEN_SECONDS_FIELD_NUMBER: _builtins.int
+        FAILED_SHARE_FIELD_NUMBER: _builtins.int
+        model: _builtins.str
+        """The provider's name of it."""
+        breaker: _builtins.str
+        """The state of its breaker: closed, open, half_open or ramp."""
+        wait_seconds: _builtins.float
+        """Seconds until it may be called, because its breaker is open or it limits its rate; 0: it may be called now."""
+        first_token_seconds: _builtins.float
+        """The average of seconds until the first token. Unset: not measured yet."""
+        failed_share: _builtins.float
+        """The part of recent calls that failed, from 0 to 1."""
+        def __init__(
+            self,
+            *,
+            model: _builtins.str = ...,
+            breaker: _builtins.str = ...,
+            wait_seconds: _builtins.float = ...,
+            first_token_seconds: _builtins.float | None = ...,
+            failed_share: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["_first_token_seconds", b"_first_token_seconds", "first_token_seconds", b"first_token_seconds"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["_first_token_seconds", b"_first_token_seconds", "breaker", b"breaker", "failed_share", b"failed_share", "first_token_seconds", b"first_token_seconds", "model", b"model", "wait_seconds", b"wait_seconds"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        _WhichOneofReturnType__first_token_seconds: _TypeAlias = _typing.Literal["first_token_seconds"]  # noqa: Y015
+        _WhichOneofArgType__first_token_seconds: _TypeAlias = _typing.Literal["_first_token_seconds", b"_first_token_seconds"]  # noqa: Y015
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__first_token_seconds) -> _WhichOneofReturnType__first_token_seconds | None: ...
+
+    NAME_FIELD_NUMBER: _builtins.int
+    IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    QUEUED_FIELD_NUMBER: _builtins.int
+    DRAINED_FIELD_NUMBER: _builtins.int
+    DRAINED_UNTIL_FIELD_NUMBER: _builtins.int
+    MODELS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The name of its provider in the configuration, or <provider>/<deployment>."""
+    in_flight: _builtins.int
+    """The calls in flight in this worker."""
+    queued: _builtins.int
+    """The calls that wait for it in this worker."""
+    drained: _builtins.bool
+    """True if it is out of use."""
+    @_builtins.property
+    def drained_until(self) -> _timestamp_pb2.Timestamp:
+        """When it is in use again. Unset: it is in use, or stays out of use until it is restored."""
+
+    @_builtins.property
+    def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___Deployment.Model]:
+        """Its models."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        in_flight: _builtins.int = ...,
+        queued: _builtins.int = ...,
+        drained: _builtins.bool = ...,
+        drained_until: _timestamp_pb2.Timestamp | None = ...,
+        models: _abc.Iterable[Global___Deployment.Model] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["drained_until", b"drained_until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["drained", b"drained", "drained_until", b"drained_until", "in_flight", b"in_flight", "models", b"models", "name", b"name", "queued", b"queued"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Deployment: _TypeAlias = Deployment  # noqa: Y015
+
+@_typing.final
+class DrainDeploymentRequest(_message.Message):
+    """Which deployment to take out of use, and for how long."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name, as in Deployment.name."""
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """For how long: from a second to a year. Unset: until it is restored."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        duration: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainDeploymentRequest: _TypeAlias = DrainDeploymentRequest  # noqa: Y015
+
+@_typing.final
+class DrainDeploymentResponse(_message.Message):
+    """The deployment is out of use."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainDeploymentResponse: _TypeAlias = DrainDeploymentResponse  # noqa: Y015
+
+@_typing.final
+class RestoreDeploymentRequest(_message.Message):
+    """Which deployment to take into use again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name, as in Deployment.name."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreDeploymentRequest: _TypeAlias = RestoreDeploymentRequest  # noqa: Y015
+
+@_typing.final
+class RestoreDeploymentResponse(_message.Message):
+    """The deployment is in use."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreDeploymentResponse: _TypeAlias = RestoreDeploymentResponse  # noqa: Y015

@@ -89,6 +89,21 @@ class AdminServiceStub:
                 request_serializer=antiphon_dot_v1_dot_admin__pb2.EraseOwnerRequest.SerializeToString,
                 response_deserializer=antiphon_dot_v1_dot_admin__pb2.EraseOwnerResponse.FromString,
                 _registered_method=True)
+        self.ListDeployments = channel.unary_unary(
+                '/antiphon.v1.AdminService/ListDeployments',
+                request_serializer=antiphon_dot_v1_dot_admin__pb2.ListDeploymentsRequest.SerializeToString,
+                response_deserializer=antiphon_dot_v1_dot_admin__pb2.ListDeploymentsResponse.FromString,
+                _registered_method=True)
+        self.DrainDeployment = channel.unary_unary(
+                '/antiphon.v1.AdminService/DrainDeployment',
+                request_serializer=antiphon_dot_v1_dot_admin__pb2.DrainDeploymentRequest.SerializeToString,
+                response_deserializer=antiphon_dot_v1_dot_admin__pb2.DrainDeploymentResponse.FromString,
+                _registered_method=True)
+        self.RestoreDeployment = channel.unary_unary(
+                '/antiphon.v1.AdminService/RestoreDeployment',
+                request_serializer=antiphon_dot_v1_dot_admin__pb2.RestoreDeploymentRequest.SerializeToString,
+                response_deserializer=antiphon_dot_v1_dot_admin__pb2.RestoreDeploymentResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -188,6 +203,33 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListDeployments(self, request, context):
+        """Lists the deployments of all providers, as the worker that answers sees them at the moment: each worker has counted its own
+        calls. What was taken out of use is the same on all of them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrainDeployment(self, request, context):
+        """Takes a deployment out of use, for a while or until it is restored: calls in flight go on, and no new ones go to it. Takes
+        effect on every worker and replica within two seconds, and outlives them.
+
+        Errors: NOT_FOUND MODEL_NOT_FOUND if there is no such deployment.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestoreDeployment(self, request, context):
+        """Takes a deployment into use again. One that is in use stays as it is.
+
+        Errors: NOT_FOUND MODEL_NOT_FOUND if there is no such deployment.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -235,6 +277,21 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.EraseOwner,
                     request_deserializer=antiphon_dot_v1_dot_admin__pb2.EraseOwnerRequest.FromString,
                     response_serializer=antiphon_dot_v1_dot_admin__pb2.EraseOwnerResponse.SerializeToString,
+            ),
+            'ListDeployments': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDeployments,
+                    request_deserializer=antiphon_dot_v1_dot_admin__pb2.ListDeploymentsRequest.FromString,
+                    response_serializer=antiphon_dot_v1_dot_admin__pb2.ListDeploymentsResponse.SerializeToString,
+            ),
+            'DrainDeployment': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainDeployment,
+                    request_deserializer=antiphon_dot_v1_dot_admin__pb2.DrainDeploymentRequest.FromString,
+                    response_serializer=antiphon_dot_v1_dot_admin__pb2.DrainDeploymentResponse.SerializeToString,
+            ),
+            'RestoreDeployment': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestoreDeployment,
+                    request_deserializer=antiphon_dot_v1_dot_admin__pb2.RestoreDeploymentRequest.FromString,
+                    response_serializer=antiphon_dot_v1_dot_admin__pb2.RestoreDeploymentResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -490,6 +547,87 @@ class AdminService:
             '/antiphon.v1.AdminService/EraseOwner',
             antiphon_dot_v1_dot_admin__pb2.EraseOwnerRequest.SerializeToString,
             antiphon_dot_v1_dot_admin__pb2.EraseOwnerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDeployments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/antiphon.v1.AdminService/ListDeployments',
+            antiphon_dot_v1_dot_admin__pb2.ListDeploymentsRequest.SerializeToString,
+            antiphon_dot_v1_dot_admin__pb2.ListDeploymentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainDeployment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/antiphon.v1.AdminService/DrainDeployment',
+            antiphon_dot_v1_dot_admin__pb2.DrainDeploymentRequest.SerializeToString,
+            antiphon_dot_v1_dot_admin__pb2.DrainDeploymentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestoreDeployment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/antiphon.v1.AdminService/RestoreDeployment',
+            antiphon_dot_v1_dot_admin__pb2.RestoreDeploymentRequest.SerializeToString,
+            antiphon_dot_v1_dot_admin__pb2.RestoreDeploymentResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -69,6 +69,21 @@ class AdminServiceStub:
     Errors: INVALID_ARGUMENT INVALID_REQUEST without an owner. UNAVAILABLE STORE_UNAVAILABLE: a part may have been erased; call
     again to erase the rest.
     """
+    ListDeployments: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListDeploymentsRequest, _admin_pb2.ListDeploymentsResponse]
+    """Lists the deployments of all providers, as the worker that answers sees them at the moment: each worker has counted its own
+    calls. What was taken out of use is the same on all of them.
+    """
+    DrainDeployment: _aio.UnaryUnaryMultiCallable[_admin_pb2.DrainDeploymentRequest, _admin_pb2.DrainDeploymentResponse]
+    """Takes a deployment out of use, for a while or until it is restored: calls in flight go on, and no new ones go to it. Takes
+    effect on every worker and replica within two seconds, and outlives them.
+
+    Errors: NOT_FOUND MODEL_NOT_FOUND if there is no such deployment.
+    """
+    RestoreDeployment: _aio.UnaryUnaryMultiCallable[_admin_pb2.RestoreDeploymentRequest, _admin_pb2.RestoreDeploymentResponse]
+    """Takes a deployment into use again. One that is in use stays as it is.
+
+    Errors: NOT_FOUND MODEL_NOT_FOUND if there is no such deployment.
+    """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """Manages API keys, reads the audit log and usage, and exports or erases an owner's data. Every caller without SCOPE_ADMIN gets
@@ -178,6 +193,39 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors: INVALID_ARGUMENT INVALID_REQUEST without an owner. UNAVAILABLE STORE_UNAVAILABLE: a part may have been erased; call
         again to erase the rest.
+        """
+
+    @_abc_1.abstractmethod
+    def ListDeployments(
+        self,
+        request: _admin_pb2.ListDeploymentsRequest,
+        context: _aio.ServicerContext[_admin_pb2.ListDeploymentsRequest, _abc.Awaitable[_admin_pb2.ListDeploymentsResponse]],
+    ) -> _abc.Awaitable[_admin_pb2.ListDeploymentsResponse]:
+        """Lists the deployments of all providers, as the worker that answers sees them at the moment: each worker has counted its own
+        calls. What was taken out of use is the same on all of them.
+        """
+
+    @_abc_1.abstractmethod
+    def DrainDeployment(
+        self,
+        request: _admin_pb2.DrainDeploymentRequest,
+        context: _aio.ServicerContext[_admin_pb2.DrainDeploymentRequest, _abc.Awaitable[_admin_pb2.DrainDeploymentResponse]],
+    ) -> _abc.Awaitable[_admin_pb2.DrainDeploymentResponse]:
+        """Takes a deployment out of use, for a while or until it is restored: calls in flight go on, and no new ones go to it. Takes
+        effect on every worker and replica within two seconds, and outlives them.
+
+        Errors: NOT_FOUND MODEL_NOT_FOUND if there is no such deployment.
+        """
+
+    @_abc_1.abstractmethod
+    def RestoreDeployment(
+        self,
+        request: _admin_pb2.RestoreDeploymentRequest,
+        context: _aio.ServicerContext[_admin_pb2.RestoreDeploymentRequest, _abc.Awaitable[_admin_pb2.RestoreDeploymentResponse]],
+    ) -> _abc.Awaitable[_admin_pb2.RestoreDeploymentResponse]:
+        """Takes a deployment into use again. One that is in use stays as it is.
+
+        Errors: NOT_FOUND MODEL_NOT_FOUND if there is no such deployment.
         """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _aio.Server) -> None: ...

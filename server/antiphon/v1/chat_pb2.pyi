@@ -816,6 +816,7 @@ class Metrics(_message.Message):
     INTER_TOKEN_LATENCY_SECONDS_FIELD_NUMBER: _builtins.int
     CHUNKS_FIELD_NUMBER: _builtins.int
     COST_USD_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
     latency_seconds: _builtins.float
     """Seconds from the request to the end of the reply."""
     time_to_first_token_seconds: _builtins.float
@@ -825,7 +826,11 @@ class Metrics(_message.Message):
     chunks: _builtins.int
     """How many deltas the provider sent; 1 for a reply that was not streamed."""
     cost_usd: _builtins.float
-    """The cost in USD. Unset: the price of the model is unknown."""
+    """The cost in USD, of all attempts. Unset: the price of the model is unknown."""
+    @_builtins.property
+    def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attempt]:
+        """The attempts of the call, in order. The last one made the reply."""
+
     def __init__(
         self,
         *,
@@ -834,10 +839,11 @@ class Metrics(_message.Message):
         inter_token_latency_seconds: _builtins.float | None = ...,
         chunks: _builtins.int = ...,
         cost_usd: _builtins.float | None = ...,
+        attempts: _abc.Iterable[Global___Attempt] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd", "_inter_token_latency_seconds", b"_inter_token_latency_seconds", "_time_to_first_token_seconds", b"_time_to_first_token_seconds", "cost_usd", b"cost_usd", "inter_token_latency_seconds", b"inter_token_latency_seconds", "time_to_first_token_seconds", b"time_to_first_token_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd", "_inter_token_latency_seconds", b"_inter_token_latency_seconds", "_time_to_first_token_seconds", b"_time_to_first_token_seconds", "chunks", b"chunks", "cost_usd", b"cost_usd", "inter_token_latency_seconds", b"inter_token_latency_seconds", "latency_seconds", b"latency_seconds", "time_to_first_token_seconds", b"time_to_first_token_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd", "_inter_token_latency_seconds", b"_inter_token_latency_seconds", "_time_to_first_token_seconds", b"_time_to_first_token_seconds", "attempts", b"attempts", "chunks", b"chunks", "cost_usd", b"cost_usd", "inter_token_latency_seconds", b"inter_token_latency_seconds", "latency_seconds", b"latency_seconds", "time_to_first_token_seconds", b"time_to_first_token_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cost_usd: _TypeAlias = _typing.Literal["cost_usd"]  # noqa: Y015
     _WhichOneofArgType__cost_usd: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd"]  # noqa: Y015
@@ -853,6 +859,46 @@ class Metrics(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__time_to_first_token_seconds) -> _WhichOneofReturnType__time_to_first_token_seconds | None: ...
 
 Global___Metrics: _TypeAlias = Metrics  # noqa: Y015
+
+@_typing.final
+class Attempt(_message.Message):
+    """One request to a provider."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEPLOYMENT_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    WAITED_SECONDS_FIELD_NUMBER: _builtins.int
+    deployment: _builtins.str
+    """The deployment: the name of the provider in the configuration, or <provider>/<deployment>."""
+    model: _builtins.str
+    """The provider's name of the model."""
+    outcome: _builtins.str
+    """How it ended: ok, or why another one followed, in a word: connect, overloaded, rate_limited, credentials, late, too_long,
+    refused, state or unsupported. More may be added.
+    """
+    seconds: _builtins.float
+    """How many seconds it took."""
+    waited_seconds: _builtins.float
+    """Seconds for which the call waited before it: in a queue, or until the deployment could be tried again."""
+    def __init__(
+        self,
+        *,
+        deployment: _builtins.str = ...,
+        model: _builtins.str = ...,
+        outcome: _builtins.str = ...,
+        seconds: _builtins.float = ...,
+        waited_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "model", b"model", "outcome", b"outcome", "seconds", b"seconds", "waited_seconds", b"waited_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Attempt: _TypeAlias = Attempt  # noqa: Y015
 
 @_typing.final
 class TokenLogprob(_message.Message):

@@ -153,8 +153,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_RATE_LIMIT_EXCEEDED: _ErrorReason.ValueType  # 24
     """A limit of this gateway is reached. `limit` is requests_per_minute, tokens_per_minute or concurrent_streams. `scope` is who has
     the limit: key, owner, or overall for all callers together. `quota` is its value. With the scope "worker", the server has no
-    room for the call, and `limit` is calls_per_worker, request_bytes_per_worker or messages_without_a_key. RESOURCE_EXHAUSTED;
-    RetryInfo has the time to wait. Without RetryInfo the call alone exceeds the limit, and a retry does not help.
+    room for the call, and `limit` is calls_per_worker, request_bytes_per_worker or messages_without_a_key. With the scope
+    "provider", the queue of a provider is full or did not move in time (`limit` is queue). RESOURCE_EXHAUSTED; RetryInfo has the
+    time to wait. Without RetryInfo the call alone exceeds the limit, and a retry does not help.
 
         { "reason": "RATE_LIMIT_EXCEEDED", "domain": "antiphon",
           "metadata": { "limit": "requests_per_minute", "scope": "key", "quota": "60" } }
@@ -188,6 +189,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     another request_id for a new turn.
 
         { "reason": "REQUEST_ID_REUSED", "domain": "antiphon", "metadata": { "request_id": "order-17" } }
+    """
+    ERROR_REASON_ROUTE_UNAVAILABLE: _ErrorReason.ValueType  # 32
+    """Every deployment that could answer failed so often that it is left alone for a while, or was taken out of use. Nothing was sent.
+    `provider` is the deployment that is tried again first. UNAVAILABLE; RetryInfo has the time until then, if it is known.
+
+        { "reason": "ROUTE_UNAVAILABLE", "domain": "antiphon", "metadata": { "provider": "openai/east" } }
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -326,8 +333,9 @@ RetryInfo has the time to wait. `issuer` is the issuer's name in the gateway's c
 ERROR_REASON_RATE_LIMIT_EXCEEDED: ErrorReason.ValueType  # 24
 """A limit of this gateway is reached. `limit` is requests_per_minute, tokens_per_minute or concurrent_streams. `scope` is who has
 the limit: key, owner, or overall for all callers together. `quota` is its value. With the scope "worker", the server has no
-room for the call, and `limit` is calls_per_worker, request_bytes_per_worker or messages_without_a_key. RESOURCE_EXHAUSTED;
-RetryInfo has the time to wait. Without RetryInfo the call alone exceeds the limit, and a retry does not help.
+room for the call, and `limit` is calls_per_worker, request_bytes_per_worker or messages_without_a_key. With the scope
+"provider", the queue of a provider is full or did not move in time (`limit` is queue). RESOURCE_EXHAUSTED; RetryInfo has the
+time to wait. Without RetryInfo the call alone exceeds the limit, and a retry does not help.
 
     { "reason": "RATE_LIMIT_EXCEEDED", "domain": "antiphon",
       "metadata": { "limit": "requests_per_minute", "scope": "key", "quota": "60" } }
@@ -361,5 +369,11 @@ ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 31
 another request_id for a new turn.
 
     { "reason": "REQUEST_ID_REUSED", "domain": "antiphon", "metadata": { "request_id": "order-17" } }
+"""
+ERROR_REASON_ROUTE_UNAVAILABLE: ErrorReason.ValueType  # 32
+"""Every deployment that could answer failed so often that it is left alone for a while, or was taken out of use. Nothing was sent.
+`provider` is the deployment that is tried again first. UNAVAILABLE; RetryInfo has the time until then, if it is known.
+
+    { "reason": "ROUTE_UNAVAILABLE", "domain": "antiphon", "metadata": { "provider": "openai/east" } }
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

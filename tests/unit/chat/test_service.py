@@ -77,7 +77,7 @@ from antiphon.routing.router import Router
 from tests.unit.framing import check
 from tests.unit.listener import Listener
 from tests.unit.memory_store import MemoryStore
-from tests.unit.scripted import NO_PRICES, NO_STORE, ORIGIN, START, STOP, USAGE, ScriptedProvider
+from tests.unit.scripted import NO_PRICES, NO_STORE, ONE_ATTEMPT, ORIGIN, START, STOP, USAGE, ScriptedProvider
 
 HELLO = Message(Role.USER, (Text("Hello"),))
 
@@ -85,7 +85,7 @@ BEGIN = BlockStarted(0, 0, Text(""))
 
 
 def service(provider: ScriptedProvider, timeout: float = 60) -> ChatService:
-    return ChatService(Router([(provider, ["one", "up-*"])]), Recorder(NO_STORE), NO_PRICES, timeout=timeout)
+    return ChatService(Router([(provider, ["one", "up-*"])], rules=ONE_ATTEMPT), Recorder(NO_STORE), NO_PRICES, timeout=timeout)
 
 
 def request_for(model: str = "", *messages: Message) -> ChatRequest:
@@ -228,7 +228,7 @@ class Limited:
         self.headers: dict[str, str] = {}
         prices = Prices({"one": PriceConfig(input=1_000_000, output=1_000_000)}, {})
         config = LimitsConfig.model_validate({"overall": quota})
-        router = Router([(provider, ["one"])], wants_key=wants_key)
+        router = Router([(provider, ["one"])], wants_key=wants_key, rules=ONE_ATTEMPT)
         limiter = Limiter(Quotas(config), self.ledger)
         self.chat = ChatService(router, Recorder(store or NO_STORE), prices, timeout=60, limiter=limiter)
 
@@ -395,7 +395,7 @@ async def test_a_spent_budget_refuses_the_next_call() -> None:
 
 
 def recording(provider: ScriptedProvider, store: MemoryStore) -> ChatService:
-    return ChatService(Router([(provider, ["one"])]), Recorder(store), NO_PRICES, timeout=60)
+    return ChatService(Router([(provider, ["one"])], rules=ONE_ATTEMPT), Recorder(store), NO_PRICES, timeout=60)
 
 
 async def path(store: MemoryStore) -> tuple[StoredMessage, ...]:
@@ -782,7 +782,7 @@ async def test_a_message_that_the_provider_refused_is_not_sent_again(resent: boo
 
 def guarding(provider: ScriptedProvider, store: MemoryStore, action: str = "mask") -> ChatService:
     guards = build_guards([GuardConfig(name="words", kind="blocklist", patterns=["bad+"], action=action, replacement="#")])  # type: ignore[call-arg]
-    return ChatService(Router([(provider, ["one"])]), Recorder(store), NO_PRICES, timeout=60, guards=guards)
+    return ChatService(Router([(provider, ["one"])], rules=ONE_ATTEMPT), Recorder(store), NO_PRICES, timeout=60, guards=guards)
 
 
 async def test_masked_text_reaches_neither_provider_nor_history_nor_caller() -> None:

@@ -27,10 +27,20 @@ P = {"provider": "p"}
         (errors.ProviderRateLimited("", status=429, **P), False, "rate_limited"),
         (errors.ProviderCredentials("", status=401, **P), False, "credentials"),
         (errors.ProviderRejected("", status=400, **P), False, "invalid"),
-        (errors.ProviderRejected("", status=400, code="context_length_exceeded", **P), False, "too_long"),
+        (errors.ProviderRateLimited("", status=429, **P), True, "cut"),
+        (errors.ProviderRateLimited("", status=429, retryable=False, **P), False, "credentials"),
+        (errors.Unsupported("", **P), False, "unsupported"),
         (ValueError(), False, "internal"),
     ],
 )
 def test_each_end_of_an_attempt_has_a_class(error: BaseException | None, has_output: bool, expected: str) -> None:
     """Each end of an attempt has its class. A provider's failure after some output is `cut`, whatever the error."""
     assert classify(error, has_output=has_output) is AttemptClass(expected)
+
+
+@pytest.mark.parametrize("rejection", errors.Rejection)
+def test_a_rejected_request_has_the_class_of_its_reason(rejection: errors.Rejection) -> None:
+    """A rejection has the class of its reason: invalid, too long, refused, or state."""
+    error = errors.ProviderRejected("", status=400, **P)
+    error.rejection = rejection
+    assert classify(error, has_output=False) is AttemptClass[rejection.name]

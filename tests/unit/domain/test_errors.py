@@ -76,6 +76,7 @@ TABLE = {
     "ProviderUnavailable": (502, "UNAVAILABLE", True),
     "RateLimited": (429, "RESOURCE_EXHAUSTED", True),
     "RequestIdReused": (409, "INVALID_ARGUMENT", False),
+    "RouteUnavailable": (503, "UNAVAILABLE", True),
     "ShuttingDown": (503, "UNAVAILABLE", True),
     "StoreUnavailable": (503, "UNAVAILABLE", True),
     "TurnInProgress": (409, "ABORTED", True),

@@ -6,7 +6,7 @@ from antiphon.domain.call import NO_OBSERVER, Call
 from antiphon.domain.principal import Principal
 from antiphon.domain.request import ChatRequest
 from antiphon.limits.limiter import Grant, Limiter
-from antiphon.routing.router import Route
+from antiphon.routing.router import Router
 from tests.unit.scripted import NO_PRICES, ScriptedProvider
 
 CALLER = Principal("ann", owner="acme", id="key:1")
@@ -25,5 +25,6 @@ async def admit(
     call = Call(caller=principal, observer=limits._ledger or NO_OBSERVER, headers={} if headers is None else headers)
     if request is None:
         return await limits.admit(call)
-    route = Route(ScriptedProvider(), request.model, wants_key)
+    router = Router([(ScriptedProvider(), ["*"])], "any", {ScriptedProvider.name} if wants_key else ())
+    route = router.resolve(request.model)
     return await limits.admit(call, lambda: estimate(request, route, prices))

@@ -1,13 +1,419 @@
-"""Tests of one attempt at a provider."""
+"""Tests of the attempts of a call: what is tried again, where, and what the caller sees."""
 
 import asyncio
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
+from antiphon.config import ProviderConfig, RoutingConfig
+from antiphon.config.routing import AliasConfig, BackoffConfig, QueueConfig
 from antiphon.domain.call import Call
-from antiphon.domain.errors import DeadlineExceeded, ProviderUnavailable, ShuttingDown
-from antiphon.routing.attempts import Attempting
+from antiphon.domain.content import Message, Origin, RedactedThinking, Role, State, Text, Thinking
+from antiphon.domain.deadline import Deadline
+from antiphon.domain.errors import (
+    AntiphonError,
+    DeadlineExceeded,
+    ProviderCredentials,
+    ProviderError,
+    ProviderProtocolError,
+    ProviderRateLimited,
+    ProviderRejected,
+    ProviderTimeout,
+    ProviderUnavailable,
+    RateLimited,
+    Rejection,
+    RouteUnavailable,
+    ShuttingDown,
+    Unsupported,
+)
+from antiphon.domain.events import Batch, Finished, FinishReason, RefusalDelta, TextDelta, Usage
+from antiphon.domain.principal import Principal
+from antiphon.domain.request import ChatRequest
+from antiphon.domain.warnings import Warnings, ignore
+from antiphon.routing.attempts import Attempting, Attempts
+from antiphon.routing.deployment import Deployment, Pool
+from antiphon.routing.router import Router
 from tests.unit.listener import Listener
+from tests.unit.scripted import START, STOP, USAGE, ScriptedProvider
+
+FAST = RoutingConfig(backoff=BackoffConfig(first=0.001, most=0.001))
+HELLO = Message(Role.USER, (Text("Hello"),))
+REPLY: tuple[Batch, ...] = ([START, TextDelta(0, "Hel")], [TextDelta(0, "lo")], [USAGE, STOP])
+
+P = {"provider": "p"}
+UNREACHABLE = ProviderUnavailable("Out of reach.", **P)
+BROKEN = ProviderUnavailable("Broken.", status=500, **P)
+CUT = ProviderProtocolError("Cut.", **P)
+BUSY = ProviderRateLimited("Busy.", status=429, retry_after=0.05, **P)
+KEY = ProviderCredentials("No.", status=401, **P)
+
+
+def rejected(rejection: Rejection) -> ProviderRejected:
+    error = ProviderRejected("Refused.", status=400, **P)
+    error.rejection = rejection
+    return error
+
+
+class Turns(ScriptedProvider):
+    """A provider that answers each request with the next of its scripts, and further ones with the last."""
+
+    def __init__(self, name: str, *scripts: Exception | tuple[Batch | Exception | None, ...]) -> None:
+        super().__init__()
+        self.name = name
+        self.scripts = [script if isinstance(script, tuple) else (script,) for script in scripts] or [REPLY]
+
+    def stream(self, request: ChatRequest, warn: Callable[[Warnings], None] = ignore) -> AsyncGenerator[Batch, None]:
+        self.batches = self.scripts[min(len(self.requests), len(self.scripts) - 1)]
+        return super().stream(request, warn)
+
+
+def routed(*tiers: list[ScriptedProvider], rules: RoutingConfig = FAST, when: Any = None, **config: Any) -> Router:
+    """Return a router with an alias `any` for these tiers of providers. Each has a model with its own name."""
+    providers = [provider for tier in tiers for provider in tier]
+    others = list((when or {}).values())
+    pools = [
+        (Pool(each.name, [Deployment(each, each.name, ProviderConfig(**config), rules)]), [f"{each.name}-model"])
+        for each in (*providers, *others)
+    ]
+    names = [{f"{each.name}-model": 1.0 for each in tier} for tier in tiers]
+    told = {reason: f"{provider.name}-model" for reason, provider in (when or {}).items()}
+    return Router(pools, aliases={"any": AliasConfig(**{"try": names, "when": told})}, rules=rules)
+
+
+class Outcome:
+    """What came of one call."""
+
+    def __init__(self) -> None:
+        self.listener = Listener()
+        self.call = Call(observer=self.listener, headers={}, caller=Principal("ann", owner="ann"))
+        self.batches: list[Batch] = []
+        self.error: BaseException | None = None
+        self.spent: list[tuple[str, str, Usage]] = []
+
+    @property
+    def text(self) -> str:
+        return "".join(event.text for batch in self.batches for event in batch if isinstance(event, TextDelta))
+
+    @property
+    def tries(self) -> list[str]:
+        return [f"{each.deployment}:{each.outcome}" for each in self.call.attempts]
+
+
+async def ask(router: Router, request: ChatRequest | None = None, *, seconds: float = 5, model: str = "any") -> Outcome:
+    """Make a call, and read its whole reply."""
+    outcome = Outcome()
+    request = request or ChatRequest(model, (HELLO,), stream=True)
+    deadline = Deadline(seconds)
+    attempts = Attempts(outcome.call, router.resolve(request.model), request, router.rules, deadline)
+    try:
+        async with attempts:
+            while True:
+                with deadline:
+                    batch = await anext(attempts, None)
+                if batch is None:
+                    break
+                outcome.batches.append(batch)
+    except (AntiphonError, asyncio.CancelledError) as error:
+        outcome.error = error
+    finally:
+        deadline.close()
+        outcome.spent = attempts.spent
+    return outcome
+
+
+@pytest.mark.parametrize("error", [UNREACHABLE, BROKEN, CUT, BUSY, KEY, Unsupported("No sound.", "a")])
+async def test_a_failure_before_output_is_not_noticed_by_the_caller(error: Exception) -> None:
+    """What another deployment may be able to do is tried there: the reply comes from it, and says so."""
+    a, b = Turns("a", error), Turns("b")
+    outcome = await ask(routed([a], [b]))
+    assert (outcome.error, outcome.text) == (None, "Hello")
+    assert [each.deployment for each in outcome.call.attempts] == ["a", "b"]
+    assert (outcome.call.provider, outcome.call.model) == ("b", "b-model")
+    assert outcome.call.headers == {"x-antiphon-route": "b/b-model", "x-antiphon-attempts": "2"}
+    assert outcome.listener.events == ["attempt_started", "attempt_ended"] * 2
+    assert outcome.listener.errors == [error, None]
+    assert (a.requests[0].model, b.requests[0].model) == ("a-model", "b-model")
+    assert a.closed == b.closed == 1
+
+
+@pytest.mark.parametrize("error", [UNREACHABLE, BROKEN, CUT, BUSY])
+async def test_one_deployment_alone_is_tried_again(error: ProviderError) -> None:
+    """Without another one, the same deployment is tried again after a wait; a rate limit is waited for."""
+    a = Turns("a", error, REPLY)
+    outcome = await ask(routed([a]))
+    assert (outcome.error, outcome.text) == (None, "Hello")
+    assert [each.deployment for each in outcome.call.attempts] == ["a", "a"]
+    if error is BUSY:
+        assert outcome.call.attempts[1].waited > 0
+
+
+@pytest.mark.parametrize(
+    "error", [KEY, rejected(Rejection.INVALID), rejected(Rejection.TOO_LONG), rejected(Rejection.REFUSED), ProviderTimeout("", **P)]
+)
+async def test_what_would_fail_again_is_not_tried_again(error: ProviderError) -> None:
+    """A bad key, a bad request and a time-out are not sent to the same deployment again; a bad request to no other either."""
+    outcome = await ask(routed([Turns("a", error)]))
+    assert outcome.error is error
+    assert len(outcome.call.attempts) == 1
+    if isinstance(error, ProviderRejected):
+        b = Turns("b")
+        assert (await ask(routed([Turns("a", error)], [b]))).error is error
+        assert not b.requests
+
+
+@pytest.mark.parametrize("held", [0, 1, 2])
+async def test_after_output_nothing_is_tried_again(held: int) -> None:
+    """A reply that breaks off after its first output fails there; what comes before the output is not noticed."""
+    b = Turns("b")
+    begin: list[Batch] = [[START], [TextDelta(0, "")]]
+    outcome = await ask(routed([Turns("a", (*begin[:held], [TextDelta(0, "Hel")], CUT))], [b]))
+    assert outcome.error is CUT
+    assert outcome.text == "Hel"
+    assert outcome.tries == ["a:cut"]
+    assert not b.requests
+    silent = await ask(routed([Turns("a", (*begin[:held], CUT))], [b]))
+    assert (silent.text, silent.error) == ("Hello", None)
+    assert [provider for provider, *_ in silent.spent] == (["a"] if held else [])
+
+
+async def test_no_more_is_held_back_than_64_events_and_256_kib() -> None:
+    """A deployment that sends much before its first output is passed on, and then not followed by another."""
+    for many in ([[TextDelta(0, "")]] * 64, [[START]] + [[TextDelta(0, "", ({"x": "y" * 100_000},))]] * 3):
+        b = Turns("b")
+        outcome = await ask(routed([Turns("a", (*many, CUT))], [b]))
+        assert outcome.error is CUT
+        assert not b.requests
+
+
+async def test_at_most_three_attempts_over_all_tiers() -> None:
+    """`attempts` bounds the tries of a call, and the last error is what the caller gets."""
+    providers = [Turns(name, BROKEN) for name in "abcd"]
+    outcome = await ask(routed(providers[:2], providers[2:]))
+    assert outcome.error is BROKEN
+    assert len(outcome.tries) == 3
+    assert not {each.deployment for each in outcome.call.attempts} & {"d"} or len(set(outcome.tries)) == 3
+
+
+async def test_a_deployment_that_fails_is_left_alone_and_found_well_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After five failures in a row it gets no call; alone, it is told as unavailable, with the time to wait."""
+    a = Turns("a", BROKEN)
+    router = routed([a], rules=FAST.model_copy(update={"attempts": 1}), queue=QueueConfig(wait=0))
+    for _ in range(5):
+        assert (await ask(router)).error is BROKEN
+    outcome = await ask(router)
+    assert isinstance(outcome.error, RouteUnavailable)
+    assert 3 < (outcome.error.retry_after or 0) <= 7
+    assert len(a.requests) == 5
+    a.scripts = [REPLY]
+    router.deployments()[0].candidates()[0].breaker.open_until = 0.0
+    assert (await ask(router)).text == "Hello"
+
+
+async def test_calls_wait_for_the_probe_while_everything_is_left_alone() -> None:
+    """Calls queue while the only deployment is left alone, for the time that is allowed; one of them probes it."""
+    a = Turns("a", BROKEN)
+    router = routed([a], rules=FAST.model_copy(update={"attempts": 1}), queue=QueueConfig(wait=2))
+    for _ in range(5):
+        await ask(router)
+    a.scripts = [REPLY]
+    candidate = router.deployments()[0].candidates()[0]
+    candidate.breaker.open_until = asyncio.get_running_loop().time() + 0.1
+    outcomes = await asyncio.gather(*(ask(router) for _ in range(3)))
+    assert any(outcome.text == "Hello" for outcome in outcomes)
+    assert all(outcome.call.attempts[0].waited > 0.05 for outcome in outcomes if outcome.call.attempts)
+
+
+async def test_bad_credentials_are_not_tried_with_every_call() -> None:
+    """After one refused key a deployment is left alone for a minute if there is another; without one, after five."""
+    a, b = Turns("a", KEY), Turns("b")
+    router = routed([a], [b])
+    for _ in range(3):
+        assert (await ask(router)).text == "Hello"
+    assert (len(a.requests), len(b.requests)) == (1, 3)
+    alone = Turns("alone", KEY)
+    router = routed([alone], queue=QueueConfig(wait=0))
+    for _ in range(8):
+        assert isinstance((await ask(router)).error, ProviderCredentials)
+    assert len(alone.requests) == 5
+
+
+async def test_a_callers_own_key_says_nothing_about_the_gateways() -> None:
+    """A bad key of a caller, or its used-up rate, has no effect on other calls."""
+    for error in (KEY, BUSY):
+        a = Turns("a", error, error, error, REPLY)
+        router = routed([a], rules=RoutingConfig(attempts=1))
+        own = ChatRequest("any", (HELLO,), stream=True, api_key=SecretStr("sk-own"))
+        for _ in range(3):
+            assert (await ask(router, own)).error is error
+        assert (await ask(router)).text == "Hello"
+
+
+async def test_a_rate_limit_is_told_with_the_smallest_wait_of_all() -> None:
+    """If all deployments limit the rate for longer than a call may wait, the caller gets 429 and the smallest of the waits."""
+    a = Turns("a", ProviderRateLimited("", status=429, retry_after=300, **P))
+    b = Turns("b", ProviderRateLimited("", status=429, retry_after=60, **P))
+    router = routed([a], [b])
+    for _ in range(2):
+        outcome = await ask(router)
+        assert isinstance(outcome.error, ProviderRateLimited)
+        assert outcome.error.retry_after == pytest.approx(60, abs=1)
+    assert len(a.requests) == len(b.requests) == 1
+
+
+async def test_a_later_rate_limit_never_shortens_a_wait() -> None:
+    """`cool_until` only grows."""
+    router = routed([Turns("a")])
+    candidate = router.deployments()[0].candidates()[0]
+    candidate.cool(100.0)
+    candidate.cool(50.0)
+    assert candidate.cool_until == 100.0
+
+
+@pytest.mark.parametrize(("reason", "rejection"), [("context_too_long", Rejection.TOO_LONG), ("refused", Rejection.REFUSED)])
+async def test_what_is_too_long_or_refused_goes_to_the_model_named_for_it(reason: str, rejection: Rejection) -> None:
+    """`when` names the model for such requests. If that fails in the same way, it is the end."""
+    large = Turns("large")
+    outcome = await ask(routed([Turns("a", rejected(rejection))], [Turns("b")], when={reason: large}))
+    assert (outcome.text, outcome.call.provider) == ("Hello", "large")
+    again = await ask(routed([Turns("a", rejected(rejection))], when={reason: Turns("large", rejected(rejection))}))
+    assert isinstance(again.error, ProviderRejected)
+    assert len(again.tries) == 2
+
+
+async def test_a_refusal_of_the_model_goes_there_too() -> None:
+    """A reply that begins with a refusal, or ends as filtered without text, goes to the model for such; without one it stays."""
+    filtered = Finished(0, FinishReason.CONTENT_FILTER, "content_filter")
+    for begin in ([START, RefusalDelta(0, "No.")], [START, filtered]):
+        other = Turns("other")
+        outcome = await ask(routed([Turns("a", (begin, [USAGE, filtered]))], when={"refused": other}))
+        assert (outcome.text, outcome.tries) == ("Hello", ["a:refused", "other:ok"])
+        assert outcome.spent
+        alone = await ask(routed([Turns("a", (begin, [USAGE, filtered]))]))
+        assert alone.tries == ["a:ok"]
+
+
+def signed(deployment: str) -> ChatRequest:
+    origin = Origin(provider=deployment, deployment=deployment)
+    thought = Thinking("Hm.", state=State("sig", origin=origin))
+    hidden = RedactedThinking(state=State("enc", origin=origin))
+    return ChatRequest("any", (HELLO, Message(Role.ASSISTANT, (thought, hidden, Text("Hi"))), HELLO), stream=True)
+
+
+async def test_state_goes_back_to_the_deployment_that_made_it() -> None:
+    """A request with a signature goes to its deployment among those that share the calls, and to another if that one fails."""
+    for _ in range(20):
+        a, b = Turns("a"), Turns("b")
+        assert (await ask(routed([a, b]), signed("b"))).tries == ["b:ok"]
+    outcome = await ask(routed([Turns("a"), Turns("b", BROKEN)]), signed("b"))
+    assert outcome.tries == ["b:overloaded", "a:ok"]
+    assert (await ask(routed([Turns("a")]), signed("nobody"))).text == "Hello"
+
+
+async def test_state_that_is_not_accepted_is_tried_at_its_owner_and_else_left_out() -> None:
+    """What cannot be verified goes once to the deployment that made it; from that one, once more without the state."""
+    state = rejected(Rejection.STATE)
+    a, b = Turns("a", state), Turns("b")
+    router = routed([a], [b])
+    outcome = await ask(router, signed("b"))
+    assert (outcome.tries, outcome.text) == (["a:state", "b:ok"], "Hello")
+    c = Turns("c", state, REPLY)
+    outcome = await ask(routed([c]), signed("c"))
+    assert outcome.tries == ["c:state", "c:ok"]
+    kinds = [[type(block) for block in message.blocks] for message in c.requests[1].messages]
+    assert kinds == [[Text], [Text], [Text]]
+    assert isinstance((await ask(routed([Turns("d", state)]), signed("d"))).error, ProviderRejected)
+
+
+async def test_a_silent_deployment_is_left_for_another() -> None:
+    """A deployment that sends no first token in its time is left; a role and pings do not count as one."""
+    a = Turns("a", ([START], None))
+    outcome = await ask(routed([a], [Turns("b")], first_token_timeout=0.05))
+    assert outcome.tries == ["a:late", "b:ok"]
+    assert a.closed == 1
+
+
+async def test_the_deadline_of_the_call_ends_every_wait() -> None:
+    """The caller's deadline ends an attempt, a wait between attempts and a wait in a queue."""
+    outcome = await ask(routed([Turns("a", (None,))]), seconds=0.05)
+    assert isinstance(outcome.error, DeadlineExceeded)
+    assert outcome.tries == ["a:deadline"]
+    busy = ProviderRateLimited("", status=429, retry_after=10, **P)
+    outcome = await ask(routed([Turns("a", busy)]), seconds=0.2)
+    assert outcome.error is busy, "a wait that does not fit is not begun"
+
+
+async def test_a_place_at_a_busy_deployment_is_waited_for_in_turn() -> None:
+    """Calls beyond `concurrent` wait; what waits too long, or finds the queue full, gets 429 with the time to wait."""
+    release = asyncio.Event()
+
+    class Slow(Turns):
+        async def stream(  # type: ignore[override]
+            self, request: ChatRequest, warn: Callable[[Warnings], None] = ignore
+        ) -> AsyncGenerator[Batch, None]:
+            self.requests.append(request)
+            yield [START, TextDelta(0, "Hello")]
+            await release.wait()
+            yield [USAGE, STOP]
+
+    router = routed([Slow("a")], concurrent=1, queue=QueueConfig(size=1, wait=5))
+    first, second = asyncio.create_task(ask(router)), asyncio.create_task(ask(router))
+    while router.deployments()[0].queued < 1:
+        await asyncio.sleep(0)
+    third = Outcome()
+    deadline = Deadline(1)
+    attempts = Attempts(third.call, router.resolve("any"), ChatRequest("any", (HELLO,), stream=True), router.rules, deadline)
+    with pytest.raises(RateLimited) as caught:
+        await anext(attempts)
+    deadline.close()
+    assert caught.value.limit == "queue"
+    release.set()
+    outcomes = await asyncio.gather(first, second)
+    assert [outcome.text for outcome in outcomes] == ["Hello", "Hello"]
+    assert outcomes[1].call.attempts[0].waited > 0
+    assert router.deployments()[0].in_flight == 0
+
+
+async def test_a_busy_deployment_is_passed_over_if_another_is_free() -> None:
+    """With a free deployment in another tier nobody waits."""
+    router = routed([Turns("a")], [Turns("b")], concurrent=1)
+    router.deployments()[0].enter()
+    outcome = Outcome()
+    deadline = Deadline(1)
+    route = router.resolve("any")
+    async with Attempts(outcome.call, route, ChatRequest("any", (HELLO,), stream=True), router.rules, deadline) as attempts:
+        await anext(attempts)
+    deadline.close()
+    assert outcome.tries == ["b:ok"]
+
+
+@pytest.mark.parametrize("error", [None, DeadlineExceeded(), ShuttingDown(), asyncio.CancelledError(), GeneratorExit()])
+async def test_attempts_are_closed_and_reported_however_the_call_ends(error: BaseException | None) -> None:
+    """The provider's call is closed at once, and the time that took is reported if the call was cancelled."""
+    a = Turns("a", ([START, TextDelta(0, "Hel")], None))
+    router, outcome, deadline = routed([a]), Outcome(), Deadline(5)
+
+    async def call() -> None:
+        request = ChatRequest("any", (HELLO,), stream=True)
+        async with Attempts(outcome.call, router.resolve("any"), request, router.rules, deadline) as attempts:
+            await anext(attempts)
+            if error is not None:
+                raise error
+
+    if error is None:
+        await call()
+    else:
+        with pytest.raises(type(error)):
+            await call()
+    deadline.close()
+    assert a.closed == 1
+    assert outcome.listener.events == [
+        "attempt_started",
+        *(["cancelled_upstream"] if error is not None else []),
+        "attempt_ended",
+    ]
+    assert router.deployments()[0].in_flight == 0
 
 
 @pytest.mark.parametrize(
@@ -21,7 +427,7 @@ from tests.unit.listener import Listener
         (GeneratorExit(), True),
     ],
 )
-async def test_an_attempt_is_closed_and_reported_however_it_ends(error: BaseException | None, cancelled: bool) -> None:
+async def test_a_proxied_attempt_is_closed_and_reported_however_it_ends(error: BaseException | None, cancelled: bool) -> None:
     """An attempt is closed and reported however it ends. The time to close it is reported if the call was cancelled."""
     listener = Listener()
     closed: list[bool] = []

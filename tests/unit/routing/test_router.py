@@ -4,8 +4,12 @@ import pytest
 from pydantic import SecretStr
 
 from antiphon.config import ConfigError
+from antiphon.config.routing import AliasConfig
+from antiphon.domain.attempt_class import AttemptClass
 from antiphon.domain.errors import InvalidRequest, ModelNotFound, ProviderNotFound
+from antiphon.domain.principal import Principal
 from antiphon.domain.request import ChatRequest
+from antiphon.routing.deployment import MODELS
 from antiphon.routing.router import Router
 from tests.unit.scripted import ScriptedProvider
 
@@ -118,3 +122,56 @@ def test_a_pattern_is_a_star_and_what_is_written() -> None:
     for model in ("x12", "yy2", "b/yy2"):
         with pytest.raises(ModelNotFound):
             router.resolve(model)
+
+
+def alias(**config: object) -> AliasConfig:
+    return AliasConfig(**config)  # type: ignore[arg-type]
+
+
+def test_one_name_stands_for_several_models() -> None:
+    """An alias has tiers in their order, with weights, and models for some failures; it is listed, and may be the default."""
+    smart = alias(**{"try": [{"one": 3, "b/two": 1}, "c/any"], "when": {"refused": "b/other"}})
+    router = Router([(A, ["one"]), (B, ["two", "*"]), (C, [])], "smart", aliases={"smart": smart})
+    route = router.resolve("")
+    found = [[(option.candidate.route, option.weight) for option in tier] for tier in route.tiers]
+    assert found == [[("a/one", 3.0), ("b/two", 1.0)], [("c/any", 1.0)]]
+    assert [tier[0].candidate.route for tier in route.when[AttemptClass.REFUSED]] == ["b/other"]
+    assert (route.alias, route.provider.name, route.model) == ("smart", "a", "one")
+    assert [(entry.name, entry.is_default) for entry in router.models()] == [("one", False), ("smart", True), ("two", False)]
+    assert router.resolve("one").tiers[0][0].candidate is route.tiers[0][0].candidate, "one state for each model of a deployment"
+
+
+def test_an_alias_that_names_what_does_not_exist_is_refused_at_start() -> None:
+    """The error has the path of the setting."""
+    for config, path in (
+        ({"try": ["one", "nowhere/x"]}, "models.smart.try.1"),
+        ({"try": ["one"], "when": {"refused": "x"}}, "models.smart.when.refused"),
+    ):
+        with pytest.raises(ConfigError, match=path):
+            Router([(A, ["one"])], aliases={"smart": alias(**config)})
+
+
+def test_a_caller_gets_only_the_candidates_that_it_may_use() -> None:
+    """Candidates that a key may not use are left out, unless it may use the alias; a caller's own key goes to one provider only."""
+    smart = alias(**{"try": ["one", "b/two"], "when": {"refused": "b/two"}})
+    router = Router([(A, ["one"]), (B, ["two"])], aliases={"smart": smart}, wants_key={"a", "b"})
+    bare, own = ChatRequest("", (), stream=True), ChatRequest("", (), stream=True, api_key=SecretStr("sk-own"))
+
+    def routes(models: tuple[str, ...] | None, request: ChatRequest) -> list[str]:
+        route = router.resolve("smart").allowed(Principal("ann", owner="ann", models=models), request)
+        return [] if route is None else [option.candidate.route for tier in route.tiers for option in tier]
+
+    assert routes(None, bare) == routes(("smart",), bare) == ["a/one", "b/two"]
+    assert routes(("b/*",), bare) == ["b/two"]
+    assert routes(("other",), bare) == []
+    assert routes(None, own) == routes(("smart",), own) == ["a/one"]
+
+
+def test_models_that_callers_make_up_do_not_fill_the_memory() -> None:
+    """Only so many models of a deployment are remembered; those of the configuration always are."""
+    router = Router([(A, ["one", "*"])])
+    named = router.resolve("one").only
+    for number in range(MODELS * 2):
+        router.resolve(f"made-up-{number}")
+    assert len(router.deployments()[0].candidates()) <= MODELS
+    assert router.resolve("one").only is router.resolve("a/one").only is named

@@ -19,7 +19,15 @@ def test_every_typed_service_has_a_row() -> None:
     config = Config(providers={"echo": ECHO}, auth=AuthConfig(keys=(KeyConfig(name="test", key_env="K"),)))
     app = App(config, {"K": "sk-test"})
     rows = services(
-        app._chat, app._catalog, app._store, app._key_store, app._audit, UsageReport(app._database), Owners(app._database)
+        app._chat,
+        app._catalog,
+        app.router,
+        app._store,
+        app._key_store,
+        app._audit,
+        UsageReport(app._database),
+        Owners(app._database),
+        app._drains,
     )
     files = descriptor_pb2.FileDescriptorSet.FromString((gateway_files() / "antiphon.pb").read_bytes())
     declared = {

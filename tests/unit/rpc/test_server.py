@@ -36,7 +36,7 @@ from antiphon.rpc.models import ModelServicer
 from antiphon.rpc.server import Server
 from antiphon.telemetry.call_log import CallLog
 from antiphon.v1 import chat_pb2, chat_pb2_grpc, message_pb2, models_pb2, models_pb2_grpc
-from tests.unit.scripted import NO_PRICES, NO_STORE, START, STOP, ScriptedProvider
+from tests.unit.scripted import NO_PRICES, NO_STORE, ONE_ATTEMPT, START, STOP, ScriptedProvider
 from tests.waiting import until
 
 KEY = (("authorization", "Bearer sk-test"),)
@@ -72,7 +72,7 @@ async def running(
     max_request_bytes: int | None = None,
     other_address: str | None = None,
 ) -> AsyncGenerator[Running, None]:
-    router = Router([(provider, ["one", "two", "three"])])
+    router = Router([(provider, ["one", "two", "three"])], rules=ONE_ATTEMPT)
     chat = ChatService(router, Recorder(NO_STORE), NO_PRICES, timeout=60)
     catalog = Catalog(router, [provider], NO_PRICES)
     registrations: list[tuple[str, Callable[[grpc.aio.Server], None]]] = [

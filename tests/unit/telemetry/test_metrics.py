@@ -14,7 +14,9 @@ from antiphon.up.families import parse
 
 
 def metrics(*, latest: bool = False) -> CallMetrics:
-    return CallMetrics({"openai": ["gpt", "mini"], "open": []}, {"alias"}, "1.2.3", latest=latest)
+    return CallMetrics(
+        {"openai": ["gpt", "mini"], "open": []}, {"alias"}, "1.2.3", breakers=lambda: {("openai", "closed"): 2}, latest=latest
+    )
 
 
 def series(counted: CallMetrics) -> dict[str, float]:
@@ -35,7 +37,7 @@ def play(
     """Report one call to the metrics, from its start to its end."""
     call = Call(method="ChatService/StreamGenerate")
     counted.started(call)
-    attempt = Attempt(provider, model, call.started_at, streamed)
+    attempt = Attempt(provider, model, call.started_at, streamed, provider, waited=0.2)
     call.provider, call.model = provider, model
     if usage is not None:
         call.first_token = 0.001

@@ -110,7 +110,7 @@ _BY_HOST: Final[Mapping[str, HostCapabilities]] = {
     "groq": HostCapabilities(
         thoughts=Thoughts.REASONING,
         thinking_models=("*gpt-oss*", "*qwen3*", "*qwq*", "*r1*"),
-        reply_fields=frozenset({"role", "content", "name", "tool_calls", "function_call", "reasoning"}),
+        reply_fields=frozenset({"role", "content", "tool_calls", "function_call", "reasoning"}),
         options=lacks.GROQ,
     ),
     "cerebras": HostCapabilities(

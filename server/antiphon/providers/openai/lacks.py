@@ -14,6 +14,7 @@ from antiphon.providers.support import (
     EFFORT,
     END_USER,
     FREQUENCY_PENALTY,
+    IMAGE_DETAIL,
     JSON_OBJECT,
     JSON_SCHEMA,
     LOGIT_BIAS,
@@ -36,7 +37,7 @@ from antiphon.providers.support import (
 ANY: Final = HostOptions()
 """A host of which nothing is known: everything is sent."""
 
-# https://docs.mistral.ai/api/#operation/createChatCompletion: it refuses fields that it does not know.
+# https://docs.mistral.ai/api/endpoint/chat: it refuses fields that it does not know.
 MISTRAL: Final = HostOptions(
     {
         option: Support("the API has no such field, and refuses unknown ones")
@@ -48,12 +49,13 @@ MISTRAL: Final = HostOptions(
 # https://console.groq.com/docs/openai, "Currently Unsupported OpenAI Features".
 GROQ: Final = HostOptions(
     {
-        **{option: Support("the host refuses it") for option in (LOGPROBS, TOP_LOGPROBS, LOGIT_BIAS)},
+        **{option: Support("the host refuses it") for option in (LOGPROBS, TOP_LOGPROBS, LOGIT_BIAS, PARTICIPANTS)},
         CHOICES: Support("the host makes only one choice"),
     }
 )
 
-# https://inference-docs.cerebras.ai/resources/openai, "Currently Unsupported OpenAI Features".
+# https://inference-docs.cerebras.ai/resources/openai, which once had a list of what is refused; it is in
+# https://hexdocs.pm/req_llm/cerebras.html, too.
 CEREBRAS: Final = HostOptions(
     {option: Support("the host refuses it") for option in (PRESENCE_PENALTY, FREQUENCY_PENALTY, LOGIT_BIAS)}
 )
@@ -73,7 +75,8 @@ XAI: Final = HostOptions(
     )
 )
 
-# https://api-docs.deepseek.com/guides/reasoning_model: the first four have no effect, the others are refused.
+# https://api-docs.deepseek.com/guides/reasoning_model: the first four have no effect, the others are refused. Later models think or
+# not, https://api-docs.deepseek.com/guides/thinking_mode: an effort is only for thinking.
 DEEPSEEK: Final = HostOptions(
     models=(
         ModelRow(
@@ -85,6 +88,13 @@ DEEPSEEK: Final = HostOptions(
                 },
                 LOGPROBS: Support("the model refuses it"),
                 TOP_LOGPROBS: Support("the model refuses it"),
+            },
+        ),
+        ModelRow(
+            ("deepseek-v4*", "deepseek-flash*", "deepseek-pro*"),
+            reasoning_lacks={
+                option: Support("it has no effect while the model thinks")
+                for option in (TEMPERATURE, PRESENCE_PENALTY, FREQUENCY_PENALTY)
             },
         ),
     )
@@ -111,6 +121,8 @@ ANTHROPIC: Final = HostOptions(
                 MODALITIES,
                 AUDIO_OUTPUT,
                 END_USER,
+                PARTICIPANTS,
+                IMAGE_DETAIL,
             )
         },
         CHOICES: Support("the host makes only one choice"),

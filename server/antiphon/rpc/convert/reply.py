@@ -233,6 +233,16 @@ def _metrics(metrics: domain.Metrics) -> chat_pb2.Metrics:
         inter_token_latency_seconds=metrics.inter_token_latency,
         chunks=metrics.chunks,
         cost_usd=metrics.cost_usd,
+        attempts=[
+            chat_pb2.Attempt(
+                deployment=attempt.deployment,
+                model=attempt.model,
+                outcome=attempt.outcome,
+                seconds=attempt.seconds,
+                waited_seconds=attempt.waited,
+            )
+            for attempt in metrics.attempts
+        ],
     )
 
 

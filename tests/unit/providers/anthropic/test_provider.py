@@ -107,7 +107,7 @@ def refusal(status: str, kind: str, *headers: str) -> list[Step]:
 FAILURES: list[tuple[list[Step], type[ProviderError], bool, float | None]] = [
     (refusal("400 Bad Request", "invalid_request_error"), ProviderRejected, False, None),
     (refusal("401 Unauthorized", "authentication_error"), ProviderCredentials, False, None),
-    (refusal("402 Payment Required", "billing_error"), ProviderUnavailable, False, None),
+    (refusal("402 Payment Required", "billing_error"), ProviderCredentials, False, None),
     (refusal("403 Forbidden", "permission_error"), ProviderCredentials, False, None),
     (refusal("404 Not Found", "not_found_error"), ProviderCredentials, False, None),
     (refusal("413 Content Too Large", "request_too_large"), ProviderRejected, False, None),

@@ -1,0 +1,105 @@
+"""Balance: which of several equal targets gets a call. No I/O and no clock.
+
+Two targets are drawn by weight, and the cheaper one is taken ("power of two choices"): two are enough to avoid the busy ones, and
+as both may be the same one, a target that looks expensive still gets calls, and is measured again. The cost is
+
+    (in flight / weight + 1) x time to first token x (1 + FAILURES x part of recent calls that failed)
+
+so equal targets share calls by weight, whether idle or busy. A target that was not measured yet counts as the median of the others.
+Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from msgspec import Struct
+
+FAILURES: Final = 20.0
+"""How much more a target costs whose calls all fail."""
+
+_SHARE: Final = 0.2
+"""The part that the newest time to first token has in the average."""
+
+_FORGET: Final = 10.0
+"""Seconds after which a failure counts less than half (1/e)."""
+
+
+class Average:
+    """An exponentially weighted average of times, in seconds; None before the first one."""
+
+    def __init__(self) -> None:
+        self.value: float | None = None
+
+    def add(self, seconds: float) -> None:
+        """Add a measurement. Runs for every call."""
+        value = self.value
+        self.value = seconds if value is None else value + _SHARE * (seconds - value)
+
+
+class FailureRate:
+    """The part of recent calls that failed, from 0 to 1, which fades with time: a target that is avoided is tried again."""
+
+    def __init__(self) -> None:
+        self.value = 0.0
+        """The rate at the time of the last call."""
+        self._at = 0.0
+
+    def add(self, now: float, *, failed: bool) -> None:
+        """Add the outcome of a call. Runs for every call."""
+        if failed:
+            value = self.at(now)
+            self.value = value + _SHARE * (1 - value)
+            self._at = now
+        elif self.value:
+            self.value = self.at(now) * (1 - _SHARE)
+            self._at = now
+            if self.value < 1e-3:
+                self.value = 0.0
+
+    def at(self, now: float) -> float:
+        """Return the rate at a time."""
+        return self.value * math.exp((self._at - now) / _FORGET) if self.value else 0.0
+
+
+class Load(Struct, frozen=True):
+    """What is known of a target. `first_token` is its average, in seconds; None if it was not measured."""
+
+    weight: float
+    in_flight: int
+    first_token: float | None
+    failures: float = 0.0
+
+
+def choose(loads: Sequence[Load], random: Callable[[], float]) -> int:
+    """Return the index of the target that gets the call. `loads` is not empty; `random` returns numbers from 0 to 1."""
+    if len(loads) == 1:
+        return 0
+    first, second = _draw(loads, random()), _draw(loads, random())
+    if first == second:
+        return first
+    usual = _median([load.first_token for load in loads if load.first_token is not None])
+    mean = sum(load.weight for load in loads) / len(loads)
+    return first if _cost(loads[first], mean, usual) <= _cost(loads[second], mean, usual) else second
+
+
+def _draw(loads: Sequence[Load], at: float) -> int:
+    rest = at * sum(load.weight for load in loads)
+    for index, load in enumerate(loads):
+        rest -= load.weight
+        if rest < 0:
+            return index
+    return len(loads) - 1
+
+
+def _cost(load: Load, mean: float, usual: float) -> float:
+    first_token = usual if load.first_token is None else load.first_token
+    return (load.in_flight * mean / load.weight + 1) * first_token * (1 + FAILURES * load.failures)
+
+
+def _median(values: list[float]) -> float:
+    """Return the (lower) median, or 1 if nothing was measured."""
+    values.sort()
+    return values[(len(values) - 1) // 2] if values else 1.0

@@ -1,0 +1,174 @@
+"""The breaker: stops calls to a target that fails, and lets them return slowly. No I/O and no clock: callers pass the time.
+
+    closed     every call is admitted
+    open       none is, for `open` seconds at first, for twice as long each time the target fails again, `open_most` at the longest
+    half-open  one call at a time is admitted, as a probe
+    ramp       the probe succeeded: a growing part of the calls is admitted, from 10 % to all of them in `RAMP` seconds
+
+It opens after `consecutive` failures in a row, or if a `ratio` of at least `of` calls in `window` seconds failed. A call that began
+before the last change of state has no influence: its end says nothing about the target as it is now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Final
+
+from msgspec import Struct
+
+RAMP: Final = 10.0
+"""Seconds from a successful probe until all calls are admitted again."""
+
+RAMP_START: Final = 0.1
+"""The part of the calls that is admitted at the start of the ramp."""
+
+JITTER: Final = 0.2
+"""How much the time for which a breaker is open varies, up and down, so that servers do not probe at the same moment."""
+
+_SLOTS: Final = 6
+"""The window is counted in so many slots; the oldest is dropped as a whole."""
+
+
+class BreakerState(StrEnum):
+    """The states of a breaker."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+    RAMP = "ramp"
+
+
+class BreakerRules(Struct, frozen=True):
+    """When a breaker opens, and for how long. Times are in seconds."""
+
+    consecutive: int = 5
+    ratio: float = 0.5
+    of: int = 20
+    window: float = 30.0
+    open: float = 5.0
+    open_most: float = 120.0
+
+
+class Breaker:
+    """The breaker of one target. `random` returns numbers from 0 to 1."""
+
+    def __init__(self, rules: BreakerRules, random: Callable[[], float]) -> None:
+        self._rules = rules
+        self._random = random
+        self.state = BreakerState.CLOSED
+        self.epoch = 0
+        """The number of changes of state so far. A call keeps the number at its beginning, and passes it on with its outcome."""
+        self.open_until = 0.0
+        """The end of the time for which it is open."""
+        self._times_opened = 0
+        """How often it opened since it was last closed."""
+        self._probing = False
+        self._ramp_start = 0.0
+        self._in_a_row = 0
+        self._slot = 0
+        """The number of the current slot of the window, counted from the clock's 0."""
+        self._calls = [0] * _SLOTS
+        self._failures = [0] * _SLOTS
+
+    def admits(self, now: float) -> bool:
+        """Return whether a call may be made now. During the ramp, the answer is random."""
+        if self.state is BreakerState.CLOSED:
+            return True
+        state = self.refresh(now)
+        if state is BreakerState.HALF_OPEN:
+            return not self._probing
+        if state is BreakerState.RAMP:
+            return self._random() < RAMP_START + (1 - RAMP_START) * (now - self._ramp_start) / RAMP
+        return state is BreakerState.CLOSED
+
+    def begin(self) -> int:
+        """Note the start of a call that `admits` allowed, and return the number to pass on with its outcome."""
+        if self.state is BreakerState.HALF_OPEN:
+            self._probing = True
+        return self.epoch
+
+    def succeed(self, now: float, epoch: int) -> None:
+        """Note that a call succeeded. Runs for every call."""
+        if epoch != self.epoch:
+            return
+        self._in_a_row = 0
+        if self.state is BreakerState.HALF_OPEN:
+            self._change(BreakerState.RAMP)
+            self._ramp_start = now
+        else:
+            self._calls[self._at(now)] += 1
+
+    def fail(self, now: float, epoch: int) -> None:
+        """Note that a call failed, and open the breaker if the rules say so."""
+        if epoch != self.epoch:
+            return
+        at = self._at(now)
+        self._calls[at] += 1
+        self._failures[at] += 1
+        self._in_a_row += 1
+        rules = self._rules
+        calls = sum(self._calls)
+        is_too_many = calls >= rules.of and sum(self._failures) >= rules.ratio * calls
+        if self.state is BreakerState.HALF_OPEN or self._in_a_row >= rules.consecutive or is_too_many:
+            self._open(now, min(rules.open * 2**self._times_opened, rules.open_most))
+
+    def release(self, epoch: int) -> None:
+        """Note that a call ended without saying anything about the target, for example because its caller left."""
+        if epoch == self.epoch:
+            self._probing = False
+
+    def trip(self, now: float, seconds: float) -> None:
+        """Open it for so many seconds, whatever its rules say; if it is open for longer already, that stays."""
+        if self.state is not BreakerState.OPEN or now + seconds > self.open_until:
+            self._open(now, seconds, jitter=False)
+
+    def reset(self) -> None:
+        """Close it."""
+        self._times_opened = 0
+        self._clear()
+        self._change(BreakerState.CLOSED)
+
+    def refresh(self, now: float) -> BreakerState:
+        """Return the state at this time."""
+        if self.state is not BreakerState.CLOSED:
+            self._advance(now)
+        return self.state
+
+    def wait(self, now: float) -> float:
+        """Return the seconds until it may admit a call, as far as it is known: 0 if it may do so now."""
+        return max(0.0, self.open_until - now) if self.refresh(now) is BreakerState.OPEN else 0.0
+
+    def _open(self, now: float, seconds: float, *, jitter: bool = True) -> None:
+        factor = 1 + JITTER * (2 * self._random() - 1) if jitter else 1.0
+        self.open_until = now + min(seconds * factor, max(seconds, self._rules.open_most))
+        self._times_opened = min(self._times_opened + 1, 30)
+        self._clear()
+        self._change(BreakerState.OPEN)
+
+    def _advance(self, now: float) -> None:
+        """Make the changes of state that are due by time."""
+        if self.state is BreakerState.OPEN and now >= self.open_until:
+            self._change(BreakerState.HALF_OPEN)
+        elif self.state is BreakerState.RAMP and now >= self._ramp_start + RAMP:
+            self._times_opened = 0
+            self.state = BreakerState.CLOSED  # calls of the ramp still count
+
+    def _change(self, state: BreakerState) -> None:
+        self.state = state
+        self.epoch += 1
+        self._probing = False
+        self._in_a_row = 0
+
+    def _clear(self) -> None:
+        self._calls = [0] * _SLOTS
+        self._failures = [0] * _SLOTS
+
+    def _at(self, now: float) -> int:
+        """Return the index of the current slot, after dropping those that are too old."""
+        slot = int(now * _SLOTS / self._rules.window)
+        if slot != self._slot:
+            for old in range(self._slot + 1, min(slot, self._slot + _SLOTS) + 1):
+                self._calls[old % _SLOTS] = self._failures[old % _SLOTS] = 0
+            self._slot = slot
+        return slot % _SLOTS

@@ -1,0 +1,190 @@
+"""The itinerary of one call: which candidate it tries next, and what it waits for before."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+
+from antiphon.config import RoutingConfig
+from antiphon.domain.attempt_class import AttemptClass, classify
+from antiphon.domain.call import Call
+from antiphon.domain.deadline import Deadline
+from antiphon.domain.errors import ProviderError, ProviderRateLimited, RateLimited, RouteUnavailable, Unsupported, copy_of
+from antiphon.domain.request import ChatRequest
+from antiphon.routing.backoff import Backoff
+from antiphon.routing.candidate import Candidate
+from antiphon.routing.router import Route
+from antiphon.routing.rules import RULES
+from antiphon.routing.selection import Failure, Picker, Wait, Why, first_wait, next_candidate, retry, to_queue_at
+from antiphon.routing.state import state_owners, without_state
+
+
+class Itinerary:
+    """The candidates of one call, in the order in which it tries them."""
+
+    def __init__(self, call: Call, route: Route, request: ChatRequest, rules: RoutingConfig, deadline: Deadline) -> None:
+        self._owner = call.caller.owner
+        self._route = route
+        self._tiers = route.tiers
+        self._request = request
+        self._rules = rules
+        self._deadline = deadline
+        self._waited = 0.0
+        """Seconds waited since the last attempt."""
+        self._failed: dict[Candidate, Failure] = {}
+        self._made_picker: Picker | None = None
+        self._forced: Candidate | None = None
+        """The candidate to try next, whatever else there is."""
+        self._state_failed = False
+
+    async def next(self) -> Candidate | None:
+        """Return the next candidate, once it can be called, and enter its deployment. None: no other attempt may follow a failure.
+
+        Raises `RouteUnavailable`, `RateLimited` or the reason why all are left alone.
+        """
+        since = now = time.monotonic()
+        try:
+            while True:
+                if self._forced is not None:
+                    return self._enter_forced(now)
+                candidate = next_candidate(self._tiers, self._failed, now, self._deadline.left, self._picker())
+                if candidate is not None:
+                    candidate.deployment.enter()
+                    return candidate
+                full = to_queue_at(self._tiers, self._failed, now)
+                if full is not None:
+                    await self._queue(full, since, now)
+                    return full
+                if self._failed:
+                    return await self._again(now)
+                await self._wait(first_wait(self._tiers, now, random.random), since, now)
+                now = time.monotonic()
+        finally:
+            self._waited += time.monotonic() - since
+
+    def take_waited(self) -> float:
+        """Return the seconds waited since the attempt before."""
+        waited, self._waited = self._waited, 0.0
+        return waited
+
+    def is_first(self, candidate: Candidate) -> bool:
+        """Return whether the call has not tried this candidate yet."""
+        return candidate not in self._failed
+
+    def fail(
+        self, candidate: Candidate, error: ProviderError | Unsupported, request: ChatRequest, number: int
+    ) -> ChatRequest | None:
+        """Note the failure of attempt `number`, and return the request for the next one. None: there must be none."""
+        found = classify(error, has_output=False)
+        rule = RULES[found]
+        if isinstance(error, ProviderRateLimited) and error.retryable:
+            # If this is what the caller gets: the time after which the first candidate is available.
+            now = time.monotonic()
+            waits = [wait for tier in self._tiers for choice in tier if (wait := choice.candidate.wait(now)) > 0]
+            error.retry_after = round(min(waits), 2) if waits else error.retry_after
+        if number >= self._rules.attempts:
+            return None
+        if self.turns(found):
+            self._tiers = self._route.when[found]
+            self._route = Route(self._route.provider, self._route.model, self._tiers)
+            self._failed = {}
+            return request
+        if found is AttemptClass.STATE and not self._state_failed:
+            self._state_failed = True
+            owner = self._state_owner(candidate)
+            self._forced = owner or candidate
+            return request if owner is not None else without_state(request)
+        if not (rule.again or rule.onward):
+            return None
+        self._failed[candidate] = Failure(found, rule.again and error.retryable)
+        return request
+
+    def turns(self, found: AttemptClass) -> bool:
+        """Return whether the route has other candidates for failures of this class, that were not turned to yet."""
+        return found in self._route.when
+
+    def has_other(self, candidate: Candidate) -> bool:
+        """Return whether there is another candidate to go to, if this one fails."""
+        return any(
+            choice.candidate is not candidate and choice.candidate not in self._failed for tier in self._tiers for choice in tier
+        )
+
+    def _enter_forced(self, now: float) -> Candidate | None:
+        forced, self._forced = self._forced, None
+        if forced is None or forced.deployment.is_full or not forced.is_available(now):
+            return None
+        forced.deployment.enter()
+        return forced
+
+    async def _again(self, now: float) -> Candidate | None:
+        """Wait until a candidate that failed can be tried again, and enter its deployment; None if none may be."""
+        again = retry(self._failed, now, self._rules.retry_after_most, self._backoff(), random.random)
+        if again is None or again.seconds >= self._deadline.left:
+            return None
+        await asyncio.sleep(again.seconds)
+        if again.candidate.deployment.is_full:
+            now = time.monotonic()
+            await self._queue(again.candidate, now, now)
+        else:
+            again.candidate.deployment.enter()
+        return again.candidate
+
+    def _picker(self) -> Picker:
+        if self._made_picker is None:
+            affinity = self._rules.affinity
+            owners = () if affinity == "none" else tuple(state_owners(self._request))
+            conversation = _beginning(self._request) if affinity == "conversation" else b""
+            self._made_picker = Picker(random.random, owners, conversation)
+        return self._made_picker
+
+    def _state_owner(self, tried: Candidate) -> Candidate | None:
+        """Return the candidate that made the newest state of the request, if it is another one than that which was tried."""
+        now = time.monotonic()
+        by_name = {choice.candidate.deployment.name: choice.candidate for tier in self._tiers for choice in tier}
+        for name in state_owners(self._request):
+            owner = by_name.get(name)
+            if owner is not None and owner is not tried and owner.is_available(now):
+                return owner
+        return None
+
+    async def _queue(self, candidate: Candidate, since: float, now: float) -> None:
+        """Wait for a place at a deployment that has too many calls. Raises `RateLimited`."""
+        deployment = candidate.deployment
+        queue = deployment.config.queue
+        seconds = min(queue.wait - (now - since), self._deadline.left)
+        if seconds <= 0 or deployment.queue_is_full or not await deployment.wait_for_place(self._owner, seconds):
+            message = f"The provider {deployment.name} has as many calls as it may have at once. Try again."
+            raise RateLimited(message, limit="queue", scope="provider", quota=queue.size, retry_after=max(1.0, queue.wait))
+
+    async def _wait(self, wait: Wait | None, since: float, now: float) -> None:
+        """Wait until a candidate may be available. Raises what the caller gets if that takes too long."""
+        if wait is None:
+            raise RouteUnavailable(self._route.provider.name, None)
+        candidate, deployment = wait.candidate, wait.candidate.deployment
+        most = self._rules.retry_after_most if wait.why is Why.COOLING else deployment.config.queue.wait
+        if wait.seconds > min(most - (now - since), self._deadline.left) or deployment.queue_is_full:
+            if wait.why is Why.COOLING:
+                message = f"The provider {deployment.name} limits the rate of calls."
+                raise ProviderRateLimited(message, provider=deployment.name, retry_after=wait.seconds)
+            if candidate.last_error is not None:
+                raise copy_of(candidate.last_error)
+            raise RouteUnavailable(deployment.name, max(1.0, wait.seconds))
+        deployment.waiting += 1
+        try:
+            await asyncio.sleep(wait.seconds)
+        finally:
+            deployment.waiting -= 1
+
+    def _backoff(self) -> Backoff:
+        return Backoff(self._rules.backoff.first, self._rules.backoff.most)
+
+
+def _beginning(request: ChatRequest) -> bytes:
+    """Return the beginning of a conversation: everything up to the first message of the user, 4 KiB at most."""
+    text = repr(request.tools)
+    for message in request.messages:
+        text += repr(message.blocks)
+        if message.role.value == "user" or len(text) >= 4096:
+            break
+    return text[:4096].encode()

@@ -1,0 +1,38 @@
+"""Builds the deployments of a provider from its configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from antiphon.config import ProviderConfig, RoutingConfig
+from antiphon.config.routing import DeploymentConfig
+from antiphon.net.coalescing import Coalescer
+from antiphon.providers import registry
+from antiphon.routing.deployment import Deployment, Pool
+
+
+def build_pool(
+    name: str, config: ProviderConfig, rules: RoutingConfig, environment: Mapping[str, str], coalescer: Coalescer | None = None
+) -> Pool:
+    """Return the deployments of the provider `name`: those that are configured, else one with the provider's own settings.
+
+    Its configuration must be complete (`hosts.complete`). `coalescer` is passed to `registry.build`. Raises `ConfigError`.
+    """
+    if not config.deployments:
+        return Pool(name, [Deployment(registry.build(name, config, environment, coalescer), name, config, rules)])
+    deployments = []
+    for label, own in config.deployments.items():
+        provider = registry.build(f"{name}/{label}", _merged(name, label, config, own, environment), environment, coalescer)
+        deployments.append(Deployment(provider, name, config, rules, weight=own.weight, concurrent=own.concurrent))
+    return Pool(name, deployments)
+
+
+def _merged(name: str, label: str, config: ProviderConfig, own: DeploymentConfig, environment: Mapping[str, str]) -> ProviderConfig:
+    """Return the settings of a deployment. Raises `ConfigError` if its own key does not exist."""
+    changes: dict[str, object] = {
+        field: value for field in ("base_url", "headers", "query") if (value := getattr(own, field)) is not None
+    }
+    if own.api_key_env is not None or own.api_key_file is not None:
+        own.api_key(f"providers.{name}.deployments.{label}", environment)
+        changes |= {"api_key_env": own.api_key_env, "api_key_file": own.api_key_file}
+    return config.model_copy(update=changes)

@@ -1,0 +1,241 @@
+"""Routes that survive their providers, seen by callers of a real gateway."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx2
+import pytest
+
+from antiphon.v1 import history_pb2, history_pb2_grpc
+from tests.e2e.conftest import KEY, READY, Gateway, configuration
+from tests.e2e.test_grpc import METADATA
+from tests.odd_upstream import HANG, LAST, OddUpstream, Pause, Step, answer, chunk, delta, head, sse
+
+HOST = "openrouter"
+"""A host that is sent encrypted reasoning."""
+
+GOOD: list[Step] = [head(), chunk(sse(delta("Well"))), chunk(sse(delta(finish="stop"), "[DONE]")), LAST]
+BUSY: list[Step] = [answer({"error": {"message": "x"}}, "429 Too Many Requests", "application/json", "retry-after: 30")]
+DOWN: list[Step] = [answer({"error": {"message": "x"}}, "503 Service Unavailable")]
+
+
+@asynccontextmanager
+async def two(folder: Path, llm: Any, **more: Any) -> AsyncGenerator[tuple[Gateway, OddUpstream, OddUpstream], None]:
+    """Run a gateway whose provider has the deployments `east` and `west`."""
+    async with OddUpstream() as east, OddUpstream() as west:
+        east.default = west.default = GOOD
+        config = configuration(east, llm)
+        deployments = {"east": {"base_url": east.base_url}, "west": {"base_url": west.base_url}}
+        config["providers"][HOST] = {"models": ["m"], "deployments": deployments, "first_token_timeout": 2}
+        config |= {"routing": {}, **more}
+        gateway = Gateway(folder, config)
+        await asyncio.to_thread(gateway.wait_for, READY)
+        yield gateway, east, west
+        assert await asyncio.to_thread(gateway.stop) == 0
+        assert "call_failed" not in gateway.output_text
+
+
+def body(stream: bool = True, **more: Any) -> dict[str, Any]:
+    return {"model": "m", "messages": [{"role": "user", "content": "Hello"}], "stream": stream, **more}
+
+
+async def is_answered(http: httpx2.AsyncClient) -> bool:
+    response = await http.post("/chat/completions", json=body())
+    return response.status_code == 200 and "Well" in response.text and "[DONE]" in response.text
+
+
+@pytest.mark.parametrize("fault", ["down", "busy", "part", "silent", "slow", "gone"])
+async def test_an_outage_of_one_of_two_deployments_is_not_noticed(fault: str, llm: Any, tmp_path: Path) -> None:
+    """While one of two deployments fails in any way, every call is answered, with at most a tenth more calls to providers."""
+    async with two(tmp_path, llm) as (gateway, east, west), gateway.client() as http:
+        assert await is_answered(http)
+        scripts: dict[str, list[Step]] = {
+            "down": DOWN,
+            "busy": BUSY,
+            "silent": [HANG],
+            "slow": [Pause(0.3), *GOOD],
+            "part": GOOD,
+        }
+        if fault == "gone":
+            await east.stop()
+        else:
+            east.default = scripts[fault]
+        before = len(east.requests) + len(west.requests)
+        began, results = time.monotonic(), list[bool]()
+        for number in range(60):
+            if fault == "part":
+                east.default = DOWN if number % 3 == 0 else GOOD
+            results += await asyncio.gather(*(is_answered(http) for _ in range(5)))
+            if number == 0 and fault != "silent":
+                assert time.monotonic() - began < 1, "the first good answer came late"
+        assert all(results), Counter(results)
+        made = len(east.requests) + len(west.requests) - before
+        assert made <= 1.1 * len(results) + 10
+
+
+async def test_a_deployment_that_returns_gets_its_calls_slowly(llm: Any, tmp_path: Path) -> None:
+    """After an outage one call probes the deployment, and the others return to it over some seconds: no stampede."""
+    routing = {"breaker": {"open": 0.5, "open_most": 0.5}}
+    async with two(tmp_path, llm, routing=routing) as (gateway, east, west), gateway.client() as http:
+        east.default = DOWN
+        while "deployment_left_alone" not in gateway.output_text:
+            assert await is_answered(http)
+        east.default = GOOD
+        while len(east.requests) < 12 and west.requests:
+            seen = len(east.requests)
+            assert all(await asyncio.gather(*(is_answered(http) for _ in range(10))))
+            assert len(east.requests) - seen <= 8
+
+
+async def test_calls_wait_for_the_first_that_returns_when_all_are_down(llm: Any, tmp_path: Path) -> None:
+    """If all deployments are left alone, calls queue and are answered as soon as one is well; beyond the time they get 503."""
+    routing = {"attempts": 1, "breaker": {"open": 1, "open_most": 1}}
+    async with two(tmp_path, llm, routing=routing) as (gateway, east, west), gateway.client() as http:
+        east.default = west.default = DOWN
+        while gateway.output_text.count("deployment_left_alone") < 2:
+            await http.post("/chat/completions", json=body())
+        east.default = west.default = GOOD
+        assert all(await asyncio.gather(*(is_answered(http) for _ in range(5))))
+    strict = {"attempts": 1, "breaker": {"open": 60}}
+    (tmp_path / "strict").mkdir()
+    async with two(tmp_path / "strict", llm, routing=strict) as (gateway, east, west), gateway.client() as http:
+        east.default = west.default = DOWN
+        while gateway.output_text.count("deployment_left_alone") < 2:
+            await http.post("/chat/completions", json=body())
+        made = len(east.requests) + len(west.requests)
+        response = await http.post("/chat/completions", json=body())
+        assert response.status_code == 503
+        assert int(response.headers["retry-after"]) > 30
+        assert len(east.requests) + len(west.requests) == made, "25 failures in a row, and still in rotation"
+
+
+async def test_a_rate_limit_with_its_time_is_obeyed(llm: Any, tmp_path: Path) -> None:
+    """`Retry-After` is waited out at that deployment, and a later, shorter one does not end the wait."""
+    async with two(tmp_path, llm) as (gateway, east, west), gateway.client() as http:
+        east.default = BUSY
+        for _ in range(30):
+            assert await is_answered(http)
+        assert len(east.requests) == 1
+        west.default = BUSY
+        response = await http.post("/chat/completions", json=body())
+        assert response.status_code == 429
+        assert 20 <= int(response.headers["retry-after"]) <= 30
+        assert len(east.requests) == 1
+
+
+async def test_a_caller_that_leaves_ends_every_attempt(llm: Any, tmp_path: Path) -> None:
+    """The provider's call is closed at once when its caller leaves during a second attempt."""
+    async with two(tmp_path, llm) as (gateway, east, west), gateway.client() as http:
+        east.default = west.default = DOWN
+        east.script("m", DOWN)
+        west.script("m", [head(), HANG])
+        request = asyncio.create_task(http.post("/chat/completions", json=body(), timeout=20))
+        async with asyncio.timeout(10):
+            while not west.requests:
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        request.cancel()
+        left = time.monotonic()
+        assert await asyncio.wait_for(west.left.get(), 5) - left < 0.5
+
+
+async def test_history_keeps_the_route_that_answered(llm: Any, tmp_path: Path) -> None:
+    """A recorded reply has the deployment that made it, and the log line of the call has the attempts."""
+    async with two(tmp_path, llm) as (gateway, east, _), gateway.client() as http:
+        east.default = DOWN
+        for _ in range(20):
+            made = (await http.post("/chat/new", json={"messages": [{"role": "user", "content": "Hello"}]})).json()["chatId"]
+            response = await http.post("/chat/completions", json=body(session_id=made))
+            if response.headers["x-antiphon-attempts"] == "2":
+                break
+        assert response.headers["x-antiphon-route"] == f"{HOST}/west/m"
+        async with grpc.aio.insecure_channel(gateway.rest) as channel:
+            history: Any = history_pb2_grpc.HistoryServiceStub(channel)
+            request = history_pb2.ListMessagesRequest(conversation_id=made)
+            last = (await history.ListMessages(request, metadata=METADATA)).messages[-1]
+        assert last.message.origin.deployment == f"{HOST}/west"
+        calls = [json.loads(line) for line in gateway.output_text.splitlines() if '"event":"call"' in line]
+        (call,) = [one for one in calls if one.get("request_id") == response.headers["x-request-id"]]
+        assert call["attempts"] == [f"{HOST}/east: overloaded", f"{HOST}/west: ok"]
+
+
+async def test_tool_loops_with_signatures_never_meet_the_wrong_deployment(llm: Any, tmp_path: Path) -> None:
+    """Encrypted reasoning goes back to the deployment that made it: 100 loops of two turns, and nobody gets another's."""
+    async with two(tmp_path, llm) as (gateway, east, west), gateway.client() as http:
+        for name, upstream in (("east", east), ("west", west)):
+            details = [{"type": "reasoning.encrypted", "id": "r1", "format": "x", "index": 0, "data": f"secret-of-{name}"}]
+            reply = delta(reasoning_details=details)
+            upstream.default = [head(), chunk(sse(reply, delta("Hm"), delta(finish="stop"), "[DONE]")), LAST]
+
+        async def loop() -> None:
+            first = await http.post("/chat/completions", json=body(stream=False))
+            message = first.json()["choices"][0]["message"]
+            route = first.headers["x-antiphon-route"]
+            wrapped = message["reasoning_details"][0]["data"]
+            assert wrapped.startswith("ap1.")
+            user = {"role": "user", "content": "And then?"}
+            second = await http.post("/chat/completions", json=body(False) | {"messages": [user, message, user]})
+            assert second.status_code == 200
+            assert second.headers["x-antiphon-route"] == route
+
+        for _ in range(10):
+            await asyncio.gather(*(loop() for _ in range(10)))
+        for name, other, upstream in (("east", "west", east), ("west", "east", west)):
+            sent = b"".join(received.body for received in upstream.requests)
+            assert f"secret-of-{other}".encode() not in sent, f"{name} got the state of {other}"
+            assert b"ap1." not in sent
+
+
+async def test_a_deployment_can_be_taken_out_of_use_on_every_worker(llm: Any, tmp_path: Path) -> None:
+    """Within two seconds no worker calls a drained deployment, until it is restored or its time is over; the audit log has it."""
+    keys = {"keys": [{"name": "test", "key_env": "TEST_KEY", "scopes": ["chat", "history", "admin"]}]}
+    async with two(tmp_path, llm, workers=2, auth=keys) as (gateway, east, _):
+
+        def command(*words: str) -> str:
+            made = subprocess.run(
+                [sys.executable, "-m", "antiphon", "routes", *words, "--address", gateway.rest],
+                capture_output=True,
+                text=True,
+                check=False,
+                env={**os.environ, "ANTIPHON_KEY": KEY},
+                timeout=30,
+            )
+            assert made.returncode == 0, made.stderr
+            return made.stdout
+
+        async def used(calls: int = 40) -> bool:
+            before = len(east.requests)
+            for _ in range(calls // 4):
+                async with asyncio.TaskGroup() as group:
+                    for _ in range(4):
+                        group.create_task(fresh())
+            return len(east.requests) > before
+
+        async def fresh() -> None:
+            async with gateway.client() as one:  # a connection of its own, so that both workers answer
+                assert await is_answered(one)
+
+        assert await used()
+        assert "out of use" in await asyncio.to_thread(command, "drain", f"{HOST}/east")
+        await asyncio.sleep(2)
+        assert not await used()
+        found = json.loads(await asyncio.to_thread(command, "list", "--json"))
+        assert {one["name"]: one["drained"] for one in found["deployments"]}[f"{HOST}/east"] is True
+        assert "in use" in await asyncio.to_thread(command, "restore", f"{HOST}/east")
+        await asyncio.sleep(2)
+        assert await used()
+        await asyncio.to_thread(command, "drain", f"{HOST}/east", "--for", "3")
+        await asyncio.sleep(2)
+        assert not await used(12)
+        await asyncio.sleep(3)
+        assert await used()

@@ -1,0 +1,147 @@
+"""Tests of the breaker."""
+
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from antiphon.routing.breaker import JITTER, RAMP, RAMP_START, Breaker, BreakerRules, BreakerState
+
+RULES = BreakerRules()
+
+
+def middle() -> float:
+    return 0.5  # no jitter
+
+
+def failed(breaker: Breaker, now: float, times: int = RULES.consecutive) -> None:
+    for _ in range(times):
+        breaker.fail(now, breaker.begin())
+
+
+def test_failures_in_a_row_open_it_and_a_success_between_them_does_not() -> None:
+    """It opens after `consecutive` failures, if no success came in between."""
+    breaker = Breaker(RULES, middle)
+    failed(breaker, 0.0, 4)
+    breaker.succeed(0.0, breaker.begin())
+    failed(breaker, 0.0, 4)
+    assert breaker.admits(0.0)
+    failed(breaker, 0.0, 1)
+    assert breaker.state is BreakerState.OPEN
+    assert not breaker.admits(4.9)
+    assert breaker.wait(1.0) == 4.0
+
+
+def test_half_of_enough_calls_open_it() -> None:
+    """It opens if half of at least 20 calls within the window failed, and calls before the window do not count."""
+    breaker = Breaker(RULES, middle)
+    for _ in range(10):
+        breaker.succeed(1.0, breaker.begin())
+    for call in range(10):
+        assert breaker.state is BreakerState.CLOSED
+        breaker.succeed(40.0, breaker.begin()) if call % 2 else breaker.fail(40.0, breaker.begin())
+    for call in range(10):
+        assert breaker.state is BreakerState.CLOSED, call
+        breaker.succeed(41.0, breaker.begin()) if call % 2 else breaker.fail(41.0, breaker.begin())
+    breaker.fail(42.0, breaker.begin())
+    assert breaker.state is BreakerState.OPEN
+
+
+def test_one_probe_then_a_ramp_then_all() -> None:
+    """After the time, one call is admitted; if it succeeds, a part of the calls that grows to all of them in ten seconds."""
+    draws: list[float] = [0.5]
+    breaker = Breaker(RULES, lambda: draws[0])
+    failed(breaker, 0.0)
+    assert breaker.admits(5.0)
+    probe = breaker.begin()
+    assert not breaker.admits(5.0)
+    breaker.succeed(6.0, probe)
+    assert breaker.state is BreakerState.RAMP
+    draws[0] = RAMP_START + 0.01
+    assert not breaker.admits(6.0)
+    draws[0] = RAMP_START - 0.01
+    assert breaker.admits(6.0)
+    draws[0] = 0.54
+    assert breaker.admits(6.0 + RAMP / 2)
+    draws[0] = 0.999
+    assert breaker.admits(6.0 + RAMP)
+    assert breaker.state is BreakerState.CLOSED
+
+
+def test_a_probe_whose_caller_left_gives_its_place_to_the_next() -> None:
+    """A probe that says nothing lets another call probe; one that began before the breaker opened has no influence."""
+    breaker = Breaker(RULES, middle)
+    early = breaker.begin()
+    failed(breaker, 0.0)
+    assert breaker.admits(5.0)
+    breaker.release(breaker.begin())
+    assert breaker.admits(5.0)
+    probe = breaker.begin()
+    breaker.succeed(5.5, early)
+    breaker.fail(5.5, early)
+    breaker.release(early)
+    assert breaker.state is BreakerState.HALF_OPEN
+    assert not breaker.admits(5.5)
+    breaker.fail(5.6, probe)
+    assert breaker.state is BreakerState.OPEN
+
+
+def test_it_stays_open_for_twice_as_long_each_time_and_starts_again_once_closed() -> None:
+    """Each failed probe doubles the time, up to `open_most`; after a whole ramp it begins with `open` again."""
+    breaker, now, times = Breaker(RULES, middle), 0.0, []
+    failed(breaker, now)
+    for _ in range(7):
+        times.append(breaker.wait(now))
+        now += times[-1]
+        assert breaker.admits(now)
+        breaker.fail(now, breaker.begin())
+    assert times == [5, 10, 20, 40, 80, 120, 120]
+    now += breaker.wait(now)
+    assert breaker.admits(now)
+    breaker.succeed(now, breaker.begin())
+    now += RAMP
+    assert breaker.admits(now)
+    failed(breaker, now)
+    assert breaker.wait(now) == 5
+
+
+def test_it_can_be_tripped_and_reset() -> None:
+    """Tripped, it is open for exactly that time, never for a shorter one than before; reset, it is closed."""
+    breaker = Breaker(RULES, lambda: 1.0)
+    breaker.trip(0.0, 60.0)
+    breaker.trip(1.0, 5.0)
+    assert breaker.wait(10.0) == 50.0
+    breaker.reset()
+    assert breaker.admits(10.0)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["fail", "succeed", "release", "trip"]), st.floats(0, 40), st.integers(0, 3)), max_size=120),
+    st.randoms(use_true_random=False),
+)
+def test_whatever_happens_it_keeps_its_promises(steps: list[tuple[str, float, int]], source: random.Random) -> None:
+    """Whatever the outcomes and their order: at most one probe at a time, an open time within its bounds, and recovery."""
+    breaker = Breaker(RULES, source.random)
+    now, open_calls = 0.0, []
+    for what, later, which in steps:
+        now += later
+        if breaker.admits(now):
+            half_open = breaker.state is BreakerState.HALF_OPEN
+            open_calls.append(breaker.begin())
+            if half_open:
+                assert not breaker.admits(now), "two probes at once"
+        if breaker.state is BreakerState.OPEN:
+            assert 0 <= breaker.wait(now) <= RULES.open_most * (1 + JITTER)
+        if what == "trip":
+            breaker.trip(now, 60.0)
+        elif open_calls:
+            epoch = open_calls.pop(which % len(open_calls))
+            {"fail": breaker.fail, "succeed": breaker.succeed}.get(what, lambda _, epoch: breaker.release(epoch))(now, epoch)
+    for epoch in open_calls:
+        breaker.release(epoch)
+    # A target that is well again is always found to be so.
+    for _ in range(200):
+        now += 1 + breaker.wait(now)
+        if breaker.admits(now):
+            breaker.succeed(now, breaker.begin())
+    assert breaker.refresh(now + RAMP) is BreakerState.CLOSED
