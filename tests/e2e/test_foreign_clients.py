@@ -71,7 +71,8 @@ async def gateway(providers: dict[str, Provider], tmp_path_factory: pytest.TempP
         for protocol, one in providers.items()
     }
     keys = [{"name": "test", "key_env": "TEST_KEY"}]
-    config = {"auth": {"keys": keys}, "models": {"default": "anthropic/x"}, "providers": configured}
+    routing = {"attempts": 1, "breaker": {"consecutive": 1_000_000, "of": 1_000_000}}  # each answer is for one call
+    config = {"auth": {"keys": keys}, "models": {"default": "anthropic/x"}, "providers": configured, "routing": routing}
     started = Gateway(tmp_path_factory.mktemp("foreign"), config)
     await asyncio.to_thread(started.wait_for, READY)
     yield started
