@@ -14,6 +14,7 @@ from msgspec import Struct
 from antiphon.domain import model_names
 from antiphon.domain.request import ChatRequest
 from antiphon.providers.support import (
+    EFFORT,
     FREQUENCY_PENALTY,
     LOGIT_BIAS,
     LOGPROBS,
@@ -85,6 +86,7 @@ _SAMPLING: Final[Lacks] = {
     option: Support(_REASONS)
     for option in (TEMPERATURE, TOP_P, PRESENCE_PENALTY, FREQUENCY_PENALTY, LOGPROBS, TOP_LOGPROBS, LOGIT_BIAS)
 }
+_NO_REASONING: Final[Lacks] = {EFFORT: Support("the model does not reason")}
 _NEW_LIMIT: Final = {"max_tokens": "max_completion_tokens"}
 
 # https://platform.openai.com/docs/guides/reasoning and https://platform.openai.com/docs/guides/latest-model (parameter
@@ -94,9 +96,8 @@ _NEW_LIMIT: Final = {"max_tokens": "max_completion_tokens"}
 OPENAI: Final = HostOptions(
     {TOP_K: Support("the API has no top_k")},
     models=(
-        ModelRow(
-            ("gpt-3*", "gpt-4*", "chatgpt-*", "gpt-5*-chat*", "gpt-5-search*", "gpt-audio*", "ft:gpt-3*", "ft:gpt-4*"),
-        ),
+        ModelRow(("gpt-3*", "gpt-4*", "chatgpt-*", "gpt-audio*", "ft:gpt-3*", "ft:gpt-4*"), _NO_REASONING),
+        ModelRow(("gpt-5*-chat*", "gpt-5-search*")),
         ModelRow(("o1*",), _SAMPLING, renames=_NEW_LIMIT),
         ModelRow(
             ("o3*", "o4*", "gpt-5", "gpt-5-*", "ft:o4*"),

@@ -46,6 +46,8 @@ class ModelCapabilities(Struct, frozen=True, kw_only=True):
     """The values of `output_config.effort`; empty if there is no effort."""
     sampling: bool = True
     """Whether temperature, top_p and top_k may be set."""
+    top_p_beside_temperature: bool = True
+    """Whether top_p may be set beside a temperature."""
     forced_tools: bool = True
     """Whether a tool call can be demanded."""
     structured_output: bool = True
@@ -58,12 +60,12 @@ _UP_TO_MAX: Final = _EFFORTS | {"max"}
 _ALL: Final = _UP_TO_MAX | {"xhigh"}
 
 _FIRST: Final = ModelCapabilities(max_output=4096, thinking=ThinkingControl.NONE, structured_output=False)
-_BUDGET: Final = ModelCapabilities(max_output=64_000, thinking=ThinkingControl.BUDGET)
+_BUDGET: Final = ModelCapabilities(max_output=64_000, thinking=ThinkingControl.BUDGET, top_p_beside_temperature=False)
 _BUDGET_ONLY: Final = ModelCapabilities(max_output=64_000, thinking=ThinkingControl.BUDGET, structured_output=False)
 _OPUS_4: Final = ModelCapabilities(max_output=32_000, thinking=ThinkingControl.BUDGET, structured_output=False)
-_OPUS_4_1: Final = ModelCapabilities(max_output=32_000, thinking=ThinkingControl.BUDGET)
-_OPUS_4_5: Final = ModelCapabilities(max_output=64_000, thinking=ThinkingControl.BUDGET, efforts=_EFFORTS)
-_4_6: Final = ModelCapabilities(max_output=128_000, thinking=ThinkingControl.ADAPTIVE, efforts=_UP_TO_MAX)
+_OPUS_4_1: Final = replace(_BUDGET, max_output=32_000)
+_OPUS_4_5: Final = replace(_BUDGET, efforts=_EFFORTS)
+_4_6: Final = replace(_BUDGET, max_output=128_000, thinking=ThinkingControl.ADAPTIVE, efforts=_UP_TO_MAX)
 _FIXED_SAMPLING: Final = ModelCapabilities(max_output=128_000, thinking=ThinkingControl.ADAPTIVE, efforts=_ALL, sampling=False)
 _NEWEST: Final = replace(_FIXED_SAMPLING, system_turns=True)
 _ALWAYS_THINKS: Final = replace(_NEWEST, off=ThinkingOff.LOW_EFFORT)

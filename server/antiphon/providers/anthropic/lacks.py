@@ -56,7 +56,10 @@ _THINKING: Final[Lacks] = {
     option: Support("the model does not accept it while it thinks") for option in (TEMPERATURE, TOP_P, TOP_K)
 }
 _FREE_CHOICE: Final[Lacks] = {option: Support("the model decides itself whether to call a tool") for option in (ANY_TOOL, ONE_TOOL)}
-_FREE_FORMAT: Final[Lacks] = {option: Support("the model cannot be held to a schema") for option in (JSON_SCHEMA, STRICT_TOOLS)}
+_FREE_FORMAT: Final[Lacks] = {
+    JSON_SCHEMA: Support("the model cannot be held to a schema, so that it is told to follow it", to="system"),
+    STRICT_TOOLS: Support("the model cannot be held to a schema"),
+}
 
 
 @cache

@@ -18,7 +18,8 @@ The rules of the API that the form follows:
 - Consecutive messages of one role are one turn. The results of a turn's calls are in one user message, before everything else.
 - Blank text is refused. It is joined to the text before it, else left out, and so is a message without content.
 - A result needs its call, and a tool of the provider's its result, unless the turn continues.
-- Instructions come first. Later ones stay in their place if the model accepts that, and move to the others if it does not.
+- Instructions come first; alone, they are a message of the user. Later ones stay in their place if the model accepts that, and move
+  to the others if it does not.
 """
 
 from __future__ import annotations
@@ -52,14 +53,15 @@ from antiphon.domain.content import (
     ToolResult,
 )
 from antiphon.providers.anthropic.citations import citation_json
-from antiphon.providers.anthropic.names import NAMES, CallIds
+from antiphon.providers.anthropic.names import NAMES, accepted_id
 from antiphon.providers.anthropic.parts import part_of, with_caller_fields
+from antiphon.providers.codec.names import CallIds
 
 PROTOCOL: Final = "anthropic"
 """The protocol's name in the origin of a reply."""
 
 _OPENING: Final = {"type": "text", "text": "."}
-"""The user message before a conversation that the assistant begins, which the API does not accept."""
+"""The user message of a conversation that the assistant begins, or in which nothing was said, which the API does not accept."""
 
 _CACHE: Final = "cache_control"
 
@@ -72,7 +74,7 @@ class AnthropicEncoder:
         self._provider = provider
         self._origin = Origin(PROTOCOL, provider)
         self._system_turns = system_turns
-        self._ids = CallIds()
+        self._ids = CallIds(accepted_id)
         self.system: list[JsonObject] = []
         """The instructions before the conversation."""
         self.messages: list[dict[str, Any]] = []
@@ -81,7 +83,7 @@ class AnthropicEncoder:
         self._pictures: list[Block] = []
         """Images of a reply, to be added to the next user message."""
         self._calls: set[str] = set()
-        """Ids of the calls that were sent, and so may have a result."""
+        """Ids of the calls of the provider's own tools that were sent, and so may have a result."""
         self._answered: frozenset[str] = frozenset()
         """Ids of all calls that have a result, of tools of either side."""
         self._functions = 0
@@ -99,6 +101,8 @@ class AnthropicEncoder:
                 case _:
                     self._add_message(message)
         self._place_late(is_followed_by_user=False)
+        if not self.messages:
+            self.messages, self.system = [{"role": "user", "content": self.system or [_OPENING]}], []
 
     @property
     def continues_unsigned(self) -> bool:
@@ -159,10 +163,11 @@ class AnthropicEncoder:
     def _result(self, block: ToolResult) -> Iterable[JsonObject]:
         """Return the result of a call, as a list of one; of none if the call was not sent."""
         call_id = self._function_id if block.type == FUNCTION_CALL else block.tool_call_id
-        if call_id not in self._calls:
+        sent_id = self._ids.answered(call_id)
+        if sent_id is None:
             return []
         content = self._parts(block.blocks)
-        part: dict[str, Any] = {"type": "tool_result", "tool_use_id": self._ids.sent(call_id)}
+        part: dict[str, Any] = {"type": "tool_result", "tool_use_id": sent_id}
         if content and _CACHE in content[-1]:
             # The API caches results, not the parts within them.
             part[_CACHE] = content[-1][_CACHE]
@@ -231,10 +236,9 @@ class AnthropicEncoder:
         arguments = _arguments(block.arguments)
         if arguments is None and call_id not in self._answered and block.type == FUNCTION:
             return []
-        self._calls.add(call_id)
         part = {
             "type": "tool_use",
-            "id": self._ids.sent(call_id),
+            "id": self._ids.called(call_id),
             "name": NAMES.sent(block.name),
             "input": arguments or {},
             **fields,

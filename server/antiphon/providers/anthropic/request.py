@@ -16,7 +16,6 @@ from typing import Any, Final
 from antiphon.domain.content import JsonObject, with_extra
 from antiphon.domain.request import (
     ChatRequest,
-    JsonObjectFormat,
     JsonSchemaFormat,
     NativeFormat,
     NativeTool,
@@ -26,15 +25,19 @@ from antiphon.domain.request import (
 )
 from antiphon.providers.anthropic.capabilities import ModelCapabilities, capabilities
 from antiphon.providers.anthropic.container import CONTAINER, container_of
+from antiphon.providers.anthropic.enforceable import NOT_ENFORCEABLE, is_enforceable
+from antiphon.providers.anthropic.format import told_and_enforced
 from antiphon.providers.anthropic.lacks import lacks_of
 from antiphon.providers.anthropic.messages import AnthropicEncoder, plain
 from antiphon.providers.anthropic.names import NAMES
+from antiphon.providers.anthropic.sampling import may_have_top_p, stop_sequences
 from antiphon.providers.anthropic.schema import enforced
 from antiphon.providers.anthropic.thinking import add_thinking
+from antiphon.providers.anthropic.tool_schema import object_schema, without_union
 from antiphon.providers.body import dumps
 from antiphon.providers.foreign import own_fields
 from antiphon.providers.parameters import Parameters
-from antiphon.providers.support import TEMPERATURE, adapted, within
+from antiphon.providers.support import STRICT_TOOLS, TEMPERATURE, adapted, within
 
 BETAS: Final = "betas"
 """The field of `extra` that becomes the header `anthropic-beta`, as in Anthropic's SDKs."""
@@ -49,12 +52,6 @@ _PLAIN: Final = NativeFormat({"type": "text"})
 
 _OWN_FIELDS: Final = frozenset({"metadata", "service_tier"})
 """Fields of chat completions that this API has as well."""
-
-_JSON_ONLY: Final[JsonObject] = {
-    "type": "text",
-    "text": "Reply with one JSON object and nothing else: no other text before or after it, and no code fence around it.",
-}
-"""The instruction for JSON without a schema, for which the API has no field."""
 
 _NONE: Final = "none"
 
@@ -88,14 +85,14 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
     if container is not None:
         body[CONTAINER] = container
     request = adapted(request, lacks_of(model, thinks=is_thinking), parameters)
-    if isinstance(request.response_format, JsonObjectFormat):
-        encoder.system.append(_JSON_ONLY)
+    told, form = told_and_enforced(request.response_format, parameters, structured_output=model.structured_output)
+    if told:
+        encoder.system.append({"type": "text", "text": told})
     if encoder.system:
         body["system"] = plain(encoder.system)
     body["messages"] = [{**message, "content": plain(message["content"])} for message in encoder.messages]
-    _add_sampling(body, request, parameters)
+    _add_sampling(body, request, model, parameters)
     _add_tools(body, request, parameters)
-    form = request.response_format
     if isinstance(form, JsonSchemaFormat) or (isinstance(form, NativeFormat) and form != _PLAIN):
         body.setdefault("output_config", {})["format"] = _response_format(form, parameters)
     if request.end_user is not None:
@@ -111,17 +108,17 @@ def _limit(request: ChatRequest, model: ModelCapabilities) -> int:
     return model.max_output if limit is None else limit
 
 
-def _add_sampling(body: dict[str, Any], request: ChatRequest, parameters: Parameters) -> None:
+def _add_sampling(body: dict[str, Any], request: ChatRequest, model: ModelCapabilities, parameters: Parameters) -> None:
     sampling = request.sampling
     temperature = within(sampling.temperature, TEMPERATURE, 0, 1, parameters)
     if temperature is not None:
         body["temperature"] = temperature
-    if sampling.top_p is not None and (sampling.top_p != 1 or temperature is None):
-        body["top_p"] = sampling.top_p  # models refuse it beside a temperature, and 1 changes nothing
+    if sampling.top_p is not None and may_have_top_p(sampling.top_p, temperature, model, parameters):
+        body["top_p"] = sampling.top_p
     if sampling.top_k is not None:
         body["top_k"] = sampling.top_k
-    if sampling.stop:
-        body["stop_sequences"] = [sampling.stop] if isinstance(sampling.stop, str) else sampling.stop
+    if stops := stop_sequences(sampling, parameters):
+        body["stop_sequences"] = stops
 
 
 def _add_tools(body: dict[str, Any], request: ChatRequest, parameters: Parameters) -> None:
@@ -161,10 +158,12 @@ def _tool(tool: Tool | NativeTool, parameters: Parameters) -> JsonObject:
     result: dict[str, Any] = {"name": NAMES.sent(tool.name)}
     if tool.description:
         result["description"] = tool.description
-    schema = {"properties": {}} if tool.parameters is None else tool.parameters
-    schema = schema if "type" in schema else {"type": "object", **schema}
-    result["input_schema"] = enforced(schema, ("tools", "parameters"), parameters) if tool.strict else schema
-    if tool.strict:
+    schema = without_union(object_schema(tool.parameters), parameters)
+    is_strict = bool(tool.strict) and is_enforceable(schema)
+    if tool.strict and not is_strict:
+        parameters.dropped(STRICT_TOOLS.path, NOT_ENFORCEABLE)
+    result["input_schema"] = enforced(schema, ("tools", "parameters"), parameters) if is_strict else schema
+    if is_strict:
         result["strict"] = True
     inner = tool.extra.get("function")
     for fields in (tool.extra, inner if isinstance(inner, dict) else {}):

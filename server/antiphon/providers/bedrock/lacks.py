@@ -60,7 +60,10 @@ _FREE_CHOICE: Final[Lacks] = {option: Support("the model decides itself whether 
 _ONE_OFFERED: Final[Lacks] = {
     ONE_TOOL: Support("no tool can be named to this model, so that only this one is offered", to="toolChoice any"),
 }
-_FREE_FORMAT: Final[Lacks] = {option: Support("the model cannot be held to a schema") for option in (JSON_SCHEMA, STRICT_TOOLS)}
+_FREE_FORMAT: Final[Lacks] = {
+    JSON_SCHEMA: Support("the model cannot be held to a schema, so that it is told to follow it", to="system"),
+    STRICT_TOOLS: Support("the model cannot be held to a schema"),
+}
 
 
 @cache

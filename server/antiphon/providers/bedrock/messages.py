@@ -57,6 +57,7 @@ from antiphon.providers.bedrock.capabilities import family, maker
 from antiphon.providers.bedrock.citations import citation_json
 from antiphon.providers.bedrock.names import CALL_IDS, NAMES
 from antiphon.providers.bedrock.parts import DocumentNames, cache_point, native, part_of
+from antiphon.providers.codec.names import CallIds
 
 PROTOCOL: Final = "bedrock"
 """The protocol's name in the origin of a reply."""
@@ -94,6 +95,7 @@ class BedrockEncoder:
         """Instructions that may stay in their place, if a reply follows or nothing."""
         self._pictures: list[Block] = []
         """Images of a reply, to be added to the next user message."""
+        self._ids = CallIds(CALL_IDS.sent, CALL_IDS.length)
         self._calls: dict[str, str] = {}
         """The ids of the calls that were sent, and so may have a result, and the names of their tools."""
         self._answered: frozenset[str] = frozenset()
@@ -115,6 +117,8 @@ class BedrockEncoder:
                 case _:
                     self._add_message(message)
         self._place_late(is_followed_by_user=False)
+        if not self._turns:
+            self._turns, self.system = [_Turn("user", content=self.system or [_FILLER])], []
 
     @property
     def messages(self) -> list[JsonObject]:
@@ -204,13 +208,14 @@ class BedrockEncoder:
     def _result(self, block: ToolResult) -> list[JsonObject]:
         """Return the result of a call, with the mark of a cache after it; nothing if the call was not sent."""
         call_id = self._function_id if block.type == FUNCTION_CALL else block.tool_call_id
-        if call_id not in self._calls:
+        sent_id = self._ids.answered(call_id)
+        if sent_id is None:
             return []
         content = self._parts(block.blocks)
         # The API caches results, not the parts within them.
         marks = [*cache_point(block.extra), *(part for part in content if "cachePoint" in part)]
         result: dict[str, Any] = {
-            "toolUseId": CALL_IDS.sent(call_id),
+            "toolUseId": sent_id,
             "content": [part for part in content if "cachePoint" not in part],
         }
         if block.is_error and self._family.result_status:
@@ -279,7 +284,7 @@ class BedrockEncoder:
         if not self._has_tools:
             return [{"text": f"Call of the tool {block.name}: {block.arguments or '{}'}"}]
         name = NAMES.sent(block.name)
-        return [{"toolUse": {"toolUseId": CALL_IDS.sent(call_id), "name": name, "input": arguments or {}, **fields}}]
+        return [{"toolUse": {"toolUseId": self._ids.called(call_id), "name": name, "input": arguments or {}, **fields}}]
 
     @property
     def _function_id(self) -> str:

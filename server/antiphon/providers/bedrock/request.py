@@ -17,7 +17,6 @@ from msgspec.structs import replace
 from antiphon.domain.content import JsonObject, with_extra
 from antiphon.domain.request import (
     ChatRequest,
-    JsonObjectFormat,
     JsonSchemaFormat,
     NativeFormat,
     NativeTool,
@@ -27,8 +26,12 @@ from antiphon.domain.request import (
     ToolChoiceMode,
 )
 from antiphon.providers.anthropic.capabilities import capabilities
+from antiphon.providers.anthropic.enforceable import NOT_ENFORCEABLE, is_enforceable
+from antiphon.providers.anthropic.format import told_and_enforced
 from antiphon.providers.anthropic.lacks import lacks_while_thinking
+from antiphon.providers.anthropic.sampling import may_have_top_p, stop_sequences
 from antiphon.providers.anthropic.schema import enforced
+from antiphon.providers.anthropic.tool_schema import object_schema, without_union
 from antiphon.providers.bedrock.capabilities import CLAUDE, ModelFamily, family, maker
 from antiphon.providers.bedrock.lacks import lacks_of
 from antiphon.providers.bedrock.messages import BedrockEncoder
@@ -38,12 +41,7 @@ from antiphon.providers.bedrock.thinking import INFERENCE, add_thinking
 from antiphon.providers.body import dumps
 from antiphon.providers.foreign import own_fields
 from antiphon.providers.parameters import Parameters
-from antiphon.providers.support import NATIVE_FORMAT, TEMPERATURE, adapted, within
-
-_JSON_ONLY: Final[JsonObject] = {
-    "text": "Reply with one JSON object and nothing else: no other text before or after it, and no code fence around it.",
-}
-"""The instruction for JSON without a schema, for which the API has no field."""
+from antiphon.providers.support import NATIVE_FORMAT, STRICT_TOOLS, TEMPERATURE, adapted, within
 
 ADDITIONAL: Final = "additionalModelRequestFields"
 """The fields that Bedrock passes on to the model's own API."""
@@ -69,8 +67,10 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
     encoder = BedrockEncoder(provider, request.model, system_turns=system_turns, has_tools=bool(tools))
     encoder.encode(request.messages)
     body: dict[str, Any] = {"messages": encoder.messages}
-    if isinstance(request.response_format, JsonObjectFormat):
-        encoder.system.append(_JSON_ONLY)
+    enforces = accepted.structured_output and (claude is None or claude.structured_output)
+    told, form = told_and_enforced(request.response_format, parameters, structured_output=enforces)
+    if told:
+        encoder.system.append({"text": told})
     if encoder.system:
         body["system"] = encoder.system
     if (limit := _limit(request)) is not None:
@@ -78,8 +78,8 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
     additional: dict[str, Any] = {}
     if tools:
         _add_tools(body, additional, request, tools, accepted, parameters)
-    if (form := _text_format(request.response_format, parameters)) is not None:
-        body["outputConfig"] = {"textFormat": form}
+    if (text_format := _text_format(form, parameters)) is not None:
+        body["outputConfig"] = {"textFormat": text_format}
     is_forced = not {"any", "tool"}.isdisjoint(body.get("toolConfig", {}).get("toolChoice", {}))
     is_possible = not encoder.continues_unsigned
     add_thinking(body, additional, request, accepted.effort, parameters, is_forced=is_forced, is_possible=is_possible)
@@ -124,10 +124,14 @@ def _add_sampling(
     temperature = within(sampling.temperature, TEMPERATURE, 0, 1, parameters)
     if temperature is not None:
         config["temperature"] = temperature
-    if sampling.top_p is not None and (sampling.top_p != 1 or temperature is None):
-        config["topP"] = sampling.top_p  # models refuse it beside a temperature, and 1 changes nothing
-    if sampling.stop:
-        config["stopSequences"] = [sampling.stop] if isinstance(sampling.stop, str) else sampling.stop
+    claude = capabilities(request.model) if maker(request.model) == CLAUDE else None
+    if sampling.top_p is not None and may_have_top_p(sampling.top_p, temperature, claude, parameters):
+        config["topP"] = sampling.top_p
+    stops = [sampling.stop] if isinstance(sampling.stop, str) else list(sampling.stop or ())
+    if claude is not None:
+        stops = stop_sequences(sampling, parameters)
+    if stops:
+        config["stopSequences"] = stops
     if config:
         body[INFERENCE] = config
     if sampling.top_k is not None:
@@ -160,7 +164,8 @@ def _add_tools(
     accepted: ModelFamily,
     parameters: Parameters,
 ) -> None:
-    config: dict[str, Any] = {"tools": [part for tool in tools for part in _tool(tool, parameters)]}
+    is_claude = maker(request.model) == CLAUDE
+    config: dict[str, Any] = {"tools": [part for tool in tools for part in _tool(tool, parameters, is_claude=is_claude)]}
     if request.tool_choice is not None:
         config["toolChoice"] = _tool_choice(request.tool_choice, accepted)
     if request.parallel_tool_calls is False:
@@ -182,17 +187,21 @@ def _tool_choice(choice: ToolChoice, accepted: ModelFamily) -> JsonObject:
             return {"auto": {}}
 
 
-def _tool(tool: Tool | NativeTool, parameters: Parameters) -> list[JsonObject]:
-    """Return a tool, with the mark of a cache after it if the caller wants one."""
+def _tool(tool: Tool | NativeTool, parameters: Parameters, *, is_claude: bool) -> list[JsonObject]:
+    """Return a tool, with the mark of a cache after it if the caller wants one. `is_claude`: the model is one of Anthropic's."""
     if isinstance(tool, NativeTool):
         return [native(tool.fields)]
     spec: dict[str, Any] = {"name": NAMES.sent(tool.name)}
     if tool.description:
         spec["description"] = tool.description
-    schema: JsonObject = {"properties": {}} if tool.parameters is None else tool.parameters
-    schema = schema if "type" in schema else {"type": "object", **schema}
-    spec["inputSchema"] = {"json": enforced(schema, ("tools", "parameters"), parameters) if tool.strict else schema}
-    if tool.strict:
+    schema = object_schema(tool.parameters)
+    if is_claude:
+        schema = without_union(schema, parameters)
+    is_strict = bool(tool.strict) and is_enforceable(schema)
+    if tool.strict and not is_strict:
+        parameters.dropped(STRICT_TOOLS.path, NOT_ENFORCEABLE)
+    spec["inputSchema"] = {"json": enforced(schema, ("tools", "parameters"), parameters) if is_strict else schema}
+    if is_strict:
         spec["strict"] = True
     return [{"toolSpec": spec}, *cache_point(tool.extra)]
 

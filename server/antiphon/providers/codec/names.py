@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from msgspec import Struct
@@ -60,6 +61,35 @@ class ToolNames:
         if self._original is None:
             self._original = {self._rule.sent(one): one for one in self._names}
         return self._original.get(name, name)
+
+
+class CallIds:
+    """The ids of the calls of one request. Each call has one of its own, even if the caller gave two calls the same."""
+
+    def __init__(self, accepted: Callable[[str], str], length: int | None = None) -> None:
+        """Take `accepted`, which returns an id in the form that the API accepts: of at most `length` characters."""
+        self._accepted = accepted
+        self._length = length
+        self._taken: set[str] = set()
+        self._unanswered: dict[str, deque[str]] = {}
+        """The ids that were sent for the calls without a result, by the caller's id."""
+
+    def called(self, call_id: str) -> str:
+        """Return the id that is sent for a call."""
+        name = sent = self._accepted(call_id)
+        number = 2
+        while sent in self._taken:
+            end = f"_{number}"
+            sent = name[: None if self._length is None else self._length - len(end)] + end
+            number += 1
+        self._taken.add(sent)
+        self._unanswered.setdefault(call_id, deque()).append(sent)
+        return sent
+
+    def answered(self, call_id: str) -> str | None:
+        """Return the id that was sent for the first call of that id without a result; None if there is none."""
+        calls = self._unanswered.get(call_id)
+        return calls.popleft() if calls else None
 
 
 def tool_names(request: ChatRequest) -> Iterator[str]:

@@ -17,6 +17,7 @@ from msgspec import Struct
 from antiphon.domain.content import Block, Citation, JsonObject, Opaque, State, Text, Thinking, ToolCall
 from antiphon.domain.events import Batch, BlockFinished, CitationDelta, ExtraFields, InputDelta, TextDelta, ThinkingDelta
 from antiphon.providers.codec.blocks import BlockNumbers, state_of
+from antiphon.providers.codec.names import ToolNames
 from antiphon.providers.codec.values import MAX_INDEX, as_object, is_shallow, text
 
 PROTOCOL: Final = "cohere"
@@ -37,7 +38,8 @@ class _Call(Struct):
 class CohereBlockReader:
     """Reads the blocks of one reply. All methods append events, and raise built-in errors for JSON of another shape."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: ToolNames) -> None:
+        self._names = names
         self._numbers = BlockNumbers()
         self._plan: int | None = None
         self._texts: dict[int, int] = {}  # block numbers by index of the content
@@ -96,7 +98,9 @@ class CohereBlockReader:
         self.end_call(index, events)
         fields = {name: value for name, value in call.items() if name not in ("id", "type", "function")}
         _check_depth(fields)
-        value = ToolCall(text(call.get("id")), text(call["function"]["name"]), "", state=state_of(None, fields))
+        value = ToolCall(
+            text(call.get("id")), self._names.original(text(call["function"]["name"])), "", state=state_of(None, fields)
+        )
         self._calls[_index(index)] = _Call(self._begin(value, events))
         self.add_arguments(index, call, events)
 

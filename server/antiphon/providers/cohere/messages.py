@@ -12,6 +12,9 @@ What is sent of an earlier reply:
 | a block of an unknown kind | unchanged | nothing |
 | all else | nothing | nothing |
 
+The results of calls follow the calls, in their order; one without a call is left out. Blank messages are left out, and instructions
+alone are a message of the user, because the API refuses them.
+
 A message written by the caller has no origin, and is sent as if this provider had made it. Other APIs have no word for a plan, so
 that a caller's thought before calls is sent as one, which models that cannot think accept too. Unknown fields of messages and
 blocks are not sent, except those that the API documents.
@@ -19,9 +22,11 @@ blocks are not sent, except those that the API documents.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+import msgspec
 from msgspec.structs import replace
 
 from antiphon.domain.content import (
@@ -44,9 +49,14 @@ from antiphon.domain.content import (
 )
 from antiphon.domain.errors import Unsupported
 from antiphon.providers.cohere.blocks import PLAN, PROTOCOL
+from antiphon.providers.cohere.names import NAMES
 
 _REPLY_FIELDS: Final = ("citations", PLAN)
 """The fields of an assistant message that callers may set and the domain has no place for."""
+
+
+_NOTHING_SAID: Final = {"role": "user", "content": "."}
+"""The message of a user who said nothing, as the API refuses an empty one."""
 
 
 class CohereEncoder:
@@ -70,7 +80,9 @@ class CohereEncoder:
                 self._add_reply(message)
             else:
                 self._add_message(message)
-        return self._encoded
+        if all(message["role"] == "system" for message in self._encoded):
+            return [{**message, "role": "user"} for message in self._encoded] or [_NOTHING_SAID]
+        return _in_order(self._encoded)
 
     def _add_message(self, message: Message) -> None:
         """Add a message that is not a reply. It becomes several messages if it holds the results of several tools."""
@@ -80,10 +92,11 @@ class CohereEncoder:
                 content.append(block)
             elif block.type in (FUNCTION, FUNCTION_CALL) and block.tool_call_id not in self._dropped_calls:
                 self._add_result(block)
-        if not content and message.blocks:
-            return
+        content = [block for block in content if not isinstance(block, Text) or block.text.strip()]
         if message.role is Role.USER:
             content, self._pictures = [*self._pictures, *content], []
+        if not content:
+            return
         role = Role.SYSTEM if message.role is Role.DEVELOPER else message.role
         self._encoded.append({"role": role.value, "content": self._content(content)})
 
@@ -133,7 +146,11 @@ class CohereEncoder:
         if block.type == FUNCTION_CALL:
             self._functions += 1
             block = replace(block, id=self._function_id)
-        return {"id": block.id, "type": FUNCTION, "function": {"name": block.name, "arguments": block.arguments or "{}"}}
+        return {
+            "id": block.id,
+            "type": FUNCTION,
+            "function": {"name": NAMES.sent(block.name), "arguments": _arguments(block.arguments)},
+        }
 
     @property
     def _function_id(self) -> str:
@@ -170,3 +187,27 @@ class CohereEncoder:
             case _:
                 kind = type(block).__name__
                 raise Unsupported(f"The provider {self._provider} accepts no {kind} here.", provider=self._provider)
+
+
+def _in_order(messages: list[JsonObject]) -> list[JsonObject]:
+    """Return the messages with the results of each reply's calls behind it."""
+    results: dict[str, deque[JsonObject]] = {}
+    for message in messages:
+        if message["role"] == "tool":
+            results.setdefault(message["tool_call_id"], deque()).append(message)
+    ordered: list[JsonObject] = []
+    for message in messages:
+        if message["role"] != "tool":
+            ordered.append(message)
+            calls = message.get("tool_calls", ())
+            ordered += [results[call["id"]].popleft() for call in calls if results.get(call["id"])]
+    return ordered
+
+
+def _arguments(written: str) -> str:
+    """Return the arguments of a call; an empty object if they are none, which the API refuses."""
+    try:
+        value = msgspec.json.decode(written) if written.strip() else None
+    except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError):
+        value = None
+    return written if isinstance(value, dict) else "{}"

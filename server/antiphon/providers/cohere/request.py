@@ -17,13 +17,15 @@ from antiphon.domain.request import (
     JsonSchemaFormat,
     NativeFormat,
     NativeTool,
-    ResponseFormat,
     Tool,
     ToolChoiceMode,
 )
 from antiphon.providers.body import dumps
 from antiphon.providers.cohere.messages import CohereEncoder
+from antiphon.providers.cohere.names import NAMES
+from antiphon.providers.cohere.schema import NOT_ENFORCEABLE, is_enforceable, reduced
 from antiphon.providers.foreign import own_fields
+from antiphon.providers.json_instruction import json_instruction
 from antiphon.providers.parameters import Parameters
 from antiphon.providers.support import (
     AUDIO_OUTPUT,
@@ -41,15 +43,18 @@ from antiphon.providers.support import (
     STRICT_FORMAT,
     STRICT_TOOLS,
     TOP_LOGPROBS,
+    TOP_P,
     Lacks,
     Support,
     adapted,
     within,
 )
 
+_FORMAT: Final = ("response_format",)
+_JSON: Final[JsonObject] = {"type": "json_object"}
+
 _SAMPLING: Final = (
     ("temperature", "temperature"),
-    ("top_p", "p"),
     ("top_k", "k"),
     ("presence_penalty", "presence_penalty"),
     ("frequency_penalty", "frequency_penalty"),
@@ -85,10 +90,14 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
     parameters = parameters or Parameters(provider)
     request = adapted(request, _LACKS, parameters)
     sampling = request.sampling
-    body: dict[str, Any] = {"model": request.model, "messages": CohereEncoder(provider).encode(request.messages)}
+    messages = CohereEncoder(provider).encode(request.messages)
+    body: dict[str, Any] = {"model": request.model, "messages": messages}
     if request.stream:
         body["stream"] = True
     body |= {theirs: value for ours, theirs in _SAMPLING if (value := getattr(sampling, ours)) is not None}
+    top_p = within(sampling.top_p, TOP_P, 0.01, 0.99, parameters)
+    if top_p is not None:
+        body["p"] = top_p
     for option in (PRESENCE_PENALTY, FREQUENCY_PENALTY):  # others have them from -2 to 2
         penalty = within(body.pop(option.path[-1], None), option, 0, 1, parameters)
         if penalty is not None:
@@ -99,8 +108,11 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
     if sampling.stop is not None:
         body["stop_sequences"] = [sampling.stop] if isinstance(sampling.stop, str) else sampling.stop
     _add_tools(body, request, parameters)
-    if request.response_format is not None:
-        body["response_format"] = _response_format(request.response_format)
+    told, form = _response_format(request, parameters)
+    if told:
+        body["messages"] = [*messages, {"role": "system", "content": told}]
+    if form is not None:
+        body["response_format"] = form
     effort = None if request.reasoning is None else request.reasoning.effort
     if effort == "none":
         body["thinking"] = {"type": "disabled"}
@@ -117,10 +129,11 @@ def _add_tools(body: dict[str, Any], request: ChatRequest, parameters: Parameter
     if choice is not None and choice.native is None and choice.mode is ToolChoiceMode.TOOL:
         tools = tuple(tool for tool in tools if isinstance(tool, NativeTool) or tool.name == choice.name)
     if tools:
-        body["tools"] = [_tool(tool) for tool in tools]
-        if _is_strict(tools, parameters):
+        is_strict = _is_strict(tools, parameters)
+        body["tools"] = [_tool(tool, is_strict=is_strict) for tool in tools]
+        if is_strict:
             body["strict_tools"] = True
-    if choice is None:
+    if choice is None or not tools:
         return
     if choice.native is not None:
         body["tool_choice"] = choice.native
@@ -130,27 +143,44 @@ def _add_tools(body: dict[str, Any], request: ChatRequest, parameters: Parameter
 
 def _is_strict(tools: Iterable[Tool | NativeTool], parameters: Parameters) -> bool:
     """Return whether the schemas of the tools are to be followed strictly. The API has that for all of them together."""
-    strict = [bool(tool.strict) for tool in tools if isinstance(tool, Tool)]
+    functions = [tool for tool in tools if isinstance(tool, Tool)]
+    strict = [bool(tool.strict) for tool in functions]
+    if any(strict) and not all(is_enforceable(tool.parameters or {}) for tool in functions):
+        parameters.dropped(STRICT_TOOLS.path, NOT_ENFORCEABLE)
+        return False
     return any(strict) and (
         all(strict) or parameters.mapped(STRICT_TOOLS.path, "strict_tools", "the API has it for all tools together")
     )
 
 
-def _tool(tool: Tool | NativeTool) -> JsonObject:
+def _tool(tool: Tool | NativeTool, *, is_strict: bool) -> JsonObject:
     if isinstance(tool, NativeTool):
         return tool.fields
-    function: dict[str, Any] = {"name": tool.name}
+    function: dict[str, Any] = {"name": NAMES.sent(tool.name)}
     if tool.description is not None:
         function["description"] = tool.description
-    function["parameters"] = {"type": "object", "properties": {}} if tool.parameters is None else tool.parameters
+    schema = {"type": "object", "properties": {}} if tool.parameters is None else tool.parameters
+    function["parameters"] = reduced(schema) if is_strict else schema
     return {"type": "function", "function": function}
 
 
-def _response_format(response_format: ResponseFormat) -> JsonObject:
-    match response_format:
+def _response_format(request: ChatRequest, parameters: Parameters) -> tuple[str, JsonObject | None]:
+    """Return what the model is told about the format, empty if nothing, and the format that is sent.
+
+    The API has no format beside tools, and enforces only some schemas. The model is told of the others.
+    """
+    form = request.response_format
+    if isinstance(form, JsonObjectFormat | JsonSchemaFormat) and request.tools:
+        return (json_instruction(form) if parameters.mapped(_FORMAT, "system", "the API has no format beside tools") else ""), None
+    match form:
         case JsonObjectFormat():
-            return {"type": "json_object"}
+            return "", _JSON
+        case JsonSchemaFormat() if not is_enforceable(form.schema):
+            return (json_instruction(form) if parameters.mapped(_FORMAT, "system", NOT_ENFORCEABLE) else ""), _JSON
         case JsonSchemaFormat():
-            return {"type": "json_object", "json_schema": response_format.schema}
+            schema = reduced(form.schema)
+            return "", {**_JSON, "json_schema": schema}
         case NativeFormat():
-            return response_format.fields
+            return "", form.fields
+        case None:
+            return "", None

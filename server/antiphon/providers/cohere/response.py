@@ -29,9 +29,11 @@ from antiphon.domain.events import (
 )
 from antiphon.domain.request import ChatRequest
 from antiphon.providers.codec import json
+from antiphon.providers.codec.names import ToolNames, tool_names
 from antiphon.providers.codec.reader import MarkedReader
 from antiphon.providers.codec.values import as_object, count, is_shallow, optional_count, other_fields, text
 from antiphon.providers.cohere.blocks import PLAN, PROTOCOL, CohereBlockReader
+from antiphon.providers.cohere.names import NAMES
 from antiphon.providers.failure import error_of_payload
 
 _REASONS: Final = {
@@ -62,7 +64,7 @@ class CohereReader(MarkedReader):
     def __init__(self, request: ChatRequest, provider: str) -> None:
         super().__init__(request, provider)
         self._id: str | None = None  # None before the start
-        self._blocks = CohereBlockReader()
+        self._blocks = CohereBlockReader(ToolNames(NAMES, tool_names(request)))
         self._usage: Usage | None = None
 
     @staticmethod

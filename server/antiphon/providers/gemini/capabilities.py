@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 SENTINEL: Final = "skip_thought_signature_validator"
 """The documented signature of a call that another model made."""
@@ -43,12 +44,16 @@ class GeminiCapabilities(Struct, frozen=True):
     """It refuses an earlier step of calls whose first call has no signature."""
     result_media: bool = True
     """It accepts pictures and documents within the result of a tool."""
+    formats_beside_tools: bool = True
+    """It accepts a format of the reply beside tools."""
     validates: bool = True
     """It can be made to follow the schemas of the tools strictly."""
 
 
 _NEWEST: Final = GeminiCapabilities(levels=_LEVELS)
-_OLD: Final = GeminiCapabilities(levels={}, signs_calls=False, result_media=False, validates=False)
+_SECOND: Final = GeminiCapabilities(levels={}, budgets=_BUDGETS, signs_calls=False, result_media=False, formats_beside_tools=False)
+_SECOND_PRO: Final = replace(_SECOND, budgets=_PRO_BUDGETS)
+_OLD: Final = replace(_SECOND, budgets={}, validates=False)
 
 _ROWS: Final = (
     ("*gemini-1*", _OLD),
@@ -56,8 +61,14 @@ _ROWS: Final = (
     ("*gemma*", _OLD),
     ("*gemini-2.5*image*", _OLD),
     ("*gemini-2.5*tts*", _OLD),
-    ("*gemini-2.5*pro*", GeminiCapabilities(levels={}, budgets=_PRO_BUDGETS, signs_calls=False, result_media=False)),
-    ("*gemini-2*", GeminiCapabilities(levels={}, budgets=_BUDGETS, signs_calls=False, result_media=False)),
+    (
+        "*gemini-2.5*pro*",
+        _SECOND_PRO,
+    ),
+    (
+        "*gemini-2*",
+        _SECOND,
+    ),
     ("*gemini-3-pro*image*", GeminiCapabilities(levels={}, validates=False)),
     ("*gemini-3-pro*", GeminiCapabilities(levels=_FIRST_PRO_LEVELS)),
     ("*pro*", GeminiCapabilities(levels=_PRO_LEVELS)),

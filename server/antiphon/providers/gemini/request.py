@@ -28,19 +28,23 @@ from antiphon.providers.gemini.capabilities import GeminiCapabilities, capabilit
 from antiphon.providers.gemini.messages import GeminiEncoder
 from antiphon.providers.gemini.names import NAMES
 from antiphon.providers.gemini.schema import accepted
+from antiphon.providers.json_instruction import json_instruction
 from antiphon.providers.parameters import Parameters
 from antiphon.providers.support import (
     EFFORT,
     END_USER,
+    FREQUENCY_PENALTY,
     IMAGE_DETAIL,
     LOGIT_BIAS,
     ONE_CALL,
     PARTICIPANTS,
+    PRESENCE_PENALTY,
     STRICT_FORMAT,
     STRICT_TOOLS,
     Lacks,
     Support,
     adapted,
+    within,
 )
 
 _SAMPLING: Final = (
@@ -55,6 +59,9 @@ _SAMPLING: Final = (
     ("top_logprobs", "logprobs"),
 )
 """Names of fields: the domain's, and the API's."""
+
+_MOST_PENALTY: Final = 1.99
+"""The API has penalties below 2."""
 
 _CONFIG: Final = "generationConfig"
 _THINKING: Final = "thinkingConfig"
@@ -95,6 +102,9 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
     if encoder.instructions:
         body["systemInstruction"] = {"parts": encoder.instructions}
     _add_tools(body, request, capabilities, parameters)
+    told, request = _told(request, capabilities, parameters)
+    if told:
+        body.setdefault("systemInstruction", {"parts": []})["parts"].append({"text": told})
     config = _config(request, parameters)
     thinking = _thinking(request, parameters, capabilities)
     if thinking:
@@ -104,6 +114,15 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
     if config:
         body[_CONFIG] = config
     return dumps(with_extra(body, own_fields(request.extra, parameters)))
+
+
+def _told(request: ChatRequest, capabilities: GeminiCapabilities, parameters: Parameters) -> tuple[str, ChatRequest]:
+    """Return what the model is told about the format, if it has none beside tools, and the request without that format."""
+    form = request.response_format
+    if capabilities.formats_beside_tools or not request.tools or not isinstance(form, JsonObjectFormat | JsonSchemaFormat):
+        return "", request
+    is_told = parameters.mapped(("response_format",), "systemInstruction", "the model has no format beside tools")
+    return json_instruction(form) if is_told else "", replace(request, response_format=None)
 
 
 def _without_foreign_tools(request: ChatRequest, parameters: Parameters) -> ChatRequest:
@@ -123,6 +142,11 @@ def _config(request: ChatRequest, parameters: Parameters) -> dict[str, Any]:
     """Return `generationConfig`, without what is about thinking."""
     sampling = request.sampling
     config: dict[str, Any] = {theirs: value for ours, theirs in _SAMPLING if (value := getattr(sampling, ours)) is not None}
+    for option in (PRESENCE_PENALTY, FREQUENCY_PENALTY):  # others have 2, too
+        theirs = dict(_SAMPLING)[option.path[-1]]
+        penalty = within(config.pop(theirs, None), option, -2, _MOST_PENALTY, parameters)
+        if penalty is not None:
+            config[theirs] = penalty
     if sampling.choices == 1:
         del config["candidateCount"]  # which old models refuse
     limit = sampling.max_tokens if sampling.max_completion_tokens is None else sampling.max_completion_tokens

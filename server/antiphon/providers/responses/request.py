@@ -37,6 +37,8 @@ from antiphon.providers.support import (
     CHOICES,
     FREQUENCY_PENALTY,
     LOGIT_BIAS,
+    MAX_COMPLETION_TOKENS,
+    MAX_TOKENS,
     MODALITIES,
     PARTICIPANTS,
     PRESENCE_PENALTY,
@@ -81,6 +83,9 @@ _OWN_FIELDS: Final = frozenset(
 )
 """Fields of chat completions that this API has as well, if perhaps in another place."""
 
+_LEAST_OUTPUT: Final = 16
+"""The lowest limit of the output that the API accepts."""
+
 _EMPTY_SCHEMA: Final[JsonObject] = {"type": "object", "properties": {}}
 
 
@@ -116,6 +121,10 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
     body["store"] = request.extra.get("store") is True
     _set(body, "include", _include(request))
     limit = sampling.max_tokens if sampling.max_completion_tokens is None else sampling.max_completion_tokens
+    if limit is not None and limit < _LEAST_OUTPUT:
+        option = MAX_TOKENS if sampling.max_completion_tokens is None else MAX_COMPLETION_TOKENS
+        is_mapped = parameters.mapped(option.path, f"max_output_tokens {_LEAST_OUTPUT}", "the API accepts no lower limit")
+        limit = _LEAST_OUTPUT if is_mapped else None
     _set(body, "max_output_tokens", limit)
     _set(body, "temperature", sampling.temperature)
     _set(body, "top_p", sampling.top_p)
@@ -174,7 +183,9 @@ def _tool(tool: Tool | NativeTool) -> JsonObject:
         return _native_tool(tool.fields)
     made: dict[str, Any] = {"type": "function", "name": NAMES.sent(tool.name)}
     _set(made, "description", tool.description)
-    made["parameters"] = _EMPTY_SCHEMA if tool.parameters is None else tool.parameters
+    made["parameters"] = tool.parameters or _EMPTY_SCHEMA
+    if made["parameters"].get("type") != "object":
+        made["parameters"] = {**made["parameters"], "type": "object"}  # which the input of a tool always is
     made["strict"] = bool(tool.strict)
     extra = _flat(tool.extra, "function")
     extra.pop("cache_control", None)  # a mark for the cache of another API, which this one refuses
@@ -214,7 +225,11 @@ def _response_format(response_format: ResponseFormat) -> JsonObject:
         case JsonObjectFormat():
             return {"type": "json_object"}
         case JsonSchemaFormat():
-            made: dict[str, Any] = {"type": "json_schema", "name": response_format.name, "schema": response_format.schema}
+            made: dict[str, Any] = {
+                "type": "json_schema",
+                "name": NAMES.sent(response_format.name),
+                "schema": response_format.schema,
+            }
             _set(made, "description", response_format.description)
             _set(made, "strict", response_format.strict)
             return with_extra(made, _flat(response_format.extra, "json_schema"))

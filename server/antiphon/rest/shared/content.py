@@ -281,6 +281,8 @@ def _tool_call(call: ToolCallBody) -> domain.ToolCall:
 def _block(part: Mapping[str, Any], path: tuple[str | int, ...]) -> domain.Block:
     """Return the block for a content part. A part of an unknown form is opaque. Raises `InvalidRequest`."""
     kind = required_field(part, "type", str, path)
+    if part.keys() == {"type", "refusal"} and kind == "refusal" and isinstance(part["refusal"], str):
+        return domain.Refusal(part["refusal"])
     if isinstance(part.get(kind), str) and kind != "text":
         return domain.Opaque(part)  # Mistral's form form of pictures and audio: the URL or the data without an object
     match kind:

@@ -324,3 +324,22 @@ def test_a_wrapped_signature() -> None:
         opaque, origin = unwrap(wrap("si.g==", Origin("anthropic", name, "m", name)))
         thought = Thinking("t", state=State(opaque, {"reasoning_details": {"type": "reasoning.text"}}, origin=origin))
         assert encoded(user(), reply(thought, Text("hi"), origin=None), user()).messages[1]["content"] == expected
+
+
+def test_one_id_for_several_calls() -> None:
+    """A client that counts the calls of each turn anew has the same id twice, which the API refuses."""
+    call, again = ToolCall("call_0", "f", "{}"), Message(Role.USER, (Text("again"),))
+    result = Message(Role.TOOL, (ToolResult("call_0", (Text("42"),)),))
+    turn = (Message(Role.ASSISTANT, (call,)), result)
+    encoder = AnthropicEncoder("acme", system_turns=False)
+    encoder.encode((again, *turn, result, again, *turn))
+    parts = [part for message in encoder.messages for part in message["content"]]
+    assert [part["id"] for part in parts if part["type"] == "tool_use"] == ["call_0", "call_0_2"]
+    assert [part["tool_use_id"] for part in parts if part["type"] == "tool_result"] == ["call_0", "call_0_2"]
+
+
+def test_instructions_alone() -> None:
+    """They are a message of the user, as the API needs one."""
+    encoder = AnthropicEncoder("acme", system_turns=True)
+    encoder.encode((Message(Role.SYSTEM, (Text("Tell a joke."),)),))
+    assert (encoder.system, encoder.messages) == ([], [{"role": "user", "content": [{"type": "text", "text": "Tell a joke."}]}])

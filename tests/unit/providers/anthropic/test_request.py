@@ -202,7 +202,6 @@ def test_formats_and_the_rest() -> None:
         (OLD, {"sampling": Sampling(frequency_penalty=0.5)}),
         (OLD, {"modalities": ("text", "audio")}),
         (OLD, {"audio_output": AudioOutput("v", "mp3")}),
-        ("claude-3-haiku", {"response_format": JsonSchemaFormat("n", {"type": "object"})}),
         (NEW, {"sampling": Sampling(temperature=0.2)}),
         (NEW, {"sampling": Sampling(top_p=0.2)}),
         (NEW, {"sampling": Sampling(top_k=2)}),

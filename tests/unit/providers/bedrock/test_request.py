@@ -53,8 +53,10 @@ def body(model: str = SONNET, *messages: Message, parameters: Parameters | None 
 def test_sampling() -> None:
     """Each field has the API's name, and top_k the place that the model's maker gave it."""
     assert body() == {}
-    sampling = Sampling(0.5, 0.9, 40, 100, stop="x", seed=7, choices=1)
-    config = {"maxTokens": 100, "temperature": 0.5, "topP": 0.9, "stopSequences": ["x"]}
+    sampling = Sampling(0.5, None, 40, 100, stop="x", seed=7, choices=1)
+    config: dict[str, Any] = {"maxTokens": 100, "temperature": 0.5, "stopSequences": ["x"]}
+    assert body(LLAMA, sampling=Sampling(0.5, 0.9)) == {"inferenceConfig": {"temperature": 0.5, "topP": 0.9}}
+    assert body(sampling=Sampling(0.5, 0.9)) == {"inferenceConfig": {"temperature": 0.5}}
     assert body(sampling=sampling) == {"inferenceConfig": config, "additionalModelRequestFields": {"top_k": 40}}
     assert body(NOVA, sampling=Sampling(top_k=4)) == {"additionalModelRequestFields": {"inferenceConfig": {"topK": 4}}}
     assert body("cohere.command-r-v1:0", sampling=Sampling(top_k=4)) == {"additionalModelRequestFields": {"k": 4}}
@@ -178,8 +180,6 @@ SCHEMA = JsonSchemaFormat("n", {"type": "object"})
         (OPUS, {"sampling": Sampling(top_p=0.5)}, "sampling.top_p"),
         (OPUS, {"sampling": Sampling(top_k=5)}, "sampling.top_k"),
         (LLAMA, {"sampling": Sampling(top_k=5)}, "sampling.top_k"),
-        (NOVA, {"response_format": SCHEMA}, "response_format"),
-        ("anthropic.claude-sonnet-4-v1:0", {"response_format": SCHEMA}, "response_format"),
     ],
 )
 def test_what_is_left_out(model: str, fields: dict[str, Any], path: str) -> None:
@@ -204,7 +204,7 @@ def test_a_choice_that_the_model_has_itself(model: str) -> None:
 def test_what_changes_nothing_is_left_out_silently() -> None:
     """Values that ask for what the API does anyway have no warning, and are not refused."""
     neutral = Sampling(temperature=1, top_p=1, presence_penalty=0, frequency_penalty=0, choices=1, logprobs=False, logit_bias={})
-    schema = JsonSchemaFormat("n", {"type": "object"}, strict=True)
+    schema = JsonSchemaFormat("n", {"type": "object", "properties": {}}, strict=True)
     parameters = Parameters("acme", "refuse")
     made = body(OPUS, parameters=parameters, sampling=neutral, response_format=schema, extra={"store": False})
     assert made.keys() == {"outputConfig"}
@@ -318,3 +318,27 @@ def test_limits_of_thinking() -> None:
         Message(Role.TOOL, (ToolResult("c", (Text("r"),)),)),
     )
     assert "additionalModelRequestFields" not in body(SONNET, *messages, tools=TOOLS, reasoning=high)
+
+
+@pytest.mark.parametrize("model", [NOVA, LLAMA, "anthropic.claude-sonnet-4-v1:0"])
+def test_a_schema_that_a_model_is_told(model: str) -> None:
+    """A model that cannot be held to a schema is told to follow it."""
+    parameters = Parameters("acme")
+    made = body(model, parameters=parameters, response_format=SCHEMA)
+    assert "outputConfig" not in made
+    assert json.dumps(SCHEMA.schema, separators=(",", ":")) in made["system"][0]["text"]
+    assert [(warning.path, warning.replacement) for warning in parameters.warnings] == [(("response_format",), "system")]
+    assert "system" not in body(model, parameters=Parameters("acme", "drop"), response_format=SCHEMA)
+
+
+def test_what_claude_alone_refuses() -> None:
+    """A union at the top of a tool's schema, and stop sequences of white space, are Claude's limits."""
+    schema = {"anyOf": [{"properties": {"a": {"type": "string"}}, "required": ["a"]}, {"properties": {"b": {}}}]}
+    fields: dict[str, Any] = {"tools": (Tool("f", parameters=schema),), "sampling": Sampling(stop=("\n", "x"))}
+    told = body(SONNET, **fields)
+    sent = told["toolConfig"]["tools"][0]["toolSpec"]["inputSchema"]["json"]
+    assert (sent["type"], sent["properties"]) == ("object", {"a": {"type": "string"}, "b": {}})
+    assert told["inferenceConfig"] == {"stopSequences": ["x"]}
+    other = body(LLAMA, **fields)
+    assert other["toolConfig"]["tools"][0]["toolSpec"]["inputSchema"]["json"] == {"type": "object", **schema}
+    assert other["inferenceConfig"] == {"stopSequences": ["\n", "x"]}

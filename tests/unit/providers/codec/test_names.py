@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from antiphon.domain.content import Message, Role, ToolCall
 from antiphon.domain.request import ChatRequest, NativeTool, Tool
 from antiphon.providers.anthropic.names import NAMES as ANTHROPIC
-from antiphon.providers.codec.names import NameRule, ToolNames, tool_names
+from antiphon.providers.codec.names import CallIds, NameRule, ToolNames, tool_names
 from antiphon.providers.gemini.names import NAMES as GEMINI
 from antiphon.providers.responses.items import NAMES as RESPONSES
 
@@ -49,3 +49,16 @@ def test_the_names_of_a_request() -> None:
     call = Message(Role.ASSISTANT, (ToolCall("c", "old", "{}"),))
     request = ChatRequest("m", (call,), stream=True, tools=(Tool("f"), NativeTool({"type": "x", "name": "n"})))
     assert list(tool_names(request)) == ["old", "f"]
+
+
+def test_ids_of_calls() -> None:
+    """An id that was used before gets a number, within the length that the API accepts."""
+    ids = CallIds(lambda text: text[:8], 8)
+    assert [ids.called(one) for one in ("call_1", "call_1", "call_123456", "call_1234")] == [
+        "call_1",
+        "call_1_2",
+        "call_123",
+        "call_1_3",
+    ]
+    assert [ids.answered("call_1"), ids.answered("call_1"), ids.answered("call_1")] == ["call_1", "call_1_2", None]
+    assert ids.called("call_1") == "call_1_4"

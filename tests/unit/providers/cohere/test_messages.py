@@ -58,7 +58,6 @@ def test_roles_and_content() -> None:
                 {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA==", "detail": "low"}},
             ],
         },
-        {"role": "user", "content": ""},
     ]
 
 
@@ -66,7 +65,8 @@ def test_results_of_tools() -> None:
     """Each result is a message of its own, as text or as documents."""
     document = {"type": "document", "document": {"data": {"a": 1}}}
     results = (ToolResult("c", (Text("42"),)), ToolResult("d", (Opaque(fields=document),)), ToolResult("e", ()))
-    assert encode(Message(Role.TOOL, results)) == [
+    calls = tuple(ToolCall(name, "f", "{}") for name in "cde")
+    assert encode(reply(*calls), Message(Role.TOOL, results))[1:] == [
         {"role": "tool", "tool_call_id": "c", "content": "42"},
         {"role": "tool", "tool_call_id": "d", "content": [document]},
         {"role": "tool", "tool_call_id": "e", "content": ""},
@@ -100,7 +100,9 @@ def test_an_earlier_reply(message: Message, expected: JsonObject) -> None:
 @pytest.mark.parametrize("blocks", [(), (Text(""),), (Thinking("t"),), (Thinking("p", field="tool_plan"),)])
 def test_an_empty_reply(blocks: tuple[Block, ...]) -> None:
     """Neither text nor calls: it is left out."""
-    assert encode(reply(*blocks)) == []
+    assert encode(reply(*blocks)) == [{"role": "user", "content": "."}]
+    hello = Message(Role.USER, (Text("hi"),))
+    assert encode(hello, reply(*blocks)) == [{"role": "user", "content": "hi"}]
 
 
 def test_a_call_of_another_kind() -> None:
@@ -128,3 +130,44 @@ def test_unsupported(block: Block) -> None:
     """What the API cannot express is refused."""
     with pytest.raises(Unsupported):
         encode(Message(Role.USER, (block,)))
+
+
+def result(call_id: str, text: str) -> Message:
+    return Message(Role.TOOL, (ToolResult(call_id, (Text(text),)),))
+
+
+def test_the_order_of_results() -> None:
+    """Results follow their calls in the order of these; those without a call are left out."""
+    hello = Message(Role.USER, (Text("hi"),))
+    calls = reply(ToolCall("a", "f", "{}"), ToolCall("b", "f", "{}"))
+    made = encode(
+        hello, calls, result("b", "2"), hello, result("a", "1"), result("a", "1 again"), result("x", "0"), calls, result("a", "3")
+    )
+    assert [(message["role"], message.get("tool_call_id")) for message in made] == [
+        ("user", None),
+        ("assistant", None),
+        ("tool", "a"),
+        ("tool", "b"),
+        ("user", None),
+        ("assistant", None),
+        ("tool", "a"),
+    ]
+    assert [message["content"] for message in made if message["role"] == "tool"] == ["1", "2", "1 again"]
+
+
+@pytest.mark.parametrize(
+    ("written", "sent"), [('{"a": 1}', '{"a": 1}'), ("{oops", "{}"), ("[1]", "{}"), ("null", "{}"), ("", "{}")]
+)
+def test_arguments(written: str, sent: str) -> None:
+    """Arguments are an object; what is none was refused by the application, too."""
+    (made,) = encode(reply(ToolCall("c", "f", written)))
+    assert made["tool_calls"][0]["function"]["arguments"] == sent
+
+
+def test_blank_messages() -> None:
+    """The API refuses them; instructions alone are a message of the user."""
+    assert encode(Message(Role.SYSTEM, (Text(" "),)), Message(Role.USER, (Text(""), Text("hi")))) == [
+        {"role": "user", "content": "hi"}
+    ]
+    assert encode(Message(Role.SYSTEM, (Text("Tell a joke."),))) == [{"role": "user", "content": "Tell a joke."}]
+    assert encode(Message(Role.USER, (Text(""),))) == [{"role": "user", "content": "."}]

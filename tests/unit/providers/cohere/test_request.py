@@ -21,12 +21,14 @@ from antiphon.domain.request import (
     ToolChoiceMode,
 )
 from antiphon.domain.warnings import Treatment
+from antiphon.providers.cohere.names import NAMES
 from antiphon.providers.cohere.request import encode
 from antiphon.providers.parameters import Parameters
 
-TOOLS = (Tool("f", "finds", {"type": "object"}), Tool("g", strict=True))
-F = {"type": "function", "function": {"name": "f", "description": "finds", "parameters": {"type": "object"}}}
-G = {"type": "function", "function": {"name": "g", "parameters": {"type": "object", "properties": {}}}}
+SCHEMA = {"type": "object", "properties": {"q": {"type": "string"}}, "required": ["q"]}
+TOOLS = (Tool("f", "finds", SCHEMA), Tool("g", parameters=SCHEMA, strict=True))
+F = {"type": "function", "function": {"name": "f", "description": "finds", "parameters": SCHEMA}}
+G = {"type": "function", "function": {"name": "g", "parameters": SCHEMA}}
 
 
 def body(*, stream: bool = False, parameters: Parameters | None = None, **fields: Any) -> dict[str, Any]:
@@ -77,8 +79,8 @@ def test_tools(choice: ToolChoice | None, expected: dict[str, Any]) -> None:
 def test_formats_and_the_rest() -> None:
     """Formats are JSON, with or without a schema; other fields are sent as they came."""
     assert body(response_format=JsonObjectFormat()) == {"response_format": {"type": "json_object"}}
-    schema = JsonSchemaFormat("n", {"type": "object"})
-    assert body(response_format=schema) == {"response_format": {"type": "json_object", "json_schema": {"type": "object"}}}
+    schema = JsonSchemaFormat("n", SCHEMA)
+    assert body(response_format=schema) == {"response_format": {"type": "json_object", "json_schema": SCHEMA}}
     assert body(response_format=NativeFormat({"type": "text"})) == {"response_format": {"type": "text"}}
     assert body(tools=(NativeTool({"type": "x"}),)) == {"tools": [{"type": "x"}]}
     assert body(reasoning=Reasoning("none")) == {"thinking": {"type": "disabled"}}
@@ -121,9 +123,74 @@ def test_penalties_have_another_range() -> None:
 
 def test_strictness_is_for_all_tools_together() -> None:
     """If only some tools are strict, all of them become so, or none under `drop`."""
-    tools = (Tool("f", strict=True), Tool("g"))
+    tools = (Tool("f", parameters=SCHEMA, strict=True), Tool("g", parameters=SCHEMA))
     parameters = Parameters("acme")
     assert body(tools=tools, parameters=parameters)["strict_tools"] is True
     assert parameters.warnings[0].replacement == "strict_tools"
     assert "strict_tools" not in body(tools=tools, parameters=Parameters("acme", "drop"))
     assert body(tools=tools[:1], parameters=Parameters("acme", "refuse"))["strict_tools"] is True
+
+
+def test_strictness_that_cannot_be() -> None:
+    """A tool without a required parameter, or with a schema of others, cannot be strict."""
+    for schema in (None, {**SCHEMA, "required": []}, {**SCHEMA, "allOf": [{}]}):
+        parameters = Parameters("acme")
+        assert "strict_tools" not in body(tools=(*TOOLS, Tool("h", parameters=schema)), parameters=parameters)
+        assert [(warning.path, warning.treatment.value) for warning in parameters.warnings] == [(("tools", "strict"), "dropped")]
+
+
+def told(**fields: Any) -> tuple[dict[str, Any], list[tuple[tuple[str, ...], str]]]:
+    """Return the body of a request for JSON, and its warnings."""
+    parameters = Parameters("acme")
+    request = ChatRequest("m", (Message(Role.USER, (Text("hi"),)),), stream=False, **fields)
+    made = json.loads(encode(request, "acme", parameters))
+    return made, [(warning.path, warning.treatment.value) for warning in parameters.warnings]
+
+
+def test_a_format_beside_tools() -> None:
+    """The API has none there, so that the model is told."""
+    for form in (JsonObjectFormat(), JsonSchemaFormat("n", SCHEMA)):
+        made, warnings = told(response_format=form, tools=TOOLS[:1])
+        assert "response_format" not in made
+        assert made["messages"][-1]["role"] == "system"
+        assert warnings == [(("response_format",), "mapped")]
+
+
+def test_a_schema_that_cannot_be_enforced() -> None:
+    """The model is told of it, and held to JSON."""
+    for schema in ({"type": "array"}, {"type": "object", "properties": {}}, {**SCHEMA, "properties": {"q": {"oneOf": []}}}):
+        made, warnings = told(response_format=JsonSchemaFormat("n", schema))
+        assert made["response_format"] == {"type": "json_object"}
+        assert made["messages"][-1]["role"] == "system"
+        assert warnings == [(("response_format",), "mapped")]
+
+
+def test_limits_of_a_schema() -> None:
+    """Those that the API does not know are in the description."""
+    inner = {"type": "string", "description": "A name.", "minLength": 1, "pattern": "^a", "format": "email"}
+    other = {"type": "string", "pattern": "a+", "format": "date", "additionalProperties": False}
+    properties = {"a": inner, "b": other, "c": {"type": "array", "items": inner}, "d": {"anyOf": [{"type": "null"}, inner]}}
+    made = body(response_format=JsonSchemaFormat("n", {"type": "object", "properties": properties, "required": ["a"]}))
+    described = {"type": "string", "description": 'A name.\n\n{minLength: 1, pattern: "^a", format: "email"}'}
+    assert made["response_format"]["json_schema"]["properties"] == {
+        "a": described,
+        "b": {"type": "string", "pattern": "a+", "format": "date"},
+        "c": {"type": "array", "items": described},
+        "d": {"anyOf": [{"type": "null"}, described]},
+    }
+
+
+def test_top_p() -> None:
+    """The API has it from 0.01 to 0.99."""
+    for given, sent in ((0, 0.01), (0.5, 0.5), (1, 0.99)):
+        parameters = Parameters("acme")
+        assert body(sampling=Sampling(top_p=given), parameters=parameters) == {"p": sent}
+        assert len(parameters.warnings) == (given != sent)
+
+
+def test_names() -> None:
+    """A name that the API refuses is replaced."""
+    made = body(tools=(Tool("files.read", parameters=SCHEMA), Tool("get-it", parameters=SCHEMA)))
+    names = [tool["function"]["name"] for tool in made["tools"]]
+    assert names == [NAMES.sent("files.read"), "get-it"]
+    assert NAMES.accepts(names[0])

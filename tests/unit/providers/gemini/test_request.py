@@ -186,3 +186,28 @@ def test_unsupported(fields: dict[str, Any]) -> None:
     parameters = Parameters("acme")
     body(parameters=parameters, **fields)
     assert [warning.treatment for warning in parameters.warnings] == [Treatment.DROPPED] * len(parameters.warnings) != []
+
+
+@pytest.mark.parametrize("form", [JsonObjectFormat(), JsonSchemaFormat("n", {"type": "object"}, "A form.")])
+def test_a_format_beside_tools(form: JsonObjectFormat | JsonSchemaFormat) -> None:
+    """A model before Gemini 3 has none, so that it is told."""
+    parameters = Parameters("acme")
+    made = body("gemini-2.5-flash", parameters=parameters, tools=TOOLS, response_format=form)
+    assert "generationConfig" not in made
+    assert "JSON" in made["systemInstruction"]["parts"][0]["text"]
+    assert [(warning.path, warning.replacement) for warning in parameters.warnings] == [(("response_format",), "systemInstruction")]
+    dropped = body("gemini-2.5-flash", parameters=Parameters("acme", "drop"), tools=TOOLS, response_format=form)
+    assert dropped.keys() == {"tools"}
+    for model, fields in (("gemini-2.5-flash", {}), ("gemini-3-flash", {"tools": TOOLS})):
+        strict = Parameters("acme", "refuse")
+        made = body(model, parameters=strict, response_format=form, **fields)
+        assert made["generationConfig"]["responseMimeType"] == "application/json"
+        assert "systemInstruction" not in made
+
+
+def test_penalties() -> None:
+    """The API has them below 2."""
+    parameters = Parameters("acme")
+    sampling = Sampling(presence_penalty=2, frequency_penalty=-2)
+    assert config(sampling=sampling, parameters=parameters) == {"presencePenalty": 1.99, "frequencyPenalty": -2}
+    assert [warning.path for warning in parameters.warnings] == [("sampling", "presence_penalty")]

@@ -72,19 +72,19 @@ def test_models_that_do_not_reason(model: str, expected: list[str] | None) -> No
 
 def test_sampling() -> None:
     """Each option has the API's name, and log probabilities are included."""
-    sampling = Sampling(temperature=0.5, top_p=0.9, max_tokens=7, seed=1, logprobs=True, top_logprobs=2, presence_penalty=0)
+    sampling = Sampling(temperature=0.5, top_p=0.9, max_tokens=70, seed=1, logprobs=True, top_logprobs=2, presence_penalty=0)
     extra = {"include": ["file_search_call.results", ENCRYPTED]}
     assert added(model="gpt-5.1", sampling=sampling, end_user="bob", extra=extra) == {
         "model": "gpt-5.1",
         "temperature": 0.5,
         "top_p": 0.9,
-        "max_output_tokens": 7,
+        "max_output_tokens": 70,
         "top_logprobs": 2,
         "user": "bob",
         "include": ["file_search_call.results", ENCRYPTED, "message.output_text.logprobs"],
     }
     assert added(sampling=sampling, extra=extra).keys() == {"max_output_tokens", "include"}
-    assert added(sampling=Sampling(max_tokens=7, max_completion_tokens=8)) == {"max_output_tokens": 8}
+    assert added(sampling=Sampling(max_tokens=17, max_completion_tokens=18)) == {"max_output_tokens": 18}
 
 
 @pytest.mark.parametrize(
@@ -216,3 +216,29 @@ def test_names_that_the_api_refuses() -> None:
     assert call.name == "server/find"
     again = ChatRequest("gpt-5", (message,), stream=True, tools=request.tools)
     assert json.loads(encode(again, "acme"))["input"] == [item]
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+def test_a_limit_that_is_too_low(name: str) -> None:
+    """The API refuses less than 16 tokens, which is the nearest to it."""
+    parameters = Parameters("acme")
+    sampling = Sampling(**{name: 5})
+    request = ChatRequest("gpt-9", (Message(Role.USER, (Text("hi"),)),), stream=True, sampling=sampling)
+    assert json.loads(encode(request, "acme", parameters))["max_output_tokens"] == 16
+    assert [(warning.path, warning.replacement) for warning in parameters.warnings] == [
+        (("sampling", name), "max_output_tokens 16")
+    ]
+    assert "max_output_tokens" not in json.loads(encode(request, "acme", Parameters("acme", "drop")))
+
+
+@pytest.mark.parametrize("schema", [{}, {"properties": {}}, {"type": ["object", "null"]}, {"oneOf": [{"type": "object"}]}])
+def test_the_input_of_a_tool(schema: dict[str, Any]) -> None:
+    """It is an object, whatever its schema leaves open."""
+    (tool,) = body(tools=(Tool("f", parameters=schema),))["tools"]
+    assert tool["parameters"] == {**(schema or {"properties": {}}), "type": "object"}
+
+
+def test_the_name_of_a_schema() -> None:
+    """One that the API refuses is replaced."""
+    name = body(response_format=JsonSchemaFormat("my form", {"type": "object"}))["text"]["format"]["name"]
+    assert NAMES.accepts(name)

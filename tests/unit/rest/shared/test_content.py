@@ -199,3 +199,13 @@ def test_signatures_of_a_text_that_a_client_has_joined() -> None:
     (text,) = read(content="Hi", extra_content=signature).blocks
     assert text.state is not None
     assert text.state.opaque == "B"
+
+
+def test_a_refusal_among_the_parts() -> None:
+    """It is one of an assistant's parts in this API, and a block of its own, unless it has fields that only a provider knows."""
+    parts: list[dict[str, Any]] = [{"type": "text", "text": "Hm."}, {"type": "refusal", "refusal": "No."}]
+    message = message_of(MessageBody(role="assistant", content=parts), ("messages", 0))
+    assert message.blocks == (domain.Text("Hm."), domain.Refusal("No."))
+    assert message.listed
+    odd = {"type": "refusal", "refusal": "No.", "why": 1}
+    assert message_of(MessageBody(role="assistant", content=[odd]), ("messages", 0)).blocks == (domain.Opaque(odd),)
