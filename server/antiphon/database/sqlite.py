@@ -131,20 +131,17 @@ class SqliteDatabase:
         self._read_engine.dispose()
 
     async def _wait(self, future: Future[T]) -> T:
-        waiting = asyncio.wrap_future(future)
-        waiting.add_done_callback(_retrieve_error)
         try:
-            done, _ = await asyncio.wait({waiting}, timeout=self._timeout)
-            if not done and not future.cancel():
-                # It has begun, so its outcome is only known at its end.
-                done, _ = await asyncio.wait({waiting}, timeout=self._timeout)
+            await _ended(future, self._timeout)
+            if not future.done() and not future.cancel():
+                await _ended(future, self._timeout)  # it has begun, so its outcome is only known at its end
         except asyncio.CancelledError:
             future.cancel()  # removes it from the queue; has no effect if it has begun
             raise
-        if not done:
+        if future.cancelled() or not future.done():
             log_unavailable(TimeoutError("it took too long"), None)
             raise StoreUnavailable
-        return waiting.result()
+        return future.result()
 
     def _write(self) -> None:
         """Run the writing thread."""
@@ -221,10 +218,25 @@ def _identity(path: Path) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def _retrieve_error(future: asyncio.Future[Any]) -> None:
-    """Retrieve the error of a future that nobody awaits any more, so that asyncio does not log it."""
-    if not future.cancelled():
-        future.exception()
+async def _ended(future: Future[Any], timeout: float) -> None:
+    """Return when a future of another thread is done, or after `timeout` seconds."""
+    loop = asyncio.get_running_loop()
+    waiting: asyncio.Future[None] = loop.create_future()
+
+    def wake() -> None:
+        if not waiting.done():
+            waiting.set_result(None)
+
+    def done(_: Future[Any]) -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(wake)
+
+    timer = loop.call_later(timeout, wake)
+    future.add_done_callback(done)
+    try:
+        await waiting
+    finally:
+        timer.cancel()
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from antiphon.domain.errors import (
 )
 from antiphon.domain.events import Batch
 from antiphon.domain.reply import Reply
-from antiphon.history.base import MessageState, PartialReply, ProviderReplyInfo, Store, StoredMessage, Turn, TurnEnd
+from antiphon.history.base import MessageState, Parent, PartialReply, ProviderReplyInfo, Store, StoredMessage, Turn, TurnEnd
 from antiphon.history.resent import Continuation, continuation, up_to
 from antiphon.history.sendable import LeftOut, sendable
 from antiphon.history.storable import storable
@@ -105,39 +105,43 @@ class Recorder:
         Raises as `Store.begin_turn`.
         """
         follows = Continuation(tuple(messages), tuple(range(len(messages))), record.parent_id)
-        if record.conversation is not None and (record.resent or admit is not None):
+
+        def follow(path: Sequence[StoredMessage]) -> tuple[Sequence[Message], Parent]:
+            nonlocal follows
+            follows = continuation(path, messages)
+            return follows.new, follows.parent_id
+
+        resent = record.resent and record.conversation is not None
+        if record.conversation is not None and admit is not None:
             stored = (await self._store.messages(record.owner, record.conversation)).messages
-            if record.resent:
-                follows = continuation(stored, messages)
-            if admit is not None:
-                for_model, _ = sendable(follows.for_model(up_to(stored, follows.parent_id)))
-                await admit((*record.leading_messages, *for_model))
+            if resent:
+                follow(stored)
+            for_model, _ = sendable(follows.for_model(up_to(stored, follows.parent_id)))
+            await admit((*record.leading_messages, *for_model))
         beginning = asyncio.create_task(
             self._store.begin_turn(
                 record.owner,
                 record.conversation,
-                follows.new,
+                follow if resent else messages,
                 request_id=record.request_id,
-                parent_id=follows.parent_id,
-                title=title_of(record.title, follows.new),
+                parent_id=record.parent_id,
+                title=title_of(record.title, messages) if record.conversation is None else "",
                 source=record.source,
             )
         )
         try:
-            await asyncio.wait({beginning})
+            turn = await asyncio.shield(beginning)
         except asyncio.CancelledError:
             self._run(self._cancel_begun(record.owner, beginning))
             raise
-        try:
-            turn = beginning.result()
         except InvalidRequest as error:  # the index in the error is one of the new messages; the caller needs the one it sent
             error.violations = tuple(_with_sent_index(violation, follows.places) for violation in error.violations)
             raise
         if turn.existing:
             return Recording(self, record.owner, turn)
-        begin = len(turn.path) - len(follows.new)
-        for_model, left_out = sendable(follows.for_model(turn.path[:begin]))
-        _log_left_out(turn, turn.path[:begin], left_out)
+        before = turn.path[: len(turn.path) - len(follows.places)]
+        for_model, left_out = sendable(follows.for_model(before))
+        _log_left_out(turn, before, left_out)
         recording = self._in_progress[turn.reply.id] = Recording(self, record.owner, turn, (*record.leading_messages, *for_model))
         return recording
 
