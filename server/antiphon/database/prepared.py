@@ -57,7 +57,7 @@ class Prepared:
     def all(self, connection: Connection, values: Values) -> list[Any]:
         """Return the rows that the statement selects or returns. Raises SQLAlchemy's `DBAPIError`, as the other methods do."""
         text = self._text(connection)
-        return list(map(text.read, _run(connection, text.text, text.values(values)).fetchall()))
+        return list(map(text.read, run(connection, text.text, text.values(values)).fetchall()))
 
     def first(self, connection: Connection, values: Values) -> Any | None:
         """Return the first row, or None."""
@@ -66,13 +66,13 @@ class Prepared:
     def count(self, connection: Connection, values: Values) -> int:
         """Return the number of rows that the statement changed."""
         text = self._text(connection)
-        changed: int = _run(connection, text.text, text.values(values)).rowcount
+        changed: int = run(connection, text.text, text.values(values)).rowcount
         return changed
 
     def each(self, connection: Connection, values: Sequence[Values]) -> None:
         """Run the statement with each of `values`."""
         text = self._text(connection)
-        _run(connection, text.text, list(map(text.values, values)), many=True)
+        run(connection, text.text, list(map(text.values, values)), many=True)
 
     def _text(self, connection: Connection) -> _Text:
         name = connection.dialect.name
@@ -82,8 +82,8 @@ class Prepared:
         return text
 
 
-def _run(connection: Connection, text: str, values: Sequence[Any], *, many: bool = False) -> Any:
-    """Run a text with the driver, and return its cursor."""
+def run(connection: Connection, text: str, values: Sequence[Any] = (), *, many: bool = False) -> Any:
+    """Run a text with the driver, and return its cursor. `many`: run it with each of `values`. Raises `DBAPIError`."""
     dialect, driver = connection.dialect, connection.connection
     cursor = driver.cursor()
     for see in connection.dispatch.before_cursor_execute:
