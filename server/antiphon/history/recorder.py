@@ -28,7 +28,7 @@ from antiphon.domain.errors import (
     to_public_error,
 )
 from antiphon.domain.events import Batch
-from antiphon.domain.reply import Reply
+from antiphon.domain.reply import Reply, ReplyChoice
 from antiphon.history.base import MessageState, Parent, PartialReply, ProviderReplyInfo, Store, StoredMessage, Turn, TurnEnd
 from antiphon.history.resent import Continuation, continuation, up_to
 from antiphon.history.sendable import LeftOut, sendable
@@ -303,25 +303,25 @@ class Recording:
         provider, model = ("", "") if started is None else (started.origin.provider, started.model)
         return PartialReply(self.turn.reply.id, self._reply.message(), model, provider)
 
-    def _provider_info(self) -> ProviderReplyInfo:
+    def _provider_info(self, choices: Sequence[ReplyChoice]) -> ProviderReplyInfo:
         """Return what the provider sent with the reply. Of several choices the first one counts."""
-        started, choices = self._reply.started, self._reply.choices
+        started = self._reply.started
         info = ProviderReplyInfo() if started is None else ProviderReplyInfo(started.id, started.created)
         return replace(info, reason=choices[0].provider_reason) if choices else info
 
     def _settle(self, state: MessageState, reason: str, *, drop: bool = False) -> asyncio.Task[bool]:
         """Start to store the end of the turn, with the reply so far; return the task."""
         self._settled = True
-        reply, partial = self._reply, self.partial_reply()
+        reply, partial, choices = self._reply, self.partial_reply(), self._reply.choices
         end = TurnEnd(
             state=state,
             message=partial.message,
             model=partial.model,
             provider=partial.provider,
             usage=reply.usage,
-            finish_reason=reply.choices[0].reason if reply.choices and state is MessageState.COMPLETE else None,
+            finish_reason=choices[0].reason if choices and state is MessageState.COMPLETE else None,
             error_reason=reason,
-            provider_info=self._provider_info() if state is MessageState.COMPLETE else ProviderReplyInfo(),
+            provider_info=self._provider_info(choices) if state is MessageState.COMPLETE else ProviderReplyInfo(),
         )
         return self._recorder.settle(self._owner, self.turn, end, drop=drop)
 

@@ -191,11 +191,13 @@ def delete(connection: Connection, row: Found) -> None:
 
 
 def append(connection: Connection, row: Found, new: Sequence[NewRow]) -> Conversation:
-    """Insert the messages, make the last of them the head, and return the changed conversation."""
+    """Insert the messages, make the last of them the head, and return the changed conversation, which is locked."""
     _INSERT_MESSAGES.each(connection, new)
     last = new[-1]
-    moved = {"conversation": row.id, "head": last["id"], "count": last["depth"] + 1, "now": clock.now()}
-    return rows.conversation(_ADVANCE.all(connection, moved)[0])
+    head, count = last["id"], last["depth"] + 1
+    updated = max(clock.now(), row.updated + 1)  # always grows, even if a clock is set back
+    _ADVANCE.count(connection, {"conversation": row.id, "head": head, "count": count, "now": updated})
+    return replace(rows.conversation(row), head_id=head, message_count=count, updated=clock.read(updated))
 
 
 def create(
