@@ -45,7 +45,7 @@ class _Text:
         return self._row(changed)
 
 
-class Prepared:
+class PreparedStatement:
     """A statement whose parameters all have fixed names."""
 
     def __init__(self, statement: Select[Any] | Insert | Update | Delete, sets: Sequence[str] = ()) -> None:

@@ -19,7 +19,7 @@ from sqlalchemy.exc import IntegrityError
 from antiphon.database import clock, paging, text
 from antiphon.database.base import Database
 from antiphon.database.ids import is_id, new_id
-from antiphon.database.prepared import Prepared
+from antiphon.database.prepared import PreparedStatement
 from antiphon.database.tables import workers
 from antiphon.domain.content import Message
 from antiphon.domain.errors import ConversationChanged, ConversationNotFound, StoreUnavailable, TurnInProgress
@@ -49,8 +49,8 @@ STALE: Final = 15.0
 _HEARTBEAT_INTERVAL: Final = 5.0
 """Seconds after which starting a turn renews the heartbeat itself, if nothing else did."""
 
-_TOUCH_TURN: Final = Prepared(statements.TOUCH_TURN)
-_END_TURN: Final = Prepared(
+_TOUCH_TURN: Final = PreparedStatement(statements.TOUCH_TURN)
+_END_TURN: Final = PreparedStatement(
     statements.END_TURN, ("worker", "state", "body", "model", "provider", "usage", "finish_reason", "error_reason")
 )
 

@@ -13,20 +13,20 @@ from sqlalchemy import Connection, insert
 
 from antiphon.database import clock
 from antiphon.database.ids import is_id, new_id
-from antiphon.database.prepared import Prepared
+from antiphon.database.prepared import PreparedStatement
 from antiphon.database.tables import conversations, messages, trees
 from antiphon.domain.errors import ConversationNotFound, MessageNotFound, RequestIdReused, TurnInProgress
 from antiphon.history import body, rows, statements
 from antiphon.history.base import Conversation, MessageState, StoredMessage, Turn
 
-_GET: Final = Prepared(statements.GET)
-_LOCK: Final = Prepared(statements.LOCK)
-_PATH: Final = Prepared(statements.PATH)
-_TURN: Final = Prepared(statements.TURN)
-_ADVANCE: Final = Prepared(statements.ADVANCE)
-_INSERT_TREE: Final = Prepared(insert(trees))
-_INSERT_CONVERSATION: Final = Prepared(insert(conversations))
-_INSERT_MESSAGES: Final = Prepared(insert(messages))
+_GET: Final = PreparedStatement(statements.GET)
+_LOCK: Final = PreparedStatement(statements.LOCK)
+_PATH: Final = PreparedStatement(statements.PATH)
+_TURN: Final = PreparedStatement(statements.TURN)
+_ADVANCE: Final = PreparedStatement(statements.ADVANCE)
+_INSERT_TREE: Final = PreparedStatement(insert(trees))
+_INSERT_CONVERSATION: Final = PreparedStatement(insert(conversations))
+_INSERT_MESSAGES: Final = PreparedStatement(insert(messages))
 
 _FEW: Final = 4
 """The number of messages whose sizes are read first; each further read takes this many times as many."""
