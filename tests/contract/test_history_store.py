@@ -674,6 +674,29 @@ async def test_a_turn_behind_one_in_progress(store: Store) -> None:
     assert await path(store, first.conversation.id) == ["a", "A", "b", "B"]
 
 
+async def test_a_turn_whose_messages_depend_on_the_path(store: Store) -> None:
+    """A function gets the path as it is when the turn starts; what it returns is checked and stored like given messages."""
+    made = await create(store)
+    await store.append(ME, made.id, user_messages("a", "b", "c"))
+    seen: list[list[str]] = []
+
+    def after_b(path: Sequence[StoredMessage]) -> tuple[list[Message], str]:
+        seen.append(texts(path))
+        return user_messages("new"), path[1].id
+
+    turn = await store.begin_turn(ME, made.id, after_b)
+    assert seen == [["a", "b", "c"]]
+    assert (texts(turn.path), turn.reply.parent_id) == (["a", "b", "new"], turn.path[-1].id)
+    assert await path(store, made.id) == ["a", "b", "new", ""]
+    anew = await store.begin_turn(ME, made.id, lambda _: (user_messages("other"), BEGINNING))
+    assert texts(anew.path) == ["other"]
+    with pytest.raises(InvalidRequest):
+        await store.begin_turn(ME, made.id, lambda _: (user_messages("nul \0"), None))
+    with pytest.raises(ConversationNotFound):
+        await store.begin_turn(OTHER, made.id, after_b)
+    assert await path(store, made.id) == ["other", ""]
+
+
 async def branches(store: Store, conversation: str, size: int = 100, owner: str = ME) -> list[tuple[str | None, list[str]]]:
     """Return for each branch the message that it leaves from, and its texts, read in pages."""
     found: list[tuple[str | None, list[str]]] = []

@@ -17,6 +17,7 @@ from antiphon.history.base import (
     BEGINNING,
     MAX_PAGE_BYTES,
     BranchPage,
+    Continue,
     Conversation,
     MessagePage,
     MessageState,
@@ -121,13 +122,16 @@ class MemoryStore:
         self,
         owner: str,
         conversation: str | None,
-        messages: Sequence[Message],
+        messages: Sequence[Message] | Continue,
         *,
         request_id: str = "",
         parent_id: Parent = None,
         title: str = "",
         source: str = "",
     ) -> Turn:
+        if callable(messages):
+            assert conversation is not None
+            messages, parent_id = messages(self._path((await self.get(owner, conversation)).head_id))
         known = self._turns.get((owner, conversation or "", request_id)) if request_id else None
         if known is not None:
             reply = self._messages[known]

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from threading import Thread
-from typing import Any, Final, TypeVar
+from threading import Lock, Thread
+from typing import Any, Final, Generic, TypeVar
 
 from sqlalchemy import URL, ColumnElement, Connection, Engine, NullPool, QueuePool, Table, create_engine, event, literal
 from sqlalchemy.dialects import sqlite
@@ -22,10 +23,10 @@ from sqlalchemy.exc import DisconnectionError
 
 from antiphon.database import clock
 from antiphon.database.base import log_unavailable, translated
+from antiphon.database.prepared import run
 from antiphon.domain.errors import AntiphonError, StoreUnavailable
 
 T = TypeVar("T")
-Work = Callable[[Connection], Any]
 
 _READERS: Final = 4
 """The number of reading threads: more than the cores of a small machine, as some of them wait for the disk."""
@@ -34,10 +35,11 @@ _BATCH: Final = 256
 """The most transactions that share a commit."""
 
 
-def engine(path: Path, timeout: float, *, begin: str, readers: int = 0) -> Engine:
+def engine(path: Path, timeout: float, *, begin: str = "", readers: int = 0) -> Engine:
     """Return connections to the file, at most `readers` of them pooled. Nothing is opened yet.
 
-    `begin` is the statement that begins a transaction. With `readers` the connections are read-only; 0 means no pool.
+    `begin` is the statement that begins a transaction; empty if the caller begins and commits by itself. With `readers` the
+    connections are read-only; 0 means no pool.
     """
     url = URL.create("sqlite", database=str(path))
     arguments = {"isolation_level": None, "timeout": timeout, "check_same_thread": False}
@@ -63,25 +65,42 @@ def engine(path: Path, timeout: float, *, begin: str, readers: int = 0) -> Engin
         if record.info.setdefault("file", identity) != identity:
             raise DisconnectionError
 
-    @event.listens_for(created, "begin")
-    def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
+    if begin:
+
+        @event.listens_for(created, "begin")
+        def _begin(connection: Connection) -> None:
+            connection.exec_driver_sql(begin)
 
     return created
 
 
-class _Job:
-    """A queued transaction, and the future of its result."""
+class _Job(Generic[T]):
+    """A unit of work for another thread, and the future of its result."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Callable[..., T]) -> None:
         self.work = work
-        self.future: Future[Any] = Future()
+        self.loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[T] = self.loop.create_future()
+        self._claimed = Lock()
         self._begun = False
 
     def begin(self) -> bool:
-        """Return whether its caller still waits; if so, it can no longer be cancelled."""
-        self._begun = self._begun or self.future.set_running_or_notify_cancel()
+        """Return whether its caller still waits; if so, it can no longer be cancelled. Called by the thread that does the work."""
+        self._begun = self._begun or self.cancel()
         return self._begun
+
+    def cancel(self) -> bool:
+        """Return whether it had neither begun nor been cancelled; now it will not begin."""
+        return self._claimed.acquire(blocking=False)
+
+    def end(self, result: Any, error: BaseException | None) -> None:
+        """Give its caller the result, or the error, unless the caller is gone. Called on the event loop."""
+        if self.future.done():
+            return
+        if error is None:
+            self.future.set_result(result)
+        else:
+            self.future.set_exception(error)
 
 
 class SqliteDatabase:
@@ -91,23 +110,24 @@ class SqliteDatabase:
         """`timeout` limits in seconds the wait for a transaction's turn, and again the transaction. Nothing is opened yet."""
         self._timeout = timeout
         self._path = path
-        # IMMEDIATE takes the file's write lock at the beginning; a transaction that reads first and locks later may only fail.
-        self._write_engine = engine(path, timeout, begin="BEGIN IMMEDIATE")
+        self._write_engine = engine(path, timeout)
         self._read_engine = engine(path, timeout, begin="BEGIN", readers=_READERS)
         self._readers = ThreadPoolExecutor(_READERS, "history-reader")
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._jobs: SimpleQueue[_Job[Any] | None] = SimpleQueue()
         self._writer: Thread | None = None
         self._connection: Connection | None = None
         self._connected: tuple[int, int] | None = None
 
     async def read(self, work: Callable[[Connection], T]) -> T:
-        def run() -> T:
+        def read() -> T:
             with _translated():
                 _identity(self._path)
             with _translated(), self._read_engine.connect() as connection, connection.begin():
                 return work(connection)
 
-        return await self._wait(self._readers.submit(run))
+        job = _Job(read)
+        self._readers.submit(self._read, job)
+        return await self._wait(job)
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         if self._writer is None:
@@ -115,7 +135,7 @@ class SqliteDatabase:
             self._writer.start()
         job = _Job(work)
         self._jobs.put(job)
-        return await self._wait(job.future)
+        return await self._wait(job)
 
     def insert(self, table: Table) -> Any:
         return sqlite.insert(table)
@@ -130,21 +150,32 @@ class SqliteDatabase:
         await asyncio.to_thread(self._readers.shutdown)
         self._read_engine.dispose()
 
-    async def _wait(self, future: Future[T]) -> T:
-        waiting = asyncio.wrap_future(future)
-        waiting.add_done_callback(_retrieve_error)
+    async def _wait(self, job: _Job[T]) -> T:
+        timer = job.loop.call_later(self._timeout, self._time_out, job)
         try:
-            done, _ = await asyncio.wait({waiting}, timeout=self._timeout)
-            if not done and not future.cancel():
-                # It has begun, so its outcome is only known at its end.
-                done, _ = await asyncio.wait({waiting}, timeout=self._timeout)
+            return await job.future
         except asyncio.CancelledError:
-            future.cancel()  # removes it from the queue; has no effect if it has begun
+            job.cancel()  # it does not begin if it has not yet
             raise
-        if not done:
+        finally:
+            timer.cancel()
+
+    def _time_out(self, job: _Job[Any], *, last: bool = False) -> None:
+        if job.future.done():
+            return
+        if last or job.cancel():
             log_unavailable(TimeoutError("it took too long"), None)
-            raise StoreUnavailable
-        return waiting.result()
+            job.future.set_exception(StoreUnavailable())
+        else:  # it has begun, so its outcome is only known at its end
+            job.loop.call_later(self._timeout, partial(self._time_out, job, last=True))
+
+    def _read(self, job: _Job[Any]) -> None:
+        """Run a job in a reading thread."""
+        if job.begin():
+            try:
+                _end([(job, job.work(), None)])
+            except BaseException as error:  # noqa: BLE001  # the caller gets it
+                _end([(job, None, error)])
 
     def _write(self) -> None:
         """Run the writing thread."""
@@ -165,8 +196,8 @@ class SqliteDatabase:
                 break
         self._disconnect()
 
-    def _run(self, jobs: list[_Job]) -> None:
-        begun: list[_Job] = []
+    def _run(self, jobs: list[_Job[Any]]) -> None:
+        begun: list[_Job[Any]] = []
         try:
             with _translated():
                 results = self._commit(jobs, begun)
@@ -176,17 +207,16 @@ class SqliteDatabase:
                 for job in begun:  # one of them caused it; the others must not fail with it
                     self._run([job])
                 return
-            for job in begun or jobs:
-                if job.begin():
-                    job.future.set_exception(error)
+            _end([(job, None, error) for job in begun or jobs if job.begin()])
             return
-        for job, result in zip(begun, results, strict=True):
-            if isinstance(result, AntiphonError):
-                job.future.set_exception(result)
-            else:
-                job.future.set_result(result)
+        _end(
+            [
+                (job, None, result) if isinstance(result, AntiphonError) else (job, result, None)
+                for job, result in zip(begun, results, strict=True)
+            ]
+        )
 
-    def _commit(self, jobs: list[_Job], begun: list[_Job]) -> list[Any]:
+    def _commit(self, jobs: list[_Job[Any]], begun: list[_Job[Any]]) -> list[Any]:
         # Writes to a file that was removed or replaced are lost, unnoticed until the next start.
         identity = _identity(self._path)
         if identity != self._connected:
@@ -195,16 +225,18 @@ class SqliteDatabase:
             self._connection = self._write_engine.connect()
             self._connected = identity
         results: list[Any] = []
-        with self._connection.begin():
-            # The file is locked now. Waiting for the lock may have taken long, and callers may have given up.
-            begun += [job for job in jobs if job.begin()]
-            for job in begun:
-                try:
-                    results.append(job.work(self._connection))
-                except StoreUnavailable:
-                    raise
-                except AntiphonError as error:  # raised before the first change: see `Database`
-                    results.append(error)
+        # IMMEDIATE takes the file's write lock at the beginning; a transaction that reads first and locks later may only fail.
+        run(self._connection, "BEGIN IMMEDIATE")
+        # Waiting for the lock may have taken long, and callers may have given up.
+        begun += [job for job in jobs if job.begin()]
+        for job in begun:
+            try:
+                results.append(job.work(self._connection))
+            except StoreUnavailable:
+                raise
+            except AntiphonError as error:  # raised before the first change: see `Database`
+                results.append(error)
+        run(self._connection, "COMMIT")
         return results
 
     def _disconnect(self) -> None:
@@ -221,10 +253,18 @@ def _identity(path: Path) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def _retrieve_error(future: asyncio.Future[Any]) -> None:
-    """Retrieve the error of a future that nobody awaits any more, so that asyncio does not log it."""
-    if not future.cancelled():
-        future.exception()
+def _end(ended: list[tuple[_Job[Any], Any, BaseException | None]]) -> None:
+    """Give the callers of jobs their results or errors, all in one step of their event loop."""
+    if not ended:
+        return
+
+    def tell() -> None:
+        for job, result, error in ended:
+            job.end(result, error)
+
+    loop = ended[0][0].loop
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(tell)
 
 
 @contextmanager

@@ -35,10 +35,14 @@ class Guards:
 
     async def messages(self, messages: Sequence[Message]) -> tuple[Message, ...]:
         """Return messages as they may be stored, filtered like those of a request. Raises `ContentBlocked`."""
+        if not self._request_guards:
+            return tuple(messages)
         return (await self.request(ChatRequest("", tuple(messages), stream=False))).messages
 
     async def text(self, text: str) -> str:
         """Return a text, such as a title, as it may be stored. Raises `ContentBlocked`."""
+        if not self._request_guards:
+            return text
         with _as_content_blocked():
             return await filter_text(self._request_guards, text)
 

@@ -11,7 +11,7 @@ any more, such as those of a worker that was killed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from enum import Enum, StrEnum
 from typing import Final, Protocol, TypeAlias
@@ -143,6 +143,10 @@ class Turn(Struct, frozen=True):
     provider_info: ProviderReplyInfo = ProviderReplyInfo()
 
 
+Continue: TypeAlias = Callable[[Sequence[StoredMessage]], tuple[Sequence[Message], Parent]]
+"""Returns the new messages of a turn and what they follow, from the path of the conversation."""
+
+
 class Page(Struct, frozen=True):
     """One page of conversations. `next_token` requests the next page; it is empty on the last one."""
 
@@ -265,7 +269,7 @@ class Store(Conversations, Protocol):
         self,
         owner: str,
         conversation: str | None,
-        messages: Sequence[Message],
+        messages: Sequence[Message] | Continue,
         *,
         request_id: str = "",
         parent_id: Parent = None,
@@ -278,6 +282,9 @@ class Store(Conversations, Protocol):
         head): any message of the path, of a branch of this conversation, or before one; or `BEGINNING`. If it is not the head, the
         turn starts a branch, and becomes the conversation's path. If the head is a reply in progress, the new turn's path has what
         is stored of it so far.
+
+        For a conversation that exists, `messages` may be a function: it gets the path as it is when the turn starts, and returns
+        the messages and their parent. It may run more than once, and in another thread.
 
         `request_id`, if not empty, identifies the turn within its conversation, so that a retry is safe: used again, it returns the
         existing turn. If that one ended without output (`StoredMessage.is_retryable`), it is set IN_PROGRESS and started again.

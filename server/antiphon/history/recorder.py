@@ -28,8 +28,8 @@ from antiphon.domain.errors import (
     to_public_error,
 )
 from antiphon.domain.events import Batch
-from antiphon.domain.reply import Reply
-from antiphon.history.base import MessageState, PartialReply, ProviderReplyInfo, Store, StoredMessage, Turn, TurnEnd
+from antiphon.domain.reply import Reply, ReplyChoice
+from antiphon.history.base import MessageState, Parent, PartialReply, ProviderReplyInfo, Store, StoredMessage, Turn, TurnEnd
 from antiphon.history.resent import Continuation, continuation, up_to
 from antiphon.history.sendable import LeftOut, sendable
 from antiphon.history.storable import storable
@@ -105,39 +105,43 @@ class Recorder:
         Raises as `Store.begin_turn`.
         """
         follows = Continuation(tuple(messages), tuple(range(len(messages))), record.parent_id)
-        if record.conversation is not None and (record.resent or admit is not None):
+
+        def follow(path: Sequence[StoredMessage]) -> tuple[Sequence[Message], Parent]:
+            nonlocal follows
+            follows = continuation(path, messages)
+            return follows.new, follows.parent_id
+
+        resent = record.resent and record.conversation is not None
+        if record.conversation is not None and admit is not None:
             stored = (await self._store.messages(record.owner, record.conversation)).messages
-            if record.resent:
-                follows = continuation(stored, messages)
-            if admit is not None:
-                for_model, _ = sendable(follows.for_model(up_to(stored, follows.parent_id)))
-                await admit((*record.leading_messages, *for_model))
+            if resent:
+                follow(stored)
+            for_model, _ = sendable(follows.for_model(up_to(stored, follows.parent_id)))
+            await admit((*record.leading_messages, *for_model))
         beginning = asyncio.create_task(
             self._store.begin_turn(
                 record.owner,
                 record.conversation,
-                follows.new,
+                follow if resent else messages,
                 request_id=record.request_id,
-                parent_id=follows.parent_id,
-                title=title_of(record.title, follows.new),
+                parent_id=record.parent_id,
+                title=title_of(record.title, messages) if record.conversation is None else "",
                 source=record.source,
             )
         )
         try:
-            await asyncio.wait({beginning})
+            turn = await asyncio.shield(beginning)
         except asyncio.CancelledError:
             self._run(self._cancel_begun(record.owner, beginning))
             raise
-        try:
-            turn = beginning.result()
         except InvalidRequest as error:  # the index in the error is one of the new messages; the caller needs the one it sent
             error.violations = tuple(_with_sent_index(violation, follows.places) for violation in error.violations)
             raise
         if turn.existing:
             return Recording(self, record.owner, turn)
-        begin = len(turn.path) - len(follows.new)
-        for_model, left_out = sendable(follows.for_model(turn.path[:begin]))
-        _log_left_out(turn, turn.path[:begin], left_out)
+        before = turn.path[: len(turn.path) - len(follows.places)]
+        for_model, left_out = sendable(follows.for_model(before))
+        _log_left_out(turn, before, left_out)
         recording = self._in_progress[turn.reply.id] = Recording(self, record.owner, turn, (*record.leading_messages, *for_model))
         return recording
 
@@ -299,25 +303,25 @@ class Recording:
         provider, model = ("", "") if started is None else (started.origin.provider, started.model)
         return PartialReply(self.turn.reply.id, self._reply.message(), model, provider)
 
-    def _provider_info(self) -> ProviderReplyInfo:
+    def _provider_info(self, choices: Sequence[ReplyChoice]) -> ProviderReplyInfo:
         """Return what the provider sent with the reply. Of several choices the first one counts."""
-        started, choices = self._reply.started, self._reply.choices
+        started = self._reply.started
         info = ProviderReplyInfo() if started is None else ProviderReplyInfo(started.id, started.created)
         return replace(info, reason=choices[0].provider_reason) if choices else info
 
     def _settle(self, state: MessageState, reason: str, *, drop: bool = False) -> asyncio.Task[bool]:
         """Start to store the end of the turn, with the reply so far; return the task."""
         self._settled = True
-        reply, partial = self._reply, self.partial_reply()
+        reply, partial, choices = self._reply, self.partial_reply(), self._reply.choices
         end = TurnEnd(
             state=state,
             message=partial.message,
             model=partial.model,
             provider=partial.provider,
             usage=reply.usage,
-            finish_reason=reply.choices[0].reason if reply.choices and state is MessageState.COMPLETE else None,
+            finish_reason=choices[0].reason if choices and state is MessageState.COMPLETE else None,
             error_reason=reason,
-            provider_info=self._provider_info() if state is MessageState.COMPLETE else ProviderReplyInfo(),
+            provider_info=self._provider_info(choices) if state is MessageState.COMPLETE else ProviderReplyInfo(),
         )
         return self._recorder.settle(self._owner, self.turn, end, drop=drop)
 

@@ -162,6 +162,9 @@ class _Calls:
         message = entry.message
         if message.role is Role.ASSISTANT:
             return self._reply(at, entry)
+        if not any(isinstance(block, ToolResult) for block in message.blocks):
+            self._open, self._function_gone = {}, False
+            return message
         gone, self._function_gone = self._function_gone, False
         blocks = tuple(
             block

@@ -19,6 +19,7 @@ from sqlalchemy.exc import IntegrityError
 from antiphon.database import clock, paging, text
 from antiphon.database.base import Database
 from antiphon.database.ids import is_id, new_id
+from antiphon.database.prepared import PreparedStatement
 from antiphon.database.tables import workers
 from antiphon.domain.content import Message
 from antiphon.domain.errors import ConversationChanged, ConversationNotFound, StoreUnavailable, TurnInProgress
@@ -29,6 +30,7 @@ from antiphon.history.base import (
     MAX_TITLE,
     Branch,
     BranchPage,
+    Continue,
     Conversation,
     MessagePage,
     MessageState,
@@ -46,6 +48,11 @@ STALE: Final = 15.0
 
 _HEARTBEAT_INTERVAL: Final = 5.0
 """Seconds after which starting a turn renews the heartbeat itself, if nothing else did."""
+
+_TOUCH_TURN: Final = PreparedStatement(statements.TOUCH_TURN)
+_END_TURN: Final = PreparedStatement(
+    statements.END_TURN, ("worker", "state", "body", "model", "provider", "usage", "finish_reason", "error_reason")
+)
 
 _T = TypeVar("_T")
 
@@ -222,7 +229,7 @@ class SqlStore:
         self,
         owner: str,
         conversation: str | None,
-        messages: Sequence[Message],
+        messages: Sequence[Message] | Continue,
         *,
         request_id: str = "",
         parent_id: Parent = None,
@@ -232,13 +239,13 @@ class SqlStore:
         rows.check_request_id(request_id)
         rows.check_title(title)
         rows.check_source(source)
-        bodies = [*rows.bodies(messages), rows.NO_REPLY]
+        fixed = [] if callable(messages) else rows.bodies(messages)
         reply_id, named = new_id(), request_id or None
         ours = {reply_id}
         reply = {"id": reply_id, "state": MessageState.IN_PROGRESS.value, "worker": self._worker, "request_id": named}
 
-        def existing(connection: Connection, row: tree.Found) -> Turn | None:
-            turn = tree.existing_turn(connection, row, request_id, bodies[:-1])
+        def existing(connection: Connection, row: tree.Found, bodies: Sequence[str]) -> Turn | None:
+            turn = tree.existing_turn(connection, row, request_id, bodies) if named else None
             if turn is None or not turn.reply.is_retryable:
                 return turn
             if turn.reply.id in self._in_progress and turn.reply.id not in ours:
@@ -251,18 +258,25 @@ class SqlStore:
 
         def begin(connection: Connection) -> Turn:
             if conversation is None:
-                if named and (row := tree.created_by(connection, owner, request_id)) and (turn := existing(connection, row)):
+                created = tree.created_by(connection, owner, request_id) if named else None
+                if created and (turn := existing(connection, created, fixed)):
                     return turn
-                made, new = tree.create(connection, owner, bodies, title=title, source=source, request_id=named, reply=reply)
+                written = [*fixed, rows.NO_REPLY]
+                made, new = tree.create(connection, owner, written, title=title, source=source, request_id=named, reply=reply)
                 return tree.new_turn(made, (), new, created_conversation=True)
             row = tree.find(connection, owner, conversation, lock=True)
-            if named and (turn := existing(connection, row)):
+            path, bodies, after = None, fixed, parent_id
+            if callable(messages):
+                path = tree.path(connection, row, row.head_id)
+                told, after = messages(path)
+                bodies = rows.bodies(told)
+            if turn := existing(connection, row, bodies):
                 return turn
-            parent = tree.START if parent_id is BEGINNING else tree.position(connection, row, parent_id)
-            path = tree.path(connection, row, parent.id)
-            new = tree.new_rows(parent, row.tree_id, row.id, bodies)
+            parent = tree.START if after is BEGINNING else tree.position(connection, row, after)
+            before = tree.path(connection, row, parent.id) if path is None else path[: parent.length]
+            new = tree.new_rows(parent, row.tree_id, row.id, [*bodies, rows.NO_REPLY])
             new[-1] |= reply
-            return tree.new_turn(tree.append(connection, row, new), path, new)
+            return tree.new_turn(tree.append(connection, row, new), before, new)
 
         # The heartbeat must be stored before the turn, or another worker could settle the turn.
         if time.monotonic() - self._last_heartbeat > _HEARTBEAT_INTERVAL:
@@ -379,8 +393,8 @@ class SqlStore:
         }
         # The conversation is locked first, as everywhere: one order of locks avoids deadlocks.
         at = {"reply": reply_id, "mine": owner, "me": self._worker, "now": clock.now()}
-        touched = connection.execute(statements.TOUCH_TURN, at).rowcount
-        if connection.execute(statements.END_TURN, values).rowcount and touched:
+        touched = _TOUCH_TURN.count(connection, at)
+        if _END_TURN.count(connection, values) and touched:
             return True
         # An earlier try may have stored this end, with its confirmation lost.
         found = connection.execute(statements.TURN_OUTCOME, {"reply": reply_id, "mine": owner}).first()

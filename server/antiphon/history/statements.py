@@ -117,10 +117,9 @@ POSITION: Final = select(_M.id, _M.depth, _M.conversation_id).where(_M.id == bin
 ADVANCE: Final = (
     update(conversations)
     .where(_C.id == bindparam("conversation"))
-    .values(head_id=bindparam("head"), message_count=bindparam("count"), updated=_UPDATED)
-    .returning(*CONVERSATION)
+    .values(head_id=bindparam("head"), message_count=bindparam("count"), updated=_NOW)
 )
-"""Sets the head of a conversation, which must be locked."""
+"""Sets the head of a conversation, which must be locked, and its time of change."""
 
 # A turn of this worker that it has not ended, and that no other worker has started again.
 _OURS: Final = (_M.id == bindparam("reply"), _M.worker == bindparam("me"))

@@ -9,24 +9,30 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from msgspec.structs import replace
-from sqlalchemy import Connection, Row, insert
+from sqlalchemy import Connection, insert
 
 from antiphon.database import clock
 from antiphon.database.ids import is_id, new_id
+from antiphon.database.prepared import PreparedStatement
 from antiphon.database.tables import conversations, messages, trees
 from antiphon.domain.errors import ConversationNotFound, MessageNotFound, RequestIdReused, TurnInProgress
 from antiphon.history import body, rows, statements
 from antiphon.history.base import Conversation, MessageState, StoredMessage, Turn
 
-_INSERT_TREE: Final = insert(trees)
-_INSERT_CONVERSATION: Final = insert(conversations)
-_INSERT_MESSAGES: Final = insert(messages)
+_GET: Final = PreparedStatement(statements.GET)
+_LOCK: Final = PreparedStatement(statements.LOCK)
+_PATH: Final = PreparedStatement(statements.PATH)
+_TURN: Final = PreparedStatement(statements.TURN)
+_ADVANCE: Final = PreparedStatement(statements.ADVANCE)
+_INSERT_TREE: Final = PreparedStatement(insert(trees))
+_INSERT_CONVERSATION: Final = PreparedStatement(insert(conversations))
+_INSERT_MESSAGES: Final = PreparedStatement(insert(messages))
 
 _FEW: Final = 4
 """The number of messages whose sizes are read first; each further read takes this many times as many."""
 
-Found: TypeAlias = Row[*tuple[Any, ...]]
-"""A row that was read from the database."""
+Found: TypeAlias = Any
+"""A row that was read from the database: a tuple, with its columns as attributes."""
 
 NewRow: TypeAlias = dict[str, Any]
 """A row of `messages` to insert, by column name."""
@@ -45,8 +51,7 @@ START: Final = TreePosition(None, 0)
 def find(connection: Connection, owner: str, conversation: str, *, lock: bool = False) -> Found:
     """Return the owner's conversation, with its `tree_id`; `lock` locks it for a change. Raises `ConversationNotFound`."""
     if is_id(conversation):
-        query = statements.LOCK if lock else statements.GET
-        row = connection.execute(query, {"mine": owner, "conversation": conversation}).first()
+        row = (_LOCK if lock else _GET).first(connection, {"mine": owner, "conversation": conversation})
         if row is not None:
             return row
     raise ConversationNotFound(conversation)
@@ -98,7 +103,7 @@ def chains(found: Sequence[Found]) -> list[list[Found]]:
 def created_by(connection: Connection, owner: str, request_id: str) -> Found | None:
     """Lock and return the owner's conversation that the turn with this request id created; None if it does not exist."""
     made = connection.execute(statements.CREATED_BY, {"mine": owner, "request": request_id}).scalar()
-    return None if made is None else connection.execute(statements.LOCK, {"mine": owner, "conversation": made}).first()
+    return None if made is None else _LOCK.first(connection, {"mine": owner, "conversation": made})
 
 
 def position(connection: Connection, row: Found, message: str | None) -> TreePosition:
@@ -122,8 +127,7 @@ def path(connection: Connection, row: Found, last: str | None) -> tuple[StoredMe
     """Return the message `last` and all its ancestors, oldest first; empty for None."""
     if last is None:
         return ()
-    found = connection.execute(statements.PATH, {"last": last, "tree": row.tree_id})
-    return tuple(map(rows.stored, found))
+    return tuple(map(rows.stored, _PATH.all(connection, {"last": last, "tree": row.tree_id})))
 
 
 def count_fitting(connection: Connection, at: Mapping[str, Any], size: int, most_bytes: int) -> tuple[int, bool]:
@@ -187,11 +191,13 @@ def delete(connection: Connection, row: Found) -> None:
 
 
 def append(connection: Connection, row: Found, new: Sequence[NewRow]) -> Conversation:
-    """Insert the messages, make the last of them the head, and return the changed conversation."""
-    connection.execute(_INSERT_MESSAGES, new)
+    """Insert the messages, make the last of them the head, and return the changed conversation, which is locked."""
+    _INSERT_MESSAGES.each(connection, new)
     last = new[-1]
-    moved = {"conversation": row.id, "head": last["id"], "count": last["depth"] + 1, "now": clock.now()}
-    return rows.conversation(connection.execute(statements.ADVANCE, moved).one())
+    head, count = last["id"], last["depth"] + 1
+    updated = max(clock.now(), row.updated + 1)  # always grows, even if a clock is set back
+    _ADVANCE.count(connection, {"conversation": row.id, "head": head, "count": count, "now": updated})
+    return replace(rows.conversation(row), head_id=head, message_count=count, updated=clock.read(updated))
 
 
 def create(
@@ -210,11 +216,11 @@ def create(
     new = new_rows(START, tree, id_, bodies)
     if reply is not None:
         new[-1] |= reply
-    connection.execute(_INSERT_TREE, {"id": tree, "owner": owner})
+    _INSERT_TREE.count(connection, {"id": tree, "owner": owner})
     head = TreePosition(new[-1]["id"], len(new)) if new else START
     made = conversation(connection, owner, tree, head, id_=id_, title=title, source=source, pinned=pinned, request_id=request_id)
     if new:
-        connection.execute(_INSERT_MESSAGES, new)
+        _INSERT_MESSAGES.each(connection, new)
     return made, new
 
 
@@ -248,7 +254,7 @@ def conversation(
         "forked_from": forked_from,
         "create_request_id": request_id,
     }
-    connection.execute(_INSERT_CONVERSATION, values)
+    _INSERT_CONVERSATION.count(connection, values)
     return rows.conversation([values[column.name] for column in statements.CONVERSATION])
 
 
@@ -270,7 +276,7 @@ def existing_turn(connection: Connection, row: Found, request_id: str, bodies: S
 
     `bodies` are the messages that it must have. Raises `RequestIdReused` if it has others.
     """
-    found = connection.execute(statements.TURN, {"conversation": row.id, "request": request_id}).first()
+    found = _TURN.first(connection, {"conversation": row.id, "request": request_id})
     if found is None:
         return None
     reply = rows.stored(found)
