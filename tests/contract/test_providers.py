@@ -78,7 +78,17 @@ def config(protocol: str, llmock: LLMockServer, converse: ConverseUpstream) -> P
 
 def test_every_protocol_is_here(llmock: LLMockServer) -> None:
     """The suite covers every protocol that can be configured."""
-    assert set(PROTOCOLS) == {"anthropic", "bedrock", "cohere", "echo", "gemini", "openai", "openai-responses", "vertex"}
+    assert set(PROTOCOLS) == {
+        "anthropic",
+        "bedrock",
+        "cohere",
+        "echo",
+        "gemini",
+        "openai",
+        "openai-by-model",
+        "openai-responses",
+        "vertex",
+    }
 
 
 @pytest.fixture(params=["anthropic", "bedrock", "cohere", "echo", "gemini", "openai", "openai-responses", "vertex"])

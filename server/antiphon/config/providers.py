@@ -60,6 +60,7 @@ class ProviderConfig(OutboundConfig):
 
     protocol: str = "openai"
     """`openai` for the chat-completions API and all hosts that follow it, `openai-responses` for OpenAI's Responses API,
+    `openai-by-model` for the one of the two that a model of OpenAI has, which is the default at OpenAI's own address,
     `anthropic` for Anthropic's Messages API, `bedrock` for AWS Bedrock's Converse API, `cohere` for version 2 of Cohere's chat
     API, `gemini` for the Gemini API, `vertex` for Google's Vertex AI, or `echo`, which needs no account."""
     base_url: str | None = Field(default=None, repr=False, exclude=True)  # its query may hold a key

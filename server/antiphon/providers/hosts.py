@@ -32,6 +32,9 @@ _YES: Final = frozenset({"1", "true"})
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost"})
 """Addresses that several hosts may share."""
 
+_OPENAI: Final = "api.openai.com"
+"""The address of OpenAI itself, which has two protocols."""
+
 _AZURE: Final = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
 
 _ANY_ADDRESS: Final = ("", "0.0.0.0", "[::]")  # noqa: S104 - not bound to, but replaced
@@ -87,6 +90,8 @@ HOSTS: Final = (
             "o1*",
             "o3*",
             "o4*",
+            "codex-*",
+            "computer-use-*",
             "ft:*",
         ),
     ),
@@ -257,7 +262,8 @@ def complete(name: str, config: ProviderConfig, environment: Mapping[str, str] =
     """Return `config` with its unset fields filled in from the host of the same name and the environment.
 
     If `config` has its own base URL, it is another host that happens to have the same name: it gets neither the models nor the key
-    of the row. A host with an `openai_url` then has the protocol "openai", unless `config` names one.
+    of the row. A host with an `openai_url` then has the protocol "openai", unless `config` names one. At OpenAI itself the
+    protocol depends on the model.
 
     Raises `ConfigError` if there is no base URL and the protocol needs one.
     """
@@ -279,6 +285,8 @@ def complete(name: str, config: ProviderConfig, environment: Mapping[str, str] =
             if field not in config.model_fields_set:
                 changes[field] = getattr(host, field)
     completed = _located(config.model_copy(update=changes), environment)
+    if "protocol" not in config.model_fields_set and completed.base_url and URL(completed.base_url).host == _OPENAI:
+        completed = completed.model_copy(update={"protocol": "openai-by-model"})
     has_address = bool(config.deployments) and all(own.base_url is not None for own in config.deployments.values())
     if completed.base_url is None and host is not None and host.is_regional and not has_address:
         raise ConfigError(f"providers.{name}.region: set it, or AWS_REGION")

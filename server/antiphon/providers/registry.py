@@ -22,6 +22,7 @@ from antiphon.providers.credentials.cache import TokenCache
 from antiphon.providers.echo import EchoProvider
 from antiphon.providers.gemini.provider import GeminiProvider
 from antiphon.providers.openai.provider import OpenAIProvider
+from antiphon.providers.openai_by_model import OpenAIByModel
 from antiphon.providers.responses.provider import ResponsesProvider
 from antiphon.providers.vertex.provider import VertexProvider
 
@@ -41,6 +42,7 @@ PROTOCOLS: Final[Mapping[str, _Build]] = {
     "cohere": _of(CohereProvider),
     "gemini": _of(GeminiProvider),
     "openai": _of(OpenAIProvider),
+    "openai-by-model": _of(OpenAIByModel),
     "openai-responses": _of(ResponsesProvider),
     "vertex": _of(VertexProvider),
     "echo": lambda name, config, *_: EchoProvider(name, config),

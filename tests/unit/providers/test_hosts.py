@@ -139,7 +139,7 @@ def test_cohere() -> None:
 
 
 def test_the_responses_api_is_a_choice() -> None:
-    """A host may be asked by another of its protocols, with the same address and key; the usual one stays chat completions."""
+    """A host may be asked by another of its protocols, with the same address and key; the usual one depends on the model."""
     environment = {"OPENAI_API_KEY": "k"}
     chosen = complete("openai", ProviderConfig(protocol="openai-responses"), environment)
     assert (chosen.protocol, chosen.base_url, chosen.api_key_env) == (
@@ -147,7 +147,7 @@ def test_the_responses_api_is_a_choice() -> None:
         "https://api.openai.com/v1",
         "OPENAI_API_KEY",
     )
-    assert from_environment(environment)["openai"].protocol == "openai"
+    assert from_environment(environment)["openai"].protocol == "openai-by-model"
 
 
 def test_gemini() -> None:

