@@ -173,8 +173,11 @@ class ChatService:
         def spent() -> list[tuple[Usage, float | None]]:
             return [(usage, self._prices.cost(provider, model, usage)) for provider, model, usage in attempts.spent]
 
+        def usage_on_error(error: BaseException | None) -> Usage | None:
+            return watch.usage_on_error(error) if attempts.is_pending else None
+
         paid_by_caller = route.is_paid_by_caller(request)
-        return Settlement(grant, price, watch.usage_on_error, spent, paid_by_caller=paid_by_caller)
+        return Settlement(grant, price, usage_on_error, spent, paid_by_caller=paid_by_caller)
 
 
 def _unfinished(provider: str) -> ProviderProtocolError:

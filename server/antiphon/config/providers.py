@@ -103,7 +103,8 @@ class ProviderConfig(OutboundConfig):
     """Seconds until the first token of a streamed reply. Unset: 30 if there is another deployment or model to try, else no limit
     but `read_timeout`."""
     total_timeout: float | None = Field(default=None, gt=0)
-    """Seconds for one try as a whole. Unset: no limit but that of the call."""
+    """Seconds for one try until the end of a reply that is not streamed, or the first token of one that is. Unset: no limit but
+    that of the call."""
     deployments: Mapping[str, DeploymentConfig] = Field(default_factory=dict)
     """Several addresses or keys for the same models, by name, without `/`. Unset: one, with the settings of the provider."""
     concurrent: int | None = Field(default=None, ge=1)

@@ -78,6 +78,8 @@ class Attempts:
         self._held: Batch = []
         self.close: Callable[[], Awaitable[None]] | None = None
         """Closes the reply at the end of the call, if something wraps this iterator."""
+        self.is_pending = False
+        """Whether an attempt was begun that has not failed: the provider may have read the request."""
         self.spent: list[tuple[str, str, Usage]] = []
         """The usage of failed attempts that providers had accepted, each with the names of provider and model."""
 
@@ -123,7 +125,7 @@ class Attempts:
                         batch = await self._hold(stream, batch)
                 else:
                     batch = await self._within(limit, stream, candidate)
-                if self._route.when and _is_refusal(batch) and self._plan().turns(AttemptClass.REFUSED):
+                if self._may_turn() and _is_refusal(batch):
                     self._held = batch
                     raise _refused(candidate)
             except StopAsyncIteration:
@@ -137,7 +139,10 @@ class Attempts:
                     raise
             else:
                 assert self._attempt is not None, "an attempt was started"
-                candidate.first_token.add(time.monotonic() - self._attempt.started_at)
+                now = time.monotonic()
+                candidate.first_token.add(now - self._attempt.started_at)
+                if candidate.breaker.state is BreakerState.HALF_OPEN:
+                    candidate.breaker.succeed(now, self._epoch)  # not only at the end of what may be a long stream
                 self._stream = stream
                 return batch
 
@@ -163,6 +168,7 @@ class Attempts:
         self._candidate, self._epoch = candidate, candidate.breaker.begin()
         call.observer.attempt_started(call, self._attempt)
         self._open = stream = deployment.provider.stream(request, call.warn)
+        self.is_pending = True
         return stream
 
     def _plan(self) -> Itinerary:
@@ -193,6 +199,13 @@ class Attempts:
         self._held = []
         return held
 
+    def _may_turn(self) -> bool:
+        """Return whether another model may be asked if this one refuses."""
+        if not self._route.when:
+            return False
+        assert self._attempt is not None, "an attempt was started"
+        return self._attempt.number < self._rules.attempts and self._plan().turns(AttemptClass.REFUSED)
+
     def _limit(self, candidate: Candidate) -> float | None:
         """Return the seconds until the first token, or until the end of a reply that is not streamed; None: no limit."""
         config = candidate.deployment.config
@@ -213,6 +226,7 @@ class Attempts:
     async def _fail(self, candidate: Candidate, error: ProviderError | Unsupported) -> Candidate | None:
         """End the attempt, and return the candidate of the next one, once it can be called; None if there is none."""
         self._candidate = None
+        self.is_pending = False
         assert self._open is not None, "an attempt was started"
         assert self._attempt is not None, "an attempt was started"
         held, self._held = self._held, []

@@ -96,6 +96,7 @@ class Candidate:
             return
         match RULES[found].verdict:
             case Verdict.FAILED:
+                self.last_error = None
                 self.breaker.fail(now, epoch)
                 self.failures.add(now, failed=True)
             case Verdict.COOLS if not own_key and isinstance(error, ProviderError):

@@ -96,7 +96,7 @@ class Deployment:
             async with asyncio.timeout(seconds):
                 await place
         except BaseException as error:
-            if not self._queue.remove(owner, place):
+            if not self._queue.remove(owner, place) and not place.cancelled():
                 self.leave()  # the place was given to this call at the same moment
             if isinstance(error, TimeoutError):
                 return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from typing import Final
 
 from antiphon.config import RoutingConfig
 from antiphon.domain.attempt_class import AttemptClass, classify
@@ -18,6 +19,9 @@ from antiphon.routing.router import Route
 from antiphon.routing.rules import RULES
 from antiphon.routing.selection import Failure, Picker, Wait, Why, first_wait, next_candidate, retry, to_queue_at
 from antiphon.routing.state import state_owners, without_state
+
+_GRAIN: Final = 0.01
+"""Seconds by which a sleep may be too short."""
 
 
 class Itinerary:
@@ -33,6 +37,7 @@ class Itinerary:
         self._waited = 0.0
         """Seconds waited since the last attempt."""
         self._failed: dict[Candidate, Failure] = {}
+        self._retries = 0
         self._made_picker: Picker | None = None
         self._forced: Candidate | None = None
         """The candidate to try next, whatever else there is."""
@@ -55,7 +60,11 @@ class Itinerary:
                 full = to_queue_at(self._tiers, self._failed, now)
                 if full is not None:
                     await self._queue(full, since, now)
-                    return full
+                    now = time.monotonic()
+                    if full.is_available(now):
+                        return full
+                    full.deployment.leave()  # it failed meanwhile
+                    continue
                 if self._failed:
                     return await self._again(now)
                 await self._wait(first_wait(self._tiers, now, random.random), since, now)
@@ -78,6 +87,7 @@ class Itinerary:
         """Note the failure of attempt `number`, and return the request for the next one. None: there must be none."""
         found = classify(error, has_output=False)
         rule = RULES[found]
+        until = time.monotonic() + (error.retry_after or 0.0)
         if isinstance(error, ProviderRateLimited) and error.retryable:
             # If this is what the caller gets: the time after which the first candidate is available.
             now = time.monotonic()
@@ -97,7 +107,7 @@ class Itinerary:
             return request if owner is not None else without_state(request)
         if not (rule.again or rule.onward):
             return None
-        self._failed[candidate] = Failure(found, rule.again and error.retryable)
+        self._failed[candidate] = Failure(found, rule.again and error.retryable, until)
         return request
 
     def turns(self, found: AttemptClass) -> bool:
@@ -119,16 +129,20 @@ class Itinerary:
 
     async def _again(self, now: float) -> Candidate | None:
         """Wait until a candidate that failed can be tried again, and enter its deployment; None if none may be."""
-        again = retry(self._failed, now, self._rules.retry_after_most, self._backoff(), random.random)
+        again = retry(self._failed, now, self._retries, self._rules.retry_after_most, self._backoff(), random.random)
         if again is None or again.seconds >= self._deadline.left:
             return None
+        self._retries += 1
         await asyncio.sleep(again.seconds)
-        if again.candidate.deployment.is_full:
-            now = time.monotonic()
-            await self._queue(again.candidate, now, now)
+        candidate, now = again.candidate, time.monotonic()
+        if candidate.deployment.is_full:
+            await self._queue(candidate, now, now)
         else:
-            again.candidate.deployment.enter()
-        return again.candidate
+            candidate.deployment.enter()
+        if not candidate.is_available(time.monotonic() + _GRAIN):
+            candidate.deployment.leave()  # it failed meanwhile
+            return None
+        return candidate
 
     def _picker(self) -> Picker:
         if self._made_picker is None:

@@ -35,6 +35,8 @@ class Failure(Struct, frozen=True):
 
     found: AttemptClass
     again: bool
+    until: float = 0.0
+    """The moment, by the monotonic clock, before which its provider does not want to be asked again."""
 
 
 class Wait(Struct, frozen=True):
@@ -106,14 +108,22 @@ def to_queue_at(tiers: Sequence[Tier], failed: Collection[Candidate], now: float
 
 
 def retry(
-    failed: Mapping[Candidate, Failure], now: float, retry_after_most: float, backoff: Backoff, random: Callable[[], float]
+    failed: Mapping[Candidate, Failure],
+    now: float,
+    retries: int,
+    retry_after_most: float,
+    backoff: Backoff,
+    random: Callable[[], float],
 ) -> Wait | None:
-    """Return the candidate to try again when no other one is left; None if there is none, or its budget does not allow it."""
+    """Return the candidate to try again when no other one is left; None if there is none, or its budget does not allow it.
+
+    `retries` is how often the call did so before.
+    """
 
     def pause(candidate: Candidate, failure: Failure) -> Wait:
         if failure.found is AttemptClass.RATE_LIMITED:
-            return Wait(candidate, max(0.0, candidate.cool_until - now), Why.COOLING)
-        return Wait(candidate, backoff.seconds(len(failed) - 1, random()), Why.BACKOFF)
+            return Wait(candidate, max(0.0, candidate.cool_until - now, failure.until - now), Why.COOLING)
+        return Wait(candidate, backoff.seconds(retries, random()), Why.BACKOFF)
 
     waits = [
         pause(candidate, failure)

@@ -448,3 +448,38 @@ async def test_a_proxied_attempt_is_closed_and_reported_however_it_ends(error: B
     assert closed == [True]
     assert listener.events == ["attempt_started", *(["cancelled_upstream"] if cancelled else []), "attempt_ended"]
     assert listener.errors == [error]
+
+
+async def test_a_wait_that_is_over_gives_back_no_place_that_it_never_had() -> None:
+    """A caller that leaves the queue at the very moment at which another call ends frees no second place."""
+    deployment = Deployment(Turns("a"), "a", ProviderConfig(concurrent=1), FAST)
+    deployment.enter()
+    waiting = asyncio.create_task(deployment.wait_for_place("ann", 60))
+    await asyncio.sleep(0.001)
+    waiting.cancel()
+    deployment.leave()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert deployment.in_flight == 0
+
+
+async def test_a_refusal_is_passed_on_if_no_attempt_is_left() -> None:
+    """It is a reply, and not an error."""
+    refusal = ([START, TextDelta(0, "No.")], [USAGE, Finished(0, FinishReason.CONTENT_FILTER, "content_filter")])
+    once = RoutingConfig(attempts=1)
+    outcome = await ask(routed([Turns("a", refusal)], when={"refused": Turns("b")}, rules=once))
+    assert (outcome.error, outcome.text) == (None, "No.")
+
+
+async def test_nothing_is_pending_between_two_attempts() -> None:
+    """Then no provider has the request, so a caller that leaves is charged nothing for it."""
+    outcome, request = Outcome(), ChatRequest("any", (HELLO,), stream=True)
+    router = routed([Turns("a", UNREACHABLE)], rules=RoutingConfig(backoff=BackoffConfig(first=60, most=60)))
+    deadline = Deadline(60)
+    attempts = Attempts(outcome.call, router.resolve("any"), request, router.rules, deadline)
+    waiting = asyncio.create_task(anext(attempts))
+    await asyncio.sleep(0.01)
+    assert not attempts.is_pending
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    deadline.close()
