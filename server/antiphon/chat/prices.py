@@ -66,7 +66,7 @@ class Prices:
         A call with inner calls costs what they do, each at the price of its model.
         """
         if usage.parts:
-            costs = [self.cost(provider, part.model, _usage_of(part)) for part in usage.parts]
+            costs = [self.cost(provider, part.model, _usage_of(part, usage)) for part in usage.parts]
             costs.append(self.cost(provider, model, Usage(0, 0, 0, server_tools=usage.server_tools)))
             return None if None in costs else sum(filter(None, costs))
         rates = self._rates_at(provider, model, usage)
@@ -150,7 +150,8 @@ def _variant(usage: Usage) -> dict[str, str]:
     return {name: value for name in _VARIANTS if isinstance(value := extra.get(name), str)} if extra else {}
 
 
-def _usage_of(part: UsagePart) -> Usage:
+def _usage_of(part: UsagePart, whole: Usage) -> Usage:
+    """Return the usage of an inner call, which got the kind of service of the `whole` call."""
     return Usage(
         part.input_tokens,
         part.output_tokens,
@@ -158,6 +159,7 @@ def _usage_of(part: UsagePart) -> Usage:
         cached_tokens=part.cached_tokens,
         cache_write_tokens=part.cache_write_tokens,
         cache_write_1h_tokens=part.cache_write_1h_tokens,
+        extra=_variant(whole),
     )
 
 

@@ -237,7 +237,7 @@ class ProviderClient:
                 yield collected + reader.end(silent=reply.timed_out)
             except ProviderError as error:
                 self._explain(error, reply, reader.error_body, secrets)
-                held: Batch = reader.break_off() if request.stream else [event for event in collected if type(event) is Usage]
+                held: Batch = reader.break_off() if request.stream else _usage_in(collected + reader.break_off())
                 if held:
                     yield held
                 raise
@@ -341,3 +341,8 @@ def _joined(headers: CIMultiDict[str], more: Mapping[str, str]) -> CIMultiDict[s
     headers = headers.copy()
     headers.update(more)
     return headers
+
+
+def _usage_in(batch: Batch) -> Batch:
+    """Return the tokens used that a batch tells of."""
+    return [event for event in batch if type(event) is Usage]

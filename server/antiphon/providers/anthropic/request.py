@@ -53,6 +53,9 @@ _PLAIN: Final = NativeFormat({"type": "text"})
 _OWN_FIELDS: Final = frozenset({"metadata", "service_tier"})
 """Fields of chat completions that this API has as well."""
 
+_TIERS: Final = ("auto", "standard_only")
+"""The values of `service_tier` in this API."""
+
 _NONE: Final = "none"
 
 
@@ -98,7 +101,24 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
     if request.end_user is not None:
         body["metadata"] = {"user_id": request.end_user}
     extra = {name: value for name, value in request.extra.items() if name != BETAS}
-    return dumps(with_extra(body, own_fields(extra, parameters, _OWN_FIELDS)))
+    return dumps(with_extra(body, _accepted(own_fields(extra, parameters, _OWN_FIELDS), parameters)))
+
+
+def _accepted(extra: JsonObject, parameters: Parameters) -> JsonObject:
+    """Return the caller's fields without those values of `metadata` and `service_tier` that only chat completions has."""
+    made = dict(extra)
+    given = made.pop("metadata", None)
+    known = {name: value for name, value in given.items() if name == "user_id"} if isinstance(given, dict) else {}
+    if known:
+        made["metadata"] = known
+    if given and given != known:
+        parameters.dropped(("extra", "metadata"), "the API has metadata.user_id alone")
+    tier = made.get("service_tier", _TIERS[0])
+    if tier not in _TIERS:
+        del made["service_tier"]
+        if tier not in (None, "default"):
+            parameters.dropped(("extra", "service_tier"), "the API has no such tier")
+    return made
 
 
 def _limit(request: ChatRequest, model: ModelCapabilities) -> int:

@@ -64,7 +64,9 @@ def reduced(schema: JsonObject, *, describes: bool = True) -> dict[str, Any]:
     limits: list[str] = []
     for keyword, value in schema.items():
         name = "anyOf" if keyword == "oneOf" and "anyOf" not in schema else keyword
-        if name in _BY_NAME and isinstance(value, Mapping):
+        if name == "additionalProperties" and value is True:
+            limits.append("additionalProperties: true")  # the API has false alone
+        elif name in _BY_NAME and isinstance(value, Mapping):
             result[name] = {key: _inner(one, describes=describes) for key, one in value.items()}
         elif name in _LISTS and isinstance(value, list):
             result[name] = [_inner(one, describes=describes) for one in value]

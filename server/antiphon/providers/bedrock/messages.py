@@ -53,7 +53,7 @@ from antiphon.domain.content import (
     ToolResult,
 )
 from antiphon.providers.bedrock.blocks import DELTA, RESULT, START
-from antiphon.providers.bedrock.capabilities import family, maker
+from antiphon.providers.bedrock.capabilities import CLAUDE, family, maker
 from antiphon.providers.bedrock.citations import citation_json
 from antiphon.providers.bedrock.names import CALL_IDS, NAMES
 from antiphon.providers.bedrock.parts import DocumentNames, cache_point, native, part_of
@@ -304,9 +304,14 @@ class BedrockEncoder:
         return origin is not None and origin.protocol == PROTOCOL and self._is_own(block, message)
 
     def _is_same_maker(self, model: str) -> bool:
-        """Return whether a model is of the maker of the model that is asked. An id may not tell: then it has to be the same."""
+        """Return whether a model is of the maker of the model that is asked. An id may not tell: then it has to be the same.
+
+        What a client sends back tells the provider alone: then it is Claude's, as no other maker's models sign what they think.
+        """
+        if not model:
+            return maker(self._model) == CLAUDE
         made_by = maker(model)
-        return not model or model == self._model or (made_by != "" and made_by == maker(self._model))
+        return model == self._model or (made_by != "" and made_by == maker(self._model))
 
 
 def _text(text: str, block: Block, *, has_citations: bool) -> list[JsonObject]:

@@ -98,8 +98,10 @@ class StreamReader(ABC):
         """Ignore data that follows the end of the reply: nothing of it does."""
 
     def break_off(self) -> Batch:
-        """Return nothing: no event is held back."""
-        return []
+        """Return the tokens that were told together with the failure: no other event is held back."""
+        told: Batch = [event for event in self._batch if type(event) is Usage]
+        self._batch = []
+        return told
 
     def end(self, *, silent: bool = False) -> Batch:
         """Return the last batch: usage and end. Raises `ProviderProtocolError` if the reply is incomplete.

@@ -86,12 +86,14 @@ class ResponsesProvider:
 
         It can be read by the organisation and in the region that made it alone, and not for ever.
         """
+        has_begun = False
         try:
             async with aclosing(self._client.stream(request, self._prepare, warn)) as batches:
                 async for batch in batches:
+                    has_begun = True
                     yield batch
         except ProviderRejected as error:
-            if error.code != _UNREADABLE:
+            if has_begun or error.code != _UNREADABLE:
                 raise
         else:
             return

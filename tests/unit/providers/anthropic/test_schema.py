@@ -39,3 +39,11 @@ def test_reduced(schema: dict[str, Any], expected: dict[str, Any] | None) -> Non
     before = repr(schema)
     assert reduced(schema) == (others[str(schema.get("type"))] if expected is None else expected)
     assert repr(schema) == before, "the caller's schema is not changed"
+
+
+def test_an_object_with_any_further_fields_gets_none() -> None:
+    """The API refuses `additionalProperties: true`, at every level."""
+    open_object = {"type": "object", "properties": {"a": {"type": "string"}}, "additionalProperties": True}
+    found = reduced({**open_object, "properties": {"a": open_object}})
+    assert found["additionalProperties"] is False
+    assert found["properties"]["a"]["additionalProperties"] is False
