@@ -285,7 +285,7 @@ def complete(name: str, config: ProviderConfig, environment: Mapping[str, str] =
             if field not in config.model_fields_set:
                 changes[field] = getattr(host, field)
     completed = _located(config.model_copy(update=changes), environment)
-    if "protocol" not in config.model_fields_set and completed.base_url and URL(completed.base_url).host == _OPENAI:
+    if "protocol" not in config.model_fields_set and _is_openai(completed.base_url):
         completed = completed.model_copy(update={"protocol": "openai-by-model"})
     has_address = bool(config.deployments) and all(own.base_url is not None for own in config.deployments.values())
     if completed.base_url is None and host is not None and host.is_regional and not has_address:
@@ -294,6 +294,14 @@ def complete(name: str, config: ProviderConfig, environment: Mapping[str, str] =
         wanted = f"set it, or {host.url_variable}" if host is not None and host.url_variable else "is missing"
         raise ConfigError(f"providers.{name}.base_url: {wanted}")
     return completed
+
+
+def _is_openai(base_url: str | None) -> bool:
+    """Return whether a URL is of OpenAI itself. One that is not valid is reported where it is used."""
+    try:
+        return base_url is not None and URL(base_url).host == _OPENAI
+    except ValueError:
+        return False
 
 
 def _usual_credential(host: Host, environment: Mapping[str, str]) -> dict[str, object]:

@@ -242,3 +242,24 @@ def test_the_container_of_the_conversation() -> None:
     assert body(messages=(*HI, reply, *HI))["container"] == "c1"
     assert body(messages=(*HI, reply, *HI), extra={"container": "c2"})["container"] == "c2"
     assert "container" not in body()
+
+
+@pytest.mark.parametrize(
+    ("extra", "sent", "warned"),
+    [
+        ({"metadata": {"session": "x"}}, {}, ["metadata"]),
+        ({"metadata": {"user_id": "u", "session": "x"}}, {"metadata": {"user_id": "u"}}, ["metadata"]),
+        ({"metadata": {"user_id": "u"}}, {"metadata": {"user_id": "u"}}, []),
+        ({"service_tier": "flex"}, {}, ["service_tier"]),
+        ({"service_tier": "default"}, {}, []),
+        ({"service_tier": "standard_only"}, {"service_tier": "standard_only"}, []),
+    ],
+)
+def test_only_values_of_fields_of_the_same_name_that_the_api_has_are_sent(
+    extra: dict[str, Any], sent: dict[str, Any], warned: list[str]
+) -> None:
+    parameters = Parameters("p")
+    request = ChatRequest("claude-sonnet-4-5", (Message(Role.USER, (Text("Hi"),)),), stream=False, extra=extra)
+    body = json.loads(encode(request, "p", parameters))
+    assert {name: body[name] for name in ("metadata", "service_tier") if name in body} == sent
+    assert [warning.path[-1] for warning in parameters.warnings] == warned
