@@ -34,7 +34,7 @@ from antiphon.domain.events import Batch, BlockFinished, BlockProgress, Citation
 from antiphon.providers.anthropic.citations import read_citation
 from antiphon.providers.codec.blocks import BlockNumbers, state_of
 from antiphon.providers.codec.names import ToolNames
-from antiphon.providers.codec.values import MAX_INDEX, as_object, is_shallow, text
+from antiphon.providers.codec.values import as_object, check_depth, index_of, is_shallow, text
 
 _SERVER_CALLS: Final = frozenset({"server_tool_use", "mcp_tool_use"})
 _RESULT: Final = "_tool_result"
@@ -87,7 +87,7 @@ class AnthropicBlockReader:
 
     def start(self, index: object, raw: JsonObject, events: Batch) -> None:
         """Read the start of a block, which may be all of it."""
-        key = _index(index)
+        key = index_of(index)
         self._complete(events)
         if key in self._open:
             self.stop(key, events)
@@ -143,7 +143,7 @@ class AnthropicBlockReader:
             if kind == "text_delta":
                 events.append(TextDelta(number, text(delta["text"])))
             else:
-                _check_depth(delta)
+                check_depth(delta)
                 events.append(CitationDelta(number, read_citation(delta["citation"])))
         elif kind == "signature_delta":
             opened.signature.append(text(delta["signature"]))
@@ -155,14 +155,14 @@ class AnthropicBlockReader:
             events.append(InputDelta(number, piece))
 
     def _add_unknown(self, number: int | None, kind: object, delta: JsonObject, events: Batch) -> None:
-        _check_depth(delta)
+        check_depth(delta)
         if number is None:
             raise ValueError("delta")
         events.append(BlockProgress(number, text(kind), {name: value for name, value in delta.items() if name != "type"}))
 
     def stop(self, index: object, events: Batch) -> None:
         """Read the end of a block."""
-        opened = self._open.pop(_index(index))
+        opened = self._open.pop(index_of(index))
         if opened.number is None:
             self._begin_compaction(opened, {}, events)
         elif opened.input == "{}":
@@ -198,7 +198,7 @@ class AnthropicBlockReader:
 
     def _begin_compaction(self, opened: _Open, raw: JsonObject, events: Batch) -> None:
         """Begin a compaction with its content, unless it has begun."""
-        _check_depth(raw)
+        check_depth(raw)
         if opened.number is not None:
             return
         whole = {**opened.fields, **{name: value for name, value in raw.items() if name != "type"}}
@@ -245,18 +245,3 @@ def _input(raw: JsonObject) -> str:
     if not isinstance(value, dict):
         raise TypeError("input")
     return orjson.dumps(value).decode()
-
-
-def _index(value: object) -> int:
-    """Return an index. Raises `TypeError` or `ValueError` if it is none."""
-    if type(value) is not int:
-        raise TypeError("index")
-    if not 0 <= value <= MAX_INDEX:
-        raise ValueError("index")
-    return value
-
-
-def _check_depth(value: object) -> None:
-    """Raise `ValueError` for fields that are nested too deeply to be passed on."""
-    if not is_shallow(value):
-        raise ValueError("depth")

@@ -10,10 +10,10 @@ import base64
 import binascii
 from collections.abc import Mapping
 from typing import Any, Final
-from urllib.parse import unquote_to_bytes
 
 from antiphon.domain.content import Audio, Block, Document, Image, JsonObject, Media, Opaque, Refusal, Text
 from antiphon.domain.errors import InvalidRequest, Unsupported
+from antiphon.providers.codec.data_url import base64_of
 
 _PART_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "text": ("cache_control", "citations"),
@@ -74,7 +74,7 @@ def _image_source(media: Media) -> JsonObject:
     url = media.url or ""
     if not url.startswith("data:"):
         return {"type": "url", "url": url}
-    media_type, data = _base64(url)
+    media_type, data = base64_of(url)
     return {"type": "base64", "media_type": "image/jpeg" if media_type == "image/jpg" else media_type, "data": data}
 
 
@@ -84,7 +84,7 @@ def _document_source(block: Document, provider: str) -> JsonObject:
     url = block.media.url or ""
     if url.startswith(("http://", "https://")):
         return {"type": "url", "url": url}
-    media_type, data = _base64(url) if url.startswith("data:") else ("", url)
+    media_type, data = base64_of(url) if url.startswith("data:") else ("", url)
     if media_type in ("", "application/octet-stream"):
         media_type = _EXTENSIONS.get((block.filename or "").rpartition(".")[2].lower(), media_type or _PDF)
     if media_type == _PDF:
@@ -92,17 +92,6 @@ def _document_source(block: Document, provider: str) -> JsonObject:
     if media_type.startswith("text/") or media_type in _TEXTUAL:
         return {"type": "text", "media_type": "text/plain", "data": _decoded(data)}
     raise Unsupported(f"The provider {provider} accepts documents as PDF or text only.", provider=provider)
-
-
-def _base64(url: str) -> tuple[str, str]:
-    """Return the media type and the base64 of a `data:` URL. Raises `InvalidRequest`."""
-    head, comma, data = url.removeprefix("data:").partition(",")
-    if not comma:
-        raise InvalidRequest("A data URL has no comma.")
-    media_type, *parameters = (word.strip().lower() for word in head.split(";"))
-    if "base64" not in parameters:
-        data = base64.b64encode(unquote_to_bytes(data)).decode()
-    return media_type, data
 
 
 def _decoded(data: str) -> str:

@@ -37,7 +37,7 @@ from antiphon.providers.bedrock.citations import read_citation
 from antiphon.providers.bedrock.media import joined_base64, media_block
 from antiphon.providers.codec.blocks import BlockNumbers, state_of
 from antiphon.providers.codec.names import ToolNames
-from antiphon.providers.codec.values import MAX_INDEX, as_object, is_shallow, text
+from antiphon.providers.codec.values import as_object, check_depth, index_of, text
 
 _Kind: TypeAlias = type[Block]
 
@@ -74,13 +74,13 @@ class BedrockBlockReader:
 
     def start(self, index: object, start: JsonObject, events: Batch) -> None:
         """Read the start of a block. An empty one is that of a block that begins with its first delta."""
-        key = _index(index)
+        key = index_of(index)
         self._stop(key, events)
         member = _member(start)
         if member is None:
             return
         name, value = member
-        _check_depth(value)
+        check_depth(value)
         match name:
             case "toolUse":
                 self._begin_call(key, value, events)
@@ -100,7 +100,7 @@ class BedrockBlockReader:
 
     def add(self, index: object, delta: JsonObject, events: Batch) -> None:
         """Read a delta of a block."""
-        key = _index(index)
+        key = index_of(index)
         piece = delta.get("text")
         if piece is not None:  # nearly every event
             events.append(TextDelta(self._at(key, Text, events), text(piece)))
@@ -115,10 +115,10 @@ class BedrockBlockReader:
             case "reasoningContent":
                 self._add_reasoning(key, value, events)
             case "citation":
-                _check_depth(value)
+                check_depth(value)
                 events.append(CitationDelta(self._at(key, Text, events), read_citation(value)))
             case "toolResult":
-                _check_depth(value)
+                check_depth(value)
                 self._add_result(self._open[key], value)
             case "image":
                 self._add_image(key, value, events)
@@ -127,14 +127,14 @@ class BedrockBlockReader:
 
     def stop(self, index: object, events: Batch) -> None:
         """Read the end of a block."""
-        self._stop(_index(index), events)
+        self._stop(index_of(index), events)
 
     def add_whole(self, index: int, block: JsonObject, events: Batch) -> None:
         """Read a block of a whole reply."""
         member = _member(block)
         if member is None:
             return
-        _check_depth(block)
+        check_depth(block)
         name, value = member
         match name:
             case "text":
@@ -259,7 +259,7 @@ class BedrockBlockReader:
                     opened.content.append(dict(part))
 
     def _add_image(self, key: int, value: JsonObject, events: Batch) -> None:
-        _check_depth(value)
+        check_depth(value)
         opened = self._open.get(key)
         if opened is None or opened.kind is not Image:
             opened = self._hold(key, Image, events)
@@ -272,7 +272,7 @@ class BedrockBlockReader:
 
     def _add_unknown(self, key: int, delta: JsonObject, events: Batch) -> None:
         """Add a delta of an unknown kind: the first one is the block, the others are progress."""
-        _check_depth(delta)
+        check_depth(delta)
         opened = self._open.get(key)
         if opened is None or opened.number is None:
             self._begin(key, Opaque(state=State(fields={DELTA: delta})), events)
@@ -335,18 +335,3 @@ def _without(raw: JsonObject, names: tuple[str, ...]) -> JsonObject:
 def _json(value: object) -> str:
     """Return the input of a call as JSON. None at all is an empty object."""
     return msgspec.json.encode({} if value is None else value).decode()
-
-
-def _index(value: object) -> int:
-    """Return an index. Raises `TypeError` or `ValueError` if it is none."""
-    if type(value) is not int:
-        raise TypeError("index")
-    if not 0 <= value <= MAX_INDEX:
-        raise ValueError("index")
-    return value
-
-
-def _check_depth(value: object) -> None:
-    """Raise `ValueError` for fields that are nested too deeply to be passed on."""
-    if not is_shallow(value):
-        raise ValueError("depth")

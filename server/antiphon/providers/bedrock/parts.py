@@ -6,14 +6,13 @@ pictures, documents, recordings and videos are sent along, or are in S3.
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Mapping
 from typing import Any, Final
-from urllib.parse import unquote_to_bytes
 
 from antiphon.domain.content import Audio, Block, Document, Image, JsonObject, Media, Opaque, Refusal, Text, Video
-from antiphon.domain.errors import InvalidRequest, Unsupported
+from antiphon.domain.errors import Unsupported
+from antiphon.providers.codec.data_url import base64_of
 
 CACHE_POINT: Final = "cachePoint"
 
@@ -135,7 +134,7 @@ def _media(media: Media, formats: Mapping[str, str], endings: frozenset[str], ki
         found: str | None = {"jpg": "jpeg", "3gp": "three_gp"}.get(ending, ending if ending in endings else None)
         source: JsonObject = {"s3Location": {"uri": url}}
     elif url.startswith("data:"):
-        media_type, data = _base64(url)
+        media_type, data = base64_of(url)
         found, source = formats.get(media_type), {"bytes": data}
     else:
         raise Unsupported(f"The provider {provider} accepts {kind} only as data, or in S3.", provider=provider)
@@ -151,7 +150,7 @@ def _document(block: Document, provider: str, names: DocumentNames) -> JsonObjec
     if url.startswith(_S3):
         source: JsonObject = {"s3Location": {"uri": url}}
     elif block.media.file_id is None and not url.startswith(("http://", "https://")):
-        media_type, data = _base64(url) if url.startswith("data:") else ("", url)
+        media_type, data = base64_of(url) if url.startswith("data:") else ("", url)
         source = {"bytes": data}
     else:
         raise Unsupported(f"The provider {provider} accepts documents only as data, or in S3.", provider=provider)
@@ -168,14 +167,3 @@ def _document(block: Document, provider: str, names: DocumentNames) -> JsonObjec
     fields = {**(inner if isinstance(inner, Mapping) else {}), **block.extra}
     own = {name: fields[name] for name in ("citations", "context") if fields.get(name) is not None}
     return {"format": found, "name": names.name(block), "source": source, **own}
-
-
-def _base64(url: str) -> tuple[str, str]:
-    """Return the media type and the base64 of a `data:` URL. Raises `InvalidRequest`."""
-    head, comma, data = url.removeprefix("data:").partition(",")
-    if not comma:
-        raise InvalidRequest("A data URL has no comma.")
-    media_type, *parameters = (word.strip().lower() for word in head.split(";"))
-    if "base64" not in parameters:
-        data = base64.b64encode(unquote_to_bytes(data)).decode()
-    return media_type, data

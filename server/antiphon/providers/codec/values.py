@@ -46,6 +46,21 @@ def as_object(value: object) -> JsonObject:
     return value if isinstance(value, dict) else {}
 
 
+def index_of(value: object) -> int:
+    """Return an index. Raises `TypeError` or `ValueError` if it is none."""
+    if type(value) is not int:
+        raise TypeError("index")
+    if not 0 <= value <= MAX_INDEX:
+        raise ValueError("index")
+    return value
+
+
+def check_depth(value: object) -> None:
+    """Raise `ValueError` for fields that are nested too deeply to be passed on."""
+    if not is_shallow(value):
+        raise ValueError("depth")
+
+
 def is_shallow(value: object, depth: int = MAX_DEPTH) -> bool:
     """Return whether objects and lists are nested at most `depth` levels deep."""
     level: list[Any] = [value]

@@ -18,7 +18,7 @@ from antiphon.domain.content import Block, Citation, JsonObject, Opaque, State, 
 from antiphon.domain.events import Batch, BlockFinished, CitationDelta, ExtraFields, InputDelta, TextDelta, ThinkingDelta
 from antiphon.providers.codec.blocks import BlockNumbers, state_of
 from antiphon.providers.codec.names import ToolNames
-from antiphon.providers.codec.values import MAX_INDEX, as_object, is_shallow, text
+from antiphon.providers.codec.values import MAX_INDEX, as_object, check_depth, index_of, text
 
 PROTOCOL: Final = "cohere"
 """The protocol's name in the origin of a reply."""
@@ -57,12 +57,12 @@ class CohereBlockReader:
 
     def start_content(self, index: object, part: JsonObject, events: Batch) -> None:
         """Read the start of a block of content, which may have text already."""
-        key = _index(index)
+        key = index_of(index)
         self._end_plan(events)
         self.end_content(index, events)
         kind = part.get("type")
         state = state_of(None, {name: value for name, value in part.items() if name not in ("type", kind)})
-        _check_depth(part)
+        check_depth(part)
         if kind == "text":
             if key in self._texts:
                 events.append(BlockFinished(self._texts[key]))
@@ -88,7 +88,7 @@ class CohereBlockReader:
 
     def end_content(self, index: object, events: Batch) -> None:
         """Read the end of a block of content."""
-        block = self._thoughts.pop(_index(index), None)
+        block = self._thoughts.pop(index_of(index), None)
         if block is not None:
             events.append(BlockFinished(block))
 
@@ -97,11 +97,11 @@ class CohereBlockReader:
         self._end_plan(events)
         self.end_call(index, events)
         fields = {name: value for name, value in call.items() if name not in ("id", "type", "function")}
-        _check_depth(fields)
+        check_depth(fields)
         value = ToolCall(
             text(call.get("id")), self._names.original(text(call["function"]["name"])), "", state=state_of(None, fields)
         )
-        self._calls[_index(index)] = _Call(self._begin(value, events))
+        self._calls[index_of(index)] = _Call(self._begin(value, events))
         self.add_arguments(index, call, events)
 
     def add_arguments(self, index: object, call: JsonObject, events: Batch) -> None:
@@ -110,7 +110,7 @@ class CohereBlockReader:
         piece = orjson.dumps(arguments).decode() if isinstance(arguments, dict) else text(arguments)
         if not piece:
             return
-        known = self._calls[_index(index)]
+        known = self._calls[index_of(index)]
         if known.held is not None:
             piece = known.held + piece
             known.held = piece
@@ -121,7 +121,7 @@ class CohereBlockReader:
 
     def end_call(self, index: object, events: Batch) -> None:
         """Read the end of a call."""
-        call = self._calls.pop(_index(index), None)
+        call = self._calls.pop(index_of(index), None)
         if call is not None:
             if call.held is not None:
                 events.append(InputDelta(call.block, "{}"))
@@ -129,7 +129,7 @@ class CohereBlockReader:
 
     def add_citation(self, citation: JsonObject, events: Batch) -> None:
         """Read a citation. One of a plan or a thought, which have no citations in the domain, is a field of the message."""
-        _check_depth(citation)
+        check_depth(citation)
         index = citation.get("content_index")
         block = next(reversed(self._texts.values()), None) if index is None else self._texts.get(index)
         if block is None or citation.get("type", "TEXT_CONTENT") != "TEXT_CONTENT":
@@ -173,20 +173,5 @@ def _citation(raw: JsonObject) -> Citation:
     )
 
 
-def _index(value: object) -> int:
-    """Return an index. Raises `TypeError` or `ValueError` if it is none."""
-    if type(value) is not int:
-        raise TypeError("index")
-    if not 0 <= value <= MAX_INDEX:
-        raise ValueError("index")
-    return value
-
-
 def _offset(value: Any) -> int | None:
     return value if type(value) is int and 0 <= value <= MAX_INDEX else None
-
-
-def _check_depth(value: object) -> None:
-    """Raise `ValueError` for fields that are nested too deeply to be passed on."""
-    if not is_shallow(value):
-        raise ValueError("depth")

@@ -37,7 +37,7 @@ from antiphon.domain.content import (
 from antiphon.domain.events import Batch, BlockFinished, ExtraFields, InputDelta, MediaDelta, Place, TextDelta, ThinkingDelta
 from antiphon.providers.codec.blocks import BlockNumbers, state_of
 from antiphon.providers.codec.names import ToolNames
-from antiphon.providers.codec.values import as_object, is_shallow, text
+from antiphon.providers.codec.values import as_object, check_depth, text
 from antiphon.providers.gemini.grounding import add_grounding, recited
 from antiphon.providers.gemini.partial_args import PartialArgs
 
@@ -106,7 +106,7 @@ class CandidateReader:
             elif piece:
                 self._add_text(piece, events)
             return
-        _check_depth(part)
+        check_depth(part)
         fields = {name: value for name, value in part.items() if name != SIGNATURE}
         opaque = text(part.get(SIGNATURE)) or None
         if not fields.get("thought"):
@@ -173,7 +173,7 @@ class CandidateReader:
         if self.token:
             events.append(ExtraFields(self._index, {CONTINUATION: self.token}))
         if self.fields:
-            _check_depth(self.fields)
+            check_depth(self.fields)
             events.append(ExtraFields(self._index, self.fields, Place.CHOICE))
         self.fields, self._recited = {}, []
 
@@ -327,7 +327,7 @@ class CandidateReader:
         if call is None:
             return
         call.args.close()
-        _check_depth(call.args.value)
+        check_depth(call.args.value)
         arguments = dumps(call.args.value)
         events.append(InputDelta(call.block, arguments[:-1] if is_cut else arguments))
         events.append(BlockFinished(call.block, state_of(call.opaque, call.fields) if call.is_changed else None))
@@ -337,9 +337,3 @@ class CandidateReader:
 def dumps(value: object) -> str:
     """Return the JSON of a value, with integers of any length."""
     return msgspec.json.encode(value).decode()
-
-
-def _check_depth(value: object) -> None:
-    """Raise `ValueError` for fields that are nested too deeply to be passed on."""
-    if not is_shallow(value):
-        raise ValueError("depth")

@@ -38,7 +38,7 @@ from antiphon.domain.request import ChatRequest, NativeTool, Tool
 from antiphon.net.sse import EventTooLarge, SseEvent
 from antiphon.providers.codec.blocks import BlockNumbers
 from antiphon.providers.codec.reader import StreamReader
-from antiphon.providers.codec.values import MAX_INDEX, as_object, changed_fields, seconds
+from antiphon.providers.codec.values import as_object, changed_fields, index_of, seconds
 from antiphon.providers.failure import error_of_payload
 from antiphon.providers.openai.blocks import PROTOCOL
 from antiphon.providers.openai.choice import CHOICE, ChoiceReader, ErrorInside
@@ -280,10 +280,7 @@ class OpenAIReader(StreamReader):
 
     def _begin(self, index: object) -> ChoiceReader:
         """Return a new reader for the choice `index`. Raises `TypeError` or `ValueError` for an invalid index."""
-        if type(index) is not int:
-            raise TypeError("index")
-        if not 0 <= index <= MAX_INDEX:
-            raise ValueError("index")
+        index = index_of(index)
         reader = self._choices[index] = ChoiceReader(index, self._tools, self._numbers, is_object=self.ending.is_object)
         self.ending.begin(index)
         return reader

@@ -45,7 +45,7 @@ from antiphon.domain.events import (
 )
 from antiphon.providers.codec.blocks import BlockNumbers
 from antiphon.providers.codec.names import ToolNames
-from antiphon.providers.codec.values import MAX_INDEX, StreamedText, as_object, read_logprobs, text
+from antiphon.providers.codec.values import StreamedText, as_object, index_of, read_logprobs, text
 from antiphon.providers.responses.items import (
     APPROVAL,
     ENCRYPTED,
@@ -203,7 +203,7 @@ class ResponsesBlockReader:
 
     def _item(self, index: object, raw: JsonObject, events: Batch) -> _Item:
         """Return the item at an index, which starts if it is new. Raises `TypeError` or `ValueError` for wrong ones."""
-        number = _index(index)
+        number = index_of(index)
         item = self._items.get(number)
         if item is not None:
             if item.type != raw["type"]:
@@ -252,7 +252,7 @@ class ResponsesBlockReader:
         return self._part_of(index, item, place, position, part, events)
 
     def _part_of(self, index: int, item: _Item, place: str, position: int, part: JsonObject, events: Batch) -> _Part:
-        key = place, _index(position)
+        key = place, index_of(position)
         found = item.parts.get(key)
         if found is None:
             value = _part_block(part)
@@ -385,12 +385,3 @@ def _part_block(part: JsonObject) -> Text | Refusal | Thinking | None:
 
 def _part_text(part: JsonObject) -> object:
     return part.get("refusal" if part["type"] == _REFUSAL else "text")
-
-
-def _index(value: object) -> int:
-    """Return an index. Raises `TypeError` or `ValueError` if it is none."""
-    if type(value) is not int:
-        raise TypeError("index")
-    if not 0 <= value <= MAX_INDEX:
-        raise ValueError("index")
-    return value
