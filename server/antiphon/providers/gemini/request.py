@@ -102,7 +102,7 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
     if encoder.instructions:
         body["systemInstruction"] = {"parts": encoder.instructions}
     _add_tools(body, request, capabilities, parameters)
-    told, request = _told(request, capabilities, parameters)
+    told, request = _format_as_instruction(request, capabilities, parameters)
     if told:
         body.setdefault("systemInstruction", {"parts": []})["parts"].append({"text": told})
     config = _config(request, parameters)
@@ -116,7 +116,9 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
     return dumps(with_extra(body, own_fields(request.extra, parameters)))
 
 
-def _told(request: ChatRequest, capabilities: GeminiCapabilities, parameters: Parameters) -> tuple[str, ChatRequest]:
+def _format_as_instruction(
+    request: ChatRequest, capabilities: GeminiCapabilities, parameters: Parameters
+) -> tuple[str, ChatRequest]:
     """Return what the model is told about the format, if it has none beside tools, and the request without that format."""
     form = request.response_format
     if capabilities.formats_beside_tools or not request.tools or not isinstance(form, JsonObjectFormat | JsonSchemaFormat):
