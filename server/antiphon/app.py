@@ -52,8 +52,8 @@ from antiphon.rest import registry as rest
 from antiphon.routing.drains import Drains
 from antiphon.routing.pools import build_pool
 from antiphon.routing.router import Router
+from antiphon.rpc.handlers import CallHandlers
 from antiphon.rpc.housekeeping import Housekeeper
-from antiphon.rpc.interceptor import CallInterceptor
 from antiphon.rpc.registry import services
 from antiphon.rpc.server import UNIX_PREFIX, Server
 from antiphon.telemetry.call_log import CallLog
@@ -268,7 +268,7 @@ class App:
             contexts=self._contexts,
             callers=self._callers,
         )
-        interceptor = CallInterceptor(
+        handlers = CallHandlers(
             self._callers,
             {**{service.name: service.scope for service in typed}, **rest.scopes()},
             rest.renderers(),
@@ -282,7 +282,7 @@ class App:
         )
         registrations = [(service.name, service.register) for service in typed]
         registrations += [(dialect.service.full_name, partial(dialect.register, parts)) for dialect in rest.DIALECTS]
-        return Server(interceptor, registrations)
+        return Server(handlers, registrations)
 
 
 async def serve_until_signalled(app: App, addresses: Sequence[str]) -> None:

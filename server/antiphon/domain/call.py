@@ -115,6 +115,8 @@ class Call(Struct, eq=False, kw_only=True, weakref=True):
     request_id: str = ""
     peer: str = ""
     """The caller's address as the edge saw it. Set only for calls of admins, which are audited."""
+    accept: str = ""
+    """The media types that the caller accepts: the header `accept`, its values joined if there are several."""
     trace: TraceContext | None = None
     """The caller's trace context; an observer that records the call as a span replaces it by that span's."""
     timeout: float | None = None

@@ -42,12 +42,15 @@ class Deadline:
         self._owner: asyncio.Task[Any] = owner
         self._is_waiting = False
         self._cancelling = 0
-        self._timer = loop.call_later(seconds, self.expire, DeadlineExceeded())
+        self._timer = loop.call_later(seconds, self._pass)
 
     @property
     def left(self) -> float:
         """Return the seconds that are left, at least 0."""
         return max(0.0, self._timer.when() - self._loop.time())
+
+    def _pass(self) -> None:
+        self.expire(DeadlineExceeded())
 
     def expire(self, error: AntiphonError) -> None:
         """End the current wait and all later ones with `error`. Only the first call has an effect."""

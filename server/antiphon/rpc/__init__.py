@@ -1,1 +1,1 @@
-"""The typed gRPC API: the server, its interceptor, and one servicer for each service."""
+"""The typed gRPC API: the server, the handling around every call, and one servicer for each service."""

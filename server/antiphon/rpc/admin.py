@@ -1,4 +1,4 @@
-"""The servicer of AdminService. It does not check who may call: the interceptor does that, by scope."""
+"""The servicer of AdminService. It does not check who may call: `CallHandlers` does that, by scope."""
 
 from __future__ import annotations
 

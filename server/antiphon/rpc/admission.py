@@ -27,7 +27,7 @@ Each may be sent once. With two, an Envoy in front of this server may have check
 class MethodRules(Struct, frozen=True):
     """What applies to a method: its name, the scope that it needs, and how its errors are written.
 
-    `render` is None for methods that gRPC clients call. `key_in_body` and `edge_by_tcp` are as in `CallInterceptor`.
+    `render` is None for methods that gRPC clients call. `key_in_body` and `edge_by_tcp` are as in `CallHandlers`.
     """
 
     method: str

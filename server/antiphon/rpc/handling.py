@@ -108,10 +108,11 @@ class Handling:
 
     async def __aenter__(self) -> Self:
         self._entries = tuple(self._context.invocation_metadata() or ())
-        metadata = self._metadata = {str(key): str(value) for key, value in self._entries}
+        metadata = self._metadata = dict(self._entries)  # type: ignore[arg-type]  # only binary fields, which are not read, have bytes
         call, request_id = self._call, metadata.get(REQUEST_ID_HEADER, "")
         call.request_id = request_id if _VALID_REQUEST_ID.fullmatch(request_id) else uuid.uuid4().hex
-        call.log_fields.update(request_id=call.request_id)
+        call.log_fields["request_id"] = call.request_id
+        call.accept = metadata.get("accept", "")
         make_current(call)
         if TRACEPARENT in metadata:
             call.trace = trace_of(metadata[TRACEPARENT], metadata.get(TRACESTATE, ""))
@@ -128,11 +129,12 @@ class Handling:
         self._entries, self._metadata = (), {}  # free them now, as a stream may be long
         if len(metadata) < len(entries):
             refuse_duplicates([str(key) for key, _ in entries])
+            call.accept = ",".join(str(value) for key, value in entries if key == "accept")
         await self._admission.admit(call, self._rules, metadata.get("authorization") or None)
         self._admitted = True
         if self._rules.scope is Scope.ADMIN:
             call.peer = peer_of(self._context)
-        call.log_fields.update(key=call.caller.name)
+        call.log_fields["key"] = call.caller.name
         authenticated = call.caller is not ANONYMOUS
         if TAGS_HEADER in metadata or call.caller.tags:
             given = ",".join(str(value) for key, value in entries if key == TAGS_HEADER)  # the key may repeat
@@ -185,7 +187,7 @@ class Handling:
             await self._context.write(piece.SerializeToString())
 
     async def write_all(self, messages: AsyncGenerator[Any, None], heartbeat: float) -> bytes:
-        """Write a stream of messages, with heartbeats after `heartbeat` seconds of silence; see `CallInterceptor`.
+        """Write a stream of messages, with heartbeats after `heartbeat` seconds of silence; see `CallHandlers`.
 
         The only message of a `Call.is_whole` is returned instead if it is small, for gRPC to send with the status. Closes the
         generator at the end, which grpc.aio does not do, so that the provider's call ends when its caller's does.

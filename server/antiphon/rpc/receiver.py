@@ -98,9 +98,10 @@ class Receiver:
             del waiting[oldest]
             oldest.refuse(_full("messages_without_a_key", most))
         waiting[arrival] = None
+        loop = asyncio.get_running_loop()
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(CHECK_INTERVAL, self._check)
-        arrival.waiting = task = asyncio.current_task()
+            self._timer = loop.call_later(CHECK_INTERVAL, self._check)
+        arrival.waiting = task = asyncio.current_task(loop)
         try:
             data: Any = await context.read()
         except asyncio.CancelledError:

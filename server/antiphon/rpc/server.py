@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, cast
 
@@ -13,8 +13,8 @@ from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from antiphon.config import MAX_MESSAGE_BYTES
+from antiphon.rpc.handlers import CallHandlers
 from antiphon.rpc.health import HealthServicer
-from antiphon.rpc.interceptor import CallInterceptor
 from antiphon.rpc.receiver import DRAIN_GRACE
 
 MAX_CONCURRENT_STREAMS = 1000
@@ -57,34 +57,14 @@ UNIX_PREFIX: Final = "unix:"
 log = structlog.get_logger(__name__)
 
 
-class _GenericHandlers:
-    """Stands for the server where generated code adds a servicer, and adds only its generic handlers.
-
-    For each registered method grpc.aio has a task that waits for its next call, and looks at all these tasks for every call. With
-    the methods of this server that costs some 50 us a call. Generic handlers are found by name.
-    """
-
-    def __init__(self, server: grpc.aio.Server) -> None:
-        self._server = server
-
-    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
-        """Add the handlers to the server."""
-        self._server.add_generic_rpc_handlers(handlers)
-
-    def add_registered_method_handlers(self, service: str, handlers: object) -> None:
-        """Do nothing."""
-
-
 class Server:
     """A grpc.aio server with health and reflection services."""
 
-    def __init__(
-        self, interceptor: CallInterceptor, registrations: Iterable[tuple[str, Callable[[grpc.aio.Server], None]]]
-    ) -> None:
+    def __init__(self, handlers: CallHandlers, registrations: Iterable[tuple[str, Callable[[grpc.aio.Server], None]]]) -> None:
         """Register services: `registrations` are pairs of a full name and a function that adds the servicer to a server."""
-        self._interceptor = interceptor
+        self._handlers = handlers
         self._server = grpc.aio.server(
-            interceptors=[interceptor],
+            handlers=[handlers],
             options=[
                 ("grpc.so_reuseport", 1),
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -107,14 +87,14 @@ class Server:
             ],
         )
         names = [reflection.SERVICE_NAME, health.SERVICE_NAME]
-        handlers = cast(grpc.aio.Server, _GenericHandlers(self._server))
+        stand_in = cast(grpc.aio.Server, handlers)
         for name, register in registrations:
-            register(handlers)
+            register(stand_in)
             names.append(name)
         self._health = HealthServicer(["", *names])
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, handlers)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, stand_in)
         # Not by `enable_server_reflection`: it would take this for a server with threads.
-        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), handlers)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), stand_in)
 
     def listen(self, address: str, credentials: grpc.ServerCredentials | None = None) -> None:
         """Add an address: "host:port", with TLS if `credentials` are given, or "unix:/path", which only this user can open.
@@ -162,7 +142,7 @@ class Server:
         """
         if not replaced:
             self._health.stop()
-        self._interceptor.drain()
+        self._handlers.drain()
         stopping = asyncio.create_task(self._server.stop(grace + DRAIN_GRACE))
         if replaced:
             await asyncio.wait([stopping], timeout=LEAVE_TIME)
@@ -182,7 +162,7 @@ class Server:
         loop = asyncio.get_running_loop()
         quiet_since = loop.time()
         while True:
-            if self._interceptor.calls:
+            if self._handlers.calls:
                 quiet_since = loop.time()
             elif loop.time() >= quiet_since + LINGER:
                 break

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import structlog
 
 from antiphon.domain.call import Call, Observer
 from antiphon.domain.errors import AntiphonError
+from antiphon.domain.events import AttemptReport
 
 log = structlog.get_logger(__name__)
 
@@ -30,7 +32,8 @@ class CallLog(Observer):
             fields["tags"] = call.tags
         if call.route:
             fields["route"] = call.route
-        _add_attempts(call, fields)
+        if call.attempts:
+            _add_attempts(call.attempts, fields, call.provider)
         if call.usage is not None:
             fields["prompt_tokens"] = call.usage.input_tokens
             fields["completion_tokens"] = call.usage.output_tokens
@@ -48,13 +51,14 @@ def _milliseconds(seconds: float) -> float:
     return round(seconds * 1000, 1)
 
 
-def _add_attempts(call: Call, fields: dict[str, Any]) -> None:
+def _add_attempts(attempts: Sequence[AttemptReport], fields: dict[str, Any], provider: str) -> None:
     """Add what was tried: the deployment, if its provider has several, and all attempts, if there was more than one."""
-    if call.attempts:
-        last = call.attempts[-1]
-        if last.deployment != call.provider:
-            fields["deployment"] = last.deployment
-        if len(call.attempts) > 1:
-            fields["attempts"] = [f"{attempt.deployment}: {attempt.outcome}" for attempt in call.attempts]
-        if waited := sum(attempt.waited for attempt in call.attempts):
-            fields["waited_ms"] = _milliseconds(waited)
+    last = attempts[-1]
+    if last.deployment != provider:
+        fields["deployment"] = last.deployment
+    waited = last.waited
+    if len(attempts) > 1:
+        fields["attempts"] = [f"{attempt.deployment}: {attempt.outcome}" for attempt in attempts]
+        waited = sum(attempt.waited for attempt in attempts)
+    if waited:
+        fields["waited_ms"] = _milliseconds(waited)

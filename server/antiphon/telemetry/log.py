@@ -39,14 +39,13 @@ def configure(config: LogConfig, **fields: Any) -> None:
 
     def with_context(_logger: Any, level: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
         """Return the event with what every line says: of its call, and of this process."""
-        now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-        event = {**log_fields(), **event, "level": _LEVELS.get(level, level), "timestamp": now, **fields}
+        event = {**log_fields(), **event, "level": _LEVELS.get(level, level), "timestamp": datetime.now(UTC), **fields}
         return _with_traceback(event) if "exc_info" in event else event
 
     structlog.configure(
         processors=[with_context, lambda _logger, _level, event: _dumps(event)],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.BytesLoggerFactory(stream),  # type: ignore[arg-type]  # the logger only calls `write` and `flush`
+        logger_factory=lambda *_names: _Lines(stream),
         cache_logger_on_first_use=True,
     )
     # Lines of libraries, which use the standard `logging`, get the same form.
@@ -56,7 +55,7 @@ def configure(config: LogConfig, **fields: Any) -> None:
             foreign_pre_chain=[structlog.stdlib.ExtraAdder(), _redact_library, with_context],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                lambda _logger, _level, event: _dumps(event).decode(),
+                lambda _logger, _level, event: _dumps(event).decode().removesuffix("\n"),
             ],
         )
     )
@@ -128,8 +127,12 @@ class Stream:
             pass
         return done
 
-    def flush(self) -> None:
-        """Do nothing: no data is buffered."""
+
+class _Lines:
+    """The logger that structlog calls with each finished line, by the name of its level."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.debug = self.info = self.warning = self.error = self.critical = stream.write
 
 
 class _TextStream:
@@ -175,8 +178,13 @@ def _with_traceback(event: structlog.types.EventDict) -> structlog.types.EventDi
     return event
 
 
+_OPTIONS: Final = orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE
+
+
 def _dumps(event: Any) -> bytes:
+    """Return the line of an event."""
     try:
-        return orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS)
+        return orjson.dumps(event, default=str, option=_OPTIONS)
     except TypeError:  # a number beyond 64 bits, or a text that is not Unicode
-        return json.dumps(event, default=str).encode()
+        event["timestamp"] = event["timestamp"].isoformat().replace("+00:00", "Z")
+        return json.dumps(event, default=str).encode() + b"\n"

@@ -20,7 +20,7 @@ from antiphon.auth.api_keys.static import KeyRing
 from antiphon.config import Config, ConfigError, TlsConfig
 from antiphon.net import certificates as tls
 from antiphon.net.certificates import Certificates
-from antiphon.rpc.interceptor import CallInterceptor
+from antiphon.rpc.handlers import CallHandlers
 from antiphon.rpc.server import Server
 from tests.certificates import DAY, Authority, Pair, replace
 from tests.ports import free_port
@@ -60,7 +60,7 @@ def files(tmp_path: Path) -> Files:
 @asynccontextmanager
 async def serving(certificates: Certificates) -> AsyncIterator[int]:
     port = free_port()
-    server = Server(CallInterceptor(KeyRing([]), {}, {}), [])
+    server = Server(CallHandlers(KeyRing([]), {}, {}), [])
     server.listen(f"127.0.0.1:{port}", certificates.credentials())
     await server.start()
     try:
@@ -253,7 +253,7 @@ async def test_a_unix_socket_is_only_this_users(tmp_path: Path) -> None:
     """A unix socket has mode 0600, whatever the umask."""
     path = tmp_path / "server.sock"
     before = os.umask(0)
-    server = Server(CallInterceptor(KeyRing([]), {}, {}), [])
+    server = Server(CallHandlers(KeyRing([]), {}, {}), [])
     try:
         server.listen(f"unix:{path}")
     finally:

@@ -12,8 +12,8 @@ from pydantic import SecretStr
 from antiphon.auth.api_keys.static import KeyRing
 from antiphon.config import MAX_MESSAGE_BYTES
 from antiphon.domain.principal import Principal, Scope
+from antiphon.rpc.handlers import CallHandlers
 from antiphon.rpc.history import HistoryServicer
-from antiphon.rpc.interceptor import CallInterceptor
 from antiphon.rpc.page import MAX_ANSWER_BYTES
 from antiphon.rpc.server import Server
 from antiphon.v1 import history_pb2, history_pb2_grpc, message_pb2
@@ -33,7 +33,7 @@ async def serving(port: int) -> AsyncGenerator[Any, None]:
 
     keys = KeyRing([(Principal(name, owner=name), SecretStr(f"sk-{name}")) for name in ("me", "other")])
     server = Server(
-        CallInterceptor(keys, {"antiphon.v1.HistoryService": Scope.HISTORY}, {}), [("antiphon.v1.HistoryService", register)]
+        CallHandlers(keys, {"antiphon.v1.HistoryService": Scope.HISTORY}, {}), [("antiphon.v1.HistoryService", register)]
     )
     server.listen(f"127.0.0.1:{port}")
     await server.start()

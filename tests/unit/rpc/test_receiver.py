@@ -11,7 +11,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 from antiphon.rpc import receiver
-from antiphon.rpc.interceptor import CallInterceptor
+from antiphon.rpc.handlers import CallHandlers
 from antiphon.v1 import chat_pb2, models_pb2
 from tests.e2e.wire import DATA, END_HEADERS, END_STREAM, HEADERS, frame, http2
 from tests.unit.rpc.test_server import HELLO, KEY, SCOPES, Running, details, running
@@ -192,8 +192,8 @@ async def test_calls_are_counted_while_their_keys_are_judged(unused_tcp_port: in
             await self.go_on.wait()
 
     keys = Slow()
-    server = CallInterceptor(keys, SCOPES, {}, max_calls=1)
-    async with running(ScriptedProvider(), unused_tcp_port, interceptor=server) as gateway:
+    server = CallHandlers(keys, SCOPES, {}, max_calls=1)
+    async with running(ScriptedProvider(), unused_tcp_port, handlers=server) as gateway:
         first = asyncio.ensure_future(refusal(gateway.chat.Generate(HELLO, metadata=KEY)))
         await until(lambda: keys.judging)
         assert (await refusal(gateway.chat.Generate(HELLO, metadata=KEY))).code() is grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -31,7 +31,7 @@ from antiphon.rest.v1 import openai_pb2, openai_pb2_grpc
 from antiphon.routing.router import Router
 from antiphon.rpc import server as server_module
 from antiphon.rpc.chat import ChatServicer
-from antiphon.rpc.interceptor import CallInterceptor
+from antiphon.rpc.handlers import CallHandlers
 from antiphon.rpc.models import ModelServicer
 from antiphon.rpc.server import Server
 from antiphon.telemetry.call_log import CallLog
@@ -68,7 +68,7 @@ class Running:
 async def running(
     provider: ScriptedProvider,
     unused_port: int,
-    interceptor: CallInterceptor | None = None,
+    handlers: CallHandlers | None = None,
     max_request_bytes: int | None = None,
     other_address: str | None = None,
 ) -> AsyncGenerator[Running, None]:
@@ -84,8 +84,8 @@ async def running(
         ),
     ]
     keys = KeyRing([(Principal("test", owner="test"), SecretStr("sk-test"))])
-    usual = CallInterceptor(keys, SCOPES, {REST_SERVICE: render_error}, observer=CallLog(), max_request_bytes=max_request_bytes)
-    server = Server(interceptor or usual, registrations)
+    usual = CallHandlers(keys, SCOPES, {REST_SERVICE: render_error}, observer=CallLog(), max_request_bytes=max_request_bytes)
+    server = Server(handlers or usual, registrations)
     server.listen(f"127.0.0.1:{unused_port}")
     if other_address is not None:
         server.listen(other_address)
@@ -334,7 +334,7 @@ async def test_a_stop_drops_nothing_while_a_call_goes_on(unused_tcp_port: int, m
                 yield batch
                 await lingered.wait()
 
-    class Watched(CallInterceptor):
+    class Watched(CallHandlers):
         since: float | None = None
 
         @property

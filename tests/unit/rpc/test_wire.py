@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from antiphon.domain.errors import InvalidRequest
 from antiphon.net.json_bounds import MAX_VALUES, SMALL, TooMuch
 from antiphon.rpc import wire
-from antiphon.rpc.interceptor import _request_parser
+from antiphon.rpc.handlers import _request_parser
 from antiphon.v1 import admin_pb2, chat_pb2, message_pb2
 
 LARGE = b"\x92\x4e" + bytes([SMALL & 127 | 128, SMALL >> 7 & 127 | 128, SMALL >> 14]) + b"x" * SMALL

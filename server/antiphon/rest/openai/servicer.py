@@ -46,11 +46,11 @@ class OpenAIServicer(openai_pb2_grpc.OpenAIServiceServicer):
     def CreateChatCompletion(self, request: openai_pb2.CreateChatCompletionRequest, context: Context) -> Pieces:
         """Answer with one JSON object, or with server-sent events."""
         call = current()
-        return answer(self._chat, call, partial(self._prepare, call, request.body.data, context))
+        return answer(self._chat, call, partial(self._prepare, call, request.body.data))
 
-    async def _prepare(self, call: Call, data: bytes, context: Context) -> PreparedCall:
+    async def _prepare(self, call: Call, data: bytes) -> PreparedCall:
         body = await parse_in_turns(data, ChatCompletionBody)
-        stream = _accepts_only_events(context) if body.stream is None else body.stream
+        stream = _accepts_only_events(call.accept) if body.stream is None else body.stream
         chat_request = request_from_body(body, stream=bool(stream))
         writer = ChunkWriter(include_usage=include_usage(body)) if stream else _completion_json
         return PreparedCall(chat_request, writer, error_event, self._record(call, body))
@@ -76,14 +76,12 @@ class OpenAIServicer(openai_pb2_grpc.OpenAIServiceServicer):
         return Record(call.caller.owner, conversation=body.session_id or None, resent=True, on_recorded=began)
 
 
-def _accepts_only_events(context: Context) -> bool:
+def _accepts_only_events(accept: str) -> bool:
     """Return whether the header `accept` names `text/event-stream` and nothing else.
 
     Then a body without `stream`, or with null, asks for a stream. This is an addition to the API.
     """
-    metadata = context.invocation_metadata() or ()
-    accepted = ",".join(str(value) for key, value in metadata if key == "accept").split(",")
-    return all(kind.partition(";")[0].strip().lower() == EVENT_STREAM for kind in accepted)
+    return all(kind.partition(";")[0].strip().lower() == EVENT_STREAM for kind in accept.split(","))
 
 
 def _completion_json(reply: Reply) -> bytes:
