@@ -1,19 +1,26 @@
 """Adaptive coalescing: the busier the process is, the longer the pause between two reads of a stream.
 
 Most of the cost of a token is its own wake-up, its own message and its own write. So a connection is paused after a read, and one
-timer resumes all paused connections together: what arrived meanwhile is one read, one batch and one message. An idle process pauses
-nothing, so each token is sent as it arrives.
+timer resumes all paused connections: what arrived meanwhile is one read, one batch and one message. An idle process pauses nothing,
+so each token is sent as it arrives.
+
+The connections are resumed a few in each turn of the event loop. A new call needs several turns before its provider is called, and
+would wait in each of them for all streams: so its first token comes before the next tokens of those that have begun.
 """
 
 from __future__ import annotations
 
 import time
-from asyncio import AbstractEventLoop, TimerHandle
+from asyncio import AbstractEventLoop, Handle
+from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
 ENOUGH: Final = 16 * 1024
 """The size of a read in bytes from which waiting for more saves nothing."""
+
+_A_TURN: Final = 8
+"""The number of connections that are resumed in one turn of the event loop."""
 
 _WINDOW: Final = 0.05
 """The length in seconds of one measurement of how busy the process is."""
@@ -58,8 +65,11 @@ class Coalescer:
         self._share = 0.0
         self._measured_at = 0.0
         self._cpu = 0.0
-        self._held: list[Pausable] = []
-        self._timer: TimerHandle | None = None
+        self._held: deque[Pausable] = deque()
+        self._due = 0
+        """How many of those, the oldest ones, are to be resumed now."""
+        self._next: Handle | None = None
+        """What resumes some of them, in the next turn of the event loop or when the pause is over."""
 
     @property
     def pause(self) -> float:
@@ -75,8 +85,8 @@ class Coalescer:
             return
         connection.hold()
         self._held.append(connection)
-        if self._timer is None:
-            self._timer = loop.call_later(self._pause, self._resume)
+        if self._next is None:
+            self._next = loop.call_later(self._pause, self._resume, loop)
 
     def _measure(self, now: float) -> None:
         cpu = self._cpu_time()
@@ -87,8 +97,13 @@ class Coalescer:
         self._measured_at, self._cpu = now, cpu
         self._pause = self._longest * min(max((self._share - _IDLE) / (_BUSY - _IDLE), 0.0), 1.0)
 
-    def _resume(self) -> None:
-        self._timer = None
-        held, self._held = self._held, []
-        for connection in held:
-            connection.release()
+    def _resume(self, loop: AbstractEventLoop) -> None:
+        """Resume the next few connections. Those that are paused again meanwhile wait for another pause."""
+        self._due = self._due or len(self._held)
+        for _ in range(min(self._due, _A_TURN)):
+            self._held.popleft().release()
+            self._due -= 1
+        if self._due:
+            self._next = loop.call_soon(self._resume, loop)
+        else:
+            self._next = loop.call_later(self._pause, self._resume, loop) if self._held else None

@@ -49,16 +49,40 @@ async def test_the_busier_the_longer(share: float, pause: float) -> None:
     assert (await after_some_time(share)).pause == pytest.approx(pause, rel=0.01)
 
 
-async def test_paused_connections_are_resumed_together() -> None:
-    """After the pause, all at once."""
+async def test_paused_connections_are_resumed_a_few_in_each_turn_of_the_loop() -> None:
+    """After the pause the oldest come first, all of them turn by turn, so that new calls come in between."""
     coalescer = await after_some_time(1.0)
-    connections = [Connection(), Connection()]
+    loop = asyncio.get_running_loop()
+    connections = [Connection() for _ in range(20)]
     for connection in connections:
-        coalescer.after_read(connection, 100, asyncio.get_running_loop())
+        coalescer.after_read(connection, 100, loop)
         assert connection.paused
     while connections[0].paused:
         await asyncio.sleep(0)
-    assert not connections[1].paused
+    left = {sum(connection.paused for connection in connections)}
+    while connections[-1].paused:
+        await asyncio.sleep(0)
+        left.add(sum(connection.paused for connection in connections))
+    assert left == {13, 5, 0}  # `after_some_time` has paused one, too
+
+
+async def test_a_connection_that_is_read_while_others_are_resumed_waits_for_another_pause() -> None:
+    """A stream that is always ready does not keep the others waiting."""
+    coalescer = await after_some_time(1.0)
+    loop = asyncio.get_running_loop()
+    connections = [Connection() for _ in range(20)]
+    for connection in connections:
+        coalescer.after_read(connection, 100, loop)
+    while connections[0].paused:
+        await asyncio.sleep(0)
+    coalescer.after_read(connections[0], 100, loop)
+    while connections[-1].paused:
+        await asyncio.sleep(0)
+    assert connections[0].paused
+    began = loop.time()
+    while connections[0].paused:
+        await asyncio.sleep(0)
+    assert loop.time() - began > LONGEST / 2
 
 
 async def test_a_large_read_is_passed_on_and_reading_goes_on() -> None:
