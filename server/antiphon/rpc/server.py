@@ -13,6 +13,7 @@ from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from antiphon.config import MAX_MESSAGE_BYTES
+from antiphon.rpc.acceptor import aio_server
 from antiphon.rpc.handlers import CallHandlers
 from antiphon.rpc.health import HealthServicer
 from antiphon.rpc.receiver import DRAIN_GRACE
@@ -63,9 +64,9 @@ class Server:
     def __init__(self, handlers: CallHandlers, registrations: Iterable[tuple[str, Callable[[grpc.aio.Server], None]]]) -> None:
         """Register services: `registrations` are pairs of a full name and a function that adds the servicer to a server."""
         self._handlers = handlers
-        self._server = grpc.aio.server(
-            handlers=[handlers],
-            options=[
+        self._server = aio_server(
+            [handlers],
+            [
                 ("grpc.so_reuseport", 1),
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
                 ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
