@@ -175,7 +175,7 @@ async def test_a_stream_outlives_a_reload(tmp_path: Path, upstream: OddUpstream,
     gate = asyncio.Event()
     upstream.script("odd-reload", [head(), chunk(sse(delta("Hel"))), gate, chunk(sse(delta("lo", "stop"), "[DONE]")), LAST])
     config = configuration(upstream, llm, limits={"drain": 0.1})
-    config["providers"]["odd"]["read_timeout"] = 60
+    config["providers"]["odd"]["timeouts"] = {"stall": 60}
     gateway = Daemon(tmp_path, config)
     await asyncio.to_thread(gateway.wait_for, READY)
     (old,) = workers(gateway)

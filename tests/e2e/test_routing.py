@@ -30,13 +30,18 @@ DOWN: list[Step] = [answer({"error": {"message": "x"}}, "503 Service Unavailable
 
 
 @asynccontextmanager
-async def two(folder: Path, llm: Any, **more: Any) -> AsyncGenerator[tuple[Gateway, OddUpstream, OddUpstream], None]:
-    """Run a gateway whose provider has the deployments `east` and `west`."""
+async def two(
+    folder: Path, llm: Any, provider: Any = None, **more: Any
+) -> AsyncGenerator[tuple[Gateway, OddUpstream, OddUpstream], None]:
+    """Run a gateway whose provider, with such settings, has the deployments `east` and `west`."""
     async with OddUpstream() as east, OddUpstream() as west:
         east.default = west.default = GOOD
         config = configuration(east, llm)
-        deployments = {"east": {"base_url": east.base_url}, "west": {"base_url": west.base_url}}
-        config["providers"][HOST] = {"models": ["m"], "deployments": deployments, "first_token_timeout": 2}
+        provider = {"deployments": {}, **(provider or {})}
+        addresses = {"east": {"base_url": east.base_url}, "west": {"base_url": west.base_url}}
+        deployments = {name: address | provider["deployments"].get(name, {}) for name, address in addresses.items()}
+        common = {"models": ["m"], "timeouts": {"first_token": 2}}
+        config["providers"][HOST] = {**common, **provider, "deployments": deployments}
         config |= {"routing": {}, **more}
         gateway = Gateway(folder, config)
         await asyncio.to_thread(gateway.wait_for, READY)
@@ -239,3 +244,25 @@ async def test_a_deployment_can_be_taken_out_of_use_on_every_worker(llm: Any, tm
         assert not await used(12)
         await asyncio.sleep(3)
         assert await used()
+
+
+async def test_the_total_time_of_a_deployment_cuts_a_slow_drip(llm: Any, tmp_path: Path) -> None:
+    """A stream that outlasts `timeouts.total` ends with an error and keeps what came; one without output is answered elsewhere."""
+    slow = {"east": {"timeouts": {"total": 0.5}, "weight": 1e9}, "west": {"weight": 1e-9}}
+    async with two(tmp_path, llm, {"deployments": slow}) as (gateway, east, west), gateway.client() as http:
+        east.default = [head(), *(step for _ in range(20) for step in (chunk(sse(delta("drip "))), Pause(0.2))), LAST]
+        began = time.monotonic()
+        response = await http.post("/chat/completions", json=body())
+        assert 0.4 < time.monotonic() - began < 2
+        assert "drip drip " in "".join(json.loads(line[6:])["choices"][0]["delta"].get("content", "") for line in _deltas(response))
+        assert '"error"' in response.text
+        assert "[DONE]" not in response.text
+        east.default = [HANG]
+        began = time.monotonic()
+        assert await is_answered(http)
+        assert 0.4 < time.monotonic() - began < 2
+        assert len(west.requests) == 1
+
+
+def _deltas(response: httpx2.Response) -> list[str]:
+    return [line for line in response.text.splitlines() if line.startswith("data: {") and '"choices"' in line]

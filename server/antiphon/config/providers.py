@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import ClassVar, Final, Literal, TypeAlias
 
 from pydantic import ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from antiphon.config.credentials import TokenConfig
 from antiphon.config.outbound import OutboundConfig
-from antiphon.config.routing import AliasConfig, DeploymentConfig, QueueConfig
+from antiphon.config.routing import AliasConfig, DeploymentConfig, QueueConfig, TimeoutsConfig
 from antiphon.config.section import Section, read_secret
 from antiphon.config.values import HeaderName, Headers
 
@@ -58,6 +58,13 @@ class PriceConfig(Section):
 class ProviderConfig(OutboundConfig):
     """One provider."""
 
+    renamed: ClassVar[Mapping[str, str]] = {
+        "connect_timeout": "timeouts.connect",
+        "read_timeout": "timeouts.stall",
+        "first_token_timeout": "timeouts.first_token",
+        "total_timeout": "timeouts.total",
+    }
+
     protocol: str = "openai"
     """`openai` for the chat-completions API and all hosts that follow it, `openai-responses` for OpenAI's Responses API,
     `openai-by-model` for the one of the two that a model of OpenAI has, which is the default at OpenAI's own address,
@@ -92,19 +99,11 @@ class ProviderConfig(OutboundConfig):
     unsupported: UnsupportedPolicy = "map"
     """What to do with a parameter that the provider or the model does not have. `map`: send the nearest equivalent; if there is
     none, leave it out. `drop`: leave it out. In both cases the reply has a warning. `refuse`: refuse the request with 400."""
-    connect_timeout: float = Field(default=10.0, gt=0)
-    """Seconds to connect."""
-    read_timeout: float = Field(default=300.0, gt=0)
-    """The longest silence, in seconds: before the first byte, and between two."""
+    timeouts: TimeoutsConfig = TimeoutsConfig()
+    """How long the parts of a try may take, in seconds."""
     keep_alive: float = Field(default=KEEP_ALIVE, gt=0)
     """Seconds that an idle connection is kept. Longer saves new connections (one to three round trips each) where the host is
     known to keep its end as long."""
-    first_token_timeout: float | None = Field(default=None, gt=0)
-    """Seconds until the first token of a streamed reply. Unset: 30 if there is another deployment or model to try, else no limit
-    but `read_timeout`."""
-    total_timeout: float | None = Field(default=None, gt=0)
-    """Seconds for one try until the end of a reply that is not streamed, or the first token of one that is. Unset: no limit but
-    that of the call."""
     deployments: Mapping[str, DeploymentConfig] = Field(default_factory=dict)
     """Several addresses or keys for the same models, by name, without `/`. Unset: one, with the settings of the provider."""
     concurrent: int | None = Field(default=None, ge=1)

@@ -25,7 +25,6 @@ from antiphon.domain.errors import (
     ProviderError,
     ProviderProtocolError,
     ProviderRejected,
-    ProviderTimeout,
     Rejection,
     Unsupported,
 )
@@ -35,6 +34,7 @@ from antiphon.domain.request import ChatRequest
 from antiphon.domain.tokens import prompt_tokens
 from antiphon.routing.breaker import BreakerState
 from antiphon.routing.candidate import Candidate
+from antiphon.routing.clocks import FIRST_TOKEN, bounded, too_slow
 from antiphon.routing.itinerary import Itinerary
 from antiphon.routing.router import Route
 from antiphon.routing.rules import RULES
@@ -44,9 +44,6 @@ MAX_HELD: Final = 64
 
 MAX_HELD_BYTES: Final = 256 * 1024
 """The most bytes of these, as JSON."""
-
-FIRST_TOKEN: Final = 30.0
-"""Seconds until the first token, if there is another candidate and `first_token_timeout` is not set."""
 
 ROUTE_HEADER: Final = "x-antiphon-route"
 ATTEMPTS_HEADER: Final = "x-antiphon-attempts"
@@ -143,7 +140,7 @@ class Attempts:
                 candidate.first_token.add(now - self._attempt.started_at)
                 if candidate.breaker.state is BreakerState.HALF_OPEN:
                     candidate.breaker.succeed(now, self._epoch)  # not only at the end of what may be a long stream
-                self._stream = stream
+                self._stream = self._open
                 return batch
 
     def _start(self, candidate: Candidate) -> AsyncGenerator[Batch, None]:
@@ -177,13 +174,20 @@ class Attempts:
         return self._itinerary
 
     async def _within(self, seconds: float, stream: AsyncGenerator[Batch, None], candidate: Candidate) -> Batch:
-        """Return the beginning of the reply, held back until there is output. Raises `ProviderTimeout` after so many seconds."""
+        """Return the beginning of the reply, held back until there is output. Raises `ProviderTimeout` after so many seconds.
+
+        The rest of the reply has what is left of `timeouts.total`.
+        """
+        deployment = candidate.deployment
         try:
             async with asyncio.timeout(seconds):
-                return await self._hold(stream, await stream.__anext__())
+                batch = await self._hold(stream, await stream.__anext__())
         except TimeoutError:
-            name = candidate.deployment.name
-            raise ProviderTimeout(f"The provider {name} took too long.", provider=name) from None
+            raise too_slow(deployment.name) from None
+        if deployment.timeouts.total is not None:
+            assert self._attempt is not None, "an attempt was started"
+            self._open = bounded(stream, self._attempt.started_at + deployment.timeouts.total, deployment.name)
+        return batch
 
     async def _hold(self, stream: AsyncGenerator[Batch, None], batch: Batch) -> Batch:
         """Hold events back until there is output, or the end, or too much of them; return them all."""
@@ -208,10 +212,10 @@ class Attempts:
 
     def _limit(self, candidate: Candidate) -> float | None:
         """Return the seconds until the first token, or until the end of a reply that is not streamed; None: no limit."""
-        config = candidate.deployment.config
-        first_token, total = config.first_token_timeout, config.total_timeout
+        timeouts = candidate.deployment.timeouts
         if not self._request.stream:
-            return total
+            return timeouts.total
+        first_token, total = timeouts.first_token, timeouts.total
         if first_token is None and self._has_other(candidate):
             first_token = FIRST_TOKEN
         if first_token is None or total is None:

@@ -27,15 +27,15 @@ class Deployment:
         rules: RoutingConfig,
         *,
         weight: float = 1.0,
-        concurrent: int | None = None,
     ) -> None:
-        """`pool` is the provider's name in the configuration. `concurrent` is the most calls at once; None: as in `config`."""
+        """`pool` is the provider's name in the configuration, and `config` its settings with what the deployment sets itself."""
         self.name = provider.name
         """The name of the provider, or "<provider>/<deployment>"."""
         self.pool = pool
         self.provider = provider
         self.weight = weight
         self.config = config
+        self.timeouts = config.timeouts
         self.budget = RetryBudget(rules.budget)
         self.in_flight = 0
         self.drained = False
@@ -45,7 +45,7 @@ class Deployment:
         self.waiting = 0
         """The calls that wait for it, because it is failing."""
         self._rules = rules
-        self.concurrent = concurrent or config.concurrent
+        self.concurrent = config.concurrent
         self._queue: FairQueue[asyncio.Future[None]] = FairQueue(config.queue.size)
         self._candidates: dict[str, Candidate] = {}
         self._kept: frozenset[str] = frozenset()

@@ -22,16 +22,18 @@ def build_pool(
         return Pool(name, [Deployment(registry.build(name, config, environment, coalescer), name, config, rules)])
     deployments = []
     for label, own in config.deployments.items():
-        provider = registry.build(f"{name}/{label}", _merged(name, label, config, own, environment), environment, coalescer)
-        deployments.append(Deployment(provider, name, config, rules, weight=own.weight, concurrent=own.concurrent))
+        merged = _merged(name, label, config, own, environment)
+        provider = registry.build(f"{name}/{label}", merged, environment, coalescer)
+        deployments.append(Deployment(provider, name, merged, rules, weight=own.weight))
     return Pool(name, deployments)
 
 
 def _merged(name: str, label: str, config: ProviderConfig, own: DeploymentConfig, environment: Mapping[str, str]) -> ProviderConfig:
     """Return the settings of a deployment. Raises `ConfigError` if its own key does not exist."""
     changes: dict[str, object] = {
-        field: value for field in ("base_url", "headers", "query") if (value := getattr(own, field)) is not None
+        field: value for field in ("base_url", "headers", "query", "concurrent") if (value := getattr(own, field)) is not None
     }
+    changes["timeouts"] = config.timeouts.overridden(own.timeouts)
     if own.api_key_env is not None or own.api_key_file is not None:
         own.api_key(f"providers.{name}.deployments.{label}", environment)
         changes |= {"api_key_env": own.api_key_env, "api_key_file": own.api_key_file}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from antiphon.config import ProviderConfig, RoutingConfig
+from antiphon.config import ProviderConfig, RoutingConfig, TimeoutsConfig
 from antiphon.config.routing import AliasConfig, BackoffConfig, QueueConfig
 from antiphon.domain.call import Call
 from antiphon.domain.content import Message, Origin, RedactedThinking, Role, State, Text, Thinking
@@ -329,9 +329,36 @@ async def test_state_that_is_not_accepted_is_tried_at_its_owner_and_else_left_ou
 async def test_a_silent_deployment_is_left_for_another() -> None:
     """A deployment that sends no first token in its time is left; a role and pings do not count as one."""
     a = Turns("a", ([START], None))
-    outcome = await ask(routed([a], [Turns("b")], first_token_timeout=0.05))
+    outcome = await ask(routed([a], [Turns("b")], timeouts=TimeoutsConfig(first_token=0.05)))
     assert outcome.tries == ["a:late", "b:ok"]
     assert a.closed == 1
+
+
+async def test_the_total_time_bounds_a_whole_try() -> None:
+    """Before output the try is late and another deployment answers; after it the reply is cut, and what came is kept."""
+    a = Turns("a", ([START], None))
+    outcome = await ask(routed([a], [Turns("b")], timeouts=TimeoutsConfig(total=0.05)))
+    assert outcome.tries == ["a:late", "b:ok"]
+    a = Turns("a", ([START, TextDelta(0, "Hel")], None))
+    outcome = await ask(routed([a], [Turns("b")], timeouts=TimeoutsConfig(total=0.05)))
+    assert (outcome.tries, outcome.text) == (["a:cut"], "Hel")
+    assert isinstance(outcome.error, ProviderTimeout)
+    assert a.closed == 1
+    whole = await ask(routed([Turns("a")], timeouts=TimeoutsConfig(total=5)))
+    assert (whole.tries, whole.text, whole.error) == (["a:ok"], "Hello", None)
+
+
+async def test_a_caller_that_leaves_closes_a_reply_with_a_total_time() -> None:
+    """Cancelling the call while it waits for more of a bounded reply closes the provider's call at once."""
+    a = Turns("a", ([START, TextDelta(0, "Hel")], None))
+    task = asyncio.create_task(ask(routed([a], timeouts=TimeoutsConfig(total=60))))
+    while not a.requests:
+        await asyncio.sleep(0)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    task.cancel()
+    outcome = await task
+    assert (outcome.tries, outcome.text, a.closed) == (["a:gone"], "Hel", 1)
 
 
 async def test_the_deadline_of_the_call_ends_every_wait() -> None:
