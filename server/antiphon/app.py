@@ -38,6 +38,7 @@ from antiphon.history.guarded_store import GuardedStore
 from antiphon.history.recorder import Recorder
 from antiphon.history.retention import Retention
 from antiphon.history.sql import SqlStore
+from antiphon.limits.counting import Counting
 from antiphon.limits.ledger import Ledger
 from antiphon.limits.limiter import Limiter
 from antiphon.limits.quotas import Quotas
@@ -88,8 +89,9 @@ class App:
         """Build all parts. Opens no port, file or connection. Raises `ConfigError`."""
         configs = hosts.configured(config.providers, environment)
         coalescer = Coalescer(config.streams.coalesce)
+        counting = _counting(config, environment)
         pools = [
-            (build_pool(name, provider, config.routing, environment, coalescer), provider.models)
+            (build_pool(name, provider, config.routing, environment, counting, coalescer), provider.models)
             for name, provider in configs.items()
         ]
         self.providers: list[Provider] = [deployment.provider for pool, _ in pools for deployment in pool.deployments]
@@ -133,7 +135,8 @@ class App:
         self._tracing = _tracing(config, environment, configs)
         optional = (self.metrics, self._tracing)
         self._observer = Observers([CallLog(), self._ledger, *(listener for listener in optional if listener is not None)])
-        self._limiter = _limiter(config, environment, self._ledger)
+        closed = config.limits.on_failure == "closed"
+        self._limiter = Limiter(Quotas(config.limits), self._ledger, counting=counting, closed=closed)
         timeout = config.limits.request_timeout
         self._recorder = Recorder(self._store)
         self._chat = ChatService(self.router, self._recorder, prices, timeout=timeout, limiter=self._limiter, guards=guards)
@@ -372,12 +375,11 @@ def _cooldowns(config: Config, environment: Mapping[str, str], router: Router) -
     return SharedCooldowns(url, config.limits.redis_timeout, router)
 
 
-def _limiter(config: Config, environment: Mapping[str, str], ledger: Ledger) -> Limiter:
-    limits = config.limits
-    redis = limits.redis(environment)
+def _counting(config: Config, environment: Mapping[str, str]) -> Counting:
+    redis = config.limits.redis(environment)
     shared = None
     if redis is not None:
         from antiphon.limits.redis import RedisCounters
 
-        shared = RedisCounters(redis, limits.redis_timeout)
-    return Limiter(Quotas(limits), ledger, workers=config.workers, shared=shared, closed=limits.on_failure == "closed")
+        shared = RedisCounters(redis, config.limits.redis_timeout)
+    return Counting(workers=config.workers, shared=shared)

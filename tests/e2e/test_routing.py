@@ -20,6 +20,7 @@ from antiphon.v1 import history_pb2, history_pb2_grpc
 from tests.e2e.conftest import KEY, READY, Gateway, configuration
 from tests.e2e.test_grpc import METADATA
 from tests.odd_upstream import HANG, LAST, OddUpstream, Pause, Step, answer, chunk, delta, head, sse
+from tests.redis import Redis
 
 HOST = "openrouter"
 """A host that is sent encrypted reasoning."""
@@ -266,3 +267,62 @@ async def test_the_total_time_of_a_deployment_cuts_a_slow_drip(llm: Any, tmp_pat
 
 def _deltas(response: httpx2.Response) -> list[str]:
     return [line for line in response.text.splitlines() if line.startswith("data: {") and '"choices"' in line]
+
+
+async def test_what_a_provider_grants_is_kept_before_it_refuses(llm: Any, tmp_path: Path) -> None:
+    """Calls beyond the requests a minute of one deployment go to the other, then get 429; no provider has to refuse any."""
+    granted = {"requests_per_minute": 4, "deployments": {"west": {"requests_per_minute": 6}}}
+    async with two(tmp_path, llm, granted) as (gateway, east, west), gateway.client() as http:
+        answers = await asyncio.gather(*(is_answered(http) for _ in range(10)))
+        assert all(answers)
+        assert (len(east.requests), len(west.requests)) == (4, 6)
+        refused = await http.post("/chat/completions", json=body())
+        assert refused.status_code == 429
+        assert 50 <= int(refused.headers["retry-after"]) <= 60
+        assert "requests" in refused.json()["error"]["message"]
+        assert len(east.requests) + len(west.requests) == 10
+
+
+async def test_a_call_waits_for_tokens_that_others_return(llm: Any, tmp_path: Path) -> None:
+    """Tokens are reserved by an estimate and settled by usage: one that does not fit waits until those in flight have ended."""
+    usage = {"prompt_tokens": 5, "completion_tokens": 5, "total_tokens": 10}
+    ending = [chunk(sse(delta(finish="stop"))), chunk(sse({"choices": [], "usage": usage})), chunk(sse("[DONE]")), LAST]
+    slow: list[Step] = [
+        head(),
+        chunk(sse(delta("Well"))),
+        Pause(1),
+        *ending,
+    ]
+    granted = {"tokens_per_minute": 1000, "queue": {"size": 10, "wait": 10}, "deployments": {"west": {"weight": 1e-9}}}
+    async with two(tmp_path, llm, granted) as (gateway, east, west), gateway.client() as http:
+        east.default = west.default = slow
+        large = body(max_tokens=900, messages=[{"role": "user", "content": "x" * 2400}])
+
+        async def timed() -> float:
+            began = time.monotonic()
+            response = await http.post("/chat/completions", json=large)
+            assert response.status_code == 200
+            assert "[DONE]" in response.text
+            return time.monotonic() - began
+
+        took = sorted(await asyncio.gather(*(timed() for _ in range(4))))
+        assert took[1] < 1.9, "one call fits each deployment"
+        assert 1.9 < took[2] <= took[3] < 5, "and the others fit when these have ended"
+        assert len(east.requests) + len(west.requests) == 4
+
+
+@pytest.mark.parametrize("shared", [True, False])
+async def test_two_workers_keep_one_grant(shared: bool, llm: Any, tmp_path: Path) -> None:
+    """With Redis all workers together use the whole grant; without it each has its half. Neither sends more."""
+    with Redis() as redis:
+        limits = {"limits": {"redis_url": redis.url}} if shared else {}
+        provider = {"requests_per_minute": 21, "deployments": {"west": {"weight": 1e-9, "requests_per_minute": 1}}}
+        async with two(tmp_path, llm, provider, workers=2, **limits) as (gateway, east, west):
+
+            async def caller() -> list[bool]:
+                async with gateway.client() as http:
+                    return [await is_answered(http) for _ in range(6)]
+
+            found = [one for each in await asyncio.gather(*(caller() for _ in range(12))) for one in each]
+            assert (len(east.requests), len(west.requests)) == ((21, 1) if shared else (20, 2))
+            assert found.count(True) == 22

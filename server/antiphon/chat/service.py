@@ -94,6 +94,7 @@ class ChatService:
                     watch = Stopwatch(request)
                     hold = HoldBack(call, watch)
                     attempts = Attempts(call, route, request, self._router.rules, deadline)
+                    attempts.usage = watch.usage_on_error
                     batches = self._guards.reply(attempts, request)
                     if batches is not attempts:
                         attempts.close = batches.aclose

@@ -108,8 +108,14 @@ class ProviderConfig(OutboundConfig):
     """Several addresses or keys for the same models, by name, without `/`. Unset: one, with the settings of the provider."""
     concurrent: int | None = Field(default=None, ge=1)
     """The most calls at once to one deployment in one worker. Unset: no limit."""
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    """The requests in any 60 seconds that the provider grants each model of a deployment. Further calls go to another deployment or
+    wait. With Redis it holds for all servers together; else each worker has its share. Unset: no limit."""
+    tokens_per_minute: int | None = Field(default=None, ge=1)
+    """The same for the tokens of prompts and replies."""
     queue: QueueConfig = QueueConfig()
-    """The calls that wait for a deployment, because `concurrent` is reached, or because it is failing and there is no other."""
+    """The calls that wait for a deployment, because `concurrent` or what it grants a minute is reached, or because it is failing
+    and there is no other."""
     token_delay: float = Field(default=0.02, ge=0)
     """Seconds between the words of the `echo` protocol's streams. Ignored by other protocols."""
 

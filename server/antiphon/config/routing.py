@@ -94,6 +94,10 @@ class DeploymentConfig(Section):
     """Its part of the calls, relative to the other deployments."""
     concurrent: int | None = Field(default=None, ge=1)
     """The most calls at once in one worker. Unset: as at the provider."""
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    """The requests that each of its models is granted in any 60 seconds. Unset: as at the provider."""
+    tokens_per_minute: int | None = Field(default=None, ge=1)
+    """The tokens that each of its models is granted in any 60 seconds. Unset: as at the provider."""
     timeouts: DeploymentTimeoutsConfig = DeploymentTimeoutsConfig()
     """Its own times, in seconds."""
 

@@ -225,6 +225,11 @@ class Usage(Struct, frozen=True, omit_defaults=True):
     estimated: bool = False
     """The provider reported no usage, and the gateway estimated it. Of a reader: the output is not counted yet."""
 
+    @property
+    def tokens(self) -> int:
+        """Return the number of all tokens. Some hosts count reasoning tokens only in the total."""
+        return max(self.input_tokens + self.output_tokens, self.total_tokens)
+
 
 class AttemptReport(Struct, frozen=True):
     """How one request to a provider ended. Times are in seconds."""

@@ -25,6 +25,7 @@ from antiphon.domain.errors import (
     ProviderError,
     ProviderProtocolError,
     ProviderRejected,
+    ProviderTimeout,
     Rejection,
     Unsupported,
 )
@@ -75,6 +76,8 @@ class Attempts:
         self._held: Batch = []
         self.close: Callable[[], Awaitable[None]] | None = None
         """Closes the reply at the end of the call, if something wraps this iterator."""
+        self.usage: Callable[[BaseException | None], Usage | None] = _unknown
+        """Returns what the reply has used so far, when the call ends with such an error."""
         self.is_pending = False
         """Whether an attempt was begun that has not failed: the provider may have read the request."""
         self.spent: list[tuple[str, str, Usage]] = []
@@ -92,6 +95,9 @@ class Attempts:
             await (self.close or self._open.aclose)()
         finally:
             self._report(candidate, error, left)
+            if self._itinerary is not None and self._itinerary.allowance is not None:
+                usage = self.usage(error)
+                await self._itinerary.settle(candidate, 0 if usage is None else usage.tokens)
 
     def __aiter__(self) -> Self:
         return self
@@ -245,6 +251,9 @@ class Attempts:
         finally:
             self._report(candidate, error, None)
         plan = self._plan()
+        if plan.allowance is not None:
+            used = prompt_tokens(self._request) if isinstance(error, ProviderTimeout) else 0
+            await plan.settle(candidate, self.spent[-1][2].tokens if held else used)
         request = plan.fail(candidate, error, self._request, self._attempt.number)
         if request is None:
             return None
@@ -274,6 +283,10 @@ class Attempts:
                 log.error("deployment_refuses_all", deployment=name, model=model, error=found.value, seconds=seconds)
             else:
                 log.warning("deployment_left_alone", deployment=name, model=model, error=found.value, seconds=seconds)
+
+
+def _unknown(_error: BaseException | None) -> Usage | None:
+    return None
 
 
 def _ended(candidate: Candidate) -> ProviderProtocolError:

@@ -3,36 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from antiphon.config import ProviderConfig, RoutingConfig
 from antiphon.config.routing import DeploymentConfig
+from antiphon.limits.counting import Counting
 from antiphon.net.coalescing import Coalescer
 from antiphon.providers import registry
 from antiphon.routing.deployment import Deployment, Pool
 
+_OVERRIDABLE: Final = ("base_url", "headers", "query", "concurrent", "requests_per_minute", "tokens_per_minute")
+"""The settings of a provider that a deployment may replace; its key and its times are separate."""
+
 
 def build_pool(
-    name: str, config: ProviderConfig, rules: RoutingConfig, environment: Mapping[str, str], coalescer: Coalescer | None = None
+    name: str,
+    config: ProviderConfig,
+    rules: RoutingConfig,
+    environment: Mapping[str, str],
+    counting: Counting | None = None,
+    coalescer: Coalescer | None = None,
 ) -> Pool:
     """Return the deployments of the provider `name`: those that are configured, else one with the provider's own settings.
 
-    Its configuration must be complete (`hosts.complete`). `coalescer` is passed to `registry.build`. Raises `ConfigError`.
+    Its configuration must be complete (`hosts.complete`). `counting` counts what providers grant, and
+    `coalescer` is passed to `registry.build`. Raises `ConfigError`.
     """
     if not config.deployments:
-        return Pool(name, [Deployment(registry.build(name, config, environment, coalescer), name, config, rules)])
+        return Pool(
+            name, [Deployment(registry.build(name, config, environment, coalescer), name, config, rules, counting=counting)]
+        )
     deployments = []
     for label, own in config.deployments.items():
         merged = _merged(name, label, config, own, environment)
         provider = registry.build(f"{name}/{label}", merged, environment, coalescer)
-        deployments.append(Deployment(provider, name, merged, rules, weight=own.weight))
+        deployments.append(Deployment(provider, name, merged, rules, weight=own.weight, counting=counting))
     return Pool(name, deployments)
 
 
 def _merged(name: str, label: str, config: ProviderConfig, own: DeploymentConfig, environment: Mapping[str, str]) -> ProviderConfig:
     """Return the settings of a deployment. Raises `ConfigError` if its own key does not exist."""
-    changes: dict[str, object] = {
-        field: value for field in ("base_url", "headers", "query", "concurrent") if (value := getattr(own, field)) is not None
-    }
+    changes: dict[str, object] = {field: value for field in _OVERRIDABLE if (value := getattr(own, field)) is not None}
     changes["timeouts"] = config.timeouts.overridden(own.timeouts)
     if own.api_key_env is not None or own.api_key_file is not None:
         own.api_key(f"providers.{name}.deployments.{label}", environment)

@@ -35,6 +35,7 @@ from antiphon.domain.warnings import Warnings, ignore
 from antiphon.routing.attempts import Attempting, Attempts
 from antiphon.routing.deployment import Deployment, Pool
 from antiphon.routing.router import Router
+from antiphon.routing.shaper import Allowance, Demand
 from tests.unit.listener import Listener
 from tests.unit.scripted import START, STOP, USAGE, ScriptedProvider
 
@@ -510,3 +511,69 @@ async def test_nothing_is_pending_between_two_attempts() -> None:
     waiting.cancel()
     await asyncio.wait([waiting])
     deadline.close()
+
+
+async def test_what_a_provider_grants_a_minute_is_kept() -> None:
+    """A call beyond it goes to another deployment before the provider refuses; without one it gets 429 with the time to wait."""
+    a, b = Turns("a"), Turns("b")
+    router = routed([a, b], requests_per_minute=2)
+    outcomes = [await ask(router) for _ in range(4)]
+    assert [outcome.text for outcome in outcomes] == ["Hello"] * 4
+    assert (len(a.requests), len(b.requests)) == (2, 2)
+    refused = (await ask(router)).error
+    assert isinstance(refused, RateLimited)
+    assert (refused.limit, refused.scope, refused.quota) == ("requests_per_minute", "provider", 2)
+    assert 50 < (refused.retry_after or 0) <= 60
+    assert (len(a.requests), len(b.requests)) == (2, 2)
+    own = ChatRequest("a-model", (HELLO,), stream=True, api_key=SecretStr("own"))
+    assert (await ask(router, own)).text == "Hello", "a caller's own key has its own grant"
+
+
+async def test_tokens_that_were_not_used_let_the_next_call_go() -> None:
+    """A call waits for tokens that those in flight return at their end, and says how long; failed tries return theirs at once."""
+    release = asyncio.Event()
+
+    class Held(Turns):
+        """A provider whose first reply ends when the test says so."""
+
+        async def stream(  # type: ignore[override]
+            self, request: ChatRequest, warn: Callable[[Warnings], None] = ignore
+        ) -> AsyncGenerator[Batch, None]:
+            is_first = not self.requests
+            async for batch in super().stream(request, warn):
+                yield batch
+                if is_first:
+                    await release.wait()
+
+    router = routed([Held("a")], tokens_per_minute=8)
+    first = asyncio.create_task(ask(router, model="any"))
+    await asyncio.sleep(0.01)
+    second = asyncio.create_task(ask(router))
+    await asyncio.sleep(0.02)
+    assert not second.done()
+    assert next(iter(router.deployments())).queued == 1
+    release.set()
+    assert (await first).text == "Hello"
+    outcome = await second
+    assert outcome.text == "Hello"
+    assert outcome.call.attempts[0].waited > 0.01
+    failing = routed([Turns("c", BROKEN, REPLY)], tokens_per_minute=8)
+    assert (await ask(failing)).tries == ["c:overloaded", "c:ok"]
+
+
+async def test_a_call_that_leaves_while_it_waits_for_a_grant_takes_nothing() -> None:
+    """Its deadline ends the wait, and what it would have taken is there for the next call."""
+    router = routed([Turns("a")], tokens_per_minute=8)
+    deployment = next(iter(router.deployments()))
+    shaper = deployment.candidate("a-model").shaper
+    assert shaper is not None
+    held = await shaper.take(Demand(8, 0))
+    assert isinstance(held, Allowance)
+    deployment.enter()  # a call is in flight, so tokens may be returned at any moment
+    outcome = await ask(router, seconds=0.05)
+    assert isinstance(outcome.error, DeadlineExceeded | RateLimited)
+    assert outcome.tries == []
+    await shaper.settle(held, 0)
+    deployment.leave()
+    assert (await ask(router)).text == "Hello"
+    assert (deployment.in_flight, deployment.queued) == (0, 0)
