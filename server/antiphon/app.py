@@ -122,7 +122,13 @@ class App:
         self._tokens = _tokens(config.auth, environment)
         authenticators: list[Authenticator] = [load_keys(config.auth, environment), self._stored_keys]
         self._callers = Authenticators(*authenticators, *([] if self._tokens is None else [self._tokens]))
-        prices = Prices(config.prices, {name: provider.base_url for name, provider in configs.items()})
+        by_deployment = {
+            f"{name}/{label}": deployment.prices
+            for name, provider in configs.items()
+            for label, deployment in provider.deployments.items()
+            if deployment.prices
+        }
+        prices = Prices(config.prices, {name: provider.base_url for name, provider in configs.items()}, by_deployment)
         self._catalog = Catalog(
             self.router,
             self.providers,

@@ -16,11 +16,12 @@ import grpc
 import httpx2
 import pytest
 
-from antiphon.v1 import history_pb2, history_pb2_grpc
+from antiphon.v1 import admin_pb2, admin_pb2_grpc, history_pb2, history_pb2_grpc
 from tests.e2e.conftest import KEY, READY, Gateway, configuration
 from tests.e2e.test_grpc import METADATA
 from tests.odd_upstream import HANG, LAST, OddUpstream, Pause, Step, answer, chunk, delta, head, sse
 from tests.redis import Redis
+from tests.waiting import until
 
 HOST = "openrouter"
 """A host that is sent encrypted reasoning."""
@@ -326,3 +327,49 @@ async def test_two_workers_keep_one_grant(shared: bool, llm: Any, tmp_path: Path
             found = [one for each in await asyncio.gather(*(caller() for _ in range(12))) for one in each]
             assert (len(east.requests), len(west.requests)) == ((21, 1) if shared else (20, 2))
             assert found.count(True) == 22
+
+
+async def test_each_try_costs_what_its_deployment_does(llm: Any, tmp_path: Path) -> None:
+    """The reply costs the price of the deployment that answered; a try that failed is booked to the model that used the tokens."""
+    usage = {"prompt_tokens": 30, "completion_tokens": 20, "total_tokens": 50}
+    told = chunk(sse({"choices": [], "usage": usage}))
+    role = chunk(sse(delta("", role="assistant")))
+    east_price, west_price = ({"*": {"input": dollars * 10**6, "output": 0}} for dollars in (1, 7))
+    provider = {
+        "models": ["m", "n"],
+        "deployments": {"east": {"prices": east_price, "weight": 1e9}, "west": {"prices": west_price, "weight": 1e-9}},
+    }
+    models = {"default": "m", "any": {"try": [f"{HOST}/m", f"{HOST}/n"]}}
+    more = {"models": models, "auth": {"keys": [{"name": "test", "key_env": "TEST_KEY", "admin": True}]}}
+    async with two(tmp_path, llm, provider, **more) as (gateway, east, west), gateway.client() as http:
+        failed = [head(), role, Pause(0.1), chunk(sse({"error": {"message": "overloaded", "code": 503}})), LAST]
+        east.script("m", failed)
+        west.script("m", failed)
+        good = [head(), chunk(sse(delta("Well"))), chunk(sse(delta(finish="stop"))), told, chunk(sse("[DONE]")), LAST]
+        east.script("n", good)
+        response = await http.post("/chat/completions", json=body() | {"model": "any"})
+        assert "Well" in response.text
+        assert response.headers["x-antiphon-route"] == f"{HOST}/east/n"
+
+        def line() -> dict[str, Any] | None:
+            found = [json.loads(each) for each in gateway.output_text.splitlines() if '"event":"call"' in each.replace(": ", ":")]
+            return next((each for each in found if each.get("route") == "any"), None)
+
+        await until(lambda: line() is not None)
+        logged = line()
+        assert logged is not None
+        assert logged["cost_usd"] == 6 * 1 + 6 * 7 + 30 * 1, "a try without usage costs its prompt of 6 tokens"
+        assert (logged["prompt_tokens"], logged["completion_tokens"]) == (42, 20)
+
+        async def booked() -> list[tuple[str, int, int, float]]:
+            async with grpc.aio.insecure_channel(gateway.grpc) as channel:
+                stub: Any = admin_pb2_grpc.AdminServiceStub(channel)
+                asked = admin_pb2.GetUsageRequest(group_by=[admin_pb2.USAGE_DIMENSION_MODEL])
+                page = await stub.GetUsage(asked, metadata=METADATA)
+                return [(use.model, use.requests, use.prompt_tokens, use.cost_usd) for use in page.days]
+
+        async def is_booked() -> bool:
+            return bool(await booked())
+
+        await until(is_booked)
+        assert await booked() == [("m", 0, 12, 48.0), ("n", 1, 30, 30.0)]

@@ -38,7 +38,7 @@ def permitted(call: Call, route: Route, request: ChatRequest) -> Route:
 def estimate(request: ChatRequest, route: Route, prices: Prices) -> Estimate:
     """Return the estimated use of a call: the tokens of its prompt, and the most tokens that the reply may have."""
     prompt, completion = estimated_tokens(request)
-    cost = prices.cost(route.provider.name, route.model, Usage(prompt, completion, prompt + completion))
+    cost = prices.cost(route.provider.name, route.model, Usage(prompt, completion, prompt + completion), route.deployment)
     return Estimate(prompt, completion, cost, paid_by_caller=route.is_paid_by_caller(request))
 
 

@@ -18,7 +18,8 @@ from antiphon.config.ports import (
     UpstreamTlsConfig,
     split_address,
 )
-from antiphon.config.providers import KEEP_ALIVE, PriceConfig, ProviderConfig, UnsupportedPolicy
+from antiphon.config.prices import PriceConfig
+from antiphon.config.providers import KEEP_ALIVE, ProviderConfig, UnsupportedPolicy
 from antiphon.config.routing import RoutingConfig, TimeoutsConfig
 from antiphon.config.section import ConfigError
 from antiphon.config.whole import Config, LogConfig, database_url

@@ -1,4 +1,4 @@
-"""What an operator decides of providers, their models and prices."""
+"""What an operator decides of providers and their models."""
 
 from __future__ import annotations
 
@@ -42,17 +42,6 @@ class ModelsConfig(Section):
     def aliases(self) -> Mapping[str, AliasConfig]:
         """Return the names for several models."""
         return self.__pydantic_extra__ or {}
-
-
-class PriceConfig(Section):
-    """The price of a model, in USD per million tokens."""
-
-    input: float = Field(ge=0)
-    """Tokens of the prompt."""
-    output: float = Field(ge=0)
-    """Tokens of the reply, with its reasoning."""
-    cached_input: float | None = Field(default=None, ge=0)
-    """Prompt tokens that the provider read from its cache. Unset: as `input`."""
 
 
 class ProviderConfig(OutboundConfig):

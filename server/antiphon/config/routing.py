@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr
 
+from antiphon.config.prices import PriceConfig
 from antiphon.config.section import Section, read_secret
 from antiphon.config.values import Headers
 
@@ -100,6 +101,8 @@ class DeploymentConfig(Section):
     """The tokens that each of its models is granted in any 60 seconds. Unset: as at the provider."""
     timeouts: DeploymentTimeoutsConfig = DeploymentTimeoutsConfig()
     """Its own times, in seconds."""
+    prices: Mapping[str, PriceConfig] = Field(default_factory=dict)
+    """Its own prices, by model; `*` is every other model. Unset: those of the provider."""
 
     def api_key(self, setting: str, environment: Mapping[str, str]) -> SecretStr | None:
         """Return its own key; None if it has none. Raises `ConfigError` if the variable or file does not exist."""

@@ -59,15 +59,15 @@ class _Sums:
     def __init__(self) -> None:
         self.requests = self.prompt_tokens = self.completion_tokens = self.cost = self.unpriced = 0
 
-    def count(self, usage: Usage | None, nanos: int | None) -> None:
-        """Add one request. `nanos` is its cost in nano-dollars; None: the price is not known."""
-        self.requests += 1
+    def count(self, usage: Usage | None, nanos: int | None, requests: int) -> None:
+        """Add the usage of a request. `nanos` is its cost in nano-dollars; None: the price is not known."""
+        self.requests += requests
         if usage is None:
             return
         self.prompt_tokens += usage.input_tokens
         self.completion_tokens += usage.output_tokens
         if nanos is None:
-            self.unpriced += 1
+            self.unpriced += requests
         else:
             self.cost += nanos
 
@@ -95,6 +95,8 @@ class Ledger(Observer):
     def settled(self, call: Call) -> None:
         """Add a request to what its caller used."""
         self.add(call.caller, call.usage, call.cost_usd, call.provider, call.model, call.tags)
+        for each in call.failed_uses:
+            self.add(call.caller, each.usage, each.cost_usd, each.provider, each.model, call.tags, requests=0)
 
     def add(
         self,
@@ -104,20 +106,25 @@ class Ledger(Observer):
         provider: str = "",
         model: str = "",
         tags: Mapping[str, str] | None = None,
+        *,
+        requests: int = 1,
     ) -> None:
-        """Add a request. `usage` is None if the tokens are not known; `cost`, in USD, is None if the price is not known."""
+        """Add a request, or with 0 `requests` what another attempt of one used.
+
+        `usage` is None if the tokens are not known; `cost`, in USD, is None if the price is not known.
+        """
         self._start_day()
         key = (self._today, principal.owner, principal.id, provider, model)
         sums = self._pending.get(key) or self._new_sums(key)
         nanos = None if cost is None else round(cost * NANOS)
-        sums.count(usage, nanos)
+        sums.count(usage, nanos, requests)
         if nanos and usage is not None:
             self._add_spending(principal.owner, principal.id, self._today, nanos)
             self._add_spending(principal.owner, principal.id, self._month, nanos)
         if tags:
             # A set, so that a call with several tags over the limit counts once under `OTHER`.
             for tag_key in {self._tag_key(key[:3], f"{name}={value}") for name, value in tags.items()}:
-                self._pending_tags.setdefault(tag_key, _Sums()).count(usage, nanos)
+                self._pending_tags.setdefault(tag_key, _Sums()).count(usage, nanos, requests)
 
     def day(self) -> str:
         """Return today in UTC, such as 2026-11-25."""

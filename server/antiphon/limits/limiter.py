@@ -21,7 +21,7 @@ from typing import Final, Self
 
 import structlog
 
-from antiphon.domain.call import Call
+from antiphon.domain.call import Call, FailedUse
 from antiphon.domain.errors import AntiphonError, BudgetExceeded, LimitsUnavailable, RateLimited, StoreUnavailable
 from antiphon.domain.events import Usage
 from antiphon.limits.base import NANOS, WINDOW, Claim, Counters, Estimate, Estimator, Limit, Standing, Ticket
@@ -65,8 +65,10 @@ class Grant:
     async def __aexit__(self, *_: object) -> None:
         await self.settle()
 
-    async def settle(self, usage: Usage | None = None, cost: float | None = None) -> None:
+    async def settle(self, usage: Usage | None = None, cost: float | None = None, failed_uses: tuple[FailedUse, ...] = ()) -> None:
         """Give back the call's place and what was taken beyond `usage`. None: nothing is known to be used. `cost` is in USD.
+
+        `failed_uses` are charged as well: those of attempts that failed before.
 
         Only the first call has an effect, and reports to the observer. Raises nothing but a cancellation, and even then the call is
         settled.
@@ -75,12 +77,13 @@ class Grant:
             return
         self.open = False
         call = self._call
-        call.usage, call.cost_usd = usage, cost
+        call.usage, call.cost_usd, call.failed_uses = usage, cost, failed_uses
         try:
             if self._counters is not None and self._ticket is not None:
-                tokens = 0 if usage is None else usage.tokens
+                total = call.total_usage
+                tokens = 0 if total is None else total.tokens
                 # Before the ledger counts it: a counter is raised to what the ledger knows, so the cost would be counted twice.
-                await self._counters.settle(self._ticket, tokens, round((cost or 0.0) * NANOS))
+                await self._counters.settle(self._ticket, tokens, round((call.total_cost_usd or 0.0) * NANOS))
         except LimitsUnavailable:
             pass  # the counters logged it; all but money expires by itself, and money is in the ledger
         finally:

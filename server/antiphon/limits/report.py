@@ -99,7 +99,8 @@ class UsageReport:
         query = (
             select(*columns, *(func.sum(source.c[name]) for name in _COUNTS))
             .group_by(*columns)
-            .having(func.sum(source.c.requests) > 0)  # without a grouping, the sum of no rows is a row
+            # Without a grouping, the sum of no rows is a row. A model whose attempts all failed has tokens, but no requests.
+            .having(func.sum(source.c.requests) + func.sum(source.c.prompt_tokens) > 0)
             .order_by(*(column.desc() if column is source.c.day else column for column in columns))
             .limit(size + 1)
         )

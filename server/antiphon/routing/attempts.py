@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from antiphon.config import RoutingConfig
 from antiphon.domain.attempt_class import AttemptClass, classify
-from antiphon.domain.call import CANCELLATIONS, Attempt, Call
+from antiphon.domain.call import CANCELLATIONS, Attempt, Call, FailedUse
 from antiphon.domain.deadline import Deadline
 from antiphon.domain.errors import (
     ProviderError,
@@ -76,12 +76,14 @@ class Attempts:
         self._held: Batch = []
         self.close: Callable[[], Awaitable[None]] | None = None
         """Closes the reply at the end of the call, if something wraps this iterator."""
+        self.deployment = ""
+        """The name of the deployment of the last attempt."""
         self.usage: Callable[[BaseException | None], Usage | None] = _unknown
         """Returns what the reply has used so far, when the call ends with such an error."""
         self.is_pending = False
         """Whether an attempt was begun that has not failed: the provider may have read the request."""
-        self.spent: list[tuple[str, str, Usage]] = []
-        """The usage of failed attempts that providers had accepted, each with the names of provider and model."""
+        self.failed_uses: list[FailedUse] = []
+        """What failed attempts used that providers had accepted, without the cost."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -168,6 +170,7 @@ class Attempts:
             call.headers[ATTEMPTS_HEADER] = str(number)
         now = time.monotonic()
         self._attempt = Attempt(deployment.pool, candidate.model, now, request.stream, deployment.name, number, waited)
+        self.deployment = deployment.name
         self._candidate, self._epoch = candidate, candidate.breaker.begin()
         call.observer.attempt_started(call, self._attempt)
         self._open = stream = deployment.provider.stream(request, call.warn)
@@ -245,7 +248,8 @@ class Attempts:
             if usage is None:
                 prompt = prompt_tokens(self._request)
                 usage = Usage(prompt, 0, prompt, estimated=True)
-            self.spent.append((candidate.deployment.pool, candidate.model, usage))
+            deployment = candidate.deployment
+            self.failed_uses.append(FailedUse(deployment.pool, candidate.model, deployment.name, usage))
         try:
             await self._open.aclose()
         finally:
@@ -253,7 +257,7 @@ class Attempts:
         plan = self._plan()
         if plan.allowance is not None:
             used = prompt_tokens(self._request) if isinstance(error, ProviderTimeout) else 0
-            await plan.settle(candidate, self.spent[-1][2].tokens if held else used)
+            await plan.settle(candidate, self.failed_uses[-1].usage.tokens if held else used)
         request = plan.fail(candidate, error, self._request, self._attempt.number)
         if request is None:
             return None

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from antiphon.config import ProviderConfig, RoutingConfig, TimeoutsConfig
 from antiphon.config.routing import AliasConfig, BackoffConfig, QueueConfig
-from antiphon.domain.call import Call
+from antiphon.domain.call import Call, FailedUse
 from antiphon.domain.content import Message, Origin, RedactedThinking, Role, State, Text, Thinking
 from antiphon.domain.deadline import Deadline
 from antiphon.domain.errors import (
@@ -28,7 +28,7 @@ from antiphon.domain.errors import (
     ShuttingDown,
     Unsupported,
 )
-from antiphon.domain.events import Batch, Finished, FinishReason, RefusalDelta, TextDelta, Usage
+from antiphon.domain.events import Batch, Finished, FinishReason, RefusalDelta, TextDelta
 from antiphon.domain.principal import Principal
 from antiphon.domain.request import ChatRequest
 from antiphon.domain.warnings import Warnings, ignore
@@ -91,7 +91,7 @@ class Outcome:
         self.call = Call(observer=self.listener, headers={}, caller=Principal("ann", owner="ann"))
         self.batches: list[Batch] = []
         self.error: BaseException | None = None
-        self.spent: list[tuple[str, str, Usage]] = []
+        self.failed_uses: list[FailedUse] = []
 
     @property
     def text(self) -> str:
@@ -120,7 +120,7 @@ async def ask(router: Router, request: ChatRequest | None = None, *, seconds: fl
         outcome.error = error
     finally:
         deadline.close()
-        outcome.spent = attempts.spent
+        outcome.failed_uses = attempts.failed_uses
     return outcome
 
 
@@ -176,7 +176,7 @@ async def test_after_output_nothing_is_tried_again(held: int) -> None:
     assert not b.requests
     silent = await ask(routed([Turns("a", (*begin[:held], CUT))], [b]))
     assert (silent.text, silent.error) == ("Hello", None)
-    assert [provider for provider, *_ in silent.spent] == (["a"] if held else [])
+    assert [each.deployment for each in silent.failed_uses] == (["a"] if held else [])
 
 
 async def test_no_more_is_held_back_than_64_events_and_256_kib() -> None:
@@ -290,7 +290,7 @@ async def test_a_refusal_of_the_model_goes_there_too() -> None:
         other = Turns("other")
         outcome = await ask(routed([Turns("a", (begin, [USAGE, filtered]))], when={"refused": other}))
         assert (outcome.text, outcome.tries) == ("Hello", ["a:refused", "other:ok"])
-        assert outcome.spent
+        assert outcome.failed_uses
         alone = await ask(routed([Turns("a", (begin, [USAGE, filtered]))]))
         assert alone.tries == ["a:ok"]
 
