@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -51,6 +52,7 @@ from antiphon.providers.base import Provider
 from antiphon.proxying.passthrough import Passthrough
 from antiphon.rest import registry as rest
 from antiphon.routing.drains import Drains
+from antiphon.routing.handover import read, write
 from antiphon.routing.pools import build_pool
 from antiphon.routing.router import Router
 from antiphon.rpc.housekeeping import Housekeeper
@@ -294,9 +296,16 @@ class App:
         return Server(interceptor, registrations)
 
 
-async def serve_until_signalled(app: App, addresses: Sequence[str]) -> None:
-    """Serve until SIGTERM or SIGINT; SIGUSR1 also stops it, but gives calls their full time. Raises as `App.serve` does."""
+async def serve_until_signalled(app: App, addresses: Sequence[str], handover: Path | None = None) -> None:
+    """Serve until SIGTERM or SIGINT; SIGUSR1 also stops it, but gives calls their full time. Raises as `App.serve` does.
+
+    `handover` is the file in which a process that this one replaces has left what it knows of its deployments. SIGUSR2 writes it
+    anew, for the process that will replace this one.
+    """
     stop, retire = asyncio.Event(), asyncio.Event()
+    if handover is not None:
+        read(handover, app.router.deployments())
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, write, handover, app.router.deployments())
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, retire.set)

@@ -30,10 +30,11 @@ class Deployment:
         *,
         weight: float = 1.0,
         counting: Counting | None = None,
+        fingerprint: str = "",
     ) -> None:
         """`pool` is the provider's name in the configuration, and `config` its settings with what the deployment sets itself.
 
-        `counting` counts what the provider grants; None: this process alone does.
+        `counting` counts what the provider grants; None: this process alone does. `fingerprint` changes if the deployment does.
         """
         self.name = provider.name
         """The name of the provider, or "<provider>/<deployment>"."""
@@ -42,6 +43,7 @@ class Deployment:
         self.weight = weight
         self.config = config
         self.timeouts = config.timeouts
+        self.fingerprint = fingerprint
         self.budget = RetryBudget(rules.budget)
         self.in_flight = 0
         self.drained = False

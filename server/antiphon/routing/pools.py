@@ -11,6 +11,7 @@ from antiphon.limits.counting import Counting
 from antiphon.net.coalescing import Coalescer
 from antiphon.providers import registry
 from antiphon.routing.deployment import Deployment, Pool
+from antiphon.routing.handover import fingerprint
 
 _OVERRIDABLE: Final = ("base_url", "headers", "query", "concurrent", "requests_per_minute", "tokens_per_minute")
 """The settings of a provider that a deployment may replace; its key and its times are separate."""
@@ -29,16 +30,16 @@ def build_pool(
     Its configuration must be complete (`hosts.complete`). `counting` counts what providers grant, and
     `coalescer` is passed to `registry.build`. Raises `ConfigError`.
     """
+
+    def deployment(own_name: str, own: ProviderConfig, weight: float = 1.0) -> Deployment:
+        provider = registry.build(own_name, own, environment, coalescer)
+        same = fingerprint(own_name, own, rules, environment)
+        return Deployment(provider, name, own, rules, weight=weight, counting=counting, fingerprint=same)
+
     if not config.deployments:
-        return Pool(
-            name, [Deployment(registry.build(name, config, environment, coalescer), name, config, rules, counting=counting)]
-        )
-    deployments = []
-    for label, own in config.deployments.items():
-        merged = _merged(name, label, config, own, environment)
-        provider = registry.build(f"{name}/{label}", merged, environment, coalescer)
-        deployments.append(Deployment(provider, name, merged, rules, weight=own.weight, counting=counting))
-    return Pool(name, deployments)
+        return Pool(name, [deployment(name, config)])
+    merged = {label: _merged(name, label, config, own, environment) for label, own in config.deployments.items()}
+    return Pool(name, [deployment(f"{name}/{label}", merged[label], own.weight) for label, own in config.deployments.items()])
 
 
 def _merged(name: str, label: str, config: ProviderConfig, own: DeploymentConfig, environment: Mapping[str, str]) -> ProviderConfig:
