@@ -361,15 +361,19 @@ async def test_each_try_costs_what_its_deployment_does(llm: Any, tmp_path: Path)
         assert logged["cost_usd"] == 6 * 1 + 6 * 7 + 30 * 1, "a try without usage costs its prompt of 6 tokens"
         assert (logged["prompt_tokens"], logged["completion_tokens"]) == (42, 20)
 
-        async def booked() -> list[tuple[str, int, int, float]]:
+        async def booked() -> list[tuple[str, str, int, int, float]]:
             async with grpc.aio.insecure_channel(gateway.grpc) as channel:
                 stub: Any = admin_pb2_grpc.AdminServiceStub(channel)
-                asked = admin_pb2.GetUsageRequest(group_by=[admin_pb2.USAGE_DIMENSION_MODEL])
+                asked = admin_pb2.GetUsageRequest(group_by=[admin_pb2.USAGE_DIMENSION_MODEL, admin_pb2.USAGE_DIMENSION_DEPLOYMENT])
                 page = await stub.GetUsage(asked, metadata=METADATA)
-                return [(use.model, use.requests, use.prompt_tokens, use.cost_usd) for use in page.days]
+                return [(use.model, use.deployment, use.requests, use.prompt_tokens, use.cost_usd) for use in page.days]
 
         async def is_booked() -> bool:
             return bool(await booked())
 
         await until(is_booked)
-        assert await booked() == [("m", 0, 12, 48.0), ("n", 1, 30, 30.0)]
+        assert await booked() == [
+            ("m", f"{HOST}/east", 0, 6, 6.0),
+            ("m", f"{HOST}/west", 0, 6, 42.0),
+            ("n", f"{HOST}/east", 1, 30, 30.0),
+        ]

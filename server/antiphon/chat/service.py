@@ -169,7 +169,7 @@ class ChatService:
         """Return the context manager that charges the call, with all its attempts."""
 
         def price(usage: Usage) -> float | None:
-            return self._prices.cost(call.provider, call.model, usage, attempts.deployment)
+            return self._prices.cost(call.provider, call.model, usage, call.deployment)
 
         def failed_uses() -> tuple[FailedUse, ...]:
             return tuple([replace(each, cost_usd=self._cost(each)) for each in attempts.failed_uses])

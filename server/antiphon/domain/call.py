@@ -151,6 +151,8 @@ class Call(Struct, eq=False, kw_only=True, weakref=True):
     `provider`."""
     provider: str = ""
     model: str = ""
+    deployment: str = ""
+    """The name of the deployment that answers."""
     first_token: float | None = None
     """Seconds from the request to the provider until its first delta."""
     attempts: tuple[AttemptReport, ...] = ()

@@ -1,6 +1,6 @@
 """The ledger: requests, tokens and money used, by day, owner and key. Budgets are checked against it.
 
-Two more tables, for reports only, have the same by provider and model, and by tag. The number of their rows is limited by key and
+Two more tables, for reports only, have the same by deployment and model, and by tag. The number of their rows is limited by key and
 day (`MODELS`, `TAGS`).
 
 The database is not used during a request. Usage is added up in memory, and written every few seconds and when the server stops, so
@@ -44,7 +44,8 @@ _Key = tuple[str, str, str]
 """A day, an owner, and the id of a key."""
 
 _ModelKey = tuple[str, str, str, str, str]
-"""A day, an owner, the id of a key, a provider and a model; the last two are empty if unknown."""
+"""A day, an owner, the id of a key, a deployment and a model; the last two are empty if unknown. A deployment is called as its
+provider, or `<provider>/<deployment>`."""
 
 
 _TagKey = tuple[str, str, str, str]
@@ -94,16 +95,16 @@ class Ledger(Observer):
 
     def settled(self, call: Call) -> None:
         """Add a request to what its caller used."""
-        self.add(call.caller, call.usage, call.cost_usd, call.provider, call.model, call.tags)
+        self.add(call.caller, call.usage, call.cost_usd, call.deployment or call.provider, call.model, call.tags)
         for each in call.failed_uses:
-            self.add(call.caller, each.usage, each.cost_usd, each.provider, each.model, call.tags, requests=0)
+            self.add(call.caller, each.usage, each.cost_usd, each.deployment, each.model, call.tags, requests=0)
 
     def add(
         self,
         principal: Principal,
         usage: Usage | None,
         cost: float | None,
-        provider: str = "",
+        deployment: str = "",
         model: str = "",
         tags: Mapping[str, str] | None = None,
         *,
@@ -114,7 +115,7 @@ class Ledger(Observer):
         `usage` is None if the tokens are not known; `cost`, in USD, is None if the price is not known.
         """
         self._start_day()
-        key = (self._today, principal.owner, principal.id, provider, model)
+        key = (self._today, principal.owner, principal.id, deployment, model)
         sums = self._pending.get(key) or self._new_sums(key)
         nanos = None if cost is None else round(cost * NANOS)
         sums.count(usage, nanos, requests)
@@ -156,9 +157,9 @@ class Ledger(Observer):
             # In order of key, so that two processes cannot deadlock.
             for (day, owner, key), sums in sorted(_by_key(writing).items(), key=lambda item: item[0]):
                 self._insert(connection, table, {"day": day, "owner": owner, "key": key}, sums)
-            for (day, owner, key, provider, model), sums in sorted(writing.items(), key=lambda item: item[0]):
-                if provider or model:
-                    names = {"day": day, "owner": owner, "key": key, "provider": provider, "model": model}
+            for (day, owner, key, deployment, model), sums in sorted(writing.items(), key=lambda item: item[0]):
+                if deployment or model:
+                    names = {"day": day, "owner": owner, "key": key, "provider": deployment, "model": model}
                     self._insert(connection, model_usage, names, sums)
             for (day, owner, key, tag), sums in sorted(tagged.items(), key=lambda item: item[0]):
                 self._insert(connection, tag_usage, {"day": day, "owner": owner, "key": key, "tag": tag}, sums)
@@ -195,11 +196,11 @@ class Ledger(Observer):
 
     def _new_sums(self, key: _ModelKey) -> _Sums:
         """Return the sums for a key that has none pending; those of `OTHER` if the key used `MODELS` other models today."""
-        day, owner, id_, provider, model = key
+        day, owner, id_, deployment, model = key
         known = self._models[day, owner, id_]
         if len(known) < MODELS:
-            known.add((provider, model))
-        elif (provider, model) not in known:
+            known.add((deployment, model))
+        elif (deployment, model) not in known:
             key = (day, owner, id_, OTHER, OTHER)
         return self._pending.setdefault(key, _Sums())
 

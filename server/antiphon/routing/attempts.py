@@ -76,8 +76,6 @@ class Attempts:
         self._held: Batch = []
         self.close: Callable[[], Awaitable[None]] | None = None
         """Closes the reply at the end of the call, if something wraps this iterator."""
-        self.deployment = ""
-        """The name of the deployment of the last attempt."""
         self.usage: Callable[[BaseException | None], Usage | None] = _unknown
         """Returns what the reply has used so far, when the call ends with such an error."""
         self.is_pending = False
@@ -170,7 +168,7 @@ class Attempts:
             call.headers[ATTEMPTS_HEADER] = str(number)
         now = time.monotonic()
         self._attempt = Attempt(deployment.pool, candidate.model, now, request.stream, deployment.name, number, waited)
-        self.deployment = deployment.name
+        call.deployment = deployment.name
         self._candidate, self._epoch = candidate, candidate.breaker.begin()
         call.observer.attempt_started(call, self._attempt)
         self._open = stream = deployment.provider.stream(request, call.warn)
