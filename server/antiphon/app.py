@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -38,6 +39,7 @@ from antiphon.history.guarded_store import GuardedStore
 from antiphon.history.recorder import Recorder
 from antiphon.history.retention import Retention
 from antiphon.history.sql import SqlStore
+from antiphon.limits.counting import Counting
 from antiphon.limits.ledger import Ledger
 from antiphon.limits.limiter import Limiter
 from antiphon.limits.quotas import Quotas
@@ -50,6 +52,7 @@ from antiphon.providers.base import Provider
 from antiphon.proxying.passthrough import Passthrough
 from antiphon.rest import registry as rest
 from antiphon.routing.drains import Drains
+from antiphon.routing.handover import read, write
 from antiphon.routing.pools import build_pool
 from antiphon.routing.router import Router
 from antiphon.rpc.handlers import CallHandlers
@@ -88,8 +91,9 @@ class App:
         """Build all parts. Opens no port, file or connection. Raises `ConfigError`."""
         configs = hosts.configured(config.providers, environment)
         coalescer = Coalescer(config.streams.coalesce)
+        counting = _counting(config, environment)
         pools = [
-            (build_pool(name, provider, config.routing, environment, coalescer), provider.models)
+            (build_pool(name, provider, config.routing, environment, counting, coalescer), provider.models)
             for name, provider in configs.items()
         ]
         self.providers: list[Provider] = [deployment.provider for pool, _ in pools for deployment in pool.deployments]
@@ -120,7 +124,13 @@ class App:
         self._tokens = _tokens(config.auth, environment)
         authenticators: list[Authenticator] = [load_keys(config.auth, environment), self._stored_keys]
         self._callers = Authenticators(*authenticators, *([] if self._tokens is None else [self._tokens]))
-        prices = Prices(config.prices, {name: provider.base_url for name, provider in configs.items()})
+        by_deployment = {
+            f"{name}/{label}": deployment.prices
+            for name, provider in configs.items()
+            for label, deployment in provider.deployments.items()
+            if deployment.prices
+        }
+        prices = Prices(config.prices, {name: provider.base_url for name, provider in configs.items()}, by_deployment)
         self._catalog = Catalog(
             self.router,
             self.providers,
@@ -133,7 +143,8 @@ class App:
         self._tracing = _tracing(config, environment, configs)
         optional = (self.metrics, self._tracing)
         self._observer = Observers([CallLog(), self._ledger, *(listener for listener in optional if listener is not None)])
-        self._limiter = _limiter(config, environment, self._ledger)
+        closed = config.limits.on_failure == "closed"
+        self._limiter = Limiter(Quotas(config.limits), self._ledger, counting=counting, closed=closed)
         timeout = config.limits.request_timeout
         self._recorder = Recorder(self._store)
         self._chat = ChatService(self.router, self._recorder, prices, timeout=timeout, limiter=self._limiter, guards=guards)
@@ -285,9 +296,16 @@ class App:
         return Server(handlers, registrations)
 
 
-async def serve_until_signalled(app: App, addresses: Sequence[str]) -> None:
-    """Serve until SIGTERM or SIGINT; SIGUSR1 also stops it, but gives calls their full time. Raises as `App.serve` does."""
+async def serve_until_signalled(app: App, addresses: Sequence[str], handover: Path | None = None) -> None:
+    """Serve until SIGTERM or SIGINT; SIGUSR1 also stops it, but gives calls their full time. Raises as `App.serve` does.
+
+    `handover` is the file in which a process that this one replaces has left what it knows of its deployments. SIGUSR2 writes it
+    anew, for the process that will replace this one.
+    """
     stop, retire = asyncio.Event(), asyncio.Event()
+    if handover is not None:
+        read(handover, app.router.deployments())
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, write, handover, app.router.deployments())
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, retire.set)
@@ -372,12 +390,11 @@ def _cooldowns(config: Config, environment: Mapping[str, str], router: Router) -
     return SharedCooldowns(url, config.limits.redis_timeout, router)
 
 
-def _limiter(config: Config, environment: Mapping[str, str], ledger: Ledger) -> Limiter:
-    limits = config.limits
-    redis = limits.redis(environment)
+def _counting(config: Config, environment: Mapping[str, str]) -> Counting:
+    redis = config.limits.redis(environment)
     shared = None
     if redis is not None:
         from antiphon.limits.redis import RedisCounters
 
-        shared = RedisCounters(redis, limits.redis_timeout)
-    return Limiter(Quotas(limits), ledger, workers=config.workers, shared=shared, closed=limits.on_failure == "closed")
+        shared = RedisCounters(redis, config.limits.redis_timeout)
+    return Counting(workers=config.workers, shared=shared)

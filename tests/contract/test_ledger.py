@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
@@ -13,11 +13,13 @@ from antiphon.database.base import Database
 from antiphon.database.open import open_database
 from antiphon.database.tables import tag_usage
 from antiphon.database.tables import usage as table
+from antiphon.domain.call import Call, FailedUse
 from antiphon.domain.errors import StoreUnavailable
 from antiphon.domain.events import Usage
 from antiphon.domain.principal import Principal
 from antiphon.limits.base import NANOS
 from antiphon.limits.ledger import OTHER, TAGS, Ledger
+from antiphon.limits.report import Dimension, UsageReport
 
 ANN = Principal("ann", owner="acme", id="key:ann")
 BEN = Principal("ben", owner="acme", id="key:ben")
@@ -70,6 +72,27 @@ async def written(database: Database) -> list[Any]:
         table.c.unpriced,
     ).order_by(table.c.day, table.c.owner, table.c.key)
     return [tuple(row) for row in await database.read(lambda connection: connection.execute(query).all())]
+
+
+async def test_what_failed_attempts_used_is_booked_to_their_models(database: Database, clock: Clock) -> None:
+    """Each model has its own tokens and cost, and the call is one request, of the model that answered."""
+    ledger = Ledger(database, clock)
+    failed = FailedUse("p", "dear", "p/east", Usage(10, 0, 10), 0.5)
+    unknown = FailedUse("p", "unknown", "p/east", Usage(7, 0, 7))
+    call = Call(caller=ANN, provider="p", model="cheap", usage=Usage(1, 2, 3), cost_usd=0.25, failed_uses=(failed, unknown))
+    assert call.total_usage == Usage(18, 2, 20)
+    assert call.total_cost_usd == 0.75
+    ledger.settled(call)
+    assert spent(ledger, "key:key:ann") == (0.75, 0.75)
+    await ledger.write()
+    assert await written(database) == [("2026-11-25", "acme", "key:ann", 1, 18, 2, 750_000_000, 0)]
+    day = date(2026, 11, 25)
+    page = await UsageReport(database).page(day, day, size=10, by={Dimension.MODEL})
+    assert [(use.model, use.requests, use.prompt_tokens, use.completion_tokens, use.cost_usd) for use in page.uses] == [
+        ("cheap", 1, 1, 2, 0.25),
+        ("dear", 0, 10, 0, 0.5),
+        ("unknown", 0, 7, 0, 0),
+    ]
 
 
 async def test_what_was_used_is_there_after_a_restart(database: Database, clock: Clock) -> None:

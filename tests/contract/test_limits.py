@@ -18,6 +18,7 @@ from antiphon.domain.events import Usage
 from antiphon.domain.principal import Principal
 from antiphon.domain.request import ChatRequest, Sampling
 from antiphon.limits.base import Claim, Counters, Limit, Ticket
+from antiphon.limits.counting import Counting
 from antiphon.limits.ledger import Ledger
 from antiphon.limits.limiter import Grant, Limiter
 from antiphon.limits.memory import MemoryCounters
@@ -220,7 +221,7 @@ async def test_many_at_once_overdraw_a_budget_by_one_call_at_most(counters: Any)
     """Of 64 calls at once, a budget is exceeded by at most one. The others may retry when these have cost less."""
     owner = f"many-{uuid4().hex}"
     quotas = Quotas(LimitsConfig.model_validate({"owners": {owner: {"daily_usd": 1}}}))
-    limits = Limiter(quotas, Ledger(NO_STORE), shared=counters)
+    limits = Limiter(quotas, Ledger(NO_STORE), counting=Counting(shared=counters))
     caller = Principal("ann", owner=owner, id="key:1")
     message = Message(Role.USER, (Text("four"),))
     call = ChatRequest(

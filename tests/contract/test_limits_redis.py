@@ -17,6 +17,7 @@ from antiphon.domain.events import Usage
 from antiphon.domain.principal import Principal
 from antiphon.domain.request import ChatRequest
 from antiphon.limits.base import NANOS, Claim, Limit
+from antiphon.limits.counting import Counting
 from antiphon.limits.limiter import Grant, Limiter
 from antiphon.limits.quotas import Quotas
 from antiphon.limits.redis import LEASE, RedisCounters
@@ -306,7 +307,7 @@ CALLER = Principal("ann", owner="acme", id="key:ann")
 
 
 def limiter(counters: RedisCounters, workers: int = 1, **per_key: float) -> Limiter:
-    return Limiter(Quotas(LimitsConfig.model_validate({"per_key": per_key})), shared=counters, workers=workers)
+    return Limiter(Quotas(LimitsConfig.model_validate({"per_key": per_key})), counting=Counting(shared=counters, workers=workers))
 
 
 async def burst(limits: Limiter, calls: int) -> list[Grant]:
@@ -354,7 +355,10 @@ async def test_a_minute_that_began_in_an_outage_ends_a_minute_later(own_redis: R
     clock, own = Clock(), Clock()
     own.now = 17.9
     async with server(own_redis.url, clock) as counters:
-        limits = Limiter(Quotas(LimitsConfig.model_validate({"per_key": {"requests_per_minute": 2}})), shared=counters, clock=own)
+        limits = Limiter(
+            Quotas(LimitsConfig.model_validate({"per_key": {"requests_per_minute": 2}})),
+            counting=Counting(shared=counters, clock=own),
+        )
         own_redis.kill()
         await notice_outage(counters)
         assert len(await burst(limits, 1)) == 1

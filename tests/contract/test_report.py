@@ -117,6 +117,28 @@ async def test_it_reports_by_model_and_provider(modelled: UsageReport) -> None:
         assert sum(getattr(use, field) for use in by_day) == sum(getattr(use, field) for use in by_model)
 
 
+async def test_it_reports_by_deployment(database: Database) -> None:
+    """A deployment has its own usage, and its provider has that of all its deployments."""
+    ledger = Ledger(database, datetime(2026, 11, 2, 13, tzinfo=UTC).timestamp)
+    for deployment, cost in (("openai/east", 1.0), ("openai/west", 2.0), ("openai/open-ai", 3.0), ("azure", 4.0)):
+        ledger.add(Principal("m", owner="by-deployment", id="key:m"), Usage(1, 1, 2), cost, deployment, "m")
+    await ledger.write()
+    report = UsageReport(database)
+    by = {Dimension.PROVIDER, Dimension.DEPLOYMENT}
+    both = (await report.page(FIRST, LAST, size=50, owner="by-deployment", by=by)).uses
+    assert [(use.provider, use.deployment, use.cost_usd) for use in both] == [
+        ("azure", "azure", 4.0),
+        ("openai", "openai/east", 1.0),
+        ("openai", "openai/open-ai", 3.0),
+        ("openai", "openai/west", 2.0),
+    ]
+    whole = (await report.page(FIRST, LAST, size=50, owner="by-deployment", by={Dimension.PROVIDER})).uses
+    assert [(use.provider, use.deployment, use.requests, use.cost_usd) for use in whole] == [
+        ("azure", "", 1, 4.0),
+        ("openai", "", 3, 6.0),
+    ]
+
+
 @pytest.mark.parametrize("size", [1, 3])
 @pytest.mark.parametrize(
     "by",

@@ -116,7 +116,12 @@ def configuration(upstream: OddUpstream, llm: LLMockServer, **more: Any) -> dict
     return {
         "models": {"default": "gpt-4o-mini"},
         "providers": {
-            "odd": {"base_url": upstream.base_url, "api_key_env": "TEST_PROVIDER_KEY", "models": ["odd-*"], "read_timeout": 5},
+            "odd": {
+                "base_url": upstream.base_url,
+                "api_key_env": "TEST_PROVIDER_KEY",
+                "models": ["odd-*"],
+                "timeouts": {"stall": 5},
+            },
             "llmock": {"base_url": llm.base_url("openai"), "api_key_env": "TEST_PROVIDER_KEY", "models": ["gpt-4o", "gpt-4o-mini"]},
             "nowhere": {"base_url": f"http://127.0.0.1:{free_port()}/v1", "models": ["lost"]},
             "echo": {"protocol": "echo", "models": ["echo"]},

@@ -41,10 +41,10 @@ async def setup(llm: Any, tmp_path_factory: pytest.TempPathFactory) -> AsyncGene
         }
         config = configuration(bad, llm)
         for name, address in addresses.items():
-            common = {"read_timeout": 1, "models": [f"{name}*" if name else "odd-*"], "base_url": address}
+            common = {"timeouts": {"stall": 1}, "models": [f"{name}*" if name else "odd-*"], "base_url": address}
             config["providers"][f"alone{name}"] = common
             deployments = {"bad": {"weight": 1e9}, "good": {"base_url": good.base_url, "weight": 1e-9}}
-            config["providers"][f"pair{name}"] = {**common, "first_token_timeout": 1, "deployments": deployments}
+            config["providers"][f"pair{name}"] = {**common, "timeouts": {"stall": 1, "first_token": 1}, "deployments": deployments}
         config["routing"] = {"attempts": 2, "backoff": {"first": 0.01}, "budget": 1}
         gateway = Gateway(tmp_path_factory.mktemp("faults"), config)
         await asyncio.to_thread(gateway.wait_for, READY)

@@ -20,7 +20,7 @@ from llmock.testing import LLMockServer
 from antiphon.v1 import models_pb2, models_pb2_grpc
 from tests.e2e.balancer import Balancer
 from tests.e2e.conftest import KEY, READY, Gateway, configuration
-from tests.odd_upstream import LAST, OddUpstream, chunk, delta, head, sse
+from tests.odd_upstream import LAST, OddUpstream, answer, chunk, delta, head, sse
 from tests.postgres import Postgres
 from tests.waiting import block_until, until
 
@@ -175,7 +175,7 @@ async def test_a_stream_outlives_a_reload(tmp_path: Path, upstream: OddUpstream,
     gate = asyncio.Event()
     upstream.script("odd-reload", [head(), chunk(sse(delta("Hel"))), gate, chunk(sse(delta("lo", "stop"), "[DONE]")), LAST])
     config = configuration(upstream, llm, limits={"drain": 0.1})
-    config["providers"]["odd"]["read_timeout"] = 60
+    config["providers"]["odd"]["timeouts"] = {"stall": 60}
     gateway = Daemon(tmp_path, config)
     await asyncio.to_thread(gateway.wait_for, READY)
     (old,) = workers(gateway)
@@ -194,6 +194,44 @@ async def test_a_stream_outlives_a_reload(tmp_path: Path, upstream: OddUpstream,
     await until(lambda: old not in workers(gateway))
     assert "starting it again" not in gateway.output_text
     assert await asyncio.to_thread(gateway.stop) == 0
+
+
+async def test_a_reload_keeps_what_is_known_of_deployments(tmp_path: Path, upstream: OddUpstream, llm: LLMockServer) -> None:
+    """A deployment that is left alone stays so in the new workers, unless its settings changed: then it is tried again."""
+    good = [head(), chunk(sse(delta("Well"))), chunk(sse(delta(finish="stop"), "[DONE]")), LAST]
+    down = [answer({"error": {"message": "x"}}, "503 Service Unavailable")]
+    async with OddUpstream() as east, OddUpstream() as west:
+        east.default, west.default = down, good
+        config = configuration(upstream, llm, routing={"breaker": {"open": 60}})
+        deployments = {"east": {"base_url": east.base_url}, "west": {"base_url": west.base_url}}
+        config["providers"]["pair"] = {"models": ["pair"], "deployments": deployments}
+        gateway = Daemon(tmp_path, config)
+        await asyncio.to_thread(gateway.wait_for, READY)
+
+        async def call(times: int) -> None:
+            async with gateway.client() as http:
+                for _ in range(times):
+                    response = await http.post("/chat/completions", json={"model": "pair", "messages": HELLO, "stream": True})
+                    assert "Well" in response.text
+
+        async def reload(times: int) -> None:
+            gateway.configure(config)
+            await until(lambda: gateway.output_text.count("Reloaded.") == times, 60)
+
+        while "deployment_left_alone" not in gateway.output_text:
+            await call(1)
+        failed = len(east.requests)
+        config["prices"] = {"pair": {"input": 1, "output": 2}}
+        await reload(1)
+        assert "routing_taken_over" in gateway.output_text
+        await call(20)
+        assert len(east.requests) == failed, "the new worker forgot that it is down"
+        deployments["east"]["headers"] = {"x-cure": "yes"}  # type: ignore[assignment]
+        east.default = good
+        await reload(2)
+        while len(east.requests) == failed:
+            await call(1)
+        assert await asyncio.to_thread(gateway.stop) == 0
 
 
 async def test_a_configuration_that_cannot_be_used_changes_nothing(tmp_path: Path) -> None:

@@ -16,10 +16,12 @@ import grpc
 import httpx2
 import pytest
 
-from antiphon.v1 import history_pb2, history_pb2_grpc
+from antiphon.v1 import admin_pb2, admin_pb2_grpc, history_pb2, history_pb2_grpc
 from tests.e2e.conftest import KEY, READY, Gateway, configuration
 from tests.e2e.test_grpc import METADATA
 from tests.odd_upstream import HANG, LAST, OddUpstream, Pause, Step, answer, chunk, delta, head, sse
+from tests.redis import Redis
+from tests.waiting import until
 
 HOST = "openrouter"
 """A host that is sent encrypted reasoning."""
@@ -30,13 +32,18 @@ DOWN: list[Step] = [answer({"error": {"message": "x"}}, "503 Service Unavailable
 
 
 @asynccontextmanager
-async def two(folder: Path, llm: Any, **more: Any) -> AsyncGenerator[tuple[Gateway, OddUpstream, OddUpstream], None]:
-    """Run a gateway whose provider has the deployments `east` and `west`."""
+async def two(
+    folder: Path, llm: Any, provider: Any = None, **more: Any
+) -> AsyncGenerator[tuple[Gateway, OddUpstream, OddUpstream], None]:
+    """Run a gateway whose provider, with such settings, has the deployments `east` and `west`."""
     async with OddUpstream() as east, OddUpstream() as west:
         east.default = west.default = GOOD
         config = configuration(east, llm)
-        deployments = {"east": {"base_url": east.base_url}, "west": {"base_url": west.base_url}}
-        config["providers"][HOST] = {"models": ["m"], "deployments": deployments, "first_token_timeout": 2}
+        provider = {"deployments": {}, **(provider or {})}
+        addresses = {"east": {"base_url": east.base_url}, "west": {"base_url": west.base_url}}
+        deployments = {name: address | provider["deployments"].get(name, {}) for name, address in addresses.items()}
+        common = {"models": ["m"], "timeouts": {"first_token": 2}}
+        config["providers"][HOST] = {**common, **provider, "deployments": deployments}
         config |= {"routing": {}, **more}
         gateway = Gateway(folder, config)
         await asyncio.to_thread(gateway.wait_for, READY)
@@ -239,3 +246,134 @@ async def test_a_deployment_can_be_taken_out_of_use_on_every_worker(llm: Any, tm
         assert not await used(12)
         await asyncio.sleep(3)
         assert await used()
+
+
+async def test_the_total_time_of_a_deployment_cuts_a_slow_drip(llm: Any, tmp_path: Path) -> None:
+    """A stream that outlasts `timeouts.total` ends with an error and keeps what came; one without output is answered elsewhere."""
+    slow = {"east": {"timeouts": {"total": 0.5}, "weight": 1e9}, "west": {"weight": 1e-9}}
+    async with two(tmp_path, llm, {"deployments": slow}) as (gateway, east, west), gateway.client() as http:
+        east.default = [head(), *(step for _ in range(20) for step in (chunk(sse(delta("drip "))), Pause(0.2))), LAST]
+        began = time.monotonic()
+        response = await http.post("/chat/completions", json=body())
+        assert 0.4 < time.monotonic() - began < 2
+        assert "drip drip " in "".join(json.loads(line[6:])["choices"][0]["delta"].get("content", "") for line in _deltas(response))
+        assert '"error"' in response.text
+        assert "[DONE]" not in response.text
+        east.default = [HANG]
+        began = time.monotonic()
+        assert await is_answered(http)
+        assert 0.4 < time.monotonic() - began < 2
+        assert len(west.requests) == 1
+
+
+def _deltas(response: httpx2.Response) -> list[str]:
+    return [line for line in response.text.splitlines() if line.startswith("data: {") and '"choices"' in line]
+
+
+async def test_what_a_provider_grants_is_kept_before_it_refuses(llm: Any, tmp_path: Path) -> None:
+    """Calls beyond the requests a minute of one deployment go to the other, then get 429; no provider has to refuse any."""
+    granted = {"requests_per_minute": 4, "deployments": {"west": {"requests_per_minute": 6}}}
+    async with two(tmp_path, llm, granted) as (gateway, east, west), gateway.client() as http:
+        answers = await asyncio.gather(*(is_answered(http) for _ in range(10)))
+        assert all(answers)
+        assert (len(east.requests), len(west.requests)) == (4, 6)
+        refused = await http.post("/chat/completions", json=body())
+        assert refused.status_code == 429
+        assert 50 <= int(refused.headers["retry-after"]) <= 60
+        assert "requests" in refused.json()["error"]["message"]
+        assert len(east.requests) + len(west.requests) == 10
+
+
+async def test_a_call_waits_for_tokens_that_others_return(llm: Any, tmp_path: Path) -> None:
+    """Tokens are reserved by an estimate and settled by usage: one that does not fit waits until those in flight have ended."""
+    usage = {"prompt_tokens": 5, "completion_tokens": 5, "total_tokens": 10}
+    ending = [chunk(sse(delta(finish="stop"))), chunk(sse({"choices": [], "usage": usage})), chunk(sse("[DONE]")), LAST]
+    slow: list[Step] = [
+        head(),
+        chunk(sse(delta("Well"))),
+        Pause(1),
+        *ending,
+    ]
+    granted = {"tokens_per_minute": 1000, "queue": {"size": 10, "wait": 10}, "deployments": {"west": {"weight": 1e-9}}}
+    async with two(tmp_path, llm, granted) as (gateway, east, west), gateway.client() as http:
+        east.default = west.default = slow
+        large = body(max_tokens=900, messages=[{"role": "user", "content": "x" * 2400}])
+
+        async def timed() -> float:
+            began = time.monotonic()
+            response = await http.post("/chat/completions", json=large)
+            assert response.status_code == 200
+            assert "[DONE]" in response.text
+            return time.monotonic() - began
+
+        took = sorted(await asyncio.gather(*(timed() for _ in range(4))))
+        assert took[1] < 1.9, "one call fits each deployment"
+        assert 1.9 < took[2] <= took[3] < 5, "and the others fit when these have ended"
+        assert len(east.requests) + len(west.requests) == 4
+
+
+@pytest.mark.parametrize("shared", [True, False])
+async def test_two_workers_keep_one_grant(shared: bool, llm: Any, tmp_path: Path) -> None:
+    """With Redis all workers together use the whole grant; without it each has its half. Neither sends more."""
+    with Redis() as redis:
+        limits = {"limits": {"redis_url": redis.url}} if shared else {}
+        provider = {"requests_per_minute": 21, "deployments": {"west": {"weight": 1e-9, "requests_per_minute": 1}}}
+        async with two(tmp_path, llm, provider, workers=2, **limits) as (gateway, east, west):
+
+            async def caller() -> list[bool]:
+                async with gateway.client() as http:
+                    return [await is_answered(http) for _ in range(6)]
+
+            found = [one for each in await asyncio.gather(*(caller() for _ in range(12))) for one in each]
+            assert (len(east.requests), len(west.requests)) == ((21, 1) if shared else (20, 2))
+            assert found.count(True) == 22
+
+
+async def test_each_try_costs_what_its_deployment_does(llm: Any, tmp_path: Path) -> None:
+    """The reply costs the price of the deployment that answered; a try that failed is booked to the model that used the tokens."""
+    usage = {"prompt_tokens": 30, "completion_tokens": 20, "total_tokens": 50}
+    told = chunk(sse({"choices": [], "usage": usage}))
+    role = chunk(sse(delta("", role="assistant")))
+    east_price, west_price = ({"*": {"input": dollars * 10**6, "output": 0}} for dollars in (1, 7))
+    provider = {
+        "models": ["m", "n"],
+        "deployments": {"east": {"prices": east_price, "weight": 1e9}, "west": {"prices": west_price, "weight": 1e-9}},
+    }
+    models = {"default": "m", "any": {"try": [f"{HOST}/m", f"{HOST}/n"]}}
+    more = {"models": models, "auth": {"keys": [{"name": "test", "key_env": "TEST_KEY", "admin": True}]}}
+    async with two(tmp_path, llm, provider, **more) as (gateway, east, west), gateway.client() as http:
+        failed = [head(), role, Pause(0.1), chunk(sse({"error": {"message": "overloaded", "code": 503}})), LAST]
+        east.script("m", failed)
+        west.script("m", failed)
+        good = [head(), chunk(sse(delta("Well"))), chunk(sse(delta(finish="stop"))), told, chunk(sse("[DONE]")), LAST]
+        east.script("n", good)
+        response = await http.post("/chat/completions", json=body() | {"model": "any"})
+        assert "Well" in response.text
+        assert response.headers["x-antiphon-route"] == f"{HOST}/east/n"
+
+        def line() -> dict[str, Any] | None:
+            found = [json.loads(each) for each in gateway.output_text.splitlines() if '"event":"call"' in each.replace(": ", ":")]
+            return next((each for each in found if each.get("route") == "any"), None)
+
+        await until(lambda: line() is not None)
+        logged = line()
+        assert logged is not None
+        assert logged["cost_usd"] == 6 * 1 + 6 * 7 + 30 * 1, "a try without usage costs its prompt of 6 tokens"
+        assert (logged["prompt_tokens"], logged["completion_tokens"]) == (42, 20)
+
+        async def booked() -> list[tuple[str, str, int, int, float]]:
+            async with grpc.aio.insecure_channel(gateway.grpc) as channel:
+                stub: Any = admin_pb2_grpc.AdminServiceStub(channel)
+                asked = admin_pb2.GetUsageRequest(group_by=[admin_pb2.USAGE_DIMENSION_MODEL, admin_pb2.USAGE_DIMENSION_DEPLOYMENT])
+                page = await stub.GetUsage(asked, metadata=METADATA)
+                return [(use.model, use.deployment, use.requests, use.prompt_tokens, use.cost_usd) for use in page.days]
+
+        async def is_booked() -> bool:
+            return bool(await booked())
+
+        await until(is_booked)
+        assert await booked() == [
+            ("m", f"{HOST}/east", 0, 6, 6.0),
+            ("m", f"{HOST}/west", 0, 6, 42.0),
+            ("n", f"{HOST}/east", 1, 30, 30.0),
+        ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
 
 from antiphon.chat.prices import Prices
 from antiphon.domain.call import Call
@@ -11,15 +10,9 @@ from antiphon.domain.content import Block, Text, ToolResult
 from antiphon.domain.errors import InvalidRequest, PermissionDenied, Violation
 from antiphon.domain.events import Usage
 from antiphon.domain.request import ChatRequest
-from antiphon.domain.tokens import prompt_tokens
 from antiphon.limits.base import Estimate
+from antiphon.limits.estimate import estimated_tokens
 from antiphon.routing.router import Route
-
-COMPLETION: Final = 512
-"""The estimated tokens of a reply if the request sets no maximum."""
-
-_LONGEST: Final = 1 << 40
-"""The most tokens of a reply in an estimate, however large the request's maximum."""
 
 
 def check(request: ChatRequest) -> None:
@@ -44,12 +37,8 @@ def permitted(call: Call, route: Route, request: ChatRequest) -> Route:
 
 def estimate(request: ChatRequest, route: Route, prices: Prices) -> Estimate:
     """Return the estimated use of a call: the tokens of its prompt, and the most tokens that the reply may have."""
-    prompt = prompt_tokens(request)
-    sampling = request.sampling
-    # The larger one, as it depends on the provider which of them counts.
-    most = max(sampling.max_completion_tokens or 0, sampling.max_tokens or 0) or COMPLETION
-    completion = min(most * (sampling.choices or 1), _LONGEST)
-    cost = prices.cost(route.provider.name, route.model, Usage(prompt, completion, prompt + completion))
+    prompt, completion = estimated_tokens(request)
+    cost = prices.cost(route.provider.name, route.model, Usage(prompt, completion, prompt + completion), route.deployment)
     return Estimate(prompt, completion, cost, paid_by_caller=route.is_paid_by_caller(request))
 
 

@@ -6,6 +6,7 @@ An unknown price is None, never a guess: a model is looked up only at the provid
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 import genai_prices
@@ -16,6 +17,11 @@ from antiphon.chat.price_data import PriceData
 from antiphon.config import PriceConfig
 from antiphon.domain.events import Usage, UsagePart
 from antiphon.domain.models import ModelInfo, TokenPrices
+
+ANY_MODEL: Final = "*"
+"""The name of the price of all models that have none of their own at a deployment."""
+
+NO_PRICES: Final[Mapping[str, Mapping[str, PriceConfig]]] = MappingProxyType({})
 
 _MILLION: Final = 1_000_000
 
@@ -53,23 +59,32 @@ class _Rates(Struct, frozen=True):
 class Prices:
     """The prices of all providers and models."""
 
-    def __init__(self, overrides: Mapping[str, PriceConfig], addresses: Mapping[str, str | None]) -> None:
-        """Set configured prices by model or by `provider/model`, and the providers' base URLs (`addresses`) by name."""
+    def __init__(
+        self,
+        overrides: Mapping[str, PriceConfig],
+        addresses: Mapping[str, str | None],
+        by_deployment: Mapping[str, Mapping[str, PriceConfig]] = NO_PRICES,
+    ) -> None:
+        """Set configured prices by model or by `provider/model`, and the providers' base URLs (`addresses`) by name.
+
+        `by_deployment` are the prices of deployments, by name and by model or `*`; they take precedence.
+        """
+        self._by_deployment = by_deployment
         self._overrides = overrides
         self._data = PriceData(addresses)
         self._rates: dict[int, tuple[ModelPrice, _Rates | None]] = {}
         """The rates of each price object that was used, by its id. The object is kept, so that no other one gets its id."""
 
-    def cost(self, provider: str, model: str, usage: Usage) -> float | None:
+    def cost(self, provider: str, model: str, usage: Usage, deployment: str = "") -> float | None:
         """Return the cost of a call in USD at this moment; None if the price is not known.
 
         A call with inner calls costs what they do, each at the price of its model.
         """
         if usage.parts:
-            costs = [self.cost(provider, part.model, _usage_of(part, usage)) for part in usage.parts]
-            costs.append(self.cost(provider, model, Usage(0, 0, 0, server_tools=usage.server_tools)))
+            costs = [self.cost(provider, part.model, _usage_of(part, usage), deployment) for part in usage.parts]
+            costs.append(self.cost(provider, model, Usage(0, 0, 0, server_tools=usage.server_tools), deployment))
             return None if None in costs else sum(filter(None, costs))
-        rates = self._rates_at(provider, model, usage)
+        rates = self._rates_at(provider, model, usage, deployment)
         if rates is None:
             return None
         cached, written = usage.cached_tokens or 0, usage.cache_write_tokens or 0
@@ -92,12 +107,16 @@ class Prices:
         """Return what is published of a model; None if it is not known."""
         return self._data.published(provider, model)
 
-    def _override(self, provider: str, model: str) -> PriceConfig | None:
+    def _override(self, provider: str, model: str, deployment: str = "") -> PriceConfig | None:
+        if self._by_deployment and (own := self._by_deployment.get(deployment)):
+            found = own.get(model) or own.get(ANY_MODEL)
+            if found is not None:
+                return found
         return self._overrides.get(f"{provider}/{model}") or self._overrides.get(model)
 
-    def _rates_at(self, provider: str, model: str, usage: Usage) -> _Rates | None:
+    def _rates_at(self, provider: str, model: str, usage: Usage, deployment: str) -> _Rates | None:
         """Return the configured rates, else the published ones of this moment, which may depend on the time of day."""
-        override = self._override(provider, model)
+        override = self._override(provider, model, deployment)
         if override is not None:
             cached = override.input if override.cached_input is None else override.cached_input
             return _Rates(override.input, cached, override.input, override.output)

@@ -20,7 +20,7 @@ from antiphon.chat.prices import Prices
 from antiphon.chat.record import Recorded, TurnContext, Unrecorded
 from antiphon.chat.settle import Settlement
 from antiphon.chat.stopwatch import Stopwatch, closing
-from antiphon.domain.call import Call
+from antiphon.domain.call import Call, FailedUse
 from antiphon.domain.content import Message
 from antiphon.domain.deadline import Deadlines
 from antiphon.domain.errors import ProviderProtocolError, ShuttingDown
@@ -94,6 +94,7 @@ class ChatService:
                     watch = Stopwatch(request)
                     hold = HoldBack(call, watch)
                     attempts = Attempts(call, route, request, self._router.rules, deadline)
+                    attempts.usage = watch.usage_on_error
                     batches = self._guards.reply(attempts, request)
                     if batches is not attempts:
                         attempts.close = batches.aclose
@@ -168,16 +169,19 @@ class ChatService:
         """Return the context manager that charges the call, with all its attempts."""
 
         def price(usage: Usage) -> float | None:
-            return self._prices.cost(call.provider, call.model, usage)
+            return self._prices.cost(call.provider, call.model, usage, call.deployment)
 
-        def spent() -> list[tuple[Usage, float | None]]:
-            return [(usage, self._prices.cost(provider, model, usage)) for provider, model, usage in attempts.spent]
+        def failed_uses() -> tuple[FailedUse, ...]:
+            return tuple([replace(each, cost_usd=self._cost(each)) for each in attempts.failed_uses])
 
         def usage_on_error(error: BaseException | None) -> Usage | None:
             return watch.usage_on_error(error) if attempts.is_pending else None
 
         paid_by_caller = route.is_paid_by_caller(request)
-        return Settlement(grant, price, usage_on_error, spent, paid_by_caller=paid_by_caller)
+        return Settlement(grant, price, usage_on_error, failed_uses, paid_by_caller=paid_by_caller)
+
+    def _cost(self, used: FailedUse) -> float | None:
+        return self._prices.cost(used.provider, used.model, used.usage, used.deployment)
 
 
 def _unfinished(provider: str) -> ProviderProtocolError:

@@ -202,11 +202,13 @@ def serve(
             raise OSError(unusable[0])  # else both processes would share the port, and each would get some of the calls
         addresses = [loaded.grpc.listen] + ([f"unix:{socket}"] if socket else [])
 
+        handover = None if socket is None or worker is None else socket.with_name(f"routing-{worker}.json")
+
         heart = Heart()
 
         async def run() -> None:
             async with heart.beating(heartbeat):
-                await serve_until_signalled(server, addresses)
+                await serve_until_signalled(server, addresses, handover)
 
         with metrics_exported(server, loaded, None if worker is None else socket, heart):
             uvloop.run(run())

@@ -14,7 +14,7 @@ from antiphon.cli.console import ADDRESS, AddressOption, JsonOption, KeyOption, 
 from antiphon.cli.keys_client import call_admin
 from antiphon.v1 import admin_pb2
 
-DIMENSIONS: Final = ("day", "owner", "key", "provider", "model", "tag")
+DIMENSIONS: Final = ("day", "owner", "key", "provider", "model", "tag", "deployment")
 """The dimensions by which usage can be grouped, as written on the command line."""
 
 BY_OWNER: Final = ("day", "owner")
@@ -32,7 +32,9 @@ _COLUMNS: Final = {
 def usage(
     by: Annotated[
         list[str] | None,
-        typer.Option(metavar="WHAT", help="day, owner, key, provider, model or tag; several with commas. Without it: day,owner."),
+        typer.Option(
+            metavar="WHAT", help="day, owner, key, provider, deployment, model, tag; several with commas. Else: day,owner."
+        ),
     ] = None,
     since: Annotated[
         str,

@@ -18,8 +18,9 @@ from antiphon.config.ports import (
     UpstreamTlsConfig,
     split_address,
 )
-from antiphon.config.providers import KEEP_ALIVE, PriceConfig, ProviderConfig, UnsupportedPolicy
-from antiphon.config.routing import RoutingConfig
+from antiphon.config.prices import PriceConfig
+from antiphon.config.providers import KEEP_ALIVE, ProviderConfig, UnsupportedPolicy
+from antiphon.config.routing import RoutingConfig, TimeoutsConfig
 from antiphon.config.section import ConfigError
 from antiphon.config.whole import Config, LogConfig, database_url
 
@@ -52,6 +53,7 @@ __all__ = [
     "RestConfig",
     "RoutingConfig",
     "SessionsConfig",
+    "TimeoutsConfig",
     "TlsConfig",
     "TokenConfig",
     "TokenKind",

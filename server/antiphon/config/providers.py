@@ -1,16 +1,16 @@
-"""What an operator decides of providers, their models and prices."""
+"""What an operator decides of providers and their models."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import ClassVar, Final, Literal, TypeAlias
 
 from pydantic import ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from antiphon.config.credentials import TokenConfig
 from antiphon.config.outbound import OutboundConfig
-from antiphon.config.routing import AliasConfig, DeploymentConfig, QueueConfig
+from antiphon.config.routing import AliasConfig, DeploymentConfig, QueueConfig, TimeoutsConfig
 from antiphon.config.section import Section, read_secret
 from antiphon.config.values import HeaderName, Headers
 
@@ -44,19 +44,15 @@ class ModelsConfig(Section):
         return self.__pydantic_extra__ or {}
 
 
-class PriceConfig(Section):
-    """The price of a model, in USD per million tokens."""
-
-    input: float = Field(ge=0)
-    """Tokens of the prompt."""
-    output: float = Field(ge=0)
-    """Tokens of the reply, with its reasoning."""
-    cached_input: float | None = Field(default=None, ge=0)
-    """Prompt tokens that the provider read from its cache. Unset: as `input`."""
-
-
 class ProviderConfig(OutboundConfig):
     """One provider."""
+
+    renamed: ClassVar[Mapping[str, str]] = {
+        "connect_timeout": "timeouts.connect",
+        "read_timeout": "timeouts.stall",
+        "first_token_timeout": "timeouts.first_token",
+        "total_timeout": "timeouts.total",
+    }
 
     protocol: str = "openai"
     """`openai` for the chat-completions API and all hosts that follow it, `openai-responses` for OpenAI's Responses API,
@@ -92,25 +88,23 @@ class ProviderConfig(OutboundConfig):
     unsupported: UnsupportedPolicy = "map"
     """What to do with a parameter that the provider or the model does not have. `map`: send the nearest equivalent; if there is
     none, leave it out. `drop`: leave it out. In both cases the reply has a warning. `refuse`: refuse the request with 400."""
-    connect_timeout: float = Field(default=10.0, gt=0)
-    """Seconds to connect."""
-    read_timeout: float = Field(default=300.0, gt=0)
-    """The longest silence, in seconds: before the first byte, and between two."""
+    timeouts: TimeoutsConfig = TimeoutsConfig()
+    """How long the parts of a try may take, in seconds."""
     keep_alive: float = Field(default=KEEP_ALIVE, gt=0)
     """Seconds that an idle connection is kept. Longer saves new connections (one to three round trips each) where the host is
     known to keep its end as long."""
-    first_token_timeout: float | None = Field(default=None, gt=0)
-    """Seconds until the first token of a streamed reply. Unset: 30 if there is another deployment or model to try, else no limit
-    but `read_timeout`."""
-    total_timeout: float | None = Field(default=None, gt=0)
-    """Seconds for one try until the end of a reply that is not streamed, or the first token of one that is. Unset: no limit but
-    that of the call."""
     deployments: Mapping[str, DeploymentConfig] = Field(default_factory=dict)
     """Several addresses or keys for the same models, by name, without `/`. Unset: one, with the settings of the provider."""
     concurrent: int | None = Field(default=None, ge=1)
     """The most calls at once to one deployment in one worker. Unset: no limit."""
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    """The requests in any 60 seconds that the provider grants each model of a deployment. Further calls go to another deployment or
+    wait. With Redis it holds for all servers together; else each worker has its share. Unset: no limit."""
+    tokens_per_minute: int | None = Field(default=None, ge=1)
+    """The same for the tokens of prompts and replies."""
     queue: QueueConfig = QueueConfig()
-    """The calls that wait for a deployment, because `concurrent` is reached, or because it is failing and there is no other."""
+    """The calls that wait for a deployment, because `concurrent` or what it grants a minute is reached, or because it is failing
+    and there is no other."""
     token_delay: float = Field(default=0.02, ge=0)
     """Seconds between the words of the `echo` protocol's streams. Ignored by other protocols."""
 

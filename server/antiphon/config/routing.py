@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr
 
+from antiphon.config.prices import PriceConfig
 from antiphon.config.section import Section, read_secret
 from antiphon.config.values import Headers
 
@@ -46,6 +47,37 @@ class AliasConfig(Section):
     model itself refuses it. Unset: the caller gets that answer."""
 
 
+class TimeoutsConfig(Section):
+    """How long the parts of one try may take, in seconds. The deadline of the call ends all of them."""
+
+    connect: float = Field(default=10.0, gt=0)
+    """To connect: names, TCP and TLS."""
+    first_token: float | None = Field(default=None, gt=0)
+    """Until the first token of a streamed reply. Unset: 30 if there is another deployment or model to try, else no limit but
+    `stall`."""
+    stall: float = Field(default=300.0, gt=0)
+    """The longest silence: before the first byte, and between two. A reply that is not streamed is silent until it is complete."""
+    total: float | None = Field(default=None, gt=0)
+    """For the whole try, until the end of its reply, streamed or not. Unset: no limit but that of the call."""
+
+    def overridden(self, own: DeploymentTimeoutsConfig) -> TimeoutsConfig:
+        """Return these times with those that a deployment sets itself."""
+        return self.model_copy(update={name: value for name, value in own if value is not None})
+
+
+class DeploymentTimeoutsConfig(Section):
+    """Times of one deployment. What is unset is as at the provider."""
+
+    connect: float | None = Field(default=None, gt=0)
+    """To connect."""
+    first_token: float | None = Field(default=None, gt=0)
+    """Until the first token of a streamed reply."""
+    stall: float | None = Field(default=None, gt=0)
+    """The longest silence."""
+    total: float | None = Field(default=None, gt=0)
+    """For the whole try."""
+
+
 class DeploymentConfig(Section):
     """One deployment of a provider: another address or key for the same models. What is unset is as at the provider."""
 
@@ -63,6 +95,14 @@ class DeploymentConfig(Section):
     """Its part of the calls, relative to the other deployments."""
     concurrent: int | None = Field(default=None, ge=1)
     """The most calls at once in one worker. Unset: as at the provider."""
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    """The requests that each of its models is granted in any 60 seconds. Unset: as at the provider."""
+    tokens_per_minute: int | None = Field(default=None, ge=1)
+    """The tokens that each of its models is granted in any 60 seconds. Unset: as at the provider."""
+    timeouts: DeploymentTimeoutsConfig = DeploymentTimeoutsConfig()
+    """Its own times, in seconds."""
+    prices: Mapping[str, PriceConfig] = Field(default_factory=dict)
+    """Its own prices, by model; `*` is every other model. Unset: those of the provider."""
 
     def api_key(self, setting: str, environment: Mapping[str, str]) -> SecretStr | None:
         """Return its own key; None if it has none. Raises `ConfigError` if the variable or file does not exist."""

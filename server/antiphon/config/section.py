@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 from pydantic import BaseModel, ConfigDict, SecretStr
 
@@ -30,6 +30,9 @@ class Section(BaseModel):
     """The base of all sections: immutable, without unknown settings, and without values in errors, as they may be secrets."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
+
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Former names of settings, each with the path of the setting in this section that has its place."""
 
 
 def read_secret(setting: str, variable: str | None, file: Path | None, environment: Mapping[str, str]) -> SecretStr | None:

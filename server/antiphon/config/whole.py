@@ -19,7 +19,8 @@ from antiphon.config.guards import GuardConfig
 from antiphon.config.history import HistoryConfig
 from antiphon.config.limits import LimitsConfig
 from antiphon.config.ports import GrpcConfig, MetricsConfig, RestConfig
-from antiphon.config.providers import ModelsConfig, PriceConfig, ProviderConfig
+from antiphon.config.prices import PriceConfig
+from antiphon.config.providers import ModelsConfig, ProviderConfig
 from antiphon.config.routing import RoutingConfig
 from antiphon.config.section import Section
 from antiphon.config.traces import TracesConfig

@@ -77,7 +77,7 @@ def mistakes(error: ValidationError, root: type[BaseModel]) -> list[tuple[Path, 
         if details["type"] == "extra_forbidden":
             name = str(details["loc"][-1])
             path, kind = tuple(details["loc"]), (find(root, details["loc"][:-1])[1] if len(details["loc"]) > 1 else root)
-            expected = f"there is no such setting{suggestion(name, settings(kind))}"
+            expected = f"there is no such setting{_new_name(name, kind) or suggestion(name, settings(kind))}"
         else:
             expected = _expected(details)
         messages = found.setdefault(path, [])
@@ -131,6 +131,12 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     """Return the end of a sentence that suggests the name in `known` most similar to `name`; empty if none is."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=_MIN_SIMILARITY)
     return f"; is {close[0]} meant?" if close else ""
+
+
+def _new_name(name: str, kind: Any) -> str:
+    """Return the end of a sentence that says what a setting of the section `kind` is called now; empty if it had no other name."""
+    found = getattr(kind, "renamed", {}).get(name)
+    return f"; it is called {found} now" if found else ""
 
 
 def _setting(kind: type[BaseModel], name: str) -> Any:

@@ -181,12 +181,15 @@ model_usage = Table(
     Column("day", ID, primary_key=True),
     Column("owner", ID, primary_key=True),
     Column("key", ID, primary_key=True),
+    # The deployment: "<provider>" or "<provider>/<deployment>".
     Column("provider", ID, primary_key=True),
     # The provider's own name of it; empty if unknown; "*" for those beyond `ledger.MODELS`.
     Column("model", ID, primary_key=True),
     *_counts(),
 )
-"""Usage by provider and model, where they are known. Its sums never exceed those of `usage`; it lacks calls of earlier versions."""
+"""Usage by deployment and model, where they are known. Its sums never exceed those of `usage`.
+
+It lacks calls of earlier versions."""
 
 tag_usage = Table(
     "tag_usage",

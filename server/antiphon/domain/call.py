@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any, Final, Protocol
@@ -42,6 +42,22 @@ class Attempt(Struct, frozen=True):
     """Seconds for which the call waited before it: for a place at a deployment, or until it could be tried again."""
 
 
+class FailedUse(Struct, frozen=True):
+    """What an attempt used that failed after its provider had accepted the request. `cost_usd` is None if the price is unknown."""
+
+    provider: str
+    model: str
+    deployment: str
+    usage: Usage
+    cost_usd: float | None = None
+
+
+def total_cost(cost: float | None, failed_uses: Iterable[FailedUse]) -> float | None:
+    """Return the cost of a reply and of failed attempts, as far as prices are known; None if none is."""
+    known = [each for each in (cost, *(failed.cost_usd for failed in failed_uses)) if each is not None]
+    return sum(known) if known else None
+
+
 class Observer:
     """Base class of everything that follows calls: the log, the ledger, metrics, traces. The methods here do nothing.
 
@@ -65,7 +81,10 @@ class Observer:
         """Handle the first delta of the reply. `call.first_token` is set."""
 
     def settled(self, call: Call) -> None:
-        """Handle the charge for an admitted call, once per call. `call.usage` and `call.cost_usd` are set if they are known."""
+        """Handle the charge for an admitted call, once per call. `call.usage` and `call.cost_usd` are set if they are known.
+
+        What failed attempts used is in `call.failed_uses`, with the provider, model and deployment that used it.
+        """
 
     def cancelled_upstream(self, call: Call, attempt: Attempt, seconds: float) -> None:
         """Handle the cancellation of an attempt, because the caller left or its deadline passed. Closing it took `seconds`."""
@@ -134,6 +153,8 @@ class Call(Struct, eq=False, kw_only=True, weakref=True):
     `provider`."""
     provider: str = ""
     model: str = ""
+    deployment: str = ""
+    """The name of the deployment that answers."""
     first_token: float | None = None
     """Seconds from the request to the provider until its first delta."""
     attempts: tuple[AttemptReport, ...] = ()
@@ -141,7 +162,10 @@ class Call(Struct, eq=False, kw_only=True, weakref=True):
     tags: dict[str, str] = {}
     """The tags of the caller's key and of the call itself; see `antiphon.domain.tags`."""
     usage: Usage | None = None
+    """What the reply used, or what the last attempt did; `cost_usd` is its cost."""
     cost_usd: float | None = None
+    failed_uses: tuple[FailedUse, ...] = ()
+    """What the attempts before used."""
     log_fields: dict[str, str] = {}
     """What every log line that is written during the call says of it."""
     warnings: Warnings = ()
@@ -159,6 +183,19 @@ class Call(Struct, eq=False, kw_only=True, weakref=True):
     def time_left(self) -> float | None:
         """Return the seconds until the caller's deadline, at least 0; None if it set none."""
         return None if self.timeout is None else max(0.0, self.timeout - (time.monotonic() - self.started_at))
+
+    @property
+    def total_usage(self) -> Usage | None:
+        """Return the tokens of all attempts; None if none are known."""
+        total = self.usage
+        for each in self.failed_uses:
+            total = each.usage if total is None else total.plus(each.usage)
+        return total
+
+    @property
+    def total_cost_usd(self) -> float | None:
+        """Return the cost of all attempts, as far as prices are known; None if none is."""
+        return total_cost(self.cost_usd, self.failed_uses) if self.failed_uses else self.cost_usd
 
     def heartbeat(self, message: Any = None) -> Heartbeat:
         """Start heartbeats with `message` for the rest of the call, and return their state. Nothing is sent if `pulse` is None."""

@@ -21,6 +21,7 @@ from enum import Enum, StrEnum, auto
 from typing import Protocol, TypeAlias
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from antiphon.domain.content import NOTHING, Block, Citation, JsonObject, Origin, State
 from antiphon.domain.warnings import Warnings
@@ -224,6 +225,21 @@ class Usage(Struct, frozen=True, omit_defaults=True):
     """The provider's other fields of the usage, unchanged."""
     estimated: bool = False
     """The provider reported no usage, and the gateway estimated it. Of a reader: the output is not counted yet."""
+
+    def plus(self, other: Usage) -> Usage:
+        """Return this usage with the input, output and total tokens of another attempt added."""
+        total: Usage = replace(
+            self,
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            total_tokens=self.total_tokens + other.total_tokens,
+        )
+        return total
+
+    @property
+    def tokens(self) -> int:
+        """Return the number of all tokens. Some hosts count reasoning tokens only in the total."""
+        return max(self.input_tokens + self.output_tokens, self.total_tokens)
 
 
 class AttemptReport(Struct, frozen=True):

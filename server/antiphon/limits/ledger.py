@@ -1,6 +1,6 @@
 """The ledger: requests, tokens and money used, by day, owner and key. Budgets are checked against it.
 
-Two more tables, for reports only, have the same by provider and model, and by tag. The number of their rows is limited by key and
+Two more tables, for reports only, have the same by deployment and model, and by tag. The number of their rows is limited by key and
 day (`MODELS`, `TAGS`).
 
 The database is not used during a request. Usage is added up in memory, and written every few seconds and when the server stops, so
@@ -44,7 +44,8 @@ _Key = tuple[str, str, str]
 """A day, an owner, and the id of a key."""
 
 _ModelKey = tuple[str, str, str, str, str]
-"""A day, an owner, the id of a key, a provider and a model; the last two are empty if unknown."""
+"""A day, an owner, the id of a key, a deployment and a model; the last two are empty if unknown. A deployment is called as its
+provider, or `<provider>/<deployment>`."""
 
 
 _TagKey = tuple[str, str, str, str]
@@ -59,15 +60,15 @@ class _Sums:
     def __init__(self) -> None:
         self.requests = self.prompt_tokens = self.completion_tokens = self.cost = self.unpriced = 0
 
-    def count(self, usage: Usage | None, nanos: int | None) -> None:
-        """Add one request. `nanos` is its cost in nano-dollars; None: the price is not known."""
-        self.requests += 1
+    def count(self, usage: Usage | None, nanos: int | None, requests: int) -> None:
+        """Add the usage of a request. `nanos` is its cost in nano-dollars; None: the price is not known."""
+        self.requests += requests
         if usage is None:
             return
         self.prompt_tokens += usage.input_tokens
         self.completion_tokens += usage.output_tokens
         if nanos is None:
-            self.unpriced += 1
+            self.unpriced += requests
         else:
             self.cost += nanos
 
@@ -94,30 +95,37 @@ class Ledger(Observer):
 
     def settled(self, call: Call) -> None:
         """Add a request to what its caller used."""
-        self.add(call.caller, call.usage, call.cost_usd, call.provider, call.model, call.tags)
+        self.add(call.caller, call.usage, call.cost_usd, call.deployment or call.provider, call.model, call.tags)
+        for each in call.failed_uses:
+            self.add(call.caller, each.usage, each.cost_usd, each.deployment, each.model, call.tags, requests=0)
 
     def add(
         self,
         principal: Principal,
         usage: Usage | None,
         cost: float | None,
-        provider: str = "",
+        deployment: str = "",
         model: str = "",
         tags: Mapping[str, str] | None = None,
+        *,
+        requests: int = 1,
     ) -> None:
-        """Add a request. `usage` is None if the tokens are not known; `cost`, in USD, is None if the price is not known."""
+        """Add a request, or with 0 `requests` what another attempt of one used.
+
+        `usage` is None if the tokens are not known; `cost`, in USD, is None if the price is not known.
+        """
         self._start_day()
-        key = (self._today, principal.owner, principal.id, provider, model)
+        key = (self._today, principal.owner, principal.id, deployment, model)
         sums = self._pending.get(key) or self._new_sums(key)
         nanos = None if cost is None else round(cost * NANOS)
-        sums.count(usage, nanos)
+        sums.count(usage, nanos, requests)
         if nanos and usage is not None:
             self._add_spending(principal.owner, principal.id, self._today, nanos)
             self._add_spending(principal.owner, principal.id, self._month, nanos)
         if tags:
             # A set, so that a call with several tags over the limit counts once under `OTHER`.
             for tag_key in {self._tag_key(key[:3], f"{name}={value}") for name, value in tags.items()}:
-                self._pending_tags.setdefault(tag_key, _Sums()).count(usage, nanos)
+                self._pending_tags.setdefault(tag_key, _Sums()).count(usage, nanos, requests)
 
     def day(self) -> str:
         """Return today in UTC, such as 2026-11-25."""
@@ -149,9 +157,9 @@ class Ledger(Observer):
             # In order of key, so that two processes cannot deadlock.
             for (day, owner, key), sums in sorted(_by_key(writing).items(), key=lambda item: item[0]):
                 self._insert(connection, table, {"day": day, "owner": owner, "key": key}, sums)
-            for (day, owner, key, provider, model), sums in sorted(writing.items(), key=lambda item: item[0]):
-                if provider or model:
-                    names = {"day": day, "owner": owner, "key": key, "provider": provider, "model": model}
+            for (day, owner, key, deployment, model), sums in sorted(writing.items(), key=lambda item: item[0]):
+                if deployment or model:
+                    names = {"day": day, "owner": owner, "key": key, "provider": deployment, "model": model}
                     self._insert(connection, model_usage, names, sums)
             for (day, owner, key, tag), sums in sorted(tagged.items(), key=lambda item: item[0]):
                 self._insert(connection, tag_usage, {"day": day, "owner": owner, "key": key, "tag": tag}, sums)
@@ -188,11 +196,11 @@ class Ledger(Observer):
 
     def _new_sums(self, key: _ModelKey) -> _Sums:
         """Return the sums for a key that has none pending; those of `OTHER` if the key used `MODELS` other models today."""
-        day, owner, id_, provider, model = key
+        day, owner, id_, deployment, model = key
         known = self._models[day, owner, id_]
         if len(known) < MODELS:
-            known.add((provider, model))
-        elif (provider, model) not in known:
+            known.add((deployment, model))
+        elif (deployment, model) not in known:
             key = (day, owner, id_, OTHER, OTHER)
         return self._pending.setdefault(key, _Sums())
 

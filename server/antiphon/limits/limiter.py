@@ -5,7 +5,7 @@ by an estimate and settled with the actual use. So is money, except that a call 
 exceeded at most by one call's estimate, and by what calls cost beyond their estimates. A caller without limits only costs a line in
 the ledger.
 
-Without Redis each of `workers` processes counts for itself and has its share of each limit, rounded up; budgets are still common to
+Without Redis each worker counts for itself (`counting`) and has its share of each limit, rounded up; budgets are still common to
 all, a few seconds late, through the ledger. With Redis limits are common and exact. While Redis is unreachable, with `open` each
 process counts for itself with its share: use stays bounded, and no call is refused because of our failure. Redis receives these
 counts when it is back. With `closed` calls that have a limit are refused.
@@ -14,33 +14,25 @@ counts when it is back. With `closed` calls that have a limit are refused.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from functools import cache
-from typing import TYPE_CHECKING, Final, Self
+from functools import cache, partial
+from typing import Final, Self
 
 import structlog
 
-from antiphon.domain.call import Call
+from antiphon.domain.call import Call, FailedUse
 from antiphon.domain.errors import AntiphonError, BudgetExceeded, LimitsUnavailable, RateLimited, StoreUnavailable
 from antiphon.domain.events import Usage
 from antiphon.limits.base import NANOS, WINDOW, Claim, Counters, Estimate, Estimator, Limit, Standing, Ticket
+from antiphon.limits.counting import Counting
+from antiphon.limits.estimate import tokens_to_take
 from antiphon.limits.headers import rate_limit_headers
 from antiphon.limits.ledger import Ledger
-from antiphon.limits.memory import MemoryCounters
 from antiphon.limits.quotas import Bound, Quotas
-from antiphon.limits.stand_in import StandIn
-
-if TYPE_CHECKING:
-    from antiphon.limits.redis import RedisCounters  # the app imports it where it is used: its client takes 6.3 MB
 
 WRITE_INTERVAL: Final = 5.0
 """Seconds between two writes of the ledger, and between two renewals of leases."""
-
-REPLY_DIVISOR: Final = 4
-"""The reply's part of an estimate is at most the limit divided by this. Most replies end long before their maximum, and a call
-with a generous maximum should not have to wait until the whole minute is free."""
 
 _UNITS: Final = {Limit.REQUESTS: "requests a minute", Limit.TOKENS: "tokens a minute", Limit.STREAMS: "calls at once"}
 _PERIODS: Final = {Limit.DAY: "today", Limit.MONTH: "this month"}
@@ -73,8 +65,10 @@ class Grant:
     async def __aexit__(self, *_: object) -> None:
         await self.settle()
 
-    async def settle(self, usage: Usage | None = None, cost: float | None = None) -> None:
+    async def settle(self, usage: Usage | None = None, cost: float | None = None, failed_uses: tuple[FailedUse, ...] = ()) -> None:
         """Give back the call's place and what was taken beyond `usage`. None: nothing is known to be used. `cost` is in USD.
+
+        `failed_uses` are charged as well: those of attempts that failed before.
 
         Only the first call has an effect, and reports to the observer. Raises nothing but a cancellation, and even then the call is
         settled.
@@ -83,13 +77,13 @@ class Grant:
             return
         self.open = False
         call = self._call
-        call.usage, call.cost_usd = usage, cost
+        call.usage, call.cost_usd, call.failed_uses = usage, cost, failed_uses
         try:
             if self._counters is not None and self._ticket is not None:
-                # Some hosts count reasoning tokens only in the total.
-                tokens = 0 if usage is None else max(usage.input_tokens + usage.output_tokens, usage.total_tokens)
+                total = call.total_usage
+                tokens = 0 if total is None else total.tokens
                 # Before the ledger counts it: a counter is raised to what the ledger knows, so the cost would be counted twice.
-                await self._counters.settle(self._ticket, tokens, round((cost or 0.0) * NANOS))
+                await self._counters.settle(self._ticket, tokens, round((call.total_cost_usd or 0.0) * NANOS))
         except LimitsUnavailable:
             pass  # the counters logged it; all but money expires by itself, and money is in the ledger
         finally:
@@ -113,22 +107,13 @@ class Limiter:
         quotas: Quotas,
         ledger: Ledger | None = None,
         *,
-        workers: int = 1,
-        shared: RedisCounters | None = None,
+        counting: Counting | None = None,
         closed: bool = False,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Create the limiter. Without a ledger there are no budgets.
-
-        `shared` counts for all servers; `closed` refuses calls while it is unreachable.
-        """
+        """Create the limiter. Without a ledger there are no budgets. `closed` refuses calls while Redis is unreachable."""
         self._quotas = quotas
         self._ledger = ledger
-        self._workers = workers
-        self._own: Counters = MemoryCounters(clock)
-        if shared is not None:
-            self._own = shared.stand_in = StandIn(shared, clock)
-        self._shared = shared
+        self._counting = counting or Counting()
         self._closed = closed
         self._stopping = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
@@ -157,13 +142,11 @@ class Limiter:
         if not bounds:
             return None
         known = None if estimate is None else cache(estimate)  # it is slow, and several limits may need it
-        if self._shared is not None:
-            try:
-                return self._shared, await self._claim(call, self._claims(known, bounds, 1), self._shared)
-            except LimitsUnavailable:
-                if self._closed:
-                    raise
-        return self._own, await self._claim(call, self._claims(known, bounds, self._workers), self._own)
+        counters, ticket = await self._counting.take(partial(self._claims, known, bounds), closed=self._closed)
+        call.headers.update(rate_limit_headers(ticket))
+        if ticket.refused:
+            raise _refusal(ticket)
+        return counters, ticket
 
     async def start(self) -> None:
         """Read past spending, then write the ledger and renew leases regularly. Call it before the first request."""
@@ -179,8 +162,7 @@ class Limiter:
         self._stopping.set()  # not a cancellation, after which a write in progress might or might not be done
         if self._keeper is not None:
             await self._keeper
-        if self._shared is not None:
-            await self._shared.close()
+        await self._counting.close()
         await self._write()
 
     async def _keep(self) -> None:
@@ -188,9 +170,8 @@ class Limiter:
             with suppress(TimeoutError):
                 async with asyncio.timeout(WRITE_INTERVAL):
                     await self._stopping.wait()
-            if self._shared is not None:
-                with suppress(LimitsUnavailable):  # already logged
-                    await self._shared.renew()
+            with suppress(LimitsUnavailable):  # already logged
+                await self._counting.renew()
             await self._write()
 
     async def _write(self) -> None:
@@ -202,13 +183,6 @@ class Limiter:
             pass  # already logged
         except Exception:
             log.exception("the ledger could not be written")
-
-    async def _claim(self, call: Call, claims: Sequence[Claim], counters: Counters) -> Ticket:
-        ticket = await counters.take(claims)
-        call.headers.update(rate_limit_headers(ticket))
-        if ticket.refused:
-            raise _refusal(ticket)
-        return ticket
 
     def _claims(self, estimate: Estimator | None, bounds: Sequence[Bound], workers: int) -> list[Claim]:
         claims = []
@@ -251,9 +225,8 @@ def _tokens(estimate: Estimate, bound: Bound, share: int) -> int:
             retry_after=WINDOW,
             retryable=False,
         )
-    completion = min(estimate.completion_tokens, share // REPLY_DIVISOR)
     # A prompt that fits the limit must also fit a share of it that is unused.
-    return min(prompt + completion, share)
+    return tokens_to_take(prompt, estimate.completion_tokens, share)
 
 
 def _refusal(ticket: Ticket) -> AntiphonError:

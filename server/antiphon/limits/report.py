@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from msgspec import Struct
-from sqlalchemy import Connection, Subquery, and_, delete, func, literal, or_, select, tuple_, union_all
+from sqlalchemy import Connection, Subquery, and_, case, delete, func, literal, or_, select, tuple_, union_all
 
 from antiphon.database import paging
 from antiphon.database.base import Database
@@ -35,10 +35,11 @@ class Dimension(StrEnum):
     PROVIDER = "provider"
     MODEL = "model"
     TAG = "tag"
-    """A call counts once for each of its tags. Cannot be combined with provider or model."""
+    """A call counts once for each of its tags. Cannot be combined with provider, model or deployment."""
+    DEPLOYMENT = "deployment"
 
 
-_OF_MODELS: Final = frozenset({Dimension.PROVIDER, Dimension.MODEL})
+_OF_MODELS: Final = frozenset({Dimension.PROVIDER, Dimension.MODEL, Dimension.DEPLOYMENT})
 
 BY_OWNER: Final = frozenset({Dimension.DAY, Dimension.OWNER})
 
@@ -62,6 +63,7 @@ class DailyUse(Struct, frozen=True):
     provider: str = ""
     model: str = ""
     tag: str = ""
+    deployment: str = ""
 
 
 class UsePage(Struct, frozen=True):
@@ -92,14 +94,15 @@ class UsageReport:
         dimensions = tuple(each for each in Dimension if each in by)
         detailed = not _OF_MODELS.isdisjoint(dimensions)
         if detailed and Dimension.TAG in dimensions:
-            wrong = "a tag cannot be told apart by provider or model"
+            wrong = "a tag cannot be told apart by provider, model or deployment"
             raise InvalidRequest(wrong, (Violation(("group_by",), wrong),))
         source = _source(first, last, owner, detailed=detailed, tagged=Dimension.TAG in dimensions)
         columns = [source.c[each] for each in dimensions]
         query = (
             select(*columns, *(func.sum(source.c[name]) for name in _COUNTS))
             .group_by(*columns)
-            .having(func.sum(source.c.requests) > 0)  # without a grouping, the sum of no rows is a row
+            # Without a grouping, the sum of no rows is a row. A model whose attempts all failed has tokens, but no requests.
+            .having(func.sum(source.c.requests) + func.sum(source.c.prompt_tokens) > 0)
             .order_by(*(column.desc() if column is source.c.day else column for column in columns))
             .limit(size + 1)
         )
@@ -137,7 +140,7 @@ class UsageReport:
 
 
 def _source(first: date, last: date, owner: str, *, detailed: bool, tagged: bool) -> Subquery:
-    """Return the rows of usage in those days: by tag, by key, or (`detailed`) by provider and model, if these are known."""
+    """Return the rows of usage in those days: by tag, by key, or (`detailed`) by deployment and model, if these are known."""
 
     def within(of: Any) -> Any:
         days = and_(of.c.day >= first.isoformat(), of.c.day <= last.isoformat())
@@ -146,7 +149,16 @@ def _source(first: date, last: date, owner: str, *, detailed: bool, tagged: bool
     if not detailed:
         of = tag_usage if tagged else table
         return select(of).where(within(of)).subquery()
-    parts = select(model_usage).where(within(model_usage))
+    name, counts = model_usage.c.provider, (model_usage.c[each] for each in _COUNTS)
+    # The part before the slash: `rtrim` removes the characters that are no slash, then the slash. Both databases have it.
+    provider = case((name.contains("/"), func.rtrim(func.rtrim(name, func.replace(name, "/", "")), "/")), else_=name)
+    parts = select(
+        *(model_usage.c[each] for each in _KEY_COLUMNS),
+        provider.label("provider"),
+        name.label("deployment"),
+        model_usage.c.model,
+        *counts,
+    ).where(within(model_usage))
     sums = (func.sum(model_usage.c[name]).label(name) for name in _COUNTS)
     known = (
         select(*(model_usage.c[name] for name in _KEY_COLUMNS), *sums)
@@ -159,6 +171,7 @@ def _source(first: date, last: date, owner: str, *, detailed: bool, tagged: bool
         select(
             *(table.c[name] for name in _KEY_COLUMNS),
             nothing.label("provider"),
+            nothing.label("deployment"),
             nothing.label("model"),
             *((table.c[name] - func.coalesce(known.c[name], 0)).label(name) for name in _COUNTS),
         )
@@ -181,6 +194,6 @@ def _use(names: dict[str, str], counts: Sequence[Any], keys: dict[str, str]) -> 
     requests, asked, answered, cost, unpriced = map(int, counts)  # PostgreSQL returns sums as decimals
     day = date.fromisoformat(names["day"]) if "day" in names else None
     key = names.get("key", "")
-    others = (names.get(each, "") for each in ("provider", "model", "tag"))
+    others = (names.get(each, "") for each in ("provider", "model", "tag", "deployment"))
     figures = (requests, asked, answered, cost / NANOS, unpriced)
     return DailyUse(day, names.get("owner", ""), *figures, key, keys.get(key, ""), *others)

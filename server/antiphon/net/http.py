@@ -219,8 +219,8 @@ class Transport:
         self._provider = provider
         self._draining = _Draining()
         self._client = Client(
-            connect_timeout=config.connect_timeout,
-            read_timeout=config.read_timeout,
+            connect_timeout=config.timeouts.connect,
+            read_timeout=config.timeouts.stall,
             keep_alive=config.keep_alive,
             coalescer=coalescer,
             outbound=outbound,

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from antiphon.config import RoutingConfig
 from antiphon.domain.attempt_class import AttemptClass, classify
-from antiphon.domain.call import CANCELLATIONS, Attempt, Call
+from antiphon.domain.call import CANCELLATIONS, Attempt, Call, FailedUse
 from antiphon.domain.deadline import Deadline
 from antiphon.domain.errors import (
     ProviderError,
@@ -35,6 +35,7 @@ from antiphon.domain.request import ChatRequest
 from antiphon.domain.tokens import prompt_tokens
 from antiphon.routing.breaker import BreakerState
 from antiphon.routing.candidate import Candidate
+from antiphon.routing.clocks import FIRST_TOKEN, bounded, too_slow
 from antiphon.routing.itinerary import Itinerary
 from antiphon.routing.router import Route
 from antiphon.routing.rules import RULES
@@ -44,9 +45,6 @@ MAX_HELD: Final = 64
 
 MAX_HELD_BYTES: Final = 256 * 1024
 """The most bytes of these, as JSON."""
-
-FIRST_TOKEN: Final = 30.0
-"""Seconds until the first token, if there is another candidate and `first_token_timeout` is not set."""
 
 ROUTE_HEADER: Final = "x-antiphon-route"
 ATTEMPTS_HEADER: Final = "x-antiphon-attempts"
@@ -78,10 +76,12 @@ class Attempts:
         self._held: Batch = []
         self.close: Callable[[], Awaitable[None]] | None = None
         """Closes the reply at the end of the call, if something wraps this iterator."""
+        self.usage: Callable[[BaseException | None], Usage | None] = _unknown
+        """Returns what the reply has used so far, when the call ends with such an error."""
         self.is_pending = False
         """Whether an attempt was begun that has not failed: the provider may have read the request."""
-        self.spent: list[tuple[str, str, Usage]] = []
-        """The usage of failed attempts that providers had accepted, each with the names of provider and model."""
+        self.failed_uses: list[FailedUse] = []
+        """What failed attempts used that providers had accepted, without the cost."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -95,6 +95,9 @@ class Attempts:
             await (self.close or self._open.aclose)()
         finally:
             self._report(candidate, error, left)
+            if self._itinerary is not None and self._itinerary.allowance is not None:
+                usage = self.usage(error)
+                await self._itinerary.settle(candidate, 0 if usage is None else usage.tokens)
 
     def __aiter__(self) -> Self:
         return self
@@ -143,7 +146,7 @@ class Attempts:
                 candidate.first_token.add(now - self._attempt.started_at)
                 if candidate.breaker.state is BreakerState.HALF_OPEN:
                     candidate.breaker.succeed(now, self._epoch)  # not only at the end of what may be a long stream
-                self._stream = stream
+                self._stream = self._open
                 return batch
 
     def _start(self, candidate: Candidate) -> AsyncGenerator[Batch, None]:
@@ -165,6 +168,7 @@ class Attempts:
             call.headers[ATTEMPTS_HEADER] = str(number)
         now = time.monotonic()
         self._attempt = Attempt(deployment.pool, candidate.model, now, request.stream, deployment.name, number, waited)
+        call.deployment = deployment.name
         self._candidate, self._epoch = candidate, candidate.breaker.begin()
         call.observer.attempt_started(call, self._attempt)
         self._open = stream = deployment.provider.stream(request, call.warn)
@@ -177,13 +181,20 @@ class Attempts:
         return self._itinerary
 
     async def _within(self, seconds: float, stream: AsyncGenerator[Batch, None], candidate: Candidate) -> Batch:
-        """Return the beginning of the reply, held back until there is output. Raises `ProviderTimeout` after so many seconds."""
+        """Return the beginning of the reply, held back until there is output. Raises `ProviderTimeout` after so many seconds.
+
+        The rest of the reply has what is left of `timeouts.total`.
+        """
+        deployment = candidate.deployment
         try:
             async with asyncio.timeout(seconds):
-                return await self._hold(stream, await stream.__anext__())
+                batch = await self._hold(stream, await stream.__anext__())
         except TimeoutError:
-            name = candidate.deployment.name
-            raise ProviderTimeout(f"The provider {name} took too long.", provider=name) from None
+            raise too_slow(deployment.name) from None
+        if deployment.timeouts.total is not None:
+            assert self._attempt is not None, "an attempt was started"
+            self._open = bounded(stream, self._attempt.started_at + deployment.timeouts.total, deployment.name)
+        return batch
 
     async def _hold(self, stream: AsyncGenerator[Batch, None], batch: Batch) -> Batch:
         """Hold events back until there is output, or the end, or too much of them; return them all."""
@@ -208,10 +219,10 @@ class Attempts:
 
     def _limit(self, candidate: Candidate) -> float | None:
         """Return the seconds until the first token, or until the end of a reply that is not streamed; None: no limit."""
-        config = candidate.deployment.config
-        first_token, total = config.first_token_timeout, config.total_timeout
+        timeouts = candidate.deployment.timeouts
         if not self._request.stream:
-            return total
+            return timeouts.total
+        first_token, total = timeouts.first_token, timeouts.total
         if first_token is None and self._has_other(candidate):
             first_token = FIRST_TOKEN
         if first_token is None or total is None:
@@ -235,12 +246,16 @@ class Attempts:
             if usage is None:
                 prompt = prompt_tokens(self._request)
                 usage = Usage(prompt, 0, prompt, estimated=True)
-            self.spent.append((candidate.deployment.pool, candidate.model, usage))
+            deployment = candidate.deployment
+            self.failed_uses.append(FailedUse(deployment.pool, candidate.model, deployment.name, usage))
         try:
             await self._open.aclose()
         finally:
             self._report(candidate, error, None)
         plan = self._plan()
+        if plan.allowance is not None:
+            used = prompt_tokens(self._request) if isinstance(error, ProviderTimeout) else 0
+            await plan.settle(candidate, self.failed_uses[-1].usage.tokens if held else used)
         request = plan.fail(candidate, error, self._request, self._attempt.number)
         if request is None:
             return None
@@ -270,6 +285,10 @@ class Attempts:
                 log.error("deployment_refuses_all", deployment=name, model=model, error=found.value, seconds=seconds)
             else:
                 log.warning("deployment_left_alone", deployment=name, model=model, error=found.value, seconds=seconds)
+
+
+def _unknown(_error: BaseException | None) -> Usage | None:
+    return None
 
 
 def _ended(candidate: Candidate) -> ProviderProtocolError:

@@ -59,6 +59,10 @@ class FailureRate:
             if self.value < 1e-3:
                 self.value = 0.0
 
+    def set(self, now: float, value: float) -> None:
+        """Set the rate at a time."""
+        self.value, self._at = value, now
+
     def at(self, now: float) -> float:
         """Return the rate at a time."""
         return self.value * math.exp((self._at - now) / _FORGET) if self.value else 0.0

@@ -50,6 +50,21 @@ class BreakerRules(Struct, frozen=True):
     open_most: float = 120.0
 
 
+class SavedBreaker(Struct, frozen=True):
+    """The state of a breaker at a moment, for one that takes its place. Times are seconds from that moment.
+
+    `calls` and `failures` are those of the window's slots, the current one first.
+    """
+
+    state: BreakerState
+    open_for: float
+    ramp_age: float
+    times_opened: int
+    in_a_row: int
+    calls: tuple[int, ...]
+    failures: tuple[int, ...]
+
+
 class Breaker:
     """The breaker of one target. `random` returns numbers from 0 to 1."""
 
@@ -128,6 +143,31 @@ class Breaker:
         self._times_opened = 0
         self._clear()
         self._change(BreakerState.CLOSED)
+
+    def save(self, now: float) -> SavedBreaker:
+        """Return its state for another breaker with the same rules. A probe in progress is not part of it."""
+        at = self._at(now)
+        slots = [(at - age) % _SLOTS for age in range(_SLOTS)]
+        return SavedBreaker(
+            state=self.refresh(now),
+            open_for=max(0.0, self.open_until - now),
+            ramp_age=now - self._ramp_start,
+            times_opened=self._times_opened,
+            in_a_row=self._in_a_row,
+            calls=tuple(self._calls[slot] for slot in slots),
+            failures=tuple(self._failures[slot] for slot in slots),
+        )
+
+    def restore(self, saved: SavedBreaker, now: float) -> None:
+        """Take up a state that was saved at `now`."""
+        at = self._at(now)
+        for age, (calls, failures) in enumerate(zip(saved.calls, saved.failures, strict=True)):
+            slot = (at - age) % _SLOTS
+            self._calls[slot], self._failures[slot] = calls, failures
+        self._change(saved.state)
+        self.open_until = now + saved.open_for
+        self._ramp_start = now - saved.ramp_age
+        self._times_opened, self._in_a_row = saved.times_opened, saved.in_a_row
 
     def refresh(self, now: float) -> BreakerState:
         """Return the state at this time."""

@@ -37,6 +37,8 @@ class Candidate:
         )
         self.first_token = Average()
         self.failures = FailureRate()
+        self.shaper = deployment.shaper(self.route)
+        """Keeps its calls within what its provider grants a minute; None if any number is granted."""
         self.cool_until = 0.0
         """It limits its rate until then."""
         self.last_error: ProviderError | None = None
@@ -58,6 +60,8 @@ class Candidate:
         deployment = self.deployment
         if self.cool_until > now or deployment.drained or self.breaker.state is not BreakerState.CLOSED:
             return False
+        if self.shaper is not None:
+            return False
         if deployment.concurrent is not None and deployment.in_flight >= deployment.concurrent:
             return False
         deployment.in_flight += 1
@@ -67,7 +71,8 @@ class Candidate:
     def is_idle(self) -> bool:
         """Whether its state is that of a new one, so that it can be forgotten."""
         now = time.monotonic()
-        return self.breaker.refresh(now) is BreakerState.CLOSED and self.cool_until <= now
+        is_well = self.breaker.refresh(now) is BreakerState.CLOSED and self.cool_until <= now
+        return is_well and (self.shaper is None or self.shaper.is_idle)
 
     def load(self, weight: float, now: float) -> Load:
         """Return what the balance has to know."""

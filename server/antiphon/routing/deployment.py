@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from antiphon.config import ProviderConfig, RoutingConfig
+from antiphon.limits.counting import Counting
 from antiphon.providers.base import Provider
 from antiphon.routing.budget import RetryBudget
 from antiphon.routing.candidate import Candidate
+from antiphon.routing.shaper import Shaper
 from antiphon.routing.turns import FairQueue
 
 MODELS: Final = 1000
@@ -27,15 +29,21 @@ class Deployment:
         rules: RoutingConfig,
         *,
         weight: float = 1.0,
-        concurrent: int | None = None,
+        counting: Counting | None = None,
+        fingerprint: str = "",
     ) -> None:
-        """`pool` is the provider's name in the configuration. `concurrent` is the most calls at once; None: as in `config`."""
+        """`pool` is the provider's name in the configuration, and `config` its settings with what the deployment sets itself.
+
+        `counting` counts what the provider grants; None: this process alone does. `fingerprint` changes if the deployment does.
+        """
         self.name = provider.name
         """The name of the provider, or "<provider>/<deployment>"."""
         self.pool = pool
         self.provider = provider
         self.weight = weight
         self.config = config
+        self.timeouts = config.timeouts
+        self.fingerprint = fingerprint
         self.budget = RetryBudget(rules.budget)
         self.in_flight = 0
         self.drained = False
@@ -43,9 +51,10 @@ class Deployment:
         self.cooled: Callable[[Candidate, float], None] | None = None
         """Called when one of its models limits its rate, with the seconds for which it is left alone."""
         self.waiting = 0
-        """The calls that wait for it, because it is failing."""
+        """The calls that wait for it, because it is failing, or because it grants no more at the moment."""
         self._rules = rules
-        self.concurrent = concurrent or config.concurrent
+        self._counting = counting
+        self.concurrent = config.concurrent
         self._queue: FairQueue[asyncio.Future[None]] = FairQueue(config.queue.size)
         self._candidates: dict[str, Candidate] = {}
         self._kept: frozenset[str] = frozenset()
@@ -60,6 +69,15 @@ class Deployment:
             if len(self._candidates) < MODELS:
                 self._candidates[model] = found
         return found
+
+    def shaper(self, route: str) -> Shaper | None:
+        """Return a shaper for one of its models; None if any number of calls is granted."""
+        config = self.config
+        if config.requests_per_minute is None and config.tokens_per_minute is None:
+            return None
+        if self._counting is None:
+            self._counting = Counting()
+        return Shaper(route, config.requests_per_minute, config.tokens_per_minute, self._counting, config.queue.size)
 
     def keep(self) -> None:
         """Keep the models that are known by now for good: those that the configuration names."""
@@ -76,7 +94,7 @@ class Deployment:
 
     @property
     def queued(self) -> int:
-        """Return the number of calls that wait for a place, or because it is failing."""
+        """Return the number of calls that wait for it."""
         return len(self._queue) + self.waiting
 
     @property

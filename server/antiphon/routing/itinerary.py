@@ -13,11 +13,14 @@ from antiphon.domain.call import Call
 from antiphon.domain.deadline import Deadline
 from antiphon.domain.errors import ProviderError, ProviderRateLimited, RateLimited, RouteUnavailable, Unsupported, copy_of
 from antiphon.domain.request import ChatRequest
+from antiphon.limits.base import Limit
+from antiphon.limits.estimate import estimated_tokens
 from antiphon.routing.backoff import Backoff
 from antiphon.routing.candidate import Candidate
 from antiphon.routing.router import Route
 from antiphon.routing.rules import RULES
 from antiphon.routing.selection import Failure, Picker, Wait, Why, first_wait, next_candidate, retry, to_queue_at
+from antiphon.routing.shaper import Allowance, Demand, NoRoom
 from antiphon.routing.state import state_owners, without_state
 
 _GRAIN: Final = 0.01
@@ -42,6 +45,11 @@ class Itinerary:
         self._forced: Candidate | None = None
         """The candidate to try next, whatever else there is."""
         self._state_failed = False
+        self._short: dict[Candidate, tuple[float, NoRoom]] = {}
+        """The candidates whose providers grant no more at the moment, with the time when that was found out."""
+        self._demand: Demand | None = None
+        self.allowance: Allowance | None = None
+        """What the next attempt took of what its provider grants; None if any number is granted. To be settled at its end."""
 
     async def next(self) -> Candidate | None:
         """Return the next candidate, once it can be called, and enter its deployment. None: no other attempt may follow a failure.
@@ -49,21 +57,32 @@ class Itinerary:
         Raises `RouteUnavailable`, `RateLimited` or the reason why all are left alone.
         """
         since = now = time.monotonic()
+        self._short = {}
         try:
             while True:
                 if self._forced is not None:
-                    return self._enter_forced(now)
-                candidate = next_candidate(self._tiers, self._failed, now, self._deadline.left, self._picker())
+                    return await self._enter_forced(now)
+                candidate = next_candidate(self._tiers, self._failed, now, self._deadline.left, self._picker(), self._short)
                 if candidate is not None:
                     candidate.deployment.enter()
-                    return candidate
-                full = to_queue_at(self._tiers, self._failed, now)
+                    if await self._take(candidate):
+                        return candidate
+                    now = time.monotonic()
+                    continue
+                full = to_queue_at(self._tiers, self._failed, now, self._short)
                 if full is not None:
                     await self._queue(full, since, now)
                     now = time.monotonic()
-                    if full.is_available(now):
+                    if not full.is_available(now):
+                        full.deployment.leave()  # it failed meanwhile
+                    elif await self._take(full):
                         return full
-                    full.deployment.leave()  # it failed meanwhile
+                    continue
+                short = self._first_with_room(since, now)
+                if short is not None:
+                    if await self._wait_for_room(short, since):
+                        return short
+                    now = time.monotonic()
                     continue
                 if self._failed:
                     return await self._again(now)
@@ -120,12 +139,85 @@ class Itinerary:
             choice.candidate is not candidate and choice.candidate not in self._failed for tier in self._tiers for choice in tier
         )
 
-    def _enter_forced(self, now: float) -> Candidate | None:
+    async def settle(self, candidate: Candidate, tokens: int) -> None:
+        """Note how many tokens an attempt used, if its provider grants only so many. To be called at its end."""
+        allowance, self.allowance = self.allowance, None
+        if allowance is not None and candidate.shaper is not None:
+            await candidate.shaper.settle(allowance, tokens)
+
+    async def _enter_forced(self, now: float) -> Candidate | None:
         forced, self._forced = self._forced, None
         if forced is None or forced.deployment.is_full or not forced.is_available(now):
             return None
         forced.deployment.enter()
-        return forced
+        return forced if await self._take(forced) else None
+
+    async def _take(self, candidate: Candidate) -> bool:
+        """Take an attempt's part of what a provider grants. Leave the deployment, which was entered, if that does not fit."""
+        shaper = candidate.shaper
+        if shaper is None or self._request.api_key is not None:  # a caller's own key has its own grant
+            return True
+        try:
+            found = await shaper.take(self._estimate())
+        except BaseException:
+            candidate.deployment.leave()
+            raise
+        if isinstance(found, Allowance):
+            self.allowance = found
+            return True
+        self._short[candidate] = time.monotonic(), found
+        candidate.deployment.leave()
+        return False
+
+    def _first_with_room(self, since: float, now: float) -> Candidate | None:
+        """Return the candidate whose provider grants more first; None if there is none, or if another one failed and may be tried.
+
+        Raises `RateLimited` if no room is expected in time. When there is room for tokens is known only at the latest: calls in
+        flight return what they do not use.
+        """
+        if not self._short:
+            return None
+        waits = {candidate: found.seconds - (now - at) for candidate, (at, found) in self._short.items()}
+        candidate = min(waits, key=waits.__getitem__)
+        deployment, found = candidate.deployment, self._short[candidate][1]
+        most = self._most_wait(candidate, since, now)
+        may_be_earlier = found.limit is Limit.TOKENS and deployment.in_flight > 0
+        if most > 0 and (waits[candidate] <= most or may_be_earlier) and not deployment.queue_is_full:
+            return candidate
+        if self._failed:
+            return None
+        wait = max(1.0, waits[candidate])
+        what = "tokens" if found.limit is Limit.TOKENS else "requests"
+        message = f"The provider {deployment.name} grants no more {what} at the moment. Try again in {wait:.3g} s."
+        raise RateLimited(message, limit=found.limit, scope="provider", quota=found.maximum, retry_after=wait)
+
+    async def _wait_for_room(self, candidate: Candidate, since: float) -> bool:
+        """Wait until a provider grants an attempt, and enter the deployment. Return False if another candidate is to be chosen."""
+        deployment, shaper = candidate.deployment, candidate.shaper
+        assert shaper is not None, "its provider grants no more at the moment"
+        most = self._most_wait(candidate, since, time.monotonic())
+        deployment.waiting += 1
+        try:
+            self.allowance = await shaper.wait(self._owner, self._estimate(), most)
+        finally:
+            deployment.waiting -= 1
+        if self.allowance is None:
+            return False
+        now = time.monotonic()
+        if candidate.is_available(now) and not deployment.is_full:
+            deployment.enter()
+            return True
+        del self._short[candidate]  # it failed or filled up meanwhile
+        await self.settle(candidate, 0)
+        return False
+
+    def _most_wait(self, candidate: Candidate, since: float, now: float) -> float:
+        return min(candidate.deployment.config.queue.wait - (now - since), self._deadline.left)
+
+    def _estimate(self) -> Demand:
+        if self._demand is None:
+            self._demand = Demand(*estimated_tokens(self._request))
+        return self._demand
 
     async def _again(self, now: float) -> Candidate | None:
         """Wait until a candidate that failed can be tried again, and enter its deployment; None if none may be."""
@@ -142,7 +234,7 @@ class Itinerary:
         if not candidate.is_available(time.monotonic() + _GRAIN):
             candidate.deployment.leave()  # it failed meanwhile
             return None
-        return candidate
+        return candidate if await self._take(candidate) else None
 
     def _picker(self) -> Picker:
         if self._made_picker is None:

@@ -50,6 +50,11 @@ class Route(Struct, frozen=True, eq=False):
     only: Candidate | None = None
     """The candidate, if there is only one. Found out in advance, as it is looked at for every call."""
 
+    @property
+    def deployment(self) -> str:
+        """Return the name of the first candidate's deployment."""
+        return self.tiers[0][0].candidate.deployment.name
+
     def is_paid_by_caller(self, request: ChatRequest) -> bool:
         """Return whether the caller pays: it brings a key, and the provider uses that key."""
         return self.wants_key and request.api_key is not None

@@ -73,18 +73,24 @@ class Picker(Struct, frozen=True):
 
 
 def next_candidate(
-    tiers: Sequence[Tier], failed: Mapping[Candidate, Failure], now: float, left: float, picker: Picker
+    tiers: Sequence[Tier],
+    failed: Mapping[Candidate, Failure],
+    now: float,
+    left: float,
+    picker: Picker,
+    short: Collection[Candidate] = (),
 ) -> Candidate | None:
     """Return a candidate that can be called now; None if there is none.
 
-    `failed` are those that this call has tried, and its failures. After a failure, those that usually take longer
-    until the first token than the seconds that are `left` are passed over.
+    `failed` are those that this call has tried, and its failures; `short` those whose providers grant no more at the moment.
+    After a failure, those that usually take longer until the first token than the seconds that are `left` are passed over.
     """
     for tier in tiers:
         free = [
             choice
             for choice in tier
             if (candidate := choice.candidate) not in failed
+            and candidate not in short
             and not candidate.deployment.is_full
             and candidate.is_available(now)
             and not (failed and (candidate.first_token.value or 0.0) > left)
@@ -94,13 +100,18 @@ def next_candidate(
     return None
 
 
-def to_queue_at(tiers: Sequence[Tier], failed: Collection[Candidate], now: float) -> Candidate | None:
+def to_queue_at(
+    tiers: Sequence[Tier], failed: Collection[Candidate], now: float, short: Collection[Candidate] = ()
+) -> Candidate | None:
     """Return a candidate that only has too many calls at the moment: that of the first such tier with the shortest queue."""
     for tier in tiers:
         full = [
             choice.candidate
             for choice in tier
-            if choice.candidate not in failed and choice.candidate.deployment.is_full and choice.candidate.is_available(now)
+            if choice.candidate not in failed
+            and choice.candidate not in short
+            and choice.candidate.deployment.is_full
+            and choice.candidate.is_available(now)
         ]
         if full:
             return min(full, key=lambda candidate: candidate.deployment.queued)

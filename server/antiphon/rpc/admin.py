@@ -42,6 +42,7 @@ _SCOPES: Final = {
 _PROTOS: Final = {scope: proto for proto, scope in _SCOPES.items()}
 _DIMENSIONS: Final = {
     admin_pb2.USAGE_DIMENSION_DAY: Dimension.DAY,
+    admin_pb2.USAGE_DIMENSION_DEPLOYMENT: Dimension.DEPLOYMENT,
     admin_pb2.USAGE_DIMENSION_OWNER: Dimension.OWNER,
     admin_pb2.USAGE_DIMENSION_KEY: Dimension.KEY,
     admin_pb2.USAGE_DIMENSION_PROVIDER: Dimension.PROVIDER,
@@ -225,6 +226,7 @@ def _use(use: DailyUse) -> admin_pb2.DailyUsage:
         provider=use.provider,
         model=use.model,
         tag=use.tag,
+        deployment=use.deployment,
     )
 
 

@@ -34,10 +34,11 @@ class CallLog(Observer):
             fields["route"] = call.route
         if call.attempts:
             _add_attempts(call.attempts, fields, call.provider)
-        if call.usage is not None:
-            fields["prompt_tokens"] = call.usage.input_tokens
-            fields["completion_tokens"] = call.usage.output_tokens
-            fields["cost_usd"] = call.cost_usd
+        usage = call.usage if not call.failed_uses else call.total_usage
+        if usage is not None:
+            fields["prompt_tokens"] = usage.input_tokens
+            fields["completion_tokens"] = usage.output_tokens
+            fields["cost_usd"] = call.cost_usd if not call.failed_uses else call.total_cost_usd
         if call.warnings:
             fields["warnings"] = len(call.warnings)
         if call.first_token is not None:

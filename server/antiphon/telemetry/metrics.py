@@ -161,6 +161,10 @@ class CallMetrics(Observer):
 
     def settled(self, call: Call) -> None:
         """Count tokens and cost of the call, and the mean time per output token."""
+        for each in call.failed_uses:
+            self._count(each.usage, *self._labels(each.provider, each.model))
+            if each.cost_usd:
+                self._model(each.provider, each.model).cost.inc(each.cost_usd)
         usage = call.usage
         if usage is None or not call.model:
             return

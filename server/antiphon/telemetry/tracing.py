@@ -161,8 +161,9 @@ class Tracing(Observer):
         span.set_attribute("rpc.response.status_code", code)
         if call.route:
             span.set_attribute("antiphon.route", call.route)
-        if call.cost_usd is not None:
-            span.set_attribute("antiphon.cost_usd", call.cost_usd)
+        cost = call.total_cost_usd
+        if cost is not None:
+            span.set_attribute("antiphon.cost_usd", cost)
         if error is not None:
             span.set_attribute("error.type", error.reason.value)
         if code in _SERVER_ERRORS:

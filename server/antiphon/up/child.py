@@ -48,6 +48,9 @@ EXIT_UNUSABLE_CONFIG = 2
 RETIRE_SIGNAL = "SIGUSR1"
 """The signal that makes a worker end once its calls have ended."""
 
+HANDOVER_SIGNAL = "SIGUSR2"
+"""The signal that makes a worker write down what the one that replaces it should know."""
+
 SIGNAL_WINDOW = 0.2
 """Seconds within which several signals count as one.
 
@@ -159,6 +162,11 @@ class Child:
     def retire(self, grace: float) -> None:
         """Tell a worker to take no new calls and end after its last one; `look` kills it after `grace` seconds."""
         self._ask_to_end(RETIRE_SIGNAL, grace)
+
+    def hand_over(self) -> None:
+        """Tell a worker that serves to write down what its successor should know."""
+        if self._process is not None and not self._stop_signal:
+            self._process.send_signal(signal.Signals[HANDOVER_SIGNAL])
 
     def _ask_to_end(self, signal_name: str, grace: float) -> None:
         """Send a stop signal, once for each kind, and set when `look` kills the process. It is not restarted."""

@@ -3,8 +3,8 @@
 A reload begins with a signal, or when a file that belongs to the configuration has changed. A separate program checks the
 configuration first (`antiphon.cli.reload`), so an unusable one changes nothing. It leaves a copy in the gateway's folder, which the
 workers read: so a worker that dies is restarted with what was checked, even if the file has changed since. Then, for each worker:
-start a new one on its own socket; when Envoy finds it healthy, take the old one out of Envoy's endpoints; tell the old one to
-finish its calls, for which it may take as long as a call may take.
+have the old one write down what it knows of its deployments; start a new one on its own socket; when Envoy finds it healthy, take
+the old one out of Envoy's endpoints; tell the old one to finish its calls, for which it may take as long as a call may take.
 
 Nothing here blocks: `look` takes the next step. Uses the standard library only, as the supervisor does.
 """
@@ -197,6 +197,8 @@ class Reload:
         name = successor_socket(self._first_sockets[number], self._generation)
         paths = {str(self._edge / old_name): str(self._edge / name)}
         new = self._make(replace(old.program, command=[paths.get(part, part) for part in old.program.command]))
+        if self._is_healthy(old_name):  # else it may not handle signals yet
+            old.hand_over()
         self.other_workers.append(new)
         write_endpoints(self._edge, [*self._sockets, name])
         end = time.monotonic() + READY_TIMEOUT

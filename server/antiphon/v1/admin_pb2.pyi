@@ -77,8 +77,10 @@ class _UsageDimensionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UsageD
     """The model, by the provider's name for it."""
     USAGE_DIMENSION_TAG: _UsageDimension.ValueType  # 6
     """A tag, as in "team=search". A call with several tags counts once for each; a call without tags is not included. Cannot be
-    combined with provider or model.
+    combined with provider, model or deployment.
     """
+    USAGE_DIMENSION_DEPLOYMENT: _UsageDimension.ValueType  # 7
+    """The deployment."""
 
 class UsageDimension(_UsageDimension, metaclass=_UsageDimensionEnumTypeWrapper):
     """What usage can be grouped by."""
@@ -97,8 +99,10 @@ USAGE_DIMENSION_MODEL: UsageDimension.ValueType  # 5
 """The model, by the provider's name for it."""
 USAGE_DIMENSION_TAG: UsageDimension.ValueType  # 6
 """A tag, as in "team=search". A call with several tags counts once for each; a call without tags is not included. Cannot be
-combined with provider or model.
+combined with provider, model or deployment.
 """
+USAGE_DIMENSION_DEPLOYMENT: UsageDimension.ValueType  # 7
+"""The deployment."""
 Global___UsageDimension: _TypeAlias = UsageDimension  # noqa: Y015
 
 @_typing.final
@@ -674,6 +678,7 @@ class DailyUsage(_message.Message):
     PROVIDER_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     TAG_FIELD_NUMBER: _builtins.int
+    DEPLOYMENT_FIELD_NUMBER: _builtins.int
     day: _builtins.str
     """The day in UTC, as in 2026-11-25."""
     owner: _builtins.str
@@ -702,6 +707,8 @@ class DailyUsage(_message.Message):
     """
     tag: _builtins.str
     """The tag, as in "team=search". "*": the tags beyond the first hundred that the key's calls had on that day."""
+    deployment: _builtins.str
+    """The deployment, as in Deployment.name: that of its provider if it has only one. Empty and "*": as `provider`."""
     def __init__(
         self,
         *,
@@ -717,10 +724,11 @@ class DailyUsage(_message.Message):
         provider: _builtins.str = ...,
         model: _builtins.str = ...,
         tag: _builtins.str = ...,
+        deployment: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completion_tokens", b"completion_tokens", "cost_usd", b"cost_usd", "day", b"day", "key", b"key", "key_name", b"key_name", "model", b"model", "owner", b"owner", "prompt_tokens", b"prompt_tokens", "provider", b"provider", "requests", b"requests", "tag", b"tag", "unpriced_requests", b"unpriced_requests"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completion_tokens", b"completion_tokens", "cost_usd", b"cost_usd", "day", b"day", "deployment", b"deployment", "key", b"key", "key_name", b"key_name", "model", b"model", "owner", b"owner", "prompt_tokens", b"prompt_tokens", "provider", b"provider", "requests", b"requests", "tag", b"tag", "unpriced_requests", b"unpriced_requests"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

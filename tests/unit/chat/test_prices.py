@@ -239,3 +239,16 @@ def test_what_is_billed_has_the_price() -> None:
     cost = PRICES.cost("openai", "gpt-4o", billed)
     assert cost == PRICES.cost("openai", "gpt-4o", Usage(3, 2, 5))
     assert cost != PRICES.cost("openai", "gpt-4o", counted)
+
+
+def test_a_deployment_has_its_own_price() -> None:
+    """The price of a deployment comes first, that of the model before `*`; other deployments have those of the provider."""
+    by_deployment = {"acme/east": {"m": PriceConfig(input=4, output=0), "*": PriceConfig(input=2, output=0)}}
+    prices = Prices({"acme/m": PriceConfig(input=1, output=0)}, {}, by_deployment)
+    usage = Usage(1_000_000, 0, 1_000_000)
+    assert prices.cost("acme", "m", usage, "acme/east") == 4
+    assert prices.cost("acme", "n", usage, "acme/east") == 2
+    assert prices.cost("acme", "m", usage, "acme/west") == prices.cost("acme", "m", usage) == 1
+    assert prices.cost("acme", "n", usage, "acme/west") is None
+    inner = Usage(0, 0, 0, parts=(UsagePart("n", input_tokens=1_000_000),))
+    assert prices.cost("acme", "m", inner, "acme/east") == 2

@@ -82,6 +82,10 @@ def test_names_are_texts(tmp_path: Path) -> None:
         ("rest: 3", "antiphon.yaml: rest: must be a section of settings, such as {name: value}"),
         ("rest: {lisen: x}", "antiphon.yaml: rest.lisen: there is no such setting; is listen meant?"),
         ("wrokers: 1", "antiphon.yaml: wrokers: there is no such setting; is workers meant?"),
+        (
+            "providers: {a: {read_timeout: 3}}",
+            "antiphon.yaml: providers.a.read_timeout: there is no such setting; it is called timeouts.stall now",
+        ),
         ("grpc: {zzz: x}", "antiphon.yaml: grpc.zzz: there is no such setting"),
         ("providers: {a: {models: gpt}}", "antiphon.yaml: providers.a.models: must be a list, such as [one, other]"),
         ("providers: {a: {headers: {x: 1}}}", "antiphon.yaml: providers.a.headers.x: must be a text: put it in quotes"),
@@ -131,6 +135,14 @@ def test_a_missing_file_is_reported(tmp_path: Path) -> None:
         ("ANTIPHON_WROKERS", "2", "ANTIPHON_WROKERS: there is no such setting; is ANTIPHON_WORKERS meant?"),
         ("ANTIPHON_LIMITS_DRAIN", "2", "ANTIPHON_LIMITS_DRAIN: there is no such setting; is ANTIPHON_LIMITS__DRAIN meant?"),
         ("ANTIPHON_LIMITS__DRIAN", "2", "ANTIPHON_LIMITS__DRIAN: limits.drian: there is no such setting; is drain meant?"),
+        (
+            "ANTIPHON_PROVIDERS__A__TOTAL_TIMEOUT",
+            "3",
+            (
+                "ANTIPHON_PROVIDERS__A__TOTAL_TIMEOUT: providers.a.total_timeout: there is no such setting; "
+                "it is called timeouts.total now"
+            ),
+        ),
         ("ANTIPHON_WORKERS__X", "1", "ANTIPHON_WORKERS__X: workers: must be a whole number"),
         ("ANTIPHON_WORKERS", "two", "ANTIPHON_WORKERS: workers: must be a whole number"),
         ("ANTIPHON_GRPC__LISTEN", "here", 'ANTIPHON_GRPC__LISTEN: grpc.listen: must be "host:port", such as "127.0.0.1:8080"'),

@@ -12,6 +12,7 @@ from antiphon.domain.errors import BudgetExceeded, LimitsUnavailable, RateLimite
 from antiphon.domain.events import Usage
 from antiphon.domain.principal import Principal, Quota
 from antiphon.domain.request import ChatRequest, Sampling
+from antiphon.limits.counting import Counting
 from antiphon.limits.ledger import Ledger
 from antiphon.limits.limiter import Limiter
 from antiphon.limits.memory import MemoryCounters
@@ -46,7 +47,8 @@ class Unavailable(MemoryCounters):
 
 
 def limiter(limits: dict[str, Any], **options: Any) -> Limiter:
-    return Limiter(Quotas(LimitsConfig.model_validate(limits)), Ledger(NO_STORE), **options)
+    closed = options.pop("closed", False)
+    return Limiter(Quotas(LimitsConfig.model_validate(limits)), Ledger(NO_STORE), counting=Counting(**options), closed=closed)
 
 
 def request_of(characters: int = 4, **fields: Any) -> ChatRequest:

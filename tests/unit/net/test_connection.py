@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 from yarl import URL
 
-from antiphon.config import ProviderConfig
+from antiphon.config import ProviderConfig, TimeoutsConfig
 from antiphon.domain.errors import ProviderProtocolError, ProviderTimeout, ProviderUnavailable
 from antiphon.net import client
 from antiphon.net.authorities import Authorities
@@ -141,7 +141,7 @@ async def test_an_idle_connection_is_closed_before_its_host_does(upstream: OddUp
 
 async def test_the_read_timeout_of_a_large_reply_does_not_outlive_it(upstream: OddUpstream) -> None:
     """After a large reply an idle connection has no read timer left, which would fail the next request."""
-    transport = Transport("acme", ProviderConfig(read_timeout=0.5, keep_alive=60))
+    transport = Transport("acme", ProviderConfig(timeouts=TimeoutsConfig(stall=0.5), keep_alive=60))
     upstream.script("large", [answer(b"x" * 3_000_000)])
     async with transport.post(URL(upstream.base_url), {}, b'{"model": "large"}') as reply:
         async for _ in reply:
@@ -203,7 +203,7 @@ class Reader:
 @pytest.mark.parametrize("size", [900_000, 8_000_000])
 async def test_a_host_that_does_not_read_times_out(size: int) -> None:
     """A host that neither reads a large request nor answers is given up."""
-    transport = Transport("acme", ProviderConfig(read_timeout=0.2))
+    transport = Transport("acme", ProviderConfig(timeouts=TimeoutsConfig(stall=0.2)))
     async with Reader(0) as url, asyncio.timeout(2):
         with pytest.raises(ProviderTimeout):
             await transport.post(url, {}, b"x" * size).__aenter__()
@@ -214,7 +214,7 @@ async def test_a_host_that_does_not_read_times_out(size: int) -> None:
 async def test_an_early_answer_costs_the_connection(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection whose host answered without reading the request is not used again, as the rest would come first."""
     monkeypatch.setattr(client, "_LARGE", 6_000_000)
-    transport = Transport("acme", ProviderConfig(read_timeout=2))
+    transport = Transport("acme", ProviderConfig(timeouts=TimeoutsConfig(stall=2)))
     host = Reader(0, early=True)
     async with host as url:
         for _ in range(2):
@@ -231,7 +231,7 @@ async def busy(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
     tls = authority.issue("127.0.0.1").context(tmp_path) if request.param else None
     outbound = Outbound(authorities=Authorities("ca", authority.write(tmp_path / "ca.pem"))) if request.param else DIRECT
     coalescer = Coalescer(0.5, cpu_time=time.monotonic)
-    transport = Transport("acme", ProviderConfig(read_timeout=0.2), outbound, coalescer)
+    transport = Transport("acme", ProviderConfig(timeouts=TimeoutsConfig(stall=0.2)), outbound, coalescer)
     async with OddUpstream(tls) as server:
         yield server, transport
     await transport.close()

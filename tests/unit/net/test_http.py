@@ -12,7 +12,7 @@ from typing import cast
 import pytest
 from yarl import URL
 
-from antiphon.config import ProviderConfig
+from antiphon.config import ProviderConfig, TimeoutsConfig
 from antiphon.domain.errors import ProviderError, ProviderProtocolError, ProviderTimeout, ProviderUnavailable
 from antiphon.net.connection import ResponseProtocol
 from antiphon.net.http import Exchange, Transport
@@ -27,7 +27,7 @@ async def upstream() -> AsyncIterator[OddUpstream]:
 
 @pytest.fixture
 async def transport() -> AsyncIterator[Transport]:
-    made = Transport("acme", ProviderConfig(connect_timeout=5, read_timeout=5))
+    made = Transport("acme", ProviderConfig(timeouts=TimeoutsConfig(connect=5, stall=5)))
     yield made
     await made.close()
 
@@ -248,7 +248,7 @@ async def test_failures_in_the_body(upstream: OddUpstream, transport: Transport,
 
 async def test_timeouts(upstream: OddUpstream) -> None:
     """Silence for longer than the read timeout raises `ProviderTimeout`, before the head and in the body."""
-    transport = Transport("acme", ProviderConfig(read_timeout=0.05))
+    transport = Transport("acme", ProviderConfig(timeouts=TimeoutsConfig(stall=0.05)))
     scripts: list[list[Step]] = [[HANG], [head(), HANG], [head(), chunk(b"a"), HANG]]
     for steps in scripts:
         with pytest.raises(ProviderTimeout):
@@ -277,7 +277,7 @@ async def test_connecting_takes_too_long(upstream: OddUpstream, monkeypatch: pyt
         await asyncio.Event().wait()
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", never)
-    transport = Transport("acme", ProviderConfig(connect_timeout=0.05))
+    transport = Transport("acme", ProviderConfig(timeouts=TimeoutsConfig(connect=0.05)))
     with pytest.raises(ProviderTimeout):
         async with transport.post(URL("http://slow.test/"), {}, b""):
             pass
@@ -361,7 +361,7 @@ async def test_a_body_that_counts_as_ended(upstream: OddUpstream, transport: Tra
         assert await anext(reply) == b"d"
         reply.end_within(0.01)
         assert [piece async for piece in reply] == []
-    quick = Transport("acme", ProviderConfig(read_timeout=0.05))
+    quick = Transport("acme", ProviderConfig(timeouts=TimeoutsConfig(stall=0.05)))
     async with post(quick, upstream, [head(), chunk(b"abc"), HANG]) as reply:
         reply.end_within(5)
         assert await reply.read() == b"abc", "a time-out that is shorter ends it too"

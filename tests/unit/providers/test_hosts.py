@@ -3,7 +3,7 @@
 import httpx2
 import pytest
 
-from antiphon.config import ConfigError, ProviderConfig, TokenConfig, TokenKind
+from antiphon.config import ConfigError, ProviderConfig, TimeoutsConfig, TokenConfig, TokenKind
 from antiphon.providers.hosts import HOSTS, complete, from_environment
 from antiphon.providers.registry import PROTOCOLS, build
 
@@ -214,9 +214,9 @@ def test_local_hosts_need_no_key() -> None:
 def test_complete_fills_what_is_missing() -> None:
     """A configured provider with the name of a host gets the settings that it leaves unset, and keeps its own."""
     environment = {"MISTRAL_API_KEY": "k"}
-    config = complete("mistral", ProviderConfig(models=("m",), read_timeout=7), environment)
+    config = complete("mistral", ProviderConfig(models=("m",), timeouts=TimeoutsConfig(stall=7)), environment)
     assert config.base_url == "https://api.mistral.ai/v1"
-    assert (config.api_key_env, config.models, config.read_timeout) == ("MISTRAL_API_KEY", ("m",), 7)
+    assert (config.api_key_env, config.models, config.timeouts.stall) == ("MISTRAL_API_KEY", ("m",), 7)
     assert config.stream_usage is False
     assert complete("mistral", ProviderConfig(stream_usage=True), environment).stream_usage is True
     assert complete("mistral", ProviderConfig(api_key_env="OTHER"), environment).api_key_env == "OTHER"

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from antiphon.config import ProviderConfig, RoutingConfig
+from antiphon.config import ProviderConfig, RoutingConfig, TimeoutsConfig
 from antiphon.config.routing import AliasConfig, BackoffConfig, QueueConfig
-from antiphon.domain.call import Call
+from antiphon.domain.call import Call, FailedUse
 from antiphon.domain.content import Message, Origin, RedactedThinking, Role, State, Text, Thinking
 from antiphon.domain.deadline import Deadline
 from antiphon.domain.errors import (
@@ -28,13 +28,14 @@ from antiphon.domain.errors import (
     ShuttingDown,
     Unsupported,
 )
-from antiphon.domain.events import Batch, Finished, FinishReason, RefusalDelta, TextDelta, Usage
+from antiphon.domain.events import Batch, Finished, FinishReason, RefusalDelta, TextDelta
 from antiphon.domain.principal import Principal
 from antiphon.domain.request import ChatRequest
 from antiphon.domain.warnings import Warnings, ignore
 from antiphon.routing.attempts import Attempting, Attempts
 from antiphon.routing.deployment import Deployment, Pool
 from antiphon.routing.router import Router
+from antiphon.routing.shaper import Allowance, Demand
 from tests.unit.listener import Listener
 from tests.unit.scripted import START, STOP, USAGE, ScriptedProvider
 
@@ -90,7 +91,7 @@ class Outcome:
         self.call = Call(observer=self.listener, headers={}, caller=Principal("ann", owner="ann"))
         self.batches: list[Batch] = []
         self.error: BaseException | None = None
-        self.spent: list[tuple[str, str, Usage]] = []
+        self.failed_uses: list[FailedUse] = []
 
     @property
     def text(self) -> str:
@@ -119,7 +120,7 @@ async def ask(router: Router, request: ChatRequest | None = None, *, seconds: fl
         outcome.error = error
     finally:
         deadline.close()
-        outcome.spent = attempts.spent
+        outcome.failed_uses = attempts.failed_uses
     return outcome
 
 
@@ -175,7 +176,7 @@ async def test_after_output_nothing_is_tried_again(held: int) -> None:
     assert not b.requests
     silent = await ask(routed([Turns("a", (*begin[:held], CUT))], [b]))
     assert (silent.text, silent.error) == ("Hello", None)
-    assert [provider for provider, *_ in silent.spent] == (["a"] if held else [])
+    assert [each.deployment for each in silent.failed_uses] == (["a"] if held else [])
 
 
 async def test_no_more_is_held_back_than_64_events_and_256_kib() -> None:
@@ -289,7 +290,7 @@ async def test_a_refusal_of_the_model_goes_there_too() -> None:
         other = Turns("other")
         outcome = await ask(routed([Turns("a", (begin, [USAGE, filtered]))], when={"refused": other}))
         assert (outcome.text, outcome.tries) == ("Hello", ["a:refused", "other:ok"])
-        assert outcome.spent
+        assert outcome.failed_uses
         alone = await ask(routed([Turns("a", (begin, [USAGE, filtered]))]))
         assert alone.tries == ["a:ok"]
 
@@ -329,9 +330,36 @@ async def test_state_that_is_not_accepted_is_tried_at_its_owner_and_else_left_ou
 async def test_a_silent_deployment_is_left_for_another() -> None:
     """A deployment that sends no first token in its time is left; a role and pings do not count as one."""
     a = Turns("a", ([START], None))
-    outcome = await ask(routed([a], [Turns("b")], first_token_timeout=0.05))
+    outcome = await ask(routed([a], [Turns("b")], timeouts=TimeoutsConfig(first_token=0.05)))
     assert outcome.tries == ["a:late", "b:ok"]
     assert a.closed == 1
+
+
+async def test_the_total_time_bounds_a_whole_try() -> None:
+    """Before output the try is late and another deployment answers; after it the reply is cut, and what came is kept."""
+    a = Turns("a", ([START], None))
+    outcome = await ask(routed([a], [Turns("b")], timeouts=TimeoutsConfig(total=0.05)))
+    assert outcome.tries == ["a:late", "b:ok"]
+    a = Turns("a", ([START, TextDelta(0, "Hel")], None))
+    outcome = await ask(routed([a], [Turns("b")], timeouts=TimeoutsConfig(total=0.05)))
+    assert (outcome.tries, outcome.text) == (["a:cut"], "Hel")
+    assert isinstance(outcome.error, ProviderTimeout)
+    assert a.closed == 1
+    whole = await ask(routed([Turns("a")], timeouts=TimeoutsConfig(total=5)))
+    assert (whole.tries, whole.text, whole.error) == (["a:ok"], "Hello", None)
+
+
+async def test_a_caller_that_leaves_closes_a_reply_with_a_total_time() -> None:
+    """Cancelling the call while it waits for more of a bounded reply closes the provider's call at once."""
+    a = Turns("a", ([START, TextDelta(0, "Hel")], None))
+    task = asyncio.create_task(ask(routed([a], timeouts=TimeoutsConfig(total=60))))
+    while not a.requests:
+        await asyncio.sleep(0)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    task.cancel()
+    outcome = await task
+    assert (outcome.tries, outcome.text, a.closed) == (["a:gone"], "Hel", 1)
 
 
 async def test_the_deadline_of_the_call_ends_every_wait() -> None:
@@ -483,3 +511,69 @@ async def test_nothing_is_pending_between_two_attempts() -> None:
     waiting.cancel()
     await asyncio.wait([waiting])
     deadline.close()
+
+
+async def test_what_a_provider_grants_a_minute_is_kept() -> None:
+    """A call beyond it goes to another deployment before the provider refuses; without one it gets 429 with the time to wait."""
+    a, b = Turns("a"), Turns("b")
+    router = routed([a, b], requests_per_minute=2)
+    outcomes = [await ask(router) for _ in range(4)]
+    assert [outcome.text for outcome in outcomes] == ["Hello"] * 4
+    assert (len(a.requests), len(b.requests)) == (2, 2)
+    refused = (await ask(router)).error
+    assert isinstance(refused, RateLimited)
+    assert (refused.limit, refused.scope, refused.quota) == ("requests_per_minute", "provider", 2)
+    assert 50 < (refused.retry_after or 0) <= 60
+    assert (len(a.requests), len(b.requests)) == (2, 2)
+    own = ChatRequest("a-model", (HELLO,), stream=True, api_key=SecretStr("own"))
+    assert (await ask(router, own)).text == "Hello", "a caller's own key has its own grant"
+
+
+async def test_tokens_that_were_not_used_let_the_next_call_go() -> None:
+    """A call waits for tokens that those in flight return at their end, and says how long; failed tries return theirs at once."""
+    release = asyncio.Event()
+
+    class Held(Turns):
+        """A provider whose first reply ends when the test says so."""
+
+        async def stream(  # type: ignore[override]
+            self, request: ChatRequest, warn: Callable[[Warnings], None] = ignore
+        ) -> AsyncGenerator[Batch, None]:
+            is_first = not self.requests
+            async for batch in super().stream(request, warn):
+                yield batch
+                if is_first:
+                    await release.wait()
+
+    router = routed([Held("a")], tokens_per_minute=8)
+    first = asyncio.create_task(ask(router, model="any"))
+    await asyncio.sleep(0.01)
+    second = asyncio.create_task(ask(router))
+    await asyncio.sleep(0.02)
+    assert not second.done()
+    assert next(iter(router.deployments())).queued == 1
+    release.set()
+    assert (await first).text == "Hello"
+    outcome = await second
+    assert outcome.text == "Hello"
+    assert outcome.call.attempts[0].waited > 0.01
+    failing = routed([Turns("c", BROKEN, REPLY)], tokens_per_minute=8)
+    assert (await ask(failing)).tries == ["c:overloaded", "c:ok"]
+
+
+async def test_a_call_that_leaves_while_it_waits_for_a_grant_takes_nothing() -> None:
+    """Its deadline ends the wait, and what it would have taken is there for the next call."""
+    router = routed([Turns("a")], tokens_per_minute=8)
+    deployment = next(iter(router.deployments()))
+    shaper = deployment.candidate("a-model").shaper
+    assert shaper is not None
+    held = await shaper.take(Demand(8, 0))
+    assert isinstance(held, Allowance)
+    deployment.enter()  # a call is in flight, so tokens may be returned at any moment
+    outcome = await ask(router, seconds=0.05)
+    assert isinstance(outcome.error, DeadlineExceeded | RateLimited)
+    assert outcome.tries == []
+    await shaper.settle(held, 0)
+    deployment.leave()
+    assert (await ask(router)).text == "Hello"
+    assert (deployment.in_flight, deployment.queued) == (0, 0)

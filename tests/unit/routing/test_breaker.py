@@ -2,10 +2,11 @@
 
 import random
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.routing.breaker import JITTER, RAMP, RAMP_START, Breaker, BreakerRules, BreakerState
+from antiphon.routing.breaker import JITTER, RAMP, RAMP_START, Breaker, BreakerRules, BreakerState, SavedBreaker
 
 RULES = BreakerRules()
 
@@ -17,6 +18,35 @@ def middle() -> float:
 def failed(breaker: Breaker, now: float, times: int = RULES.consecutive) -> None:
     for _ in range(times):
         breaker.fail(now, breaker.begin())
+
+
+STEPS = st.lists(st.tuples(st.integers(0, 40), st.sampled_from(["fail", "succeed", "trip"])), max_size=40)
+
+
+def do(breaker: Breaker, now: float, step: str) -> tuple[BreakerState, bool, float]:
+    """Make a call with this outcome if the breaker admits it, or trip it; return what can be seen of it afterwards."""
+    if step == "trip":
+        breaker.trip(now, 60)
+    elif breaker.admits(now):
+        getattr(breaker, step)(now, breaker.begin())
+    return breaker.refresh(now), breaker.admits(now), breaker.wait(now)
+
+
+@given(before=STEPS, after=STEPS, pause=st.integers(0, 200))
+def test_one_that_takes_its_place_goes_on_as_it_would(
+    before: list[tuple[int, str]], after: list[tuple[int, str]], pause: int
+) -> None:
+    """Whatever happened before, a breaker that takes up a saved state then does exactly what the other one does."""
+    first, second = Breaker(RULES, middle), Breaker(RULES, middle)
+    now = 0.0
+    for seconds, step in before:
+        now += seconds / 4
+        do(first, now, step)
+    second.restore(msgspec.json.decode(msgspec.json.encode(first.save(now)), type=SavedBreaker), now)
+    now += pause / 4
+    for seconds, step in after:
+        now += seconds / 4
+        assert do(first, now, step) == do(second, now, step)
 
 
 def test_failures_in_a_row_open_it_and_a_success_between_them_does_not() -> None:

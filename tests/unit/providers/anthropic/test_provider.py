@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from antiphon.config import ProviderConfig
+from antiphon.config import ProviderConfig, TimeoutsConfig
 from antiphon.domain.content import Message, Role, Text, Thinking, ToolCall, ToolResult
 from antiphon.domain.errors import (
     ProviderCredentials,
@@ -39,7 +39,9 @@ async def upstream() -> AsyncIterator[OddUpstream]:
 
 def make(upstream: OddUpstream, query: str = "?a={model}", **fields: Any) -> AnthropicProvider:
     base = upstream.base_url.removesuffix("/v1")
-    config = ProviderConfig(base_url=f"{base}{query}", read_timeout=5, headers={"Anthropic-Beta": "one"}, **fields)
+    config = ProviderConfig(
+        base_url=f"{base}{query}", timeouts=TimeoutsConfig(stall=5), headers={"Anthropic-Beta": "one"}, **fields
+    )
     return AnthropicProvider("acme", config, SecretStr("sesame"), Transport("acme", config))
 
 

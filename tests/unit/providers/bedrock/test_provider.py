@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from antiphon.config import ConfigError, ProviderConfig
+from antiphon.config import ConfigError, ProviderConfig, TimeoutsConfig
 from antiphon.domain.content import Message, Role, Text
 from antiphon.domain.errors import (
     ProviderCredentials,
@@ -45,7 +45,7 @@ async def upstream() -> AsyncIterator[OddUpstream]:
 
 
 def make(upstream: OddUpstream, key: str | None = "sesame", environment: Mapping[str, str] = {}, **fields: Any) -> BedrockProvider:
-    config = ProviderConfig(base_url=f"http://127.0.0.1:{upstream.port}/?a=b c", read_timeout=5, **fields)
+    config = ProviderConfig(base_url=f"http://127.0.0.1:{upstream.port}/?a=b c", timeouts=TimeoutsConfig(stall=5), **fields)
     secret = None if key is None else SecretStr(key)
     return BedrockProvider("acme", config, secret, Transport("acme", config), environment)
 
@@ -205,7 +205,7 @@ async def test_the_environment_of_the_configuration_counts(upstream: OddUpstream
     """Requests are signed with the credentials of the environment that the provider is built for, not with those of the process."""
     for name, value in {**ENVIRONMENT, "AWS_ACCESS_KEY_ID": "OTHER", "AWS_REGION": "us-east-1"}.items():
         monkeypatch.setenv(name, value)
-    config = ProviderConfig(protocol="bedrock", base_url=f"http://127.0.0.1:{upstream.port}", read_timeout=5)
+    config = ProviderConfig(protocol="bedrock", base_url=f"http://127.0.0.1:{upstream.port}", timeouts=TimeoutsConfig(stall=5))
     with pytest.raises(ConfigError, match=r"providers\.acme\.region: set it, or AWS_REGION"):
         build("acme", config, {})
     provider = build("acme", config, ENVIRONMENT)

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 from pydantic import SecretStr
 
-from antiphon.config import ProviderConfig
+from antiphon.config import ProviderConfig, TimeoutsConfig
 from antiphon.domain.content import Message, Role, Text
 from antiphon.domain.errors import (
     ProviderCredentials,
@@ -31,7 +31,7 @@ async def upstream() -> AsyncIterator[OddUpstream]:
 
 @pytest.fixture
 async def provider(upstream: OddUpstream) -> AsyncIterator[CohereProvider]:
-    config = ProviderConfig(base_url=f"{upstream.base_url}?a={{model}}", read_timeout=5)
+    config = ProviderConfig(base_url=f"{upstream.base_url}?a={{model}}", timeouts=TimeoutsConfig(stall=5))
     made = CohereProvider("acme", config, SecretStr("sesame"), Transport("acme", config))
     yield made
     await made.close()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from antiphon.config import ProviderConfig
+from antiphon.config import ProviderConfig, TimeoutsConfig
 from antiphon.domain.content import Message, Role, Text
 from antiphon.domain.errors import (
     ProviderCredentials,
@@ -40,7 +40,7 @@ async def provider(upstream: OddUpstream) -> AsyncIterator[GeminiProvider]:
 
 
 def build(base_url: str, **fields: Any) -> GeminiProvider:
-    config = ProviderConfig(base_url=base_url, read_timeout=5, **fields)
+    config = ProviderConfig(base_url=base_url, timeouts=TimeoutsConfig(stall=5), **fields)
     return GeminiProvider("acme", config, SecretStr("sesame"), Transport("acme", config))
 
 

@@ -11,7 +11,7 @@ import pytest
 import structlog
 from pydantic import SecretStr
 
-from antiphon.config import ProviderConfig
+from antiphon.config import ProviderConfig, TimeoutsConfig
 from antiphon.domain.content import Media, Message, Origin, Role, Text, ToolCall, Video
 from antiphon.domain.errors import (
     ProviderCredentials,
@@ -63,7 +63,7 @@ async def upstream() -> AsyncIterator[OddUpstream]:
 
 @pytest.fixture
 async def provider(upstream: OddUpstream) -> AsyncIterator[OpenAIProvider]:
-    made = build(ProviderConfig(base_url=upstream.base_url, read_timeout=5), KEY)
+    made = build(ProviderConfig(base_url=upstream.base_url, timeouts=TimeoutsConfig(stall=5)), KEY)
     yield made
     await made.close()
 
@@ -269,7 +269,7 @@ async def test_a_reply_that_is_finished_early(upstream: OddUpstream, provider: O
 
 async def test_a_finished_reply_is_whole_at_a_time_out(upstream: OddUpstream) -> None:
     """A finished reply is complete if the read timeout passes before the wait for more output."""
-    provider = build(ProviderConfig(base_url=upstream.base_url, read_timeout=0.2))
+    provider = build(ProviderConfig(base_url=upstream.base_url, timeouts=TimeoutsConfig(stall=0.2)))
     assert flat(await ask(provider, upstream, head(), chunk(sse(*EVENTS)), HANG)) == GOOD
     await provider.close()
 
@@ -411,7 +411,7 @@ async def test_a_key_in_the_query_is_a_key(upstream: OddUpstream) -> None:
 
 async def test_silence(upstream: OddUpstream) -> None:
     """Silence raises `ProviderTimeout` and drops the connection."""
-    provider = build(ProviderConfig(base_url=upstream.base_url, read_timeout=0.05))
+    provider = build(ProviderConfig(base_url=upstream.base_url, timeouts=TimeoutsConfig(stall=0.05)))
     for steps in ([HANG], [head(), chunk(sse(*EVENTS[:2])), HANG]):
         with pytest.raises(ProviderTimeout):
             await ask(provider, upstream, *steps)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from antiphon.config import ProviderConfig
+from antiphon.config import ProviderConfig, TimeoutsConfig
 from antiphon.domain.content import Message, Origin, Role, State, Text, Thinking, ToolCall, ToolResult
 from antiphon.domain.errors import (
     ProviderCredentials,
@@ -35,7 +35,7 @@ async def upstream() -> AsyncIterator[OddUpstream]:
 
 
 def make(upstream: OddUpstream, name: str = "acme") -> ResponsesProvider:
-    config = ProviderConfig(base_url=f"{upstream.base_url}?a={{model}}", read_timeout=5)
+    config = ProviderConfig(base_url=f"{upstream.base_url}?a={{model}}", timeouts=TimeoutsConfig(stall=5))
     return ResponsesProvider(name, config, SecretStr("sesame"), Transport(name, config))
 
 
