@@ -22,6 +22,12 @@ from antiphon.providers.failure import error_of_payload, error_of_status
         ({"code": "content_filter", "message": "The response was filtered"}, Rejection.REFUSED),
         ({"code": "400", "innererror": {"code": "ResponsibleAIPolicyViolation"}}, Rejection.REFUSED),
         ({"message": "messages.1.content.0: Invalid `signature` in `thinking` block"}, Rejection.STATE),
+        (
+            {
+                "message": "messages.1.content.2: `thinking` or `redacted_thinking` blocks in the latest assistant message cannot be modified."
+            },
+            Rejection.STATE,
+        ),
         ({"code": "invalid_encrypted_content", "message": "..."}, Rejection.STATE),
         ({"message": "The encrypted content gAAA... could not be verified."}, Rejection.STATE),
         ({"message": "temperature must be at most 2", "param": "temperature"}, Rejection.INVALID),

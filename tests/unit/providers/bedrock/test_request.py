@@ -157,7 +157,7 @@ def test_extra() -> None:
 
 
 FORCED = {"tools": TOOLS, "tool_choice": ToolChoice(ToolChoiceMode.REQUIRED)}
-FABLE = "anthropic.claude-fable-5-v1:0"
+FABLE = "anthropic.claude-fable-5-1-v1:0"
 SCHEMA = JsonSchemaFormat("n", {"type": "object"})
 
 
@@ -283,7 +283,7 @@ THINKING = "thinking"
         ),
         ("anthropic.claude-opus-4-6-v1", "none", {"additional": {THINKING: {"type": "disabled"}}}),
         ("anthropic.claude-sonnet-5-5", "none", {"additional": {THINKING: {"type": "between_tools"}}}),
-        ("anthropic.claude-fable-5-v1:0", "none", {"outputConfig": {"effort": "low"}}),
+        ("anthropic.claude-fable-5-1-v1:0", "none", {"outputConfig": {"effort": "low"}}),
         (NOVA, "xhigh", {"additional": {"reasoningConfig": {"type": "enabled", "maxReasoningEffort": "high"}}}),
         (NOVA, "none", {"additional": {"reasoningConfig": {"type": "disabled"}}}),
         ("amazon.nova-pro-v1:0", "high", {}),
