@@ -35,6 +35,7 @@ from antiphon.providers.anthropic.schema import enforced
 from antiphon.providers.anthropic.thinking import add_thinking
 from antiphon.providers.anthropic.tool_schema import object_schema, without_union
 from antiphon.providers.body import dumps
+from antiphon.providers.chat_forms import with_known_format, without_foreign_tools
 from antiphon.providers.foreign import own_fields
 from antiphon.providers.parameters import Parameters
 from antiphon.providers.support import STRICT_TOOLS, TEMPERATURE, adapted, within
@@ -57,6 +58,8 @@ _TIERS: Final = ("auto", "standard_only")
 """The values of `service_tier` in this API."""
 
 _NONE: Final = "none"
+_FOREIGN_CHOICES: Final = ("function", "custom", "allowed_tools")
+"""Types of choices that chat completions has."""
 
 
 def betas(request: ChatRequest) -> str | None:
@@ -87,7 +90,8 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
     container = None if CONTAINER in request.extra else container_of(request, provider)
     if container is not None:
         body[CONTAINER] = container
-    request = adapted(request, lacks_of(model, thinks=is_thinking), parameters)
+    request = adapted(with_known_format(request), lacks_of(model, thinks=is_thinking), parameters)
+    request = without_foreign_tools(request, parameters, is_tool=_is_own_tool, is_choice=_is_own_choice)
     told, form = told_and_enforced(request.response_format, parameters, structured_output=model.structured_output)
     if told:
         encoder.system.append({"type": "text", "text": told})
@@ -119,6 +123,15 @@ def _accepted(extra: JsonObject, parameters: Parameters) -> JsonObject:
         if tier not in (None, "default"):
             parameters.dropped(("extra", "service_tier"), "the API has no such tier")
     return made
+
+
+def _is_own_tool(form: JsonObject) -> bool:
+    """Return whether a tool has the form of this API: all have a name, but for sets of tools."""
+    return isinstance(form.get("name"), str) or "toolset" in str(form.get("type"))
+
+
+def _is_own_choice(form: JsonObject) -> bool:
+    return form.get("type") not in _FOREIGN_CHOICES
 
 
 def _limit(request: ChatRequest, model: ModelCapabilities) -> int:

@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 import orjson
-from msgspec.structs import replace
 
 from antiphon.domain.content import JsonObject, with_extra
 from antiphon.domain.request import (
@@ -39,6 +38,7 @@ from antiphon.providers.bedrock.names import NAMES
 from antiphon.providers.bedrock.parts import cache_point, native
 from antiphon.providers.bedrock.thinking import INFERENCE, add_thinking
 from antiphon.providers.body import dumps
+from antiphon.providers.chat_forms import with_known_format, without_foreign_tools
 from antiphon.providers.foreign import own_fields
 from antiphon.providers.parameters import Parameters
 from antiphon.providers.support import NATIVE_FORMAT, STRICT_TOOLS, TEMPERATURE, adapted, within
@@ -50,6 +50,8 @@ _PLAIN: Final = NativeFormat({"type": "text"})
 """The default of other APIs, for which this one has no word."""
 
 _THINKING: Final = "thinking"
+_FOREIGN_TOOLS: Final = ("type", "custom")
+"""Fields that only tools of other APIs have."""
 
 
 def encode(request: ChatRequest, provider: str, parameters: Parameters | None = None) -> bytes:
@@ -61,7 +63,8 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
     parameters = parameters or Parameters(provider)
     accepted = family(request.model)
     claude = capabilities(request.model) if maker(request.model) == CLAUDE else None
-    request = _without_foreign_tools(adapted(request, lacks_of(accepted, claude), parameters), parameters)
+    request = adapted(with_known_format(request), lacks_of(accepted, claude), parameters)
+    request = without_foreign_tools(request, parameters, is_tool=_is_own_tool, is_choice=_is_own_choice)
     tools = _tools(request, accepted)
     system_turns = claude is not None and claude.system_turns
     encoder = BedrockEncoder(provider, request.model, system_turns=system_turns, has_tools=bool(tools))
@@ -91,17 +94,13 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
     return dumps(with_extra(body, own_fields(request.extra, parameters)))
 
 
-def _without_foreign_tools(request: ChatRequest, parameters: Parameters) -> ChatRequest:
-    """Return the request without tools and a tool choice of another API, which are known by their `type`."""
-    tools, choice = request.tools, request.tool_choice
-    foreign = [tool for tool in tools if isinstance(tool, NativeTool) and "type" in native(tool.fields)]
-    if foreign:
-        parameters.dropped(("tools",), "a tool is of another API")
-        request = replace(request, tools=tuple(tool for tool in tools if tool not in foreign))
-    if choice is not None and choice.native is not None and "type" in choice.native:
-        parameters.dropped(("tool_choice",), "the choice is of another API")
-        request = replace(request, tool_choice=None)
-    return request
+def _is_own_tool(form: JsonObject) -> bool:
+    """Return whether a tool has the form of this API, which has no `type`. Chat completions has custom tools."""
+    return native(form).keys().isdisjoint(_FOREIGN_TOOLS)
+
+
+def _is_own_choice(form: JsonObject) -> bool:
+    return "type" not in form
 
 
 def _limit(request: ChatRequest) -> int | None:

@@ -23,6 +23,7 @@ from antiphon.domain.request import (
     ToolChoiceMode,
 )
 from antiphon.providers.body import dumps
+from antiphon.providers.chat_forms import with_known_format, without_foreign_tools
 from antiphon.providers.foreign import own_fields
 from antiphon.providers.gemini.capabilities import GeminiCapabilities, capabilities_of
 from antiphon.providers.gemini.messages import GeminiEncoder
@@ -96,7 +97,8 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
     """
     parameters = parameters or Parameters(provider)
     capabilities = capabilities_of(request.model)
-    request = _without_foreign_tools(adapted(request, _LACKS, parameters), parameters)
+    request = adapted(with_known_format(request), _LACKS, parameters)
+    request = without_foreign_tools(request, parameters, is_tool=_is_own, is_choice=_is_own)
     encoder = GeminiEncoder(provider, request.model, capabilities)
     body: dict[str, Any] = {"contents": encoder.encode(request.messages)}
     if encoder.instructions:
@@ -116,6 +118,11 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
     return dumps(with_extra(body, own_fields(request.extra, parameters)))
 
 
+def _is_own(form: JsonObject) -> bool:
+    """Return whether a tool or a choice has the form of this API, which has no `type`."""
+    return "type" not in form
+
+
 def _format_as_instruction(
     request: ChatRequest, capabilities: GeminiCapabilities, parameters: Parameters
 ) -> tuple[str, ChatRequest]:
@@ -125,19 +132,6 @@ def _format_as_instruction(
         return "", request
     is_told = parameters.mapped(("response_format",), "systemInstruction", "the model has no format beside tools")
     return json_instruction(form) if is_told else "", replace(request, response_format=None)
-
-
-def _without_foreign_tools(request: ChatRequest, parameters: Parameters) -> ChatRequest:
-    """Return the request without tools and a tool choice of another API, which are known by their `type`."""
-    tools, choice = request.tools, request.tool_choice
-    foreign = [tool for tool in tools if isinstance(tool, NativeTool) and "type" in tool.fields]
-    if foreign:
-        parameters.dropped(("tools",), "a tool is of another API")
-        request = replace(request, tools=tuple(tool for tool in tools if tool not in foreign))
-    if choice is not None and choice.native is not None and "type" in choice.native:
-        parameters.dropped(("tool_choice",), "the choice is of another API")
-        request = replace(request, tool_choice=None)
-    return request
 
 
 def _config(request: ChatRequest, parameters: Parameters) -> dict[str, Any]:
