@@ -41,7 +41,7 @@ from antiphon.providers.body import dumps
 from antiphon.providers.chat_forms import with_known_format, without_foreign_tools
 from antiphon.providers.foreign import own_fields
 from antiphon.providers.parameters import Parameters
-from antiphon.providers.support import NATIVE_FORMAT, STRICT_TOOLS, TEMPERATURE, adapted, within
+from antiphon.providers.support import NATIVE_FORMAT, STRICT_TOOLS, TEMPERATURE, adapted, output_limit, stop_texts, within
 
 ADDITIONAL: Final = "additionalModelRequestFields"
 """The fields that Bedrock passes on to the model's own API."""
@@ -76,7 +76,7 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
         encoder.system.append({"text": told})
     if encoder.system:
         body["system"] = encoder.system
-    if (limit := _limit(request)) is not None:
+    if (limit := output_limit(request.sampling, parameters)) is not None:
         body[INFERENCE] = {"maxTokens": limit}
     additional: dict[str, Any] = {}
     if tools:
@@ -103,11 +103,6 @@ def _is_own_choice(form: JsonObject) -> bool:
     return "type" not in form
 
 
-def _limit(request: ChatRequest) -> int | None:
-    sampling = request.sampling
-    return sampling.max_tokens if sampling.max_completion_tokens is None else sampling.max_completion_tokens
-
-
 def _thinks(additional: JsonObject, request: ChatRequest) -> bool:
     """Return whether a Claude model is asked to think, by an effort or in the caller's own fields."""
     own = request.extra.get(ADDITIONAL)
@@ -126,10 +121,7 @@ def _add_sampling(
     claude = capabilities(request.model) if maker(request.model) == CLAUDE else None
     if sampling.top_p is not None and may_have_top_p(sampling.top_p, temperature, claude, parameters):
         config["topP"] = sampling.top_p
-    stops = [sampling.stop] if isinstance(sampling.stop, str) else list(sampling.stop or ())
-    if claude is not None:
-        stops = stop_sequences(sampling, parameters)
-    if stops:
+    if stops := stop_texts(sampling, parameters) if claude is None else stop_sequences(sampling, parameters):
         config["stopSequences"] = stops
     if config:
         body[INFERENCE] = config

@@ -45,6 +45,8 @@ from antiphon.providers.support import (
     Lacks,
     Support,
     adapted,
+    output_limit,
+    stop_texts,
     within,
 )
 
@@ -63,6 +65,8 @@ _SAMPLING: Final = (
 
 _MOST_PENALTY: Final = 1.99
 """The API has penalties below 2."""
+
+_MOST_STOPS: Final = 5
 
 _CONFIG: Final = "generationConfig"
 _THINKING: Final = "thinkingConfig"
@@ -145,11 +149,11 @@ def _config(request: ChatRequest, parameters: Parameters) -> dict[str, Any]:
             config[theirs] = penalty
     if sampling.choices == 1:
         del config["candidateCount"]  # which old models refuse
-    limit = sampling.max_tokens if sampling.max_completion_tokens is None else sampling.max_completion_tokens
+    limit = output_limit(sampling, parameters)
     if limit is not None:
         config["maxOutputTokens"] = limit
-    if sampling.stop is not None:
-        config["stopSequences"] = [sampling.stop] if isinstance(sampling.stop, str) else sampling.stop
+    if stops := stop_texts(sampling, parameters, _MOST_STOPS):
+        config["stopSequences"] = stops
     if any(kind != "text" for kind in request.modalities):
         config["responseModalities"] = [kind.upper() for kind in request.modalities]
     if request.audio_output is not None:

@@ -342,3 +342,12 @@ def test_what_claude_alone_refuses() -> None:
     other = body(LLAMA, **fields)
     assert other["toolConfig"]["tools"][0]["toolSpec"]["inputSchema"]["json"] == {"type": "object", **schema}
     assert other["inferenceConfig"] == {"stopSequences": ["\n", "x"]}
+
+
+def test_limits_of_the_api() -> None:
+    """It has no limit of nothing, and refuses empty stop sequences."""
+    parameters = Parameters("acme")
+    made = body("meta.llama3-1-8b-instruct-v1:0", parameters=parameters, sampling=Sampling(max_tokens=0, stop=("", "a")))
+    assert made == {"inferenceConfig": {"maxTokens": 1, "stopSequences": ["a"]}}
+    assert [warning.path for warning in parameters.warnings] == [("sampling", "max_tokens")]
+    assert body("meta.llama3-1-8b-instruct-v1:0", sampling=Sampling(stop="")) == {}
