@@ -23,10 +23,10 @@ from antiphon.domain.request import (
     ToolChoice,
     ToolChoiceMode,
 )
+from antiphon.providers.anthropic.budget import SchemaBudget
 from antiphon.providers.anthropic.capabilities import ModelCapabilities, capabilities
 from antiphon.providers.anthropic.container import CONTAINER, container_of
-from antiphon.providers.anthropic.enforceable import NOT_ENFORCEABLE, is_enforceable
-from antiphon.providers.anthropic.format import told_and_enforced
+from antiphon.providers.anthropic.format import is_held_to, told_and_enforced
 from antiphon.providers.anthropic.lacks import lacks_of
 from antiphon.providers.anthropic.messages import AnthropicEncoder, plain
 from antiphon.providers.anthropic.names import NAMES
@@ -38,7 +38,7 @@ from antiphon.providers.body import dumps
 from antiphon.providers.chat_forms import with_known_format, without_foreign_tools
 from antiphon.providers.foreign import own_fields
 from antiphon.providers.parameters import Parameters
-from antiphon.providers.support import STRICT_TOOLS, TEMPERATURE, adapted, within
+from antiphon.providers.support import TEMPERATURE, adapted, within
 
 BETAS: Final = "betas"
 """The field of `extra` that becomes the header `anthropic-beta`, as in Anthropic's SDKs."""
@@ -92,14 +92,15 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
         body[CONTAINER] = container
     request = adapted(with_known_format(request), lacks_of(model, thinks=is_thinking), parameters)
     request = without_foreign_tools(request, parameters, is_tool=_is_own_tool, is_choice=_is_own_choice)
-    told, form = told_and_enforced(request.response_format, parameters, structured_output=model.structured_output)
+    budget = SchemaBudget()
+    told, form = told_and_enforced(request.response_format, parameters, budget, structured_output=model.structured_output)
     if told:
         encoder.system.append({"type": "text", "text": told})
     if encoder.system:
         body["system"] = plain(encoder.system)
     body["messages"] = [{**message, "content": plain(message["content"])} for message in encoder.messages]
     _add_sampling(body, request, model, parameters)
-    _add_tools(body, request, parameters)
+    _add_tools(body, request, parameters, budget)
     if isinstance(form, JsonSchemaFormat) or (isinstance(form, NativeFormat) and form != _PLAIN):
         body.setdefault("output_config", {})["format"] = _response_format(form, parameters)
     if request.end_user is not None:
@@ -154,11 +155,11 @@ def _add_sampling(body: dict[str, Any], request: ChatRequest, model: ModelCapabi
         body["stop_sequences"] = stops
 
 
-def _add_tools(body: dict[str, Any], request: ChatRequest, parameters: Parameters) -> None:
+def _add_tools(body: dict[str, Any], request: ChatRequest, parameters: Parameters, budget: SchemaBudget) -> None:
     """Add the tools, and whether one must be called. Without tools there is no choice."""
     if not request.tools:
         return
-    body["tools"] = [_tool(tool, parameters) for tool in request.tools]
+    body["tools"] = [_tool(tool, parameters, budget) for tool in request.tools]
     choice = request.tool_choice
     chosen: dict[str, Any] | None = None
     if choice is not None and choice.native is not None:
@@ -185,16 +186,14 @@ def _tool_choice(choice: ToolChoice) -> dict[str, Any]:
             return {"type": "auto"}
 
 
-def _tool(tool: Tool | NativeTool, parameters: Parameters) -> JsonObject:
+def _tool(tool: Tool | NativeTool, parameters: Parameters, budget: SchemaBudget) -> JsonObject:
     if isinstance(tool, NativeTool):
         return tool.fields
     result: dict[str, Any] = {"name": NAMES.sent(tool.name)}
     if tool.description:
         result["description"] = tool.description
     schema = without_union(object_schema(tool.parameters), parameters)
-    is_strict = bool(tool.strict) and is_enforceable(schema)
-    if tool.strict and not is_strict:
-        parameters.dropped(STRICT_TOOLS.path, NOT_ENFORCEABLE)
+    is_strict = bool(tool.strict) and is_held_to(schema, budget, parameters)
     result["input_schema"] = enforced(schema, ("tools", "parameters"), parameters) if is_strict else schema
     if is_strict:
         result["strict"] = True

@@ -24,9 +24,9 @@ from antiphon.domain.request import (
     ToolChoice,
     ToolChoiceMode,
 )
+from antiphon.providers.anthropic.budget import SchemaBudget
 from antiphon.providers.anthropic.capabilities import capabilities
-from antiphon.providers.anthropic.enforceable import NOT_ENFORCEABLE, is_enforceable
-from antiphon.providers.anthropic.format import told_and_enforced
+from antiphon.providers.anthropic.format import is_held_to, told_and_enforced
 from antiphon.providers.anthropic.lacks import lacks_while_thinking
 from antiphon.providers.anthropic.sampling import may_have_top_p, stop_sequences
 from antiphon.providers.anthropic.schema import enforced
@@ -41,7 +41,7 @@ from antiphon.providers.body import dumps
 from antiphon.providers.chat_forms import with_known_format, without_foreign_tools
 from antiphon.providers.foreign import own_fields
 from antiphon.providers.parameters import Parameters
-from antiphon.providers.support import NATIVE_FORMAT, STRICT_TOOLS, TEMPERATURE, adapted, output_limit, stop_texts, within
+from antiphon.providers.support import NATIVE_FORMAT, TEMPERATURE, adapted, output_limit, stop_texts, within
 
 ADDITIONAL: Final = "additionalModelRequestFields"
 """The fields that Bedrock passes on to the model's own API."""
@@ -71,7 +71,8 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
     encoder.encode(request.messages)
     body: dict[str, Any] = {"messages": encoder.messages}
     enforces = accepted.structured_output and (claude is None or claude.structured_output)
-    told, form = told_and_enforced(request.response_format, parameters, structured_output=enforces)
+    budget = None if claude is None else SchemaBudget()
+    told, form = told_and_enforced(request.response_format, parameters, budget, structured_output=enforces)
     if told:
         encoder.system.append({"text": told})
     if encoder.system:
@@ -80,7 +81,7 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
         body[INFERENCE] = {"maxTokens": limit}
     additional: dict[str, Any] = {}
     if tools:
-        _add_tools(body, additional, request, tools, accepted, parameters)
+        _add_tools(body, additional, request, tools, accepted, parameters, budget)
     if (text_format := _text_format(form, parameters)) is not None:
         body["outputConfig"] = {"textFormat": text_format}
     is_forced = not {"any", "tool"}.isdisjoint(body.get("toolConfig", {}).get("toolChoice", {}))
@@ -154,9 +155,9 @@ def _add_tools(
     tools: Iterable[Tool | NativeTool],
     accepted: ModelFamily,
     parameters: Parameters,
+    budget: SchemaBudget | None,
 ) -> None:
-    is_claude = maker(request.model) == CLAUDE
-    config: dict[str, Any] = {"tools": [part for tool in tools for part in _tool(tool, parameters, is_claude=is_claude)]}
+    config: dict[str, Any] = {"tools": [part for tool in tools for part in _tool(tool, parameters, budget)]}
     if request.tool_choice is not None:
         config["toolChoice"] = _tool_choice(request.tool_choice, accepted)
     if request.parallel_tool_calls is False:
@@ -178,19 +179,17 @@ def _tool_choice(choice: ToolChoice, accepted: ModelFamily) -> JsonObject:
             return {"auto": {}}
 
 
-def _tool(tool: Tool | NativeTool, parameters: Parameters, *, is_claude: bool) -> list[JsonObject]:
-    """Return a tool, with the mark of a cache after it if the caller wants one. `is_claude`: the model is one of Anthropic's."""
+def _tool(tool: Tool | NativeTool, parameters: Parameters, budget: SchemaBudget | None) -> list[JsonObject]:
+    """Return a tool, with the mark of a cache after it if the caller wants one. `budget` is None for models of other makers."""
     if isinstance(tool, NativeTool):
         return [native(tool.fields)]
     spec: dict[str, Any] = {"name": NAMES.sent(tool.name)}
     if tool.description:
         spec["description"] = tool.description
     schema = object_schema(tool.parameters)
-    if is_claude:
+    if budget is not None:
         schema = without_union(schema, parameters)
-    is_strict = bool(tool.strict) and is_enforceable(schema)
-    if tool.strict and not is_strict:
-        parameters.dropped(STRICT_TOOLS.path, NOT_ENFORCEABLE)
+    is_strict = bool(tool.strict) and is_held_to(schema, budget, parameters)
     spec["inputSchema"] = {"json": enforced(schema, ("tools", "parameters"), parameters) if is_strict else schema}
     if is_strict:
         spec["strict"] = True

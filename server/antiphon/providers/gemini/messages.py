@@ -291,7 +291,14 @@ def _response(text: str, *, is_error: bool) -> JsonObject:
     if is_error:
         return {"error": text}
     value = _decoded(text)
-    return value if isinstance(value, dict) else {"output": text}
+    return value if isinstance(value, dict) and not _has_reference(value) else {"output": text}
+
+
+def _has_reference(value: Any) -> bool:
+    """Return whether a result has a `$ref`, with which the API refers to media: in a JSON schema it is another one."""
+    if isinstance(value, dict):
+        return "$ref" in value or any(map(_has_reference, value.values()))
+    return isinstance(value, list) and any(map(_has_reference, value))
 
 
 def _decoded(text: str | None) -> Any:
