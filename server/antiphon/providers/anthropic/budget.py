@@ -1,7 +1,7 @@
 """How many schemas of a request Claude can be held to. No I/O.
 
-https://platform.claude.com/docs/en/build-with-claude/structured-outputs#schema-complexity-limits. The limits are for the format of the
-reply and all strict tools of a request together. The API refuses a request beyond them.
+https://platform.claude.com/docs/en/build-with-claude/structured-outputs#schema-complexity-limits. The limits are for the
+format of the reply and all strict tools of a request together. The API refuses a request beyond them.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ def told_and_enforced(
 ) -> tuple[str, ResponseFormat | None]:
     """Return the instruction for a format, empty if there is none, and the format that is to be sent.
 
-    `budget` is what Claude can be held to, None for models of other makers. `structured_output`: the model has it. The format of one
-    that does not was reported already, by what the model lacks. Raises `Unsupported` if the policy is to refuse.
+    `budget` is what Claude can be held to, None for models of other makers. `structured_output`: the model has it. The format of
+    one that does not was reported already, by what the model lacks. Raises `Unsupported` if the policy is to refuse.
     """
     match form:
         case JsonObjectFormat():
