@@ -1,8 +1,8 @@
 """Brings a JSON Schema into the form that the Gemini API accepts, without changing what it allows. No I/O.
 
 The API takes JSON Schema in `parametersJsonSchema` and `responseJsonSchema`, but knows neither `$schema` nor `const`, has
-definitions only in `$defs`, and nothing beside a reference. https://ai.google.dev/gemini-api/docs/structured-output#json_schema_support and
-https://ai.google.dev/api/generate-content#FIELDS.response_json_schema
+definitions only in `$defs`, and nothing beside a reference. https://ai.google.dev/gemini-api/docs/structured-output#json_schema_support
+and https://ai.google.dev/api/generate-content#FIELDS.response_json_schema
 """
 
 from __future__ import annotations
