@@ -28,7 +28,7 @@ from antiphon.providers.anthropic.capabilities import ModelCapabilities, capabil
 from antiphon.providers.anthropic.container import CONTAINER, container_of
 from antiphon.providers.anthropic.format import is_held_to, told_and_enforced
 from antiphon.providers.anthropic.lacks import lacks_of
-from antiphon.providers.anthropic.messages import AnthropicEncoder, plain
+from antiphon.providers.anthropic.messages import PROTOCOL, AnthropicEncoder, plain
 from antiphon.providers.anthropic.names import NAMES
 from antiphon.providers.anthropic.sampling import may_have_top_p, stop_sequences
 from antiphon.providers.anthropic.schema import enforced
@@ -106,7 +106,7 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
     if request.end_user is not None:
         body["metadata"] = {"user_id": request.end_user}
     extra = {name: value for name, value in request.extra.items() if name != BETAS}
-    return dumps(with_extra(body, _accepted(own_fields(extra, parameters, _OWN_FIELDS), parameters)))
+    return dumps(with_extra(body, _accepted(own_fields(extra, parameters, _OWN_FIELDS, protocol=PROTOCOL), parameters)))
 
 
 def _accepted(extra: JsonObject, parameters: Parameters) -> JsonObject:

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 import orjson
+from msgspec.structs import replace
 
 from antiphon.domain.content import JsonObject, with_extra
 from antiphon.domain.request import (
@@ -33,7 +34,7 @@ from antiphon.providers.anthropic.schema import enforced
 from antiphon.providers.anthropic.tool_schema import object_schema, without_union
 from antiphon.providers.bedrock.capabilities import CLAUDE, ModelFamily, family, maker
 from antiphon.providers.bedrock.lacks import lacks_of
-from antiphon.providers.bedrock.messages import BedrockEncoder
+from antiphon.providers.bedrock.messages import PROTOCOL, BedrockEncoder
 from antiphon.providers.bedrock.names import NAMES
 from antiphon.providers.bedrock.parts import cache_point, native
 from antiphon.providers.bedrock.thinking import INFERENCE, add_thinking
@@ -50,6 +51,9 @@ _PLAIN: Final = NativeFormat({"type": "text"})
 """The default of other APIs, for which this one has no word."""
 
 _THINKING: Final = "thinking"
+_OF_CLAUDE: Final = ((_THINKING, _THINKING), ("betas", "anthropic_beta"), ("context_management", "context_management"))
+"""Fields of requests of Anthropic's API, and their names here:
+https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-anthropic-claude-messages-request-response.html."""
 _FOREIGN_TOOLS: Final = ("type", "custom")
 """Fields that only tools of other APIs have."""
 
@@ -63,6 +67,8 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
     parameters = parameters or Parameters(provider)
     accepted = family(request.model)
     claude = capabilities(request.model) if maker(request.model) == CLAUDE else None
+    if claude is not None:
+        request = _with_claude_fields(request)
     request = adapted(with_known_format(request), lacks_of(accepted, claude), parameters)
     request = without_foreign_tools(request, parameters, is_tool=_is_own_tool, is_choice=_is_own_choice)
     tools = _tools(request, accepted)
@@ -92,7 +98,17 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
     _add_sampling(body, additional, request, accepted, parameters)
     if additional:
         body[ADDITIONAL] = additional
-    return dumps(with_extra(body, own_fields(request.extra, parameters)))
+    return dumps(with_extra(body, own_fields(request.extra, parameters, protocol=PROTOCOL)))
+
+
+def _with_claude_fields(request: ChatRequest) -> ChatRequest:
+    """Return the request with fields of Anthropic's own API in their place here, which is among those of the model."""
+    moved = {ours: request.extra[theirs] for theirs, ours in _OF_CLAUDE if request.extra.get(theirs)}
+    if not moved:
+        return request
+    kept = {name: value for name, value in request.extra.items() if name not in dict(_OF_CLAUDE)}
+    given = request.extra.get(ADDITIONAL)
+    return replace(request, extra={**kept, ADDITIONAL: {**moved, **(given if isinstance(given, dict) else {})}})
 
 
 def _is_own_tool(form: JsonObject) -> bool:

@@ -25,6 +25,7 @@ from antiphon.domain.request import (
 from antiphon.providers.body import dumps
 from antiphon.providers.chat_forms import with_known_format, without_foreign_tools
 from antiphon.providers.foreign import own_fields
+from antiphon.providers.gemini.blocks import PROTOCOL
 from antiphon.providers.gemini.capabilities import GeminiCapabilities, capabilities_of
 from antiphon.providers.gemini.messages import GeminiEncoder
 from antiphon.providers.gemini.names import NAMES
@@ -119,7 +120,7 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
         config["continuationToken"] = encoder.continuation
     if config:
         body[_CONFIG] = config
-    return dumps(with_extra(body, own_fields(request.extra, parameters)))
+    return dumps(with_extra(body, own_fields(request.extra, parameters, protocol=PROTOCOL)))
 
 
 def _is_own(form: JsonObject) -> bool:

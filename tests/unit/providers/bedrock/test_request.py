@@ -351,3 +351,16 @@ def test_limits_of_the_api() -> None:
     assert made == {"inferenceConfig": {"maxTokens": 1, "stopSequences": ["a"]}}
     assert [warning.path for warning in parameters.warnings] == [("sampling", "max_tokens")]
     assert body("meta.llama3-1-8b-instruct-v1:0", sampling=Sampling(stop="")) == {}
+
+
+def test_fields_of_anthropics_own_api() -> None:
+    """Claude gets them among the fields of the model, other models do not; a caller's field in its place counts."""
+    extra: dict[str, Any] = {"thinking": {"type": "adaptive"}, "betas": ["b"], "speed": "fast"}
+    parameters = Parameters("acme")
+    made = body(SONNET, parameters=parameters, extra=extra, sampling=Sampling(temperature=0.3))
+    assert made == {"additionalModelRequestFields": {"thinking": {"type": "adaptive"}, "anthropic_beta": ["b"]}}
+    assert [warning.path[-1] for warning in parameters.warnings] == ["temperature", "speed"]
+    own = {"thinking": {"type": "disabled"}, "a": 1}
+    made = body(SONNET, extra={**extra, "additionalModelRequestFields": own})
+    assert made["additionalModelRequestFields"] == {**own, "anthropic_beta": ["b"]}
+    assert body("meta.llama3-1-8b-instruct-v1:0", extra=extra) == {}
