@@ -68,7 +68,7 @@ _OPENING: Final = {"type": "text", "text": "."}
 _ERROR: Final = {"type": "text", "text": "Error"}
 """The content of an error without any, which the API does not accept."""
 
-_CACHE: Final = "cache_control"
+CACHE: Final = "cache_control"
 
 
 class AnthropicEncoder:
@@ -182,10 +182,10 @@ class AnthropicEncoder:
             return []
         content = self._parts(block.blocks)
         part: dict[str, Any] = {"type": "tool_result", "tool_use_id": sent_id}
-        if content and _CACHE in content[-1]:
+        if content and CACHE in content[-1]:
             # The API caches results, not the parts within them.
-            part[_CACHE] = content[-1][_CACHE]
-            content[-1] = {name: value for name, value in content[-1].items() if name != _CACHE}
+            part[CACHE] = content[-1][CACHE]
+            content[-1] = {name: value for name, value in content[-1].items() if name != CACHE}
         if content or block.is_error:
             part["content"] = plain(content or [_ERROR])
         if block.is_error:
@@ -302,7 +302,7 @@ def _server_call(block: ServerToolCall, fields: JsonObject) -> dict[str, Any]:
 
 def _marked(parts: list[Any], extra: JsonObject) -> list[Any]:
     """Put a cache mark of a message on the last part, which is what it means there. Thinking takes no marks."""
-    mark = extra.get(_CACHE)
+    mark = extra.get(CACHE)
     if mark is not None and parts and parts[-1].get("type") not in ("thinking", "redacted_thinking"):
-        parts[-1] = {_CACHE: mark, **parts[-1]}
+        parts[-1] = {CACHE: mark, **parts[-1]}
     return parts

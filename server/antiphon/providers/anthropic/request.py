@@ -28,7 +28,7 @@ from antiphon.providers.anthropic.capabilities import ModelCapabilities, capabil
 from antiphon.providers.anthropic.container import CONTAINER, container_of
 from antiphon.providers.anthropic.format import is_held_to, told_and_enforced
 from antiphon.providers.anthropic.lacks import lacks_of
-from antiphon.providers.anthropic.messages import PROTOCOL, AnthropicEncoder, plain
+from antiphon.providers.anthropic.messages import CACHE, PROTOCOL, AnthropicEncoder, plain
 from antiphon.providers.anthropic.names import NAMES
 from antiphon.providers.anthropic.sampling import may_have_top_p, stop_sequences
 from antiphon.providers.anthropic.schema import enforced
@@ -36,6 +36,7 @@ from antiphon.providers.anthropic.thinking import add_thinking
 from antiphon.providers.anthropic.tool_schema import object_schema, without_union
 from antiphon.providers.body import dumps
 from antiphon.providers.chat_forms import with_known_format, without_foreign_tools
+from antiphon.providers.codec.cache_marks import limit_marks
 from antiphon.providers.foreign import own_fields
 from antiphon.providers.parameters import Parameters
 from antiphon.providers.support import TEMPERATURE, adapted, within
@@ -56,6 +57,8 @@ _OWN_FIELDS: Final = frozenset({"metadata", "service_tier"})
 
 _TIERS: Final = ("auto", "standard_only")
 """The values of `service_tier` in this API."""
+
+_MOST_MARKS: Final = 4
 
 _NONE: Final = "none"
 _FOREIGN_CHOICES: Final = ("function", "custom", "allowed_tools")
@@ -106,6 +109,7 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
     if request.end_user is not None:
         body["metadata"] = {"user_id": request.end_user}
     extra = {name: value for name, value in request.extra.items() if name != BETAS}
+    _limit_marks(body, parameters, is_automatic=bool(extra.get(CACHE)))
     return dumps(with_extra(body, _accepted(own_fields(extra, parameters, _OWN_FIELDS, protocol=PROTOCOL), parameters)))
 
 
@@ -133,6 +137,18 @@ def _is_own_tool(form: JsonObject) -> bool:
 
 def _is_own_choice(form: JsonObject) -> bool:
     return form.get("type") not in _FOREIGN_CHOICES
+
+
+def _limit_marks(body: dict[str, Any], parameters: Parameters, *, is_automatic: bool) -> None:
+    """Leave out marks for the cache that the API would refuse. `is_automatic`: it sets one itself."""
+    places = (body.get("tools"), body.get("system"), *(message["content"] for message in body["messages"]))
+    limit_marks(
+        (parts for parts in places if isinstance(parts, list)),
+        _MOST_MARKS - is_automatic,
+        parameters,
+        is_mark=lambda part: bool(part.get(CACHE)),
+        without=lambda part: {name: value for name, value in part.items() if name != CACHE},
+    )
 
 
 def _limit(request: ChatRequest, model: ModelCapabilities) -> int:

@@ -36,10 +36,11 @@ from antiphon.providers.bedrock.capabilities import CLAUDE, ModelFamily, family,
 from antiphon.providers.bedrock.lacks import lacks_of
 from antiphon.providers.bedrock.messages import PROTOCOL, BedrockEncoder
 from antiphon.providers.bedrock.names import NAMES
-from antiphon.providers.bedrock.parts import cache_point, native
+from antiphon.providers.bedrock.parts import CACHE_POINT, cache_point, native
 from antiphon.providers.bedrock.thinking import INFERENCE, add_thinking
 from antiphon.providers.body import dumps
 from antiphon.providers.chat_forms import with_known_format, without_foreign_tools
+from antiphon.providers.codec.cache_marks import limit_marks
 from antiphon.providers.foreign import own_fields
 from antiphon.providers.parameters import Parameters
 from antiphon.providers.support import NATIVE_FORMAT, TEMPERATURE, adapted, output_limit, stop_texts, within
@@ -51,6 +52,8 @@ _PLAIN: Final = NativeFormat({"type": "text"})
 """The default of other APIs, for which this one has no word."""
 
 _THINKING: Final = "thinking"
+_MOST_MARKS: Final = 4
+
 _OF_CLAUDE: Final = ((_THINKING, _THINKING), ("betas", "anthropic_beta"), ("context_management", "context_management"))
 """Fields of requests of Anthropic's API, and their names here:
 https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-anthropic-claude-messages-request-response.html."""
@@ -98,7 +101,16 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
     _add_sampling(body, additional, request, accepted, parameters)
     if additional:
         body[ADDITIONAL] = additional
+    _limit_marks(body, accepted, parameters)
     return dumps(with_extra(body, own_fields(request.extra, parameters, protocol=PROTOCOL)))
+
+
+def _limit_marks(body: JsonObject, accepted: ModelFamily, parameters: Parameters) -> None:
+    """Leave out marks for the cache that the API or the model would refuse."""
+    tools = body.get("toolConfig", {}).get("tools", [])
+    places = (tools, body.get("system", []), *(message["content"] for message in body["messages"]))
+    for lists, most in (((tools,), _MOST_MARKS * accepted.caches_tools), (places, _MOST_MARKS * accepted.caches)):
+        limit_marks(lists, most, parameters, is_mark=lambda part: CACHE_POINT in part, without=lambda _: None)
 
 
 def _with_claude_fields(request: ChatRequest) -> ChatRequest:
