@@ -86,15 +86,22 @@ _ABOUT_OUR_ACCOUNT: Final = re.compile(
     r"|(?:an? )?(?:incorrect|invalid|missing|expired|unknown|no) (?:api[ _-]?key|(?:access |auth )?token\W*$|credentials?\b)"
     r"|(?:(?:your|you have) )?insufficient (?:balance|credits?|funds|quota)\b|your (?:credit )?balance\b"
     r"|you have (?:reached your specified|exceeded your|run out of|no credits?\b)"
+    r"|user location is not supported\b"
     r"|(?:this|the|your) (?:account|organi[sz]ation|project|team|workspace) (?:has been|is|was) (?:deactivat|disabl|suspend)ed)",
     re.IGNORECASE,
 )
 """The start of messages that are about the gateway's key or account, from hosts that send no status or code for that.
 
-Anthropic: "Your credit balance is too low ...", "You have reached your specified API usage limits."; Google: "API key not valid.";
-xAI: "Incorrect API key provided: ...". Only the start is matched, and only if no field is named, so that text from the caller is
-not taken for a bad key.
+Anthropic: "Your credit balance is too low ...", "You have reached your specified API usage limits."; Google: "API key not valid.",
+"User location is not supported for the API use."; xAI: "Incorrect API key provided: ...". Only the start is matched, and only if no
+field is named, so that text from the caller is not taken for a bad key.
 """
+
+_ABOUT_OUR_MODEL: Final = re.compile(
+    r"\s*(?:the provided model identifier is invalid|invocation of model id \S+ with on-demand throughput isn.t supported)",
+    re.IGNORECASE,
+)
+"""The start of messages of hosts (Bedrock) that do not have a model, and send no word for that."""
 
 _QUOTA_USED_UP: Final = frozenset(
     {
@@ -210,7 +217,15 @@ _BY_WORD: Final[Mapping[str, type[ProviderError]]] = {
         ProviderCredentials,
     ),
     **dict.fromkeys(
-        ("bad_request", "badrequesterror", "invalid_argument", "invalid_request", "invalid_request_error", "validationexception"),
+        (
+            "bad_request",
+            "badrequesterror",
+            "invalid_argument",
+            "invalid_request",
+            "invalid_request_error",
+            "request_too_large",
+            "validationexception",
+        ),
         ProviderRejected,
     ),
     **dict.fromkeys(("deadline_exceeded", "timeout", "timeout_error", "request_timeout", "modeltimeoutexception"), ProviderTimeout),
@@ -350,14 +365,14 @@ def _rejection_kind(kind: type[ProviderError], fields: Mapping[str, Any]) -> typ
     meant = _by_words(fields)
     if meant in (ProviderCredentials, ProviderRateLimited):
         return meant
-    if invalid_field(fields) or not _ABOUT_OUR_ACCOUNT.match(explanation(fields)):
-        return kind
-    return ProviderCredentials
+    text = "" if invalid_field(fields) else explanation(fields)
+    return ProviderCredentials if _ABOUT_OUR_ACCOUNT.match(text) or _ABOUT_OUR_MODEL.match(text) else kind
 
 
 def _mentions_model(fields: Mapping[str, Any]) -> bool:
     words = [fields.get(name) for name in ("code", "type", "status")]
-    return any(_normal(word) in _MODEL_WORDS for word in words if isinstance(word, str))
+    is_named = any(_normal(word) in _MODEL_WORDS for word in words if isinstance(word, str))
+    return is_named or _ABOUT_OUR_MODEL.match(explanation(fields)) is not None
 
 
 def _normal(word: str) -> str:

@@ -36,7 +36,7 @@ class Parameters:
         `path` is its path in `ChatRequest`, `reason` ASCII text. Raises `Unsupported` if the policy is to refuse.
         """
         self._check(path, reason)
-        self._warnings.append(ParameterWarning(path, Treatment.DROPPED, reason))
+        self._warn(ParameterWarning(path, Treatment.DROPPED, reason))
 
     def mapped(self, path: tuple[str, ...], to: str, reason: str) -> bool:
         """Report that a parameter is sent as its nearest equivalent `to`; return False if it has to be left out instead.
@@ -45,10 +45,15 @@ class Parameters:
         """
         self._check(path, reason)
         if self._policy == "drop":
-            self._warnings.append(ParameterWarning(path, Treatment.DROPPED, reason))
+            self._warn(ParameterWarning(path, Treatment.DROPPED, reason))
             return False
-        self._warnings.append(ParameterWarning(path, Treatment.MAPPED, reason, to))
+        self._warn(ParameterWarning(path, Treatment.MAPPED, reason, to))
         return True
+
+    def _warn(self, warning: ParameterWarning) -> None:
+        """Add a warning, once for all entries of a list."""
+        if warning not in self._warnings:
+            self._warnings.append(warning)
 
     def _check(self, path: tuple[str, ...], reason: str) -> None:
         if self._policy == "refuse":

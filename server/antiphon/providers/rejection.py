@@ -44,6 +44,7 @@ _TOO_LONG: Final = re.compile(
 _STATE: Final = re.compile(
     r"(?:messages[.\[\]\w]*:? )?"
     r"(?:invalid [`'\"]?signature[`'\"]? in [`'\"]?thinking"  # Anthropic: "messages.1.content.0: Invalid `signature` in ..."
+    r"|[`'\"]?thinking[`'\"]? or [`'\"]?redacted_thinking[`'\"]? blocks in the latest assistant message cannot be modified"
     r"|the encrypted content\b.{0,80}\bcould not be (?:verified|decrypted)"  # OpenAI Responses
     r"|(?:unable to submit request because )?(?:the )?thought[_ ]signature\b.{0,60}\bnot valid"  # Gemini
     r"|corrupted thought signature)",

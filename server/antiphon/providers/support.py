@@ -17,6 +17,7 @@ from antiphon.domain.request import (
     JsonObjectFormat,
     JsonSchemaFormat,
     NativeFormat,
+    Sampling,
     Tool,
     ToolChoiceMode,
 )
@@ -233,6 +234,30 @@ def within(value: float | None, option: Option, least: float, most: float, param
     nearest = max(least, min(most, value))
     is_mapped = parameters.mapped(option.path, f"{option.path[-1]} {nearest:g}", f"the API has it from {least:g} to {most:g}")
     return nearest if is_mapped else None
+
+
+def output_limit(sampling: Sampling, parameters: Parameters) -> int | None:
+    """Return the limit of the output for an API that has none below 1; None if there is none, or the policy is to drop it.
+
+    Raises `Unsupported` if the policy is to refuse.
+    """
+    option = MAX_TOKENS if sampling.max_completion_tokens is None else MAX_COMPLETION_TOKENS
+    limit: int | None = getattr(sampling, option.path[-1])
+    if limit != 0:
+        return limit
+    return 1 if parameters.mapped(option.path, f"{option.path[-1]} 1", "the API has no limit below 1") else None
+
+
+def stop_texts(sampling: Sampling, parameters: Parameters, most: int | None = None) -> list[str]:
+    """Return the stop sequences, without empty ones, which every API refuses. `most`: as many as the API accepts.
+
+    Raises `Unsupported` if there are more, and the policy is to refuse.
+    """
+    wanted = (sampling.stop,) if isinstance(sampling.stop, str) else sampling.stop or ()
+    kept = [one for one in wanted if one]
+    if most is not None and len(kept) > most:
+        parameters.dropped(STOP.path, f"the API has {most} stop sequences at most, so that the others are left out")
+    return kept[:most]
 
 
 def adapted(request: ChatRequest, lacks: Lacks, parameters: Parameters) -> ChatRequest:

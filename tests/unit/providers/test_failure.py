@@ -121,6 +121,12 @@ def test_bad_key_with_status_400() -> None:
         {"code": "Arrearage", "message": "Access denied, please make sure your account is in good standing."},
         {"object": "error", "message": "Invalid model: x", "type": "invalid_model", "code": "1500"},
         {"error": {"message": "The model `x` does not exist.", "code": "model_not_found"}},
+        {"error": {"code": 400, "message": "User location is not supported for the API use.", "status": "FAILED_PRECONDITION"}},
+        {"message": "The provided model identifier is invalid.", "type": "ValidationException"},
+        {
+            "message": "Invocation of model ID a.b-v1:0 with on-demand throughput isn\u2019t supported.",
+            "type": "ValidationException",
+        },
     ],
     ids=str,
 )
@@ -134,6 +140,15 @@ def test_a_400_about_the_key_the_account_or_the_model_is_the_gateways(body: obje
     assert type(error) is ProviderCredentials
     assert type(error_of_payload("acme", body[0] if isinstance(body, list) else {**body, "status": 400})) is ProviderCredentials
     assert "balance" not in error.message
+
+
+def test_a_model_that_bedrock_does_not_have() -> None:
+    """AWS has no word for it, only a message."""
+    error = error_of_status(
+        "acme", 400, {"x-amzn-errortype": "ValidationException"}, b'{"message":"The provided model identifier is invalid."}'
+    )
+    assert isinstance(error, ProviderCredentials)
+    assert error.is_about_model
 
 
 @pytest.mark.parametrize(
@@ -354,6 +369,7 @@ def test_waits_of_errors() -> None:
         ({"code": 401}, ProviderCredentials, 401),
         ({"type": "authentication_error"}, ProviderCredentials, None),
         ({"type": "invalid_request_error"}, ProviderRejected, None),
+        ({"type": "request_too_large"}, ProviderRejected, None),
         ({"type": "BadRequestError", "code": 400, "object": "error"}, ProviderRejected, 400),
         ({"code": "context_length_exceeded"}, ProviderRejected, None),
         ({"code": 502, "message": "upstream"}, ProviderUnavailable, 502),

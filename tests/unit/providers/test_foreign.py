@@ -37,3 +37,16 @@ def test_other_fields_are_the_same_object() -> None:
     """Nothing is copied if there is nothing to leave out."""
     extra = {"safetySettings": []}
     assert own_fields(extra, Parameters("acme")) is extra
+
+
+@pytest.mark.parametrize(
+    ("protocol", "kept"),
+    [("anthropic", "thinking"), ("bedrock", "guardrailConfig"), ("gemini", "safetySettings")],
+)
+def test_fields_of_one_protocol_reach_it_alone(protocol: str, kept: str) -> None:
+    """The others of a route do not get them, and the caller is told."""
+    extra = {"thinking": {"type": "adaptive"}, "guardrailConfig": {"a": 1}, "safetySettings": [1], "of_nobody": 1}
+    parameters = Parameters("acme")
+    assert own_fields(extra, parameters, protocol=protocol) == {kept: extra[kept], "of_nobody": 1}
+    assert {warning.path[1] for warning in parameters.warnings} == extra.keys() - {kept, "of_nobody"}
+    assert own_fields(extra, Parameters("acme"), protocol="") == {"of_nobody": 1}

@@ -8,6 +8,8 @@ import pytest
 from antiphon.domain.errors import ProviderCredentials, ProviderRejected, Rejection
 from antiphon.providers.failure import error_of_payload, error_of_status
 
+UNCHANGED = "`thinking` or `redacted_thinking` blocks in the latest assistant message cannot be modified. These blocks must remain"
+
 
 @pytest.mark.parametrize(
     ("error", "expected"),
@@ -22,6 +24,7 @@ from antiphon.providers.failure import error_of_payload, error_of_status
         ({"code": "content_filter", "message": "The response was filtered"}, Rejection.REFUSED),
         ({"code": "400", "innererror": {"code": "ResponsibleAIPolicyViolation"}}, Rejection.REFUSED),
         ({"message": "messages.1.content.0: Invalid `signature` in `thinking` block"}, Rejection.STATE),
+        ({"message": f"messages.1.content.2: {UNCHANGED}"}, Rejection.STATE),
         ({"code": "invalid_encrypted_content", "message": "..."}, Rejection.STATE),
         ({"message": "The encrypted content gAAA... could not be verified."}, Rejection.STATE),
         ({"message": "temperature must be at most 2", "param": "temperature"}, Rejection.INVALID),

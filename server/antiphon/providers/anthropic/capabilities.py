@@ -2,11 +2,12 @@
 
 https://platform.claude.com/docs/en/about-claude/models/overview, https://platform.claude.com/docs/en/build-with-claude/effort and
 https://platform.claude.com/docs/en/build-with-claude/mid-conversation-system-messages. A Claude model without a row counts as the
-newest. A model of another company, on a host that has this API too, accepts what the API had at first.
+newest of its family. A model of another company, on a host that has this API too, accepts what the API had at first.
 """
 
 from __future__ import annotations
 
+import re
 from enum import Enum, auto
 from typing import Final
 
@@ -70,16 +71,15 @@ _FIXED_SAMPLING: Final = ModelCapabilities(max_output=128_000, thinking=Thinking
 _NEWEST: Final = replace(_FIXED_SAMPLING, system_turns=True)
 _ALWAYS_THINKS: Final = replace(_NEWEST, off=ThinkingOff.LOW_EFFORT)
 _NO_FORCED_TOOLS: Final = replace(_ALWAYS_THINKS, forced_tools=False)
-_SONNET_5_5: Final = replace(_FIXED_SAMPLING, off=ThinkingOff.BETWEEN_TOOLS, forced_tools=False)
+_SONNET_5_5: Final = replace(_NEWEST, off=ThinkingOff.BETWEEN_TOOLS, forced_tools=False)
 _OTHER: Final = ModelCapabilities(max_output=8192, thinking=ThinkingControl.BUDGET)
 
-_BY_PREFIX: Final = (
-    ("claude-sonnet-5-5", _SONNET_5_5),
-    ("claude-opus-5-5", _NO_FORCED_TOOLS),
-    ("claude-fable-5-", _NO_FORCED_TOOLS),
-    ("claude-mythos-5-", _NO_FORCED_TOOLS),
+_ROWS: Final = (
     ("claude-fable-5", _ALWAYS_THINKS),
-    ("claude-mythos", _ALWAYS_THINKS),
+    ("claude-mythos-5", _ALWAYS_THINKS),
+    ("claude-mythos-preview", _ALWAYS_THINKS),
+    ("claude-haiku-5-5", _NEWEST),
+    ("claude-opus-5", _NEWEST),
     ("claude-sonnet-5", _FIXED_SAMPLING),
     ("claude-opus-4-8", _NEWEST),
     ("claude-opus-4-7", _FIXED_SAMPLING),
@@ -89,17 +89,34 @@ _BY_PREFIX: Final = (
     ("claude-sonnet-4-5", _BUDGET),
     ("claude-haiku-4-5", _BUDGET),
     ("claude-opus-4-1", _OPUS_4_1),
+    ("claude-opus-4-0", _OPUS_4),
     ("claude-opus-4", _OPUS_4),
     ("claude-4-opus", _OPUS_4),
+    ("claude-sonnet-4-0", _BUDGET_ONLY),
     ("claude-sonnet-4", _BUDGET_ONLY),
     ("claude-4-sonnet", _BUDGET_ONLY),
     ("claude-3-7", _BUDGET_ONLY),
     ("claude-3-5", ModelCapabilities(max_output=8192, thinking=ThinkingControl.NONE, structured_output=False)),
     ("claude-3", _FIRST),
     ("claude-2", _FIRST),
+    ("claude-2-0", _FIRST),
+    ("claude-2-1", _FIRST),
+    ("claude-v2", _FIRST),
     ("claude-instant", _FIRST),
+    ("claude-instant-1", _FIRST),
+    ("claude-instant-1-2", _FIRST),
 )
-"""In order: the first prefix that fits counts."""
+"""By the beginning of a name. What follows may not be another number of the version: "claude-opus-4-9" has no row."""
+
+_FAMILIES: Final = (
+    ("claude-opus", _NO_FORCED_TOOLS),
+    ("claude-sonnet", _SONNET_5_5),
+    ("claude-fable", _NO_FORCED_TOOLS),
+    ("claude-mythos", _NO_FORCED_TOOLS),
+)
+"""The newest model of each family, for all that have no row; that of the others is `_NEWEST`."""
+
+_MORE_OF_THE_VERSION: Final = re.compile(r"\d|-\d{1,2}(?![0-9a-z])")
 
 _DATE_DIGITS: Final = 8
 
@@ -110,7 +127,9 @@ def capabilities(model: str) -> ModelCapabilities:
     if at < 0:
         return _OTHER
     name = _without_date(model[at:].lower().replace(".", "-").replace("@", "-"))
-    return next((row for prefix, row in _BY_PREFIX if name.startswith(prefix)), _NEWEST)
+    known = (row for start, row in _ROWS if name.startswith(start) and not _MORE_OF_THE_VERSION.match(name, len(start)))
+    newest = (row for start, row in _FAMILIES if name.startswith(start))
+    return next(known, None) or next(newest, _NEWEST)
 
 
 def _without_date(name: str) -> str:

@@ -8,7 +8,7 @@ What is sent of an earlier reply:
 | refusal | text | the same |
 | thinking with a signature, redacted thinking | unchanged | nothing |
 | thinking without one | nothing | the same |
-| tool call | with its own fields, if it is a function | without them |
+| call of a function or of a custom tool | with its own fields | without them |
 | server tool, its result, compaction, a block of an unknown kind | unchanged | nothing |
 | image | in the next user message | the same |
 | recording | its transcript | the same |
@@ -16,8 +16,10 @@ What is sent of an earlier reply:
 The rules of the API that the form follows:
 
 - Consecutive messages of one role are one turn. The results of a turn's calls are in one user message, before everything else.
-- Blank text is refused. It is joined to the text before it, else left out, and so is a message without content.
-- A result needs its call, and a tool of the provider's its result, unless the turn continues.
+- Blank text is refused. It is joined to the text before it, else left out, and so is a message without content. A reply that is to
+  be continued does not end in white space.
+- A call needs its result in the next turn, and a result its call: else they are left out. A tool of the provider's needs its
+  result, unless the turn continues.
 - Instructions come first; alone, they are a message of the user. Later ones stay in their place if the model accepts that, and move
   to the others if it does not.
 """
@@ -27,11 +29,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-import msgspec
 from msgspec.structs import replace
 
 from antiphon.domain.content import (
-    FUNCTION,
     FUNCTION_CALL,
     NOTHING,
     Audio,
@@ -55,7 +55,9 @@ from antiphon.domain.content import (
 from antiphon.providers.anthropic.citations import citation_json
 from antiphon.providers.anthropic.names import NAMES, accepted_id
 from antiphon.providers.anthropic.parts import part_of, with_caller_fields
+from antiphon.providers.codec.calls import SENT_CALLS, input_of, object_of
 from antiphon.providers.codec.names import CallIds
+from antiphon.providers.codec.results import paired
 
 PROTOCOL: Final = "anthropic"
 """The protocol's name in the origin of a reply."""
@@ -63,7 +65,10 @@ PROTOCOL: Final = "anthropic"
 _OPENING: Final = {"type": "text", "text": "."}
 """The user message of a conversation that the assistant begins, or in which nothing was said, which the API does not accept."""
 
-_CACHE: Final = "cache_control"
+_ERROR: Final = {"type": "text", "text": "Error"}
+"""The content of an error without any, which the API does not accept."""
+
+CACHE: Final = "cache_control"
 
 
 class AnthropicEncoder:
@@ -91,6 +96,7 @@ class AnthropicEncoder:
 
     def encode(self, messages: Sequence[Message]) -> None:
         """Add the messages. Raises `Unsupported` for content that this API cannot express."""
+        messages = paired(messages)
         self._answered = frozenset(_answered(messages))
         for number, message in enumerate(messages, 1):
             match message.role:
@@ -100,9 +106,17 @@ class AnthropicEncoder:
                     self._add_reply(message, is_last=number == len(messages))
                 case _:
                     self._add_message(message)
+        self._trim()
         self._place_late(is_followed_by_user=False)
         if not self.messages:
             self.messages, self.system = [{"role": "user", "content": self.system or [_OPENING]}], []
+
+    def _trim(self) -> None:
+        """Remove white space from the end of a reply that is to be continued."""
+        if self.messages and self.messages[-1]["role"] == "assistant":
+            content = self.messages[-1]["content"]
+            if content[-1].get("type") == "text":
+                content[-1] = {**content[-1], "text": content[-1]["text"].rstrip()}
 
     @property
     def continues_unsigned(self) -> bool:
@@ -168,12 +182,12 @@ class AnthropicEncoder:
             return []
         content = self._parts(block.blocks)
         part: dict[str, Any] = {"type": "tool_result", "tool_use_id": sent_id}
-        if content and _CACHE in content[-1]:
+        if content and CACHE in content[-1]:
             # The API caches results, not the parts within them.
-            part[_CACHE] = content[-1][_CACHE]
-            content[-1] = {name: value for name, value in content[-1].items() if name != _CACHE}
-        if content:
-            part["content"] = plain(content)
+            part[CACHE] = content[-1][CACHE]
+            content[-1] = {name: value for name, value in content[-1].items() if name != CACHE}
+        if content or block.is_error:
+            part["content"] = plain(content or [_ERROR])
         if block.is_error:
             part["is_error"] = True
         return [with_caller_fields(part, block.extra)]
@@ -194,8 +208,8 @@ class AnthropicEncoder:
                     content.append({"type": "thinking", **fields, "thinking": block.text, "signature": opaque})
                 case RedactedThinking() if opaque:
                     content.append({"type": "redacted_thinking", **fields, "data": opaque})
-                case ToolCall(type="function" | "function_call"):
-                    content += self._call(block, fields)
+                case ToolCall() if block.type in SENT_CALLS:
+                    content.append(self._call(block, fields))
                 case ServerToolCall() if is_exact and (continues or block.id in self._answered):
                     content.append(_server_call(block, fields))
                     self._calls.add(block.id)
@@ -227,23 +241,19 @@ class AnthropicEncoder:
             del part["citations"]
         content.append(with_caller_fields(part, block.extra))
 
-    def _call(self, block: ToolCall, fields: JsonObject) -> list[dict[str, Any]]:
-        """Return a call, as a list of one; of none if it broke off and so was never run."""
+    def _call(self, block: ToolCall, fields: JsonObject) -> dict[str, Any]:
         call_id = block.id
         if block.type == FUNCTION_CALL:
             self._functions += 1
             call_id = self._function_id
-        arguments = _arguments(block.arguments)
-        if arguments is None and call_id not in self._answered and block.type == FUNCTION:
-            return []
         part = {
             "type": "tool_use",
             "id": self._ids.called(call_id),
             "name": NAMES.sent(block.name),
-            "input": arguments or {},
+            "input": input_of(block),
             **fields,
         }
-        return [with_caller_fields(part, block.extra)]
+        return with_caller_fields(part, block.extra)
 
     @property
     def _function_id(self) -> str:
@@ -286,22 +296,13 @@ def _answered(messages: Iterable[Message]) -> Iterable[str]:
 def _server_call(block: ServerToolCall, fields: JsonObject) -> dict[str, Any]:
     part: dict[str, Any] = {"type": block.type, "id": block.id, "name": block.name}
     if block.input is not None:
-        part["input"] = _arguments(block.input) or {}
+        part["input"] = object_of(block.input) or {}
     return {**part, **fields}
-
-
-def _arguments(text: str) -> JsonObject | None:
-    """Return the arguments of a call; None if they are not a JSON object. None at all are an empty object."""
-    try:
-        value = msgspec.json.decode(text) if text.strip() else {}
-    except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def _marked(parts: list[Any], extra: JsonObject) -> list[Any]:
     """Put a cache mark of a message on the last part, which is what it means there. Thinking takes no marks."""
-    mark = extra.get(_CACHE)
+    mark = extra.get(CACHE)
     if mark is not None and parts and parts[-1].get("type") not in ("thinking", "redacted_thinking"):
-        parts[-1] = {_CACHE: mark, **parts[-1]}
+        parts[-1] = {CACHE: mark, **parts[-1]}
     return parts

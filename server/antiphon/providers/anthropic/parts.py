@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from antiphon.domain.content import Audio, Block, Document, Image, JsonObject, Media, Opaque, Refusal, Text
 from antiphon.domain.errors import InvalidRequest, Unsupported
-from antiphon.providers.codec.data_url import base64_of
+from antiphon.providers.codec.data_url import base64_of, picture_type
 
 _PART_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "text": ("cache_control", "citations"),
@@ -27,6 +27,8 @@ _PART_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
 _INNER: Final = ("image_url", "file", "function")
 """The objects in which the dialects keep unknown fields of a part."""
 
+_WEB: Final = ("http://", "https://")
+_IMAGES: Final = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 _PDF: Final = "application/pdf"
 _EXTENSIONS: Final = {"pdf": _PDF, "txt": "text/plain", "md": "text/markdown", "csv": "text/csv", "html": "text/html"}
 _TEXTUAL: Final = frozenset({"application/json", "application/xml", "application/yaml", "application/x-yaml"})
@@ -56,7 +58,7 @@ def part_of(block: Block, provider: str) -> JsonObject | None:
         case Text() | Refusal():
             return None
         case Image():
-            part = {"type": "image", "source": _image_source(block.media)}
+            part = {"type": "image", "source": _image_source(block.media, provider)}
         case Document():
             part = {"type": "document", "source": _document_source(block, provider)}
             if title := block.title or block.filename:
@@ -68,21 +70,26 @@ def part_of(block: Block, provider: str) -> JsonObject | None:
     return with_caller_fields(part, block.extra)
 
 
-def _image_source(media: Media) -> JsonObject:
+def _image_source(media: Media, provider: str) -> JsonObject:
     if media.file_id is not None:
         return {"type": "file", "file_id": media.file_id}
     url = media.url or ""
-    if not url.startswith("data:"):
+    if url.startswith(_WEB):
         return {"type": "url", "url": url}
+    if not url.startswith("data:"):
+        raise Unsupported(f"The provider {provider} accepts images as data, and from the web.", provider=provider)
     media_type, data = base64_of(url)
-    return {"type": "base64", "media_type": "image/jpeg" if media_type == "image/jpg" else media_type, "data": data}
+    media_type = picture_type(media_type, data)
+    if media_type not in _IMAGES:
+        raise Unsupported(f"The provider {provider} accepts images as JPEG, PNG, GIF or WebP only.", provider=provider)
+    return {"type": "base64", "media_type": media_type, "data": data}
 
 
 def _document_source(block: Document, provider: str) -> JsonObject:
     if block.media.file_id is not None:
         return {"type": "file", "file_id": block.media.file_id}
     url = block.media.url or ""
-    if url.startswith(("http://", "https://")):
+    if url.startswith(_WEB):
         return {"type": "url", "url": url}
     media_type, data = base64_of(url) if url.startswith("data:") else ("", url)
     if media_type in ("", "application/octet-stream"):

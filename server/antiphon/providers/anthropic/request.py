@@ -23,21 +23,23 @@ from antiphon.domain.request import (
     ToolChoice,
     ToolChoiceMode,
 )
+from antiphon.providers.anthropic.budget import SchemaBudget
 from antiphon.providers.anthropic.capabilities import ModelCapabilities, capabilities
 from antiphon.providers.anthropic.container import CONTAINER, container_of
-from antiphon.providers.anthropic.enforceable import NOT_ENFORCEABLE, is_enforceable
-from antiphon.providers.anthropic.format import told_and_enforced
+from antiphon.providers.anthropic.format import is_held_to, told_and_enforced
 from antiphon.providers.anthropic.lacks import lacks_of
-from antiphon.providers.anthropic.messages import AnthropicEncoder, plain
+from antiphon.providers.anthropic.messages import CACHE, PROTOCOL, AnthropicEncoder, plain
 from antiphon.providers.anthropic.names import NAMES
 from antiphon.providers.anthropic.sampling import may_have_top_p, stop_sequences
 from antiphon.providers.anthropic.schema import enforced
 from antiphon.providers.anthropic.thinking import add_thinking
 from antiphon.providers.anthropic.tool_schema import object_schema, without_union
 from antiphon.providers.body import dumps
+from antiphon.providers.chat_forms import with_known_format, without_foreign_tools
+from antiphon.providers.codec.cache_marks import limit_marks
 from antiphon.providers.foreign import own_fields
 from antiphon.providers.parameters import Parameters
-from antiphon.providers.support import STRICT_TOOLS, TEMPERATURE, adapted, within
+from antiphon.providers.support import TEMPERATURE, adapted, within
 
 BETAS: Final = "betas"
 """The field of `extra` that becomes the header `anthropic-beta`, as in Anthropic's SDKs."""
@@ -56,7 +58,11 @@ _OWN_FIELDS: Final = frozenset({"metadata", "service_tier"})
 _TIERS: Final = ("auto", "standard_only")
 """The values of `service_tier` in this API."""
 
+_MOST_MARKS: Final = 4
+
 _NONE: Final = "none"
+_FOREIGN_CHOICES: Final = ("function", "custom", "allowed_tools")
+"""Types of choices that chat completions has."""
 
 
 def betas(request: ChatRequest) -> str | None:
@@ -87,21 +93,24 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
     container = None if CONTAINER in request.extra else container_of(request, provider)
     if container is not None:
         body[CONTAINER] = container
-    request = adapted(request, lacks_of(model, thinks=is_thinking), parameters)
-    told, form = told_and_enforced(request.response_format, parameters, structured_output=model.structured_output)
+    request = adapted(with_known_format(request), lacks_of(model, thinks=is_thinking), parameters)
+    request = without_foreign_tools(request, parameters, is_tool=_is_own_tool, is_choice=_is_own_choice)
+    budget = SchemaBudget()
+    told, form = told_and_enforced(request.response_format, parameters, budget, structured_output=model.structured_output)
     if told:
         encoder.system.append({"type": "text", "text": told})
     if encoder.system:
         body["system"] = plain(encoder.system)
     body["messages"] = [{**message, "content": plain(message["content"])} for message in encoder.messages]
     _add_sampling(body, request, model, parameters)
-    _add_tools(body, request, parameters)
+    _add_tools(body, request, parameters, budget)
     if isinstance(form, JsonSchemaFormat) or (isinstance(form, NativeFormat) and form != _PLAIN):
         body.setdefault("output_config", {})["format"] = _response_format(form, parameters)
     if request.end_user is not None:
         body["metadata"] = {"user_id": request.end_user}
     extra = {name: value for name, value in request.extra.items() if name != BETAS}
-    return dumps(with_extra(body, _accepted(own_fields(extra, parameters, _OWN_FIELDS), parameters)))
+    _limit_marks(body, parameters, is_automatic=bool(extra.get(CACHE)))
+    return dumps(with_extra(body, _accepted(own_fields(extra, parameters, _OWN_FIELDS, protocol=PROTOCOL), parameters)))
 
 
 def _accepted(extra: JsonObject, parameters: Parameters) -> JsonObject:
@@ -119,6 +128,27 @@ def _accepted(extra: JsonObject, parameters: Parameters) -> JsonObject:
         if tier not in (None, "default"):
             parameters.dropped(("extra", "service_tier"), "the API has no such tier")
     return made
+
+
+def _is_own_tool(form: JsonObject) -> bool:
+    """Return whether a tool has the form of this API: all have a name, but for sets of tools."""
+    return isinstance(form.get("name"), str) or "toolset" in str(form.get("type"))
+
+
+def _is_own_choice(form: JsonObject) -> bool:
+    return form.get("type") not in _FOREIGN_CHOICES
+
+
+def _limit_marks(body: dict[str, Any], parameters: Parameters, *, is_automatic: bool) -> None:
+    """Leave out marks for the cache that the API would refuse. `is_automatic`: it sets one itself."""
+    places = (body.get("tools"), body.get("system"), *(message["content"] for message in body["messages"]))
+    limit_marks(
+        (parts for parts in places if isinstance(parts, list)),
+        _MOST_MARKS - is_automatic,
+        parameters,
+        is_mark=lambda part: bool(part.get(CACHE)),
+        without=lambda part: {name: value for name, value in part.items() if name != CACHE},
+    )
 
 
 def _limit(request: ChatRequest, model: ModelCapabilities) -> int:
@@ -141,11 +171,11 @@ def _add_sampling(body: dict[str, Any], request: ChatRequest, model: ModelCapabi
         body["stop_sequences"] = stops
 
 
-def _add_tools(body: dict[str, Any], request: ChatRequest, parameters: Parameters) -> None:
+def _add_tools(body: dict[str, Any], request: ChatRequest, parameters: Parameters, budget: SchemaBudget) -> None:
     """Add the tools, and whether one must be called. Without tools there is no choice."""
     if not request.tools:
         return
-    body["tools"] = [_tool(tool, parameters) for tool in request.tools]
+    body["tools"] = [_tool(tool, parameters, budget) for tool in request.tools]
     choice = request.tool_choice
     chosen: dict[str, Any] | None = None
     if choice is not None and choice.native is not None:
@@ -172,16 +202,14 @@ def _tool_choice(choice: ToolChoice) -> dict[str, Any]:
             return {"type": "auto"}
 
 
-def _tool(tool: Tool | NativeTool, parameters: Parameters) -> JsonObject:
+def _tool(tool: Tool | NativeTool, parameters: Parameters, budget: SchemaBudget) -> JsonObject:
     if isinstance(tool, NativeTool):
         return tool.fields
     result: dict[str, Any] = {"name": NAMES.sent(tool.name)}
     if tool.description:
         result["description"] = tool.description
     schema = without_union(object_schema(tool.parameters), parameters)
-    is_strict = bool(tool.strict) and is_enforceable(schema)
-    if tool.strict and not is_strict:
-        parameters.dropped(STRICT_TOOLS.path, NOT_ENFORCEABLE)
+    is_strict = bool(tool.strict) and is_held_to(schema, budget, parameters)
     result["input_schema"] = enforced(schema, ("tools", "parameters"), parameters) if is_strict else schema
     if is_strict:
         result["strict"] = True

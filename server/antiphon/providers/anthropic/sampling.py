@@ -5,7 +5,7 @@ from __future__ import annotations
 from antiphon.domain.request import Sampling
 from antiphon.providers.anthropic.capabilities import ModelCapabilities
 from antiphon.providers.parameters import Parameters
-from antiphon.providers.support import STOP, TOP_P
+from antiphon.providers.support import STOP, TOP_P, stop_texts
 
 
 def stop_sequences(sampling: Sampling, parameters: Parameters) -> list[str]:
@@ -13,9 +13,9 @@ def stop_sequences(sampling: Sampling, parameters: Parameters) -> list[str]:
 
     Raises `Unsupported` if the policy is to refuse.
     """
-    wanted = [sampling.stop] if isinstance(sampling.stop, str) else list(sampling.stop or ())
+    wanted = stop_texts(sampling, parameters)
     kept = [one for one in wanted if one.strip()]
-    if any(one and not one.strip() for one in wanted):
+    if len(kept) < len(wanted):
         parameters.dropped(STOP.path, "the API has no stop sequences of white space alone")
     return kept
 

@@ -3,7 +3,8 @@
 https://docs.aws.amazon.com/bedrock/latest/userguide/conversation-inference-supported-models-features.html and
 https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters.html. Which models can be held to a schema is in
 https://docs.aws.amazon.com/bedrock/latest/userguide/structured-output.html, which take a choice of tools in
-https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ToolChoice.html. Claude models have rows of their own, in
+https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ToolChoice.html, and which cache in
+https://docs.aws.amazon.com/bedrock/latest/userguide/prompt-caching.html. Claude models have rows of their own, in
 `antiphon.providers.anthropic.capabilities`. A model whose maker is not known, such as one behind an ARN, is `UNKNOWN`.
 """
 
@@ -55,34 +56,49 @@ class ModelFamily(Struct, frozen=True, kw_only=True):
     """Whether reasoning without a signature may be sent back."""
     result_status: bool = True
     """Whether a result may say that it is an error."""
+    caches: bool = False
+    """Whether marks of what is to be cached are accepted."""
+    caches_tools: bool = False
+    """Whether they are accepted among the tools, too."""
 
 
-UNKNOWN: Final = ModelFamily()
+UNKNOWN: Final = ModelFamily(caches=True, caches_tools=True)
+_PLAIN: Final = ModelFamily()
 _UNSTRUCTURED: Final = ModelFamily(structured_output=False)
 
-_NOVA: Final = ModelFamily(top_k=("inferenceConfig", "topK"), named_tool=True, structured_output=False, unsigned_thoughts=True)
+_NOVA: Final = ModelFamily(
+    top_k=("inferenceConfig", "topK"), named_tool=True, structured_output=False, unsigned_thoughts=True, caches=True
+)
 _NOVA_THINKS: Final = replace(_NOVA, effort=Effort.NOVA)
 
 _FAMILIES: Final = {
     "ai21": _UNSTRUCTURED,
     "amazon": _NOVA,
-    CLAUDE: ModelFamily(top_k=("top_k",), effort=Effort.CLAUDE, named_tool=True, one_call=True, media_beside_results=False),
+    CLAUDE: ModelFamily(
+        top_k=("top_k",),
+        effort=Effort.CLAUDE,
+        named_tool=True,
+        one_call=True,
+        media_beside_results=False,
+        caches=True,
+        caches_tools=True,
+    ),
     "cohere": ModelFamily(top_k=("k",), structured_output=False),
-    "deepseek": UNKNOWN,
-    "google": UNKNOWN,
+    "deepseek": _PLAIN,
+    "google": _PLAIN,
     # It knows "auto" alone: https://github.com/langchain-ai/langchain-aws/issues/620
     "meta": ModelFamily(any_tool=False, structured_output=False, text_beside_results=False),
-    "minimax": UNKNOWN,
+    "minimax": _PLAIN,
     "mistral": ModelFamily(top_k=("top_k",), text_beside_results=False),
-    "moonshot": UNKNOWN,
-    "moonshotai": UNKNOWN,
-    "nvidia": UNKNOWN,
+    "moonshot": _PLAIN,
+    "moonshotai": _PLAIN,
+    "nvidia": _PLAIN,
     "openai": ModelFamily(effort=Effort.OPENAI),
     "qwen": ModelFamily(effort=Effort.QWEN),
     "stability": _UNSTRUCTURED,
     "twelvelabs": _UNSTRUCTURED,
     "writer": ModelFamily(structured_output=False, result_status=False),
-    "zai": UNKNOWN,
+    "zai": _PLAIN,
 }
 """By maker, as model ids name them: `us.anthropic.claude-...`, `meta.llama...`."""
 

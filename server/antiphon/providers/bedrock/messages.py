@@ -8,7 +8,7 @@ What is sent of an earlier reply:
 | refusal | text | the same |
 | reasoning with a signature, redacted reasoning | unchanged | nothing |
 | reasoning without one | unchanged to Amazon's models | nothing |
-| tool call | with its own fields, if it is a function | without them |
+| call of a function or of a custom tool | with its own fields | without them |
 | call of a tool of the provider, its result, a block of an unknown kind | unchanged | nothing |
 | image | in the next user message | the same |
 | recording | its transcript | the same |
@@ -18,7 +18,8 @@ The rules of the API that the form follows:
 - Consecutive messages of one role are one turn, and the first is the user's. The results of a turn's calls come before everything
   else, and with some models stand alone: a turn of the assistant is then put after them.
 - Blank text is refused, and so is a message without content. A document needs a text beside it.
-- A result needs its call. Calls and results need tools: if none are offered, they are written as text.
+- A call needs its result in the next turn, and a result its call: else they are left out. Both need tools: if none are offered,
+  they are written as text.
 - Instructions come first. Later ones stay in their place if the model accepts that, and move to the others if it does not.
 """
 
@@ -27,12 +28,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
 from antiphon.domain.content import (
-    FUNCTION,
     FUNCTION_CALL,
     NOTHING,
     Audio,
@@ -57,13 +56,18 @@ from antiphon.providers.bedrock.capabilities import CLAUDE, family, maker
 from antiphon.providers.bedrock.citations import citation_json
 from antiphon.providers.bedrock.names import CALL_IDS, NAMES
 from antiphon.providers.bedrock.parts import DocumentNames, cache_point, native, part_of
+from antiphon.providers.codec.calls import SENT_CALLS, input_of, object_of
 from antiphon.providers.codec.names import CallIds
+from antiphon.providers.codec.results import paired
 
 PROTOCOL: Final = "bedrock"
 """The protocol's name in the origin of a reply."""
 
 _FILLER: Final = {"text": "."}
 """The text of a turn that the API demands and nobody wrote, and the text that it demands beside a document."""
+
+_ERROR: Final = {"text": "Error"}
+"""The content of an error without any, which Claude does not accept."""
 
 _REASONING: Final = "reasoningContent"
 _MEDIA: Final = ("document", "video")
@@ -98,16 +102,12 @@ class BedrockEncoder:
         self._ids = CallIds(CALL_IDS.sent, CALL_IDS.length)
         self._calls: dict[str, str] = {}
         """The ids of the calls that were sent, and so may have a result, and the names of their tools."""
-        self._answered: frozenset[str] = frozenset()
-        """Ids of all calls that have a result."""
         self._functions = 0
         """The number of function calls of OpenAI's API of 2023, which have no ids."""
 
     def encode(self, messages: Sequence[Message]) -> None:
         """Add the messages. Raises `Unsupported` for content that this API cannot express."""
-        self._answered = frozenset(
-            block.tool_call_id for message in messages for block in message.blocks if isinstance(block, ToolResult)
-        )
+        messages = paired(messages)
         for message in messages:
             match message.role:
                 case Role.SYSTEM | Role.DEVELOPER:
@@ -116,9 +116,17 @@ class BedrockEncoder:
                     self._add_reply(message)
                 case _:
                     self._add_message(message)
+        self._trim()
         self._place_late(is_followed_by_user=False)
         if not self._turns:
             self._turns, self.system = [_Turn("user", content=self.system or [_FILLER])], []
+
+    def _trim(self) -> None:
+        """Remove white space from the end of a reply that is to be continued, where Claude does not accept it."""
+        if self._turns and self._turns[-1].role == "assistant":
+            content = self._turns[-1].content
+            if "text" in content[-1]:
+                content[-1] = {"text": content[-1]["text"].rstrip()}
 
     @property
     def messages(self) -> list[JsonObject]:
@@ -214,10 +222,8 @@ class BedrockEncoder:
         content = self._parts(block.blocks)
         # The API caches results, not the parts within them.
         marks = [*cache_point(block.extra), *(part for part in content if "cachePoint" in part)]
-        result: dict[str, Any] = {
-            "toolUseId": sent_id,
-            "content": [part for part in content if "cachePoint" not in part],
-        }
+        content = [part for part in content if "cachePoint" not in part]
+        result: dict[str, Any] = {"toolUseId": sent_id, "content": content or ([_ERROR] if block.is_error else [])}
         if block.is_error and self._family.result_status:
             result["status"] = "error"
         return [{"toolResult": result}, *marks[:1]]
@@ -255,10 +261,10 @@ class BedrockEncoder:
                 return [{_REASONING: {"reasoningText": {**fields, "text": block.text}}}]
             case RedactedThinking() if opaque:
                 return [{_REASONING: {"redactedContent": opaque}}]
-            case ToolCall(type="function" | "function_call"):
-                return [*self._call(block, fields), *mark]
+            case ToolCall() if block.type in SENT_CALLS:
+                return [self._call(block, fields), *mark]
             case ServerToolCall() if is_exact and self._has_tools:
-                call = {"toolUseId": block.id, "name": block.name, "input": _arguments(block.input or "") or {}}
+                call = {"toolUseId": block.id, "name": block.name, "input": object_of(block.input or "") or {}}
                 return [{"toolUse": {**call, "type": block.type, **fields}}]
             case ServerToolResult() if is_exact and self._has_tools:
                 kind = {} if block.type == RESULT else {"type": block.type}
@@ -271,20 +277,16 @@ class BedrockEncoder:
             case _:
                 return []
 
-    def _call(self, block: ToolCall, fields: JsonObject) -> list[JsonObject]:
-        """Return a call, as a list of one; of none if it broke off and so was never run."""
+    def _call(self, block: ToolCall, fields: JsonObject) -> JsonObject:
         call_id = block.id
         if block.type == FUNCTION_CALL:
             self._functions += 1
             call_id = self._function_id
-        arguments = _arguments(block.arguments)
-        if arguments is None and call_id not in self._answered and block.type == FUNCTION:
-            return []
         self._calls[call_id] = block.name
         if not self._has_tools:
-            return [{"text": f"Call of the tool {block.name}: {block.arguments or '{}'}"}]
-        name = NAMES.sent(block.name)
-        return [{"toolUse": {"toolUseId": self._ids.called(call_id), "name": name, "input": arguments or {}, **fields}}]
+            return {"text": f"Call of the tool {block.name}: {block.arguments or '{}'}"}
+        sent_id = self._ids.called(call_id)
+        return {"toolUse": {"toolUseId": sent_id, "name": NAMES.sent(block.name), "input": input_of(block), **fields}}
 
     @property
     def _function_id(self) -> str:
@@ -321,12 +323,3 @@ def _text(text: str, block: Block, *, has_citations: bool) -> list[JsonObject]:
     if has_citations and isinstance(block, Text) and block.citations:
         return [{"citationsContent": {"content": [{"text": text}], "citations": [citation_json(one) for one in block.citations]}}]
     return [{"text": text}]
-
-
-def _arguments(text: str) -> JsonObject | None:
-    """Return the arguments of a call; None if they are not a JSON object. None at all are an empty object."""
-    try:
-        value = msgspec.json.decode(text) if text.strip() else {}
-    except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None

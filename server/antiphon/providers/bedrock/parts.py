@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from antiphon.domain.content import Audio, Block, Document, Image, JsonObject, Media, Opaque, Refusal, Text, Video
 from antiphon.domain.errors import Unsupported
-from antiphon.providers.codec.data_url import base64_of
+from antiphon.providers.codec.data_url import base64_of, picture_type
 
 CACHE_POINT: Final = "cachePoint"
 
@@ -22,7 +22,7 @@ _BINARY: Final = "application/octet-stream"
 _INNER: Final = ("image_url", "file", "function")
 """The objects in which the dialects keep unknown fields of a part."""
 
-_IMAGES: Final = {"image/jpg": "jpeg"} | {f"image/{name}": name for name in ("png", "jpeg", "gif", "webp")}
+_IMAGES: Final = {f"image/{name}": name for name in ("png", "jpeg", "gif", "webp")}
 _AUDIO: Final = {
     "audio/mpeg": "mp3",
     "audio/x-wav": "wav",
@@ -135,7 +135,7 @@ def _media(media: Media, formats: Mapping[str, str], endings: frozenset[str], ki
         source: JsonObject = {"s3Location": {"uri": url}}
     elif url.startswith("data:"):
         media_type, data = base64_of(url)
-        found, source = formats.get(media_type), {"bytes": data}
+        found, source = formats.get(picture_type(media_type, data) if formats is _IMAGES else media_type), {"bytes": data}
     else:
         raise Unsupported(f"The provider {provider} accepts {kind} only as data, or in S3.", provider=provider)
     if found is None:

@@ -25,23 +25,25 @@ from antiphon.domain.request import (
     ToolChoice,
     ToolChoiceMode,
 )
+from antiphon.providers.anthropic.budget import SchemaBudget
 from antiphon.providers.anthropic.capabilities import capabilities
-from antiphon.providers.anthropic.enforceable import NOT_ENFORCEABLE, is_enforceable
-from antiphon.providers.anthropic.format import told_and_enforced
+from antiphon.providers.anthropic.format import is_held_to, told_and_enforced
 from antiphon.providers.anthropic.lacks import lacks_while_thinking
 from antiphon.providers.anthropic.sampling import may_have_top_p, stop_sequences
 from antiphon.providers.anthropic.schema import enforced
 from antiphon.providers.anthropic.tool_schema import object_schema, without_union
 from antiphon.providers.bedrock.capabilities import CLAUDE, ModelFamily, family, maker
 from antiphon.providers.bedrock.lacks import lacks_of
-from antiphon.providers.bedrock.messages import BedrockEncoder
+from antiphon.providers.bedrock.messages import PROTOCOL, BedrockEncoder
 from antiphon.providers.bedrock.names import NAMES
-from antiphon.providers.bedrock.parts import cache_point, native
+from antiphon.providers.bedrock.parts import CACHE_POINT, cache_point, native
 from antiphon.providers.bedrock.thinking import INFERENCE, add_thinking
 from antiphon.providers.body import dumps
+from antiphon.providers.chat_forms import with_known_format, without_foreign_tools
+from antiphon.providers.codec.cache_marks import limit_marks
 from antiphon.providers.foreign import own_fields
 from antiphon.providers.parameters import Parameters
-from antiphon.providers.support import NATIVE_FORMAT, STRICT_TOOLS, TEMPERATURE, adapted, within
+from antiphon.providers.support import NATIVE_FORMAT, TEMPERATURE, adapted, output_limit, stop_texts, within
 
 ADDITIONAL: Final = "additionalModelRequestFields"
 """The fields that Bedrock passes on to the model's own API."""
@@ -50,6 +52,13 @@ _PLAIN: Final = NativeFormat({"type": "text"})
 """The default of other APIs, for which this one has no word."""
 
 _THINKING: Final = "thinking"
+_MOST_MARKS: Final = 4
+
+_OF_CLAUDE: Final = ((_THINKING, _THINKING), ("betas", "anthropic_beta"), ("context_management", "context_management"))
+"""Fields of requests of Anthropic's API, and their names here:
+https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-anthropic-claude-messages-request-response.html."""
+_FOREIGN_TOOLS: Final = ("type", "custom")
+"""Fields that only tools of other APIs have."""
 
 
 def encode(request: ChatRequest, provider: str, parameters: Parameters | None = None) -> bytes:
@@ -61,23 +70,27 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
     parameters = parameters or Parameters(provider)
     accepted = family(request.model)
     claude = capabilities(request.model) if maker(request.model) == CLAUDE else None
-    request = _without_foreign_tools(adapted(request, lacks_of(accepted, claude), parameters), parameters)
+    if claude is not None:
+        request = _with_claude_fields(request)
+    request = adapted(with_known_format(request), lacks_of(accepted, claude), parameters)
+    request = without_foreign_tools(request, parameters, is_tool=_is_own_tool, is_choice=_is_own_choice)
     tools = _tools(request, accepted)
     system_turns = claude is not None and claude.system_turns
     encoder = BedrockEncoder(provider, request.model, system_turns=system_turns, has_tools=bool(tools))
     encoder.encode(request.messages)
     body: dict[str, Any] = {"messages": encoder.messages}
     enforces = accepted.structured_output and (claude is None or claude.structured_output)
-    told, form = told_and_enforced(request.response_format, parameters, structured_output=enforces)
+    budget = None if claude is None else SchemaBudget()
+    told, form = told_and_enforced(request.response_format, parameters, budget, structured_output=enforces)
     if told:
         encoder.system.append({"text": told})
     if encoder.system:
         body["system"] = encoder.system
-    if (limit := _limit(request)) is not None:
+    if (limit := output_limit(request.sampling, parameters)) is not None:
         body[INFERENCE] = {"maxTokens": limit}
     additional: dict[str, Any] = {}
     if tools:
-        _add_tools(body, additional, request, tools, accepted, parameters)
+        _add_tools(body, additional, request, tools, accepted, parameters, budget)
     if (text_format := _text_format(form, parameters)) is not None:
         body["outputConfig"] = {"textFormat": text_format}
     is_forced = not {"any", "tool"}.isdisjoint(body.get("toolConfig", {}).get("toolChoice", {}))
@@ -88,25 +101,35 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
     _add_sampling(body, additional, request, accepted, parameters)
     if additional:
         body[ADDITIONAL] = additional
-    return dumps(with_extra(body, own_fields(request.extra, parameters)))
+    _limit_marks(body, accepted, parameters)
+    return dumps(with_extra(body, own_fields(request.extra, parameters, protocol=PROTOCOL)))
 
 
-def _without_foreign_tools(request: ChatRequest, parameters: Parameters) -> ChatRequest:
-    """Return the request without tools and a tool choice of another API, which are known by their `type`."""
-    tools, choice = request.tools, request.tool_choice
-    foreign = [tool for tool in tools if isinstance(tool, NativeTool) and "type" in native(tool.fields)]
-    if foreign:
-        parameters.dropped(("tools",), "a tool is of another API")
-        request = replace(request, tools=tuple(tool for tool in tools if tool not in foreign))
-    if choice is not None and choice.native is not None and "type" in choice.native:
-        parameters.dropped(("tool_choice",), "the choice is of another API")
-        request = replace(request, tool_choice=None)
-    return request
+def _limit_marks(body: JsonObject, accepted: ModelFamily, parameters: Parameters) -> None:
+    """Leave out marks for the cache that the API or the model would refuse."""
+    tools = body.get("toolConfig", {}).get("tools", [])
+    places = (tools, body.get("system", []), *(message["content"] for message in body["messages"]))
+    for lists, most in (((tools,), _MOST_MARKS * accepted.caches_tools), (places, _MOST_MARKS * accepted.caches)):
+        limit_marks(lists, most, parameters, is_mark=lambda part: CACHE_POINT in part, without=lambda _: None)
 
 
-def _limit(request: ChatRequest) -> int | None:
-    sampling = request.sampling
-    return sampling.max_tokens if sampling.max_completion_tokens is None else sampling.max_completion_tokens
+def _with_claude_fields(request: ChatRequest) -> ChatRequest:
+    """Return the request with fields of Anthropic's own API in their place here, which is among those of the model."""
+    moved = {ours: request.extra[theirs] for theirs, ours in _OF_CLAUDE if request.extra.get(theirs)}
+    if not moved:
+        return request
+    kept = {name: value for name, value in request.extra.items() if name not in dict(_OF_CLAUDE)}
+    given = request.extra.get(ADDITIONAL)
+    return replace(request, extra={**kept, ADDITIONAL: {**moved, **(given if isinstance(given, dict) else {})}})
+
+
+def _is_own_tool(form: JsonObject) -> bool:
+    """Return whether a tool has the form of this API, which has no `type`. Chat completions has custom tools."""
+    return native(form).keys().isdisjoint(_FOREIGN_TOOLS)
+
+
+def _is_own_choice(form: JsonObject) -> bool:
+    return "type" not in form
 
 
 def _thinks(additional: JsonObject, request: ChatRequest) -> bool:
@@ -127,10 +150,7 @@ def _add_sampling(
     claude = capabilities(request.model) if maker(request.model) == CLAUDE else None
     if sampling.top_p is not None and may_have_top_p(sampling.top_p, temperature, claude, parameters):
         config["topP"] = sampling.top_p
-    stops = [sampling.stop] if isinstance(sampling.stop, str) else list(sampling.stop or ())
-    if claude is not None:
-        stops = stop_sequences(sampling, parameters)
-    if stops:
+    if stops := stop_texts(sampling, parameters) if claude is None else stop_sequences(sampling, parameters):
         config["stopSequences"] = stops
     if config:
         body[INFERENCE] = config
@@ -163,9 +183,9 @@ def _add_tools(
     tools: Iterable[Tool | NativeTool],
     accepted: ModelFamily,
     parameters: Parameters,
+    budget: SchemaBudget | None,
 ) -> None:
-    is_claude = maker(request.model) == CLAUDE
-    config: dict[str, Any] = {"tools": [part for tool in tools for part in _tool(tool, parameters, is_claude=is_claude)]}
+    config: dict[str, Any] = {"tools": [part for tool in tools for part in _tool(tool, parameters, budget)]}
     if request.tool_choice is not None:
         config["toolChoice"] = _tool_choice(request.tool_choice, accepted)
     if request.parallel_tool_calls is False:
@@ -187,19 +207,17 @@ def _tool_choice(choice: ToolChoice, accepted: ModelFamily) -> JsonObject:
             return {"auto": {}}
 
 
-def _tool(tool: Tool | NativeTool, parameters: Parameters, *, is_claude: bool) -> list[JsonObject]:
-    """Return a tool, with the mark of a cache after it if the caller wants one. `is_claude`: the model is one of Anthropic's."""
+def _tool(tool: Tool | NativeTool, parameters: Parameters, budget: SchemaBudget | None) -> list[JsonObject]:
+    """Return a tool, with the mark of a cache after it if the caller wants one. `budget` is None for models of other makers."""
     if isinstance(tool, NativeTool):
         return [native(tool.fields)]
     spec: dict[str, Any] = {"name": NAMES.sent(tool.name)}
     if tool.description:
         spec["description"] = tool.description
     schema = object_schema(tool.parameters)
-    if is_claude:
+    if budget is not None:
         schema = without_union(schema, parameters)
-    is_strict = bool(tool.strict) and is_enforceable(schema)
-    if tool.strict and not is_strict:
-        parameters.dropped(STRICT_TOOLS.path, NOT_ENFORCEABLE)
+    is_strict = bool(tool.strict) and is_held_to(schema, budget, parameters)
     spec["inputSchema"] = {"json": enforced(schema, ("tools", "parameters"), parameters) if is_strict else schema}
     if is_strict:
         spec["strict"] = True

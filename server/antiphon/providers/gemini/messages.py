@@ -6,7 +6,7 @@ What is sent of an earlier reply:
 |---|---|---|
 | text, refusal | a part of its own, with its signature | the text |
 | thinking | with its signature; nothing without one | nothing |
-| tool call | with its signature and id | without them, if it has a result |
+| call of a function or of a custom tool | with its signature and id | without them, if it has a result |
 | image | with its signature | the image |
 | recording | its transcript | the same |
 | calls and results of the provider's own tools, blocks of an unknown kind | unchanged | nothing |
@@ -32,6 +32,7 @@ from typing import Any, Final
 import msgspec
 
 from antiphon.domain.content import (
+    CUSTOM,
     Audio,
     Block,
     Document,
@@ -53,6 +54,7 @@ from antiphon.domain.content import (
     with_extra,
 )
 from antiphon.domain.errors import Unsupported
+from antiphon.providers.codec.calls import INPUT, SENT_CALLS, object_of
 from antiphon.providers.gemini.blocks import CALL, CODE, CONTINUATION, PROTOCOL, SIGNATURE, TOOL_CALL
 from antiphon.providers.gemini.capabilities import SENTINEL, GeminiCapabilities
 from antiphon.providers.gemini.media import media_part
@@ -112,7 +114,7 @@ class GeminiEncoder:
         waiting: dict[str, list[tuple[int, int]]] = {}
         for number, message in enumerate(messages):
             for position, block in enumerate(message.blocks):
-                if isinstance(block, ToolCall) and message.role is Role.ASSISTANT:
+                if isinstance(block, ToolCall) and block.type in SENT_CALLS and message.role is Role.ASSISTANT:
                     waiting.setdefault(block.id, []).append((number, position))
                 elif isinstance(block, ToolResult) and waiting.get(block.tool_call_id):
                     self._results[waiting[block.tool_call_id].pop(0)] = block
@@ -279,11 +281,9 @@ def _sign(content: dict[str, Any]) -> None:
 
 
 def _arguments(call: ToolCall) -> JsonObject:
-    """Return the arguments of a call as an object. A text that is none, such as that of a custom tool, is its `input`."""
-    if not call.arguments.strip():
-        return {}
-    value = _decoded(call.arguments)
-    return value if isinstance(value, dict) else {"input": call.arguments}
+    """Return the arguments of a call as an object. A text that is none, such as that for a custom tool, is its `input`."""
+    found = None if call.type == CUSTOM else object_of(call.arguments)
+    return {INPUT: call.arguments} if found is None else found
 
 
 def _response(text: str, *, is_error: bool) -> JsonObject:
@@ -291,7 +291,14 @@ def _response(text: str, *, is_error: bool) -> JsonObject:
     if is_error:
         return {"error": text}
     value = _decoded(text)
-    return value if isinstance(value, dict) else {"output": text}
+    return value if isinstance(value, dict) and not _has_reference(value) else {"output": text}
+
+
+def _has_reference(value: Any) -> bool:
+    """Return whether a result has a `$ref`, with which the API refers to media: in a JSON schema it is another one."""
+    if isinstance(value, dict):
+        return "$ref" in value or any(map(_has_reference, value.values()))
+    return isinstance(value, list) and any(map(_has_reference, value))
 
 
 def _decoded(text: str | None) -> Any:

@@ -23,7 +23,9 @@ from antiphon.domain.request import (
     ToolChoiceMode,
 )
 from antiphon.providers.body import dumps
+from antiphon.providers.chat_forms import with_known_format, without_foreign_tools
 from antiphon.providers.foreign import own_fields
+from antiphon.providers.gemini.blocks import PROTOCOL
 from antiphon.providers.gemini.capabilities import GeminiCapabilities, capabilities_of
 from antiphon.providers.gemini.messages import GeminiEncoder
 from antiphon.providers.gemini.names import NAMES
@@ -44,6 +46,8 @@ from antiphon.providers.support import (
     Lacks,
     Support,
     adapted,
+    output_limit,
+    stop_texts,
     within,
 )
 
@@ -62,6 +66,8 @@ _SAMPLING: Final = (
 
 _MOST_PENALTY: Final = 1.99
 """The API has penalties below 2."""
+
+_MOST_STOPS: Final = 5
 
 _CONFIG: Final = "generationConfig"
 _THINKING: Final = "thinkingConfig"
@@ -96,7 +102,8 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
     """
     parameters = parameters or Parameters(provider)
     capabilities = capabilities_of(request.model)
-    request = _without_foreign_tools(adapted(request, _LACKS, parameters), parameters)
+    request = adapted(with_known_format(request), _LACKS, parameters)
+    request = without_foreign_tools(request, parameters, is_tool=_is_own, is_choice=_is_own)
     encoder = GeminiEncoder(provider, request.model, capabilities)
     body: dict[str, Any] = {"contents": encoder.encode(request.messages)}
     if encoder.instructions:
@@ -113,7 +120,12 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
         config["continuationToken"] = encoder.continuation
     if config:
         body[_CONFIG] = config
-    return dumps(with_extra(body, own_fields(request.extra, parameters)))
+    return dumps(with_extra(body, own_fields(request.extra, parameters, protocol=PROTOCOL)))
+
+
+def _is_own(form: JsonObject) -> bool:
+    """Return whether a tool or a choice has the form of this API, which has no `type`."""
+    return "type" not in form
 
 
 def _format_as_instruction(
@@ -127,19 +139,6 @@ def _format_as_instruction(
     return json_instruction(form) if is_told else "", replace(request, response_format=None)
 
 
-def _without_foreign_tools(request: ChatRequest, parameters: Parameters) -> ChatRequest:
-    """Return the request without tools and a tool choice of another API, which are known by their `type`."""
-    tools, choice = request.tools, request.tool_choice
-    foreign = [tool for tool in tools if isinstance(tool, NativeTool) and "type" in tool.fields]
-    if foreign:
-        parameters.dropped(("tools",), "a tool is of another API")
-        request = replace(request, tools=tuple(tool for tool in tools if tool not in foreign))
-    if choice is not None and choice.native is not None and "type" in choice.native:
-        parameters.dropped(("tool_choice",), "the choice is of another API")
-        request = replace(request, tool_choice=None)
-    return request
-
-
 def _config(request: ChatRequest, parameters: Parameters) -> dict[str, Any]:
     """Return `generationConfig`, without what is about thinking."""
     sampling = request.sampling
@@ -151,11 +150,11 @@ def _config(request: ChatRequest, parameters: Parameters) -> dict[str, Any]:
             config[theirs] = penalty
     if sampling.choices == 1:
         del config["candidateCount"]  # which old models refuse
-    limit = sampling.max_tokens if sampling.max_completion_tokens is None else sampling.max_completion_tokens
+    limit = output_limit(sampling, parameters)
     if limit is not None:
         config["maxOutputTokens"] = limit
-    if sampling.stop is not None:
-        config["stopSequences"] = [sampling.stop] if isinstance(sampling.stop, str) else sampling.stop
+    if stops := stop_texts(sampling, parameters, _MOST_STOPS):
+        config["stopSequences"] = stops
     if any(kind != "text" for kind in request.modalities):
         config["responseModalities"] = [kind.upper() for kind in request.modalities]
     if request.audio_output is not None:

@@ -260,7 +260,8 @@ def test_an_earlier_reply(message: Message, expected: list[JsonObject] | None) -
     """As the table of the module says."""
     if expected is None:
         expected = [{"type": "compaction", "content": "c", "encrypted_content": "E", "signature": "S"}, HI]
-    assert encoded(user(), message, user()).messages[1] == {"role": "assistant", "content": expected}
+    answered = [ToolResult(block.id, ()) for block in message.blocks if isinstance(block, ToolCall)]
+    assert encoded(user(), message, results(*answered), user()).messages[1] == {"role": "assistant", "content": expected}
 
 
 @pytest.mark.parametrize("blocks", [(), (Text(""),), (Text(" "),), (Thinking("t", state=State("sig")),), (Thinking("t"),)])
@@ -270,12 +271,25 @@ def test_an_empty_reply(blocks: tuple[Block, ...]) -> None:
 
 
 def test_calls_of_other_kinds() -> None:
-    """They are left out with their results; the function call of 2023 gets an id; a call that broke off is left out."""
-    patch, old, cut = ToolCall("x", "p", "...", CUSTOM), ToolCall("", "f", "[]", FUNCTION_CALL), ToolCall("y", "f", '{"q')
-    answered = (ToolResult("x", (Text("done"),), type=CUSTOM), ToolResult("", (Text("42"),), type=FUNCTION_CALL))
+    """Those of one provider are left out, with their results; the function call of 2023 gets an id; what broke off is left out."""
+    patch, old, cut = (
+        ToolCall("x", "p", "...", "local_shell_call"),
+        ToolCall("", "f", "[]", FUNCTION_CALL),
+        ToolCall("y", "f", '{"q'),
+    )
+    answered = (ToolResult("x", (Text("done"),), type=patch.type), ToolResult("", (Text("42"),), type=FUNCTION_CALL))
     assert encode(user(), reply(Text("hi"), patch, old, cut), results(*answered))[1:] == [
         {"role": "assistant", "content": [HI, {"type": "tool_use", "id": "call_1", "name": "f", "input": {}}]},
         {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "call_1", "content": "42"}]},
+    ]
+
+
+def test_a_call_of_a_custom_tool() -> None:
+    """Its text is its only argument."""
+    custom = ToolCall("x", "p", '{"a": 1}', CUSTOM)
+    assert encode(user(), reply(custom, origin=OTHER), results(ToolResult("x", (Text("done"),), type=CUSTOM)))[1:] == [
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "x", "name": "p", "input": {"input": '{"a": 1}'}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "x", "content": "done"}]},
     ]
 
 
@@ -284,6 +298,19 @@ def test_a_damaged_call_that_was_run() -> None:
     messages = encode(user(), reply(ToolCall("y", "f", '{"q')), results(ToolResult("y", (Text("1"),))))
     assert messages[1]["content"] == [{"type": "tool_use", "id": "y", "name": "f", "input": {}}]
     assert messages[2]["content"][0]["tool_use_id"] == "y"
+
+
+def test_an_error_without_a_text() -> None:
+    """The API refuses an empty one."""
+    messages = encode(user(), reply(CALL), results(ToolResult("c", (Text(" "),), is_error=True)))
+    assert messages[2]["content"] == [{"type": "tool_result", "tool_use_id": "c", "content": "Error", "is_error": True}]
+
+
+def test_a_reply_that_is_to_be_continued() -> None:
+    """The API refuses white space at its end."""
+    assert encode(user(), reply(Text("It is \n")))[-1] == {"role": "assistant", "content": "It is"}
+    assert encode(user(), reply(Text("It is ")), user())[1] == {"role": "assistant", "content": "It is "}
+    assert encode(user(), reply(Text("It is "), SEARCH))[-1]["content"] == [{"type": "text", "text": "It is "}, SEARCH_JSON]
 
 
 def test_a_tool_of_the_provider_without_result() -> None:

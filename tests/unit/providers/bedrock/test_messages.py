@@ -135,6 +135,27 @@ def test_results() -> None:
     ] == ("user", [answered("c", {"text": "no"})])
 
 
+def test_an_error_without_a_text() -> None:
+    """Claude refuses an empty one."""
+    messages = sent(user("a"), reply(ToolCall("c", "f", "{}")), result("c", is_error=True))
+    assert messages[2:] == [("user", [answered("c", {"text": "Error"}, status="error")])]
+
+
+def test_a_reply_that_is_to_be_continued() -> None:
+    """Claude refuses white space at its end."""
+    assert sent(user("a"), reply(Text("It is ")))[1:] == [("assistant", [{"text": "It is"}])]
+    assert sent(user("a"), reply(Text("It is ")), user("b"))[1] == ("assistant", [{"text": "It is "}])
+
+
+def test_a_call_of_a_custom_tool() -> None:
+    """Its text is its only argument; calls of one provider's tools are left out, with their results."""
+    calls = (ToolCall("c", "f", "hello", "custom"), ToolCall("s", "", "{}", "local_shell_call"))
+    assert sent(user("a"), reply(*calls), result("c"), result("s"))[1:] == [
+        ("assistant", [call("c", input={"input": "hello"})]),
+        ("user", [answered("c")]),
+    ]
+
+
 def test_results_that_stand_alone() -> None:
     """With some models nothing may be beside results, with Claude no documents: a turn is put between them."""
     messages = (user("a"), reply(ToolCall("c", "f", "{}")), result("c", Text("r")), user("b"))

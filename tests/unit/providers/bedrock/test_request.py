@@ -157,7 +157,7 @@ def test_extra() -> None:
 
 
 FORCED = {"tools": TOOLS, "tool_choice": ToolChoice(ToolChoiceMode.REQUIRED)}
-FABLE = "anthropic.claude-fable-5-v1:0"
+FABLE = "anthropic.claude-fable-5-1-v1:0"
 SCHEMA = JsonSchemaFormat("n", {"type": "object"})
 
 
@@ -283,7 +283,7 @@ THINKING = "thinking"
         ),
         ("anthropic.claude-opus-4-6-v1", "none", {"additional": {THINKING: {"type": "disabled"}}}),
         ("anthropic.claude-sonnet-5-5", "none", {"additional": {THINKING: {"type": "between_tools"}}}),
-        ("anthropic.claude-fable-5-v1:0", "none", {"outputConfig": {"effort": "low"}}),
+        ("anthropic.claude-fable-5-1-v1:0", "none", {"outputConfig": {"effort": "low"}}),
         (NOVA, "xhigh", {"additional": {"reasoningConfig": {"type": "enabled", "maxReasoningEffort": "high"}}}),
         (NOVA, "none", {"additional": {"reasoningConfig": {"type": "disabled"}}}),
         ("amazon.nova-pro-v1:0", "high", {}),
@@ -342,3 +342,25 @@ def test_what_claude_alone_refuses() -> None:
     other = body(LLAMA, **fields)
     assert other["toolConfig"]["tools"][0]["toolSpec"]["inputSchema"]["json"] == {"type": "object", **schema}
     assert other["inferenceConfig"] == {"stopSequences": ["\n", "x"]}
+
+
+def test_limits_of_the_api() -> None:
+    """It has no limit of nothing, and refuses empty stop sequences."""
+    parameters = Parameters("acme")
+    made = body("meta.llama3-1-8b-instruct-v1:0", parameters=parameters, sampling=Sampling(max_tokens=0, stop=("", "a")))
+    assert made == {"inferenceConfig": {"maxTokens": 1, "stopSequences": ["a"]}}
+    assert [warning.path for warning in parameters.warnings] == [("sampling", "max_tokens")]
+    assert body("meta.llama3-1-8b-instruct-v1:0", sampling=Sampling(stop="")) == {}
+
+
+def test_fields_of_anthropics_own_api() -> None:
+    """Claude gets them among the fields of the model, other models do not; a caller's field in its place counts."""
+    extra: dict[str, Any] = {"thinking": {"type": "adaptive"}, "betas": ["b"], "speed": "fast"}
+    parameters = Parameters("acme")
+    made = body(SONNET, parameters=parameters, extra=extra, sampling=Sampling(temperature=0.3))
+    assert made == {"additionalModelRequestFields": {"thinking": {"type": "adaptive"}, "anthropic_beta": ["b"]}}
+    assert [warning.path[-1] for warning in parameters.warnings] == ["temperature", "speed"]
+    own = {"thinking": {"type": "disabled"}, "a": 1}
+    made = body(SONNET, extra={**extra, "additionalModelRequestFields": own})
+    assert made["additionalModelRequestFields"] == {**own, "anthropic_beta": ["b"]}
+    assert body("meta.llama3-1-8b-instruct-v1:0", extra=extra) == {}

@@ -220,6 +220,23 @@ def test_calls_without_results() -> None:
     assert encode(ASK, reply(first)) == [ASKED]
 
 
+def test_a_result_that_is_a_schema() -> None:
+    """It stays a text: the API takes a `$ref` in a result for the name of a picture."""
+    schema = '{"items": [{"$ref": "#/$defs/A"}]}'
+    contents = encode(ASK, reply(ToolCall("a", "f", "{}")), results(ToolResult("a", (Text(schema),))))
+    assert contents[2]["parts"][0]["functionResponse"]["response"] == {"output": schema}
+    contents = encode(ASK, reply(ToolCall("a", "f", "{}")), results(ToolResult("a", (Text('{"items": [{"n": 1}]}'),))))
+    assert contents[2]["parts"][0]["functionResponse"]["response"] == {"items": [{"n": 1}]}
+
+
+def test_calls_that_are_no_functions() -> None:
+    """The text for a custom tool is its only argument; calls of one provider's tools are left out, with their results."""
+    custom, shell = ToolCall("a", "f", '{"n": 1}', "custom"), ToolCall("b", "", "{}", "local_shell_call")
+    contents = encode(ASK, reply(custom, shell, origin=None), results(ToolResult("a", (Text("x"),)), ToolResult("b", ())))
+    assert [part["functionCall"]["args"] for part in contents[1]["parts"]] == [{"input": '{"n": 1}'}]
+    assert len(contents[2]["parts"]) == 1
+
+
 def test_calls_from_a_client_of_another_api() -> None:
     """The calls beside a signed one are of the same model, so that their ids are sent as well; those of another's are not."""
     for origin, ids in ((Origin(provider=OWN.provider), ["i1", "i2"]), (Origin(provider="other"), [None, None])):

@@ -167,6 +167,18 @@ def test_a_paused_reply_goes_on() -> None:
     assert json.loads(encode(request, "acme"))["generationConfig"] == {"continuationToken": "t"}
 
 
+def test_limits_of_the_api() -> None:
+    """It has neither a limit of nothing nor more than five stop sequences, and refuses empty ones."""
+    assert config(sampling=Sampling(stop=("", "a"))) == {"stopSequences": ["a"]}
+    assert config(sampling=Sampling(stop=())) == config(sampling=Sampling(stop="")) == {}
+    parameters = Parameters("acme")
+    made = body(parameters=parameters, sampling=Sampling(max_tokens=0, stop=("", *"abcdef")))
+    assert made["generationConfig"] == {"maxOutputTokens": 1, "stopSequences": list("abcde")}
+    assert [warning.path for warning in parameters.warnings] == [("sampling", "max_tokens"), ("sampling", "stop")]
+    made = body(parameters=Parameters("acme", "drop"), sampling=Sampling(max_completion_tokens=0))
+    assert made == {}
+
+
 @pytest.mark.parametrize(
     "fields",
     [

@@ -35,3 +35,30 @@ def test_keywords_that_are_not_known() -> None:
         "$defs": {"d": {"items": enum}},
         "default": {"const": 1},
     }
+
+
+def test_references() -> None:
+    """Nothing may be beside one, and definitions are in `$defs` alone."""
+    schema = {
+        "type": "object",
+        "properties": {
+            "a": {"$ref": "#/definitions/A", "description": "one", "default": None},
+            "b": {"$ref": "#/$defs/B"},
+            "definitions": {"type": "string"},
+            "c": {"$ref": "#/$defs/B", "anyOf": [{"type": "object"}]},
+        },
+        "definitions": {"A": {"type": "string"}},
+        "$defs": {"B": {"items": {"$ref": "#/definitions/A"}}},
+    }
+    assert accepted(schema) == {
+        "type": "object",
+        "properties": {
+            "a": {"description": "one", "default": None, "anyOf": [{"$ref": "#/$defs/A"}]},
+            "b": {"$ref": "#/$defs/B"},
+            "definitions": {"type": "string"},
+            "c": {"anyOf": [{"type": "object"}], "allOf": [{"$ref": "#/$defs/B"}]},
+        },
+        "$defs": {"A": {"type": "string"}, "B": {"items": {"$ref": "#/$defs/A"}}},
+    }
+    root = {"$ref": "#/$defs/A", "$defs": {"A": {"type": "object"}}}
+    assert accepted(root) == root
