@@ -153,7 +153,7 @@ class ResponsesBlockReader:
             self._cite(part, event["annotation"], events)
 
     def add_input(self, event: JsonObject, events: Batch) -> None:
-        """Read a delta of the input of a call. That of a call whose start is missing is ignored: the end of the item has all of it."""
+        """Read a delta of the input of a call. That of a call without a start is ignored: the end of the item has all of it."""
         item = self._items.get(index_of(event["output_index"]))
         if item is not None:
             self._extend_input(item, text(event["delta"]), events)
