@@ -19,6 +19,8 @@ from operator import itemgetter
 from typing import Any, Final
 from uuid import uuid4
 
+from msgspec.structs import replace
+
 from antiphon.domain.content import JsonObject
 from antiphon.domain.errors import ProviderUnavailable
 from antiphon.domain.events import (
@@ -56,7 +58,7 @@ _PLAIN_TEXT: Final = frozenset({"role", "content"})
 _HEARTBEATS: Final = frozenset({b"ping", b"pong", b"keepalive", b"keep-alive", b"keep_alive", b"heartbeat", b"processing"})
 """Names or data of events that only keep the connection alive."""
 
-_NO_OUTPUT: Final = (Started, BlockFinished, DeltaGroup)
+_NO_OUTPUT: Final = (Started, BlockFinished, DeltaGroup, Usage)
 
 
 class OpenAIReader(StreamReader):
@@ -76,6 +78,7 @@ class OpenAIReader(StreamReader):
         self._numbers = BlockNumbers()
         self._tools = frozenset(map(_name_of, request.tools))
         self._usage: JsonObject | None = None
+        self._told: JsonObject | None = None  # the usage that was passed on before the end
         self._at_finish = 0  # length of the batch when the last choice finished
         self._frame: TextFrame | None = None  # of the last chunk, if it had a text and nothing new beside it
         self._chunk_start = 0  # length of the batch before the chunk that is being read
@@ -91,10 +94,11 @@ class OpenAIReader(StreamReader):
         self._read_late_usage(events if unclosed is None else [*events, unclosed])
 
     def break_off(self) -> Batch:
-        """Return everything held back, as the reply breaks off: tool calls whose names may have been incomplete."""
+        """Return everything held back, as the reply breaks off: tool calls whose names may have been incomplete, and the usage."""
         events: Batch = []
         for index in sorted(self._choices):
             self._choices[index].break_off(events)
+        self._tell_usage(events)
         return events
 
     def read_object(self, body: bytes) -> Batch:
@@ -116,6 +120,8 @@ class OpenAIReader(StreamReader):
             self._read_event(name, payload)
             if ending.done:
                 self._read_late_usage(events)
+        if self._usage is not self._told and not ending.done and not ending.is_finished:
+            self._tell_usage(self._batch)
 
     def _read_rest(self) -> None:
         event = None if self.ending.done else self._sse.end()
@@ -208,6 +214,8 @@ class OpenAIReader(StreamReader):
         choices = chunk.get("choices")
         if not choices and _is_heartbeat(chunk):
             return
+        if chunk.get("usage") or "x_groq" in chunk:
+            self._keep_usage(chunk)
         if chunk.get("error") or (not choices and chunk.get("object") == "error"):
             self.error_body = payload
             raise error_of_payload(self._provider, chunk.get("error") or chunk)
@@ -215,8 +223,6 @@ class OpenAIReader(StreamReader):
             self._start(chunk, bool(choices))
         elif self._repeated or not chunk.keys() <= _KNOWN_FIELDS:
             self._read_later_fields(chunk)
-        if chunk.get("usage") or "x_groq" in chunk:
-            self._keep_usage(chunk)
         for choice in choices or ():
             self._read_delta(choice, chunk, payload)
 
@@ -277,6 +283,12 @@ class OpenAIReader(StreamReader):
         usage = chunk.get("usage") or as_object(chunk.get("x_groq")).get("usage")
         if usage:
             self._usage = as_object(usage)
+
+    def _tell_usage(self, events: Batch) -> None:
+        """Append the usage so far, unless it was told: some hosts send it with every chunk. Not all output is counted in it yet."""
+        if self._usage is not self._told and self._usage is not None:
+            self._told = self._usage
+            events.append(replace(read_usage(self._usage), estimated=True))
 
     def _begin(self, index: object) -> ChoiceReader:
         """Return a new reader for the choice `index`. Raises `TypeError` or `ValueError` for an invalid index."""
