@@ -46,6 +46,7 @@ from antiphon.providers.openai.blocks import PROTOCOL
 from antiphon.providers.openai.choice import CHOICE, ChoiceReader, ErrorInside
 from antiphon.providers.openai.ending import OpenAIEnding, meaning_of
 from antiphon.providers.openai.frame import MAX_MISSES, TextFrame, frame_of
+from antiphon.providers.openai.inband import error_in
 from antiphon.providers.openai.json import ChunkDecoder
 from antiphon.providers.openai.plain import read_plain
 from antiphon.providers.openai.usage import read_usage
@@ -216,9 +217,10 @@ class OpenAIReader(StreamReader):
             return
         if chunk.get("usage") or "x_groq" in chunk:
             self._keep_usage(chunk)
-        if chunk.get("error") or (not choices and chunk.get("object") == "error"):
+        error = chunk.get("error") or (None if choices else error_in(chunk))
+        if error:
             self.error_body = payload
-            raise error_of_payload(self._provider, chunk.get("error") or chunk)
+            raise error_of_payload(self._provider, error)
         if not self._started:
             self._start(chunk, bool(choices))
         elif self._repeated or not chunk.keys() <= _KNOWN_FIELDS:
