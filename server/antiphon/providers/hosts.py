@@ -334,6 +334,8 @@ def find(name: str, base_url: str | None) -> Host | None:
     """Return the known host with the address of `base_url`, else the one with the name; None if there is none."""
     name = name.partition("/")[0]  # that of the provider, without its deployment
     address = URL(base_url).host if base_url else None
+    if address is not None and address.endswith(_AZURE):
+        name, address = "azure", None  # each customer has an address
     is_known_address = address is not None and address not in _LOOPBACK
     at_address = (host for host in HOSTS if is_known_address and host.base_url and URL(host.base_url).host == address)
     named = (host for host in HOSTS if host.name == name)

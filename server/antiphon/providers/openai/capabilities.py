@@ -5,6 +5,7 @@ A host is a row in `hosts`; one that differs from `NO_PARTS` has a row here, too
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from enum import Enum, auto
 from typing import Final
@@ -14,6 +15,7 @@ from msgspec.structs import replace
 
 from antiphon.domain import model_names
 from antiphon.providers import hosts, openai_models
+from antiphon.providers.codec.names import NameRule
 from antiphon.providers.openai import lacks
 from antiphon.providers.openai.lacks import ANY
 from antiphon.providers.openai_models import HostOptions
@@ -57,6 +59,10 @@ class HostCapabilities(Struct, frozen=True, kw_only=True):
     """Patterns of the models that accept unsigned calls all the same."""
     short_call_ids: bool = False
     """Whether the host accepts only call ids of exactly nine letters and digits."""
+    call_id_length: int | None = None
+    """The most characters of a call id that the host accepts; None: any number."""
+    names: NameRule | None = None
+    """The names of functions and schemas that the host accepts; None: all, as far as is known."""
     options: HostOptions = ANY
     """The options that the host or its models do not have."""
 
@@ -69,6 +75,18 @@ class HostCapabilities(Struct, frozen=True, kw_only=True):
         return None if _matches(model, self.unsigned_models) else self.unsigned_call
 
 
+# https://platform.openai.com/docs/api-reference/chat/create, `function.name`, which other hosts repeat:
+# https://api-docs.deepseek.com/api/create-chat-completion, https://docs.mistral.ai/capabilities/function_calling
+_NAMES: Final = NameRule(re.compile(r"[a-zA-Z0-9_-]+"), re.compile(r"[^a-zA-Z0-9_-]"), 64)
+_LONG_NAMES: Final = NameRule(_NAMES.accepted, _NAMES.refused, 128)
+# https://platform.moonshot.ai/docs/guide/use-kimi-api-to-complete-tool-calls
+_LETTER_FIRST: Final = NameRule(re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]*"), _NAMES.refused, 64)
+# https://ai.google.dev/api/caching#FunctionDeclaration
+_GOOGLE_NAMES: Final = NameRule(re.compile(r"[a-zA-Z_][a-zA-Z0-9_.:-]*"), re.compile(r"[^a-zA-Z0-9_.:-]"), 64)
+
+_OPENAI_CALL_ID: Final = 40
+"""The most characters of a call id: a longer one is refused as `string_above_max_length`."""
+
 UNKNOWN: Final = HostCapabilities()
 
 NO_PARTS: Final = HostCapabilities(thought_parts=False, refusals=False)
@@ -77,13 +95,13 @@ NO_PARTS: Final = HostCapabilities(thought_parts=False, refusals=False)
 NO_THOUGHTS: Final = HostCapabilities(thoughts=Thoughts.NONE, refusals=False)
 """A host that accepts no reasoning, and ignores unknown fields."""
 
-OPENAI: Final = HostCapabilities(thoughts=Thoughts.NONE, options=openai_models.OPENAI)
+OPENAI: Final = HostCapabilities(thoughts=Thoughts.NONE, options=openai_models.OPENAI, names=_NAMES, call_id_length=_OPENAI_CALL_ID)
 """OpenAI's own API: the same, except that it has refusals."""
 
 _BY_HOST: Final[Mapping[str, HostCapabilities]] = {
     "openai": OPENAI,
     "azure": OPENAI,
-    "anthropic": replace(NO_PARTS, options=lacks.ANTHROPIC),
+    "anthropic": replace(NO_PARTS, options=lacks.ANTHROPIC, names=_LONG_NAMES),
     # https://ai.google.dev/gemini-api/docs/openai and, for the signature, https://ai.google.dev/gemini-api/docs/thought-signatures.
     # Models of before version 3 take calls without one.
     "gemini": HostCapabilities(
@@ -91,6 +109,7 @@ _BY_HOST: Final[Mapping[str, HostCapabilities]] = {
         reply_fields=frozenset({"role", "content", "name", "tool_calls", "extra_content"}),
         call_fields=frozenset({"extra_content"}),
         nulls=False,
+        names=_GOOGLE_NAMES,
         unsigned_call="skip_thought_signature_validator",
         unsigned_models=("*gemini-1*", "*gemini-2*", "*gemma*"),
     ),
@@ -99,26 +118,31 @@ _BY_HOST: Final[Mapping[str, HostCapabilities]] = {
         thinking_models=("magistral*",),
         reply_fields=frozenset({"role", "content", "tool_calls", "prefix"}),
         short_call_ids=True,
+        names=_NAMES,
         options=lacks.MISTRAL,
     ),
-    "deepseek": HostCapabilities(thoughts=Thoughts.REASONING_CONTENT, empty_thought="", refusals=False, options=lacks.DEEPSEEK),
+    "deepseek": HostCapabilities(
+        thoughts=Thoughts.REASONING_CONTENT, empty_thought="", refusals=False, names=_NAMES, options=lacks.DEEPSEEK
+    ),
     # Kimi refuses an empty `reasoning_content` as well as a missing one.
-    "moonshot": HostCapabilities(thoughts=Thoughts.REASONING_CONTENT, empty_thought=" ", refusals=False),
+    "moonshot": HostCapabilities(thoughts=Thoughts.REASONING_CONTENT, empty_thought=" ", refusals=False, names=_LETTER_FIRST),
     "perplexity": NO_THOUGHTS,
-    "xai": replace(NO_THOUGHTS, options=lacks.XAI),
+    "xai": replace(NO_THOUGHTS, options=lacks.XAI, names=_NAMES),
     # Its other models refuse reasoning: https://console.groq.com/docs/reasoning
     "groq": HostCapabilities(
         thoughts=Thoughts.REASONING,
         thinking_models=("*gpt-oss*", "*qwen3*", "*qwq*", "*r1*"),
         reply_fields=frozenset({"role", "content", "tool_calls", "function_call", "reasoning"}),
+        names=_NAMES,
         options=lacks.GROQ,
     ),
     "cerebras": HostCapabilities(
         thoughts=Thoughts.REASONING,
         reply_fields=frozenset({"role", "content", "name", "tool_calls", "reasoning"}),
+        names=_NAMES,
         options=lacks.CEREBRAS,
     ),
-    "openrouter": HostCapabilities(thoughts=Thoughts.DETAILS),
+    "openrouter": HostCapabilities(thoughts=Thoughts.DETAILS, names=_NAMES, call_id_length=_OPENAI_CALL_ID),
 }
 
 

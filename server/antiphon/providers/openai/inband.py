@@ -1,4 +1,4 @@
-"""Finds errors in chunks that have no output: hosts of the OpenAI protocol write them in different forms. No I/O.
+"""Finds errors and heartbeats in chunks that have no output: hosts of the OpenAI protocol write them in different forms. No I/O.
 
 The API itself has them in `error`, which `response` reads. The others here are those of vLLM, of proxies, and MiniMax's.
 """
@@ -9,6 +9,9 @@ from typing import Final
 
 from antiphon.domain.content import JsonObject
 from antiphon.providers.error_fields import error_status
+
+HEARTBEATS: Final = frozenset({b"ping", b"pong", b"keepalive", b"keep-alive", b"keep_alive", b"heartbeat", b"processing"})
+"""Names or data of events that only keep the connection alive."""
 
 _MINIMAX: Final = {
     1001: "timeout",
@@ -26,6 +29,12 @@ _MINIMAX: Final = {
     2056: "insufficient_quota",
 }
 """Codes of `base_resp`, in OpenAI's words; others are failures of the host. https://platform.minimax.io/docs/api-reference/errorcode"""
+
+
+def is_heartbeat(chunk: JsonObject) -> bool:
+    """Return whether a JSON object without choices only keeps the connection alive."""
+    kind = chunk.get("type") or chunk.get("event") or chunk.get("object")
+    return isinstance(kind, str) and kind.lower().encode() in HEARTBEATS
 
 
 def error_in(chunk: JsonObject) -> JsonObject | None:

@@ -22,6 +22,7 @@ from antiphon.domain.request import (
     ToolChoiceMode,
 )
 from antiphon.providers.body import dumps
+from antiphon.providers.codec.names import NameRule
 from antiphon.providers.openai.capabilities import UNKNOWN, HostCapabilities
 from antiphon.providers.openai.messages import OpenAIEncoder
 from antiphon.providers.parameters import Parameters
@@ -70,13 +71,13 @@ def encode(
     body |= {theirs: value for ours, theirs in _SAMPLING if (value := getattr(request.sampling, ours)) is not None}
     _rename(body, host.options.renames_of(request.model))
     if request.tools:
-        body["tools"] = [_tool(tool) for tool in request.tools]
+        body["tools"] = [_tool(tool, host.names) for tool in request.tools]
     if request.tool_choice is not None:
-        body["tool_choice"] = _tool_choice(request.tool_choice)
+        body["tool_choice"] = _tool_choice(request.tool_choice, host.names)
     if request.parallel_tool_calls is not None:
         body["parallel_tool_calls"] = request.parallel_tool_calls
     if request.response_format is not None:
-        body["response_format"] = _response_format(request.response_format)
+        body["response_format"] = _response_format(request.response_format, host.names)
     if request.reasoning is not None and request.reasoning.effort is not None:
         body["reasoning_effort"] = request.reasoning.effort
     if request.modalities:
@@ -95,10 +96,15 @@ def _rename(body: dict[str, Any], names: Mapping[str, str]) -> None:
             body.setdefault(theirs, body.pop(name))
 
 
-def _tool(tool: Tool | NativeTool) -> JsonObject:
+def _sent(name: str, rule: NameRule | None) -> str:
+    """Return a name in the form that the host accepts."""
+    return name if rule is None else rule.sent(name)
+
+
+def _tool(tool: Tool | NativeTool, names: NameRule | None) -> JsonObject:
     if isinstance(tool, NativeTool):
         return tool.fields
-    function: dict[str, Any] = {"name": tool.name}
+    function: dict[str, Any] = {"name": _sent(tool.name, names)}
     if tool.description is not None:
         function["description"] = tool.description
     if tool.parameters is not None:
@@ -108,20 +114,20 @@ def _tool(tool: Tool | NativeTool) -> JsonObject:
     return with_extra({"type": "function", "function": function}, tool.extra)
 
 
-def _tool_choice(choice: ToolChoice) -> JsonObject | str:
+def _tool_choice(choice: ToolChoice, names: NameRule | None) -> JsonObject | str:
     if choice.native is not None:
         return choice.native
     if choice.mode is ToolChoiceMode.TOOL:
-        return {"type": "function", "function": {"name": choice.name}}
+        return {"type": "function", "function": {"name": _sent(choice.name or "", names)}}
     return choice.mode.value
 
 
-def _response_format(response_format: ResponseFormat) -> JsonObject:
+def _response_format(response_format: ResponseFormat, names: NameRule | None) -> JsonObject:
     match response_format:
         case JsonObjectFormat():
             return {"type": "json_object"}
         case JsonSchemaFormat():
-            schema: dict[str, Any] = {"name": response_format.name, "schema": response_format.schema}
+            schema: dict[str, Any] = {"name": _sent(response_format.name, names), "schema": response_format.schema}
             if response_format.description is not None:
                 schema["description"] = response_format.description
             if response_format.strict is not None:
