@@ -18,6 +18,7 @@ from antiphon.providers import hosts, openai_models
 from antiphon.providers.codec.names import NameRule
 from antiphon.providers.openai import lacks
 from antiphon.providers.openai.lacks import ANY
+from antiphon.providers.openai.turns import Turns
 from antiphon.providers.openai_models import HostOptions
 
 
@@ -61,6 +62,13 @@ class HostCapabilities(Struct, frozen=True, kw_only=True):
     """Whether the host accepts only call ids of exactly nine letters and digits."""
     call_id_length: int | None = None
     """The most characters of a call id that the host accepts; None: any number."""
+    developer: bool = True
+    """Whether the host knows the role "developer"; if not, its messages are sent as those of "system"."""
+    turns: Turns = Turns.ANY
+    document_urls: bool = False
+    """Whether documents and recordings are sent in Mistral's form: their URL, or their data alone."""
+    own_fields: frozenset[str] | None = None
+    """The fields of chat completions without a place in the domain that the host accepts; None: it ignores unknown ones."""
     names: NameRule | None = None
     """The names of functions and schemas that the host accepts; None: all, as far as is known."""
     options: HostOptions = ANY
@@ -113,26 +121,46 @@ _BY_HOST: Final[Mapping[str, HostCapabilities]] = {
         unsigned_call="skip_thought_signature_validator",
         unsigned_models=("*gemini-1*", "*gemini-2*", "*gemma*"),
     ),
+    # https://docs.mistral.ai/api/endpoint/chat and `ChatCompletionRequest` of its SDK (mistralai 3.7.0). It refuses fields and
+    # roles that it does not know, and a user after a tool ("Unexpected role 'user' after role 'tool'").
     "mistral": HostCapabilities(
         thoughts=Thoughts.PARTS,
         thinking_models=("magistral*",),
         reply_fields=frozenset({"role", "content", "tool_calls", "prefix"}),
         short_call_ids=True,
+        developer=False,
+        turns=Turns.REPLY_AFTER_RESULTS,
+        document_urls=True,
+        own_fields=frozenset(
+            {"metadata", "parallel_tool_calls", "prediction", "prompt_cache_key", "response_format", "service_tier", "stream"}
+        ),
         names=_NAMES,
         options=lacks.MISTRAL,
     ),
     "deepseek": HostCapabilities(
-        thoughts=Thoughts.REASONING_CONTENT, empty_thought="", refusals=False, names=_NAMES, options=lacks.DEEPSEEK
+        thoughts=Thoughts.REASONING_CONTENT,
+        empty_thought="",
+        refusals=False,
+        developer=False,
+        names=_NAMES,
+        options=lacks.DEEPSEEK,
     ),
     # Kimi refuses an empty `reasoning_content` as well as a missing one.
-    "moonshot": HostCapabilities(thoughts=Thoughts.REASONING_CONTENT, empty_thought=" ", refusals=False, names=_LETTER_FIRST),
-    "perplexity": NO_THOUGHTS,
+    "moonshot": HostCapabilities(
+        thoughts=Thoughts.REASONING_CONTENT, empty_thought=" ", refusals=False, developer=False, names=_LETTER_FIRST
+    ),
+    # It answers that after the system messages, "user or tool message(s) should alternate with assistant message(s)".
+    "perplexity": replace(NO_THOUGHTS, developer=False, turns=Turns.ALTERNATING),
     "xai": replace(NO_THOUGHTS, options=lacks.XAI, names=_NAMES),
-    # Its other models refuse reasoning: https://console.groq.com/docs/reasoning
+    # Its other models refuse reasoning: https://console.groq.com/docs/reasoning. It refuses fields that it does not know ("property
+    # 'prompt_cache_key' is unsupported"): https://console.groq.com/docs/api-reference#chat-create
     "groq": HostCapabilities(
         thoughts=Thoughts.REASONING,
         thinking_models=("*gpt-oss*", "*qwen3*", "*qwq*", "*r1*"),
         reply_fields=frozenset({"role", "content", "tool_calls", "function_call", "reasoning"}),
+        own_fields=frozenset(
+            {"function_call", "functions", "metadata", "parallel_tool_calls", "response_format", "service_tier", "store", "stream"}
+        ),
         names=_NAMES,
         options=lacks.GROQ,
     ),

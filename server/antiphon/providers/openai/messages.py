@@ -116,12 +116,14 @@ class OpenAIEncoder:
             return
         if message.role is Role.USER:
             content, self._pictures = [*self._pictures, *content], []
-        body: dict[str, Any] = {"role": message.role}
+        role = Role.SYSTEM if message.role is Role.DEVELOPER and not self._host.developer else message.role
+        body: dict[str, Any] = {"role": role}
         if message.role is Role.USER and message.extra.get("role") == _FUNCTION_ROLE:
             body["role"] = _FUNCTION_ROLE  # a caller of the typed API may set it in `extra`
         if message.name is not None and self._accepts("name"):
             body["name"] = message.name
-        body["content"] = content_json(content, self._provider, listed=message.listed and not has_results)
+        is_listed = message.listed and not has_results
+        body["content"] = content_json(content, self._provider, listed=is_listed, document_urls=self._host.document_urls)
         self._encoded.append(with_extra(body, message.extra))
 
     def _add_result(self, block: ToolResult, message: Message) -> None:

@@ -23,10 +23,13 @@ from antiphon.domain.request import (
 )
 from antiphon.providers.body import dumps
 from antiphon.providers.codec.names import NameRule
+from antiphon.providers.foreign import own_fields
+from antiphon.providers.json_instruction import json_instruction
 from antiphon.providers.openai.capabilities import UNKNOWN, HostCapabilities
 from antiphon.providers.openai.messages import OpenAIEncoder
+from antiphon.providers.openai.turns import in_turns
 from antiphon.providers.parameters import Parameters
-from antiphon.providers.support import adapted
+from antiphon.providers.support import JSON_SCHEMA, adapted
 
 _SAMPLING: Final = (
     ("temperature", "temperature"),
@@ -61,9 +64,11 @@ def encode(
     Raises `Unsupported` for content that this API cannot express and for refused options, and `InvalidRequest` for data that is
     nested too deeply to be sent.
     """
-    request = adapted(request, host.options.lacks_of(request), parameters or Parameters(provider))
+    parameters = parameters or Parameters(provider)
+    lacks = host.options.lacks_of(request)
+    request = adapted(request, lacks, parameters)
     messages = OpenAIEncoder(provider, host, request.model, known_fields=request.known_fields).encode(request.messages)
-    body: dict[str, Any] = {"model": request.model, "messages": messages}
+    body: dict[str, Any] = {"model": request.model, "messages": in_turns(messages, host.turns)}
     if request.stream:
         body["stream"] = True
     if request.stream and stream_usage:
@@ -77,7 +82,11 @@ def encode(
     if request.parallel_tool_calls is not None:
         body["parallel_tool_calls"] = request.parallel_tool_calls
     if request.response_format is not None:
-        body["response_format"] = _response_format(request.response_format, host.names)
+        form = request.response_format
+        if isinstance(form, JsonSchemaFormat) and JSON_SCHEMA in lacks:  # the host has JSON alone, and the model is told the schema
+            body["messages"] = [*body["messages"], {"role": "system", "content": json_instruction(form)}]
+            form = JsonObjectFormat()
+        body["response_format"] = _response_format(form, host.names)
     if request.reasoning is not None and request.reasoning.effort is not None:
         body["reasoning_effort"] = request.reasoning.effort
     if request.modalities:
@@ -86,7 +95,8 @@ def encode(
         body["audio"] = {"voice": request.audio_output.voice, "format": request.audio_output.format}
     if request.end_user is not None:
         body["user"] = request.end_user
-    return dumps(with_extra(body, request.extra))
+    own = host.own_fields
+    return dumps(with_extra(body, request.extra if own is None else own_fields(request.extra, parameters, own)))
 
 
 def _rename(body: dict[str, Any], names: Mapping[str, str]) -> None:
