@@ -101,7 +101,7 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
     if request.end_user is not None:
         body["metadata"] = {"user_id": request.end_user}
     extra = {name: value for name, value in request.extra.items() if name != BETAS}
-    return dumps(with_extra(body, _accepted(own_fields(extra, parameters, _OWN_FIELDS), parameters)))
+    return dumps(with_extra(body, _accepted(own_fields(extra, parameters, "anthropic", _OWN_FIELDS), parameters)))
 
 
 def _accepted(extra: JsonObject, parameters: Parameters) -> JsonObject:

@@ -88,7 +88,7 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
     _add_sampling(body, additional, request, accepted, parameters)
     if additional:
         body[ADDITIONAL] = additional
-    return dumps(with_extra(body, own_fields(request.extra, parameters)))
+    return dumps(with_extra(body, own_fields(request.extra, parameters, "bedrock")))
 
 
 def _without_foreign_tools(request: ChatRequest, parameters: Parameters) -> ChatRequest:

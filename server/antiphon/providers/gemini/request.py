@@ -113,7 +113,7 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
         config["continuationToken"] = encoder.continuation
     if config:
         body[_CONFIG] = config
-    return dumps(with_extra(body, own_fields(request.extra, parameters)))
+    return dumps(with_extra(body, own_fields(request.extra, parameters, "gemini")))
 
 
 def _format_as_instruction(

@@ -39,6 +39,8 @@ class Thoughts(Enum):
 class HostCapabilities(Struct, frozen=True, kw_only=True):
     """What one host accepts. The defaults are for unknown hosts."""
 
+    name: str = ""
+    """The name of its row in `hosts`; empty: every field that a caller sends may be one of its own."""
     thoughts: Thoughts = Thoughts.AS_RECEIVED
     thought_parts: bool = True
     """With `AS_RECEIVED`: whether reasoning may also be a content part."""
@@ -106,7 +108,7 @@ NO_THOUGHTS: Final = HostCapabilities(thoughts=Thoughts.NONE, refusals=False)
 OPENAI: Final = HostCapabilities(thoughts=Thoughts.NONE, options=openai_models.OPENAI, names=_NAMES, call_id_length=_OPENAI_CALL_ID)
 """OpenAI's own API: the same, except that it has refusals."""
 
-_BY_HOST: Final[Mapping[str, HostCapabilities]] = {
+_ROWS: Final[Mapping[str, HostCapabilities]] = {
     "openai": OPENAI,
     "azure": OPENAI,
     "anthropic": replace(NO_PARTS, options=lacks.ANTHROPIC, names=_LONG_NAMES),
@@ -171,7 +173,12 @@ _BY_HOST: Final[Mapping[str, HostCapabilities]] = {
         options=lacks.CEREBRAS,
     ),
     "openrouter": HostCapabilities(thoughts=Thoughts.DETAILS, names=_NAMES, call_id_length=_OPENAI_CALL_ID),
+    "fireworks": NO_PARTS,
+    "nvidia": NO_PARTS,
+    "together": NO_PARTS,
 }
+
+_BY_HOST: Final = {name: replace(row, name=name) for name, row in _ROWS.items()}
 
 
 def capabilities_of(name: str, base_url: str | None) -> HostCapabilities:

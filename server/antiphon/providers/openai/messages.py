@@ -256,9 +256,11 @@ class OpenAIEncoder:
             self._dropped_calls.add(block.id)
             return
         opaque = None if state is None or not is_own or not self._accepts_in_call(EXTRA_CONTENT) else state.opaque
-        names = self._host.names
-        name = block.name if names is None or block.type != FUNCTION else names.sent(block.name)
-        call = call_json(replace(block, id=self._call_id(block.id), name=name), fields, opaque)
+        name, arguments = block.name, block.arguments
+        if block.type == FUNCTION:
+            name = name if self._host.names is None else self._host.names.sent(name)
+            arguments = arguments or "{}"  # hosts that parse them refuse an empty text
+        call = call_json(replace(block, id=self._call_id(block.id), name=name, arguments=arguments), fields, opaque)
         rest.setdefault("tool_calls", []).append(call)
 
     @property

@@ -95,8 +95,7 @@ def encode(
         body["audio"] = {"voice": request.audio_output.voice, "format": request.audio_output.format}
     if request.end_user is not None:
         body["user"] = request.end_user
-    own = host.own_fields
-    return dumps(with_extra(body, request.extra if own is None else own_fields(request.extra, parameters, own)))
+    return dumps(with_extra(body, own_fields(request.extra, parameters, host.name, host.own_fields)))
 
 
 def _rename(body: dict[str, Any], names: Mapping[str, str]) -> None:
