@@ -70,9 +70,9 @@ _BY_STATUS: Final[Mapping[int, type[ProviderError]]] = {
     504: ProviderTimeout,
 }
 
-_RETRYABLE_STATUSES: Final = frozenset({409, 424, 425, 499})
+_RETRYABLE_STATUSES: Final = frozenset({409, 424, 425, 498, 499})
 """Statuses below 500 without an error class of their own after which a retry may succeed: a conflict, a model that failed (AWS
-Bedrock), a request that came too early, or Google's `CANCELLED`."""
+Bedrock), a request that came too early, a tier without capacity (Groq), or Google's `CANCELLED`."""
 
 _FINAL_STATUSES: Final = frozenset({501, 505})
 """Statuses from 500 on after which a retry is useless, because the host cannot do it at all."""

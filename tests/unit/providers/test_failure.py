@@ -53,7 +53,7 @@ def test_statuses(status: int, kind: type[ProviderError]) -> None:
     ("status", "retryable"),
     [
         *((status, False) for status in (301, 302, 307, 400, 401, 402, 403, 404, 405, 410, 413, 418, 422, 451, 501, 505)),
-        *((status, True) for status in (408, 409, 425, 429, 500, 502, 503, 504, 529)),
+        *((status, True) for status in (408, 409, 425, 429, 498, 500, 502, 503, 504, 529)),
     ],
 )
 def test_a_permanent_failure_is_not_retryable(status: int, retryable: bool) -> None:
