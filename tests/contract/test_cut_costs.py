@@ -19,7 +19,7 @@ from antiphon.history.recorder import Recorder
 from antiphon.providers.base import Provider
 from antiphon.providers.registry import build
 from antiphon.routing.router import Router
-from tests.odd_upstream import CUT, HANG, OddUpstream, Step, chunk, head
+from tests.odd_upstream import CUT, HANG, OddUpstream, Step, chunk, delta, head, sse
 from tests.unit.scripted import NO_STORE
 
 CACHED = {
@@ -31,8 +31,9 @@ CACHED = {
 }
 """A prompt whose cost an estimate of its text would miss by far."""
 
-MODELS = {"anthropic": "claude-sonnet-4-5", "gemini": "gemini-2.5-pro"}
+MODELS = {"anthropic": "claude-sonnet-4-5", "gemini": "gemini-2.5-pro", "openai": "gpt-4.1"}
 PROMPTS = {
+    "openai": 1000 * 2e-6 + 50_000 * 0.5e-6,
     "anthropic": 1000 * 3e-6 + 50_000 * 0.3e-6 + 20_000 * 6e-6,
     "gemini": 1000 * 1.25e-6 + 50_000 * 0.125e-6,
 }
@@ -41,6 +42,9 @@ PROMPTS = {
 
 def events(protocol: str) -> list[dict[str, Any]]:
     """Return the beginning of a stream, with the text "Hello there" of 11 characters: 3 tokens."""
+    if protocol == "openai":  # a host that counts in every chunk
+        used = {"prompt_tokens": 51_000, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 50_000}}
+        return [{**delta(text), "usage": used} for text in ("Hello", " there")]
     if protocol == "gemini":
         counts = {
             "promptTokenCount": 51_000,
@@ -63,8 +67,12 @@ def events(protocol: str) -> list[dict[str, Any]]:
     ]
 
 
+def named(event: dict[str, Any]) -> bytes:
+    return f"event: {event.get('type', '')}\ndata: {json.dumps(event)}\n\n".encode()
+
+
 def stream(protocol: str, *end: Step) -> list[Step]:
-    data = [f"event: {event.get('type', '')}\ndata: {json.dumps(event)}\n\n".encode() for event in events(protocol)]
+    data = [sse(event) if protocol == "openai" else named(event) for event in events(protocol)]
     return [head(), *map(chunk, data), *end]
 
 
@@ -75,7 +83,7 @@ async def upstream() -> AsyncIterator[OddUpstream]:
 
 
 def provider(protocol: str, upstream: OddUpstream) -> Provider:
-    base_url = upstream.base_url.removesuffix("/v1")
+    base_url = upstream.base_url if protocol == "openai" else upstream.base_url.removesuffix("/v1")
     return build(protocol, ProviderConfig(protocol=protocol, base_url=base_url, api_key_env="KEY"), {"KEY": "sk-test"})
 
 
@@ -94,8 +102,12 @@ async def test_a_stream_that_breaks_off_costs_what_it_used(protocol: str, upstre
     with pytest.raises(ProviderProtocolError):
         async for _ in service(made).stream(call, REQUEST):
             pass
-    # Anthropic counts the reply at its end, Gemini in each chunk.
-    output, tokens, estimated = {"anthropic": (15e-6, 3, True), "gemini": (10e-6, 1, False)}[protocol]
+    # Anthropic counts the reply at its end, Gemini and some hosts of the OpenAI protocol in each chunk.
+    output, tokens, estimated = {
+        "anthropic": (15e-6, 3, True),
+        "gemini": (10e-6, 1, False),
+        "openai": (8e-6, 3, True),
+    }[protocol]
     assert call.usage is not None
     assert (call.usage.output_tokens, call.usage.estimated) == (tokens, estimated)
     assert call.cost_usd == pytest.approx(PROMPTS[protocol] + tokens * output)
@@ -126,7 +138,7 @@ async def test_a_whole_stream_is_not_estimated(upstream: OddUpstream) -> None:
         {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 2}},
         {"type": "message_stop"},
     ]
-    data = [f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode() for event in end]
+    data = list(map(named, end))
     upstream.default = stream("anthropic", *map(chunk, data), b"0\r\n\r\n")
     made, call = provider("anthropic", upstream), Call()
     found = [event async for batch in service(made).stream(call, REQUEST) for event in batch if isinstance(event, Usage)]

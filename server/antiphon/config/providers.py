@@ -56,9 +56,9 @@ class ProviderConfig(OutboundConfig):
 
     protocol: str = "openai"
     """`openai` for the chat-completions API and all hosts that follow it, `openai-responses` for OpenAI's Responses API,
-    `openai-by-model` for the one of the two that a model of OpenAI has, which is the default at OpenAI's own address,
-    `anthropic` for Anthropic's Messages API, `bedrock` for AWS Bedrock's Converse API, `cohere` for version 2 of Cohere's chat
-    API, `gemini` for the Gemini API, `vertex` for Google's Vertex AI, or `echo`, which needs no account."""
+    `openai-by-model` for the one of the two that a model of OpenAI has, which is the default at OpenAI's own address and
+    at Azure's, `anthropic` for Anthropic's Messages API, `bedrock` for AWS Bedrock's Converse API, `cohere` for version 2 of
+    Cohere's chat API, `gemini` for the Gemini API, `vertex` for Google's Vertex AI, or `echo`, which needs no account."""
     base_url: str | None = Field(default=None, repr=False, exclude=True)  # its query may hold a key
     """Where its API begins, such as `https://api.example.com/v1`. May contain `{model}`. Unset: that of the known host with
     this name."""

@@ -1,11 +1,10 @@
-"""Reads the error objects of providers: explanation, invalid field, wait, quota. No I/O.
+"""Reads the error objects of providers: explanation, invalid field, quota. No I/O.
 
 Providers put these in different places, but mean the same by them.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -13,14 +12,8 @@ import orjson
 
 from antiphon.domain.errors import field_path
 
-LONGEST_RETRY: Final = 24 * 3600.0
-"""The most seconds to wait that a provider may ask for."""
-
 _EXPLANATION_LEVELS: Final = 4
 """The most levels of an error object that are searched for an explanation."""
-
-_DELAY: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)s")
-"""A `google.protobuf.Duration` in JSON, such as "34.5s"."""
 
 
 def error_fields(body: bytes) -> Mapping[str, Any]:
@@ -91,15 +84,6 @@ def details_of(fields: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the entries of Google's `details`: each may have a reason, a delay or violations."""
     details = fields.get("details")
     return [entry for entry in details if isinstance(entry, dict)] if isinstance(details, list) else []
-
-
-def retry_delay(fields: Mapping[str, Any]) -> float | None:
-    """Return the seconds to wait that Google's `RetryInfo` names; None if there is none."""
-    for entry in details_of(fields):
-        found = _DELAY.fullmatch(str(entry.get("retryDelay")))
-        if found:
-            return min(float(found[1]), LONGEST_RETRY)
-    return None
 
 
 def is_daily_quota(fields: Mapping[str, Any]) -> bool:

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 import structlog
@@ -28,16 +26,15 @@ from antiphon.domain.errors import (
     Rejection,
 )
 from antiphon.providers.error_fields import (
-    LONGEST_RETRY,
     details_of,
     error_fields,
     error_status,
     explanation,
     invalid_field,
     is_daily_quota,
-    retry_delay,
 )
 from antiphon.providers.rejection import rejection_of
+from antiphon.providers.retry_advice import retry_after, retry_delay
 from antiphon.telemetry.redaction import publishable, redact
 
 ERROR_BODY_BYTES: Final = 64 * 1024
@@ -73,9 +70,9 @@ _BY_STATUS: Final[Mapping[int, type[ProviderError]]] = {
     504: ProviderTimeout,
 }
 
-_RETRYABLE_STATUSES: Final = frozenset({409, 424, 425, 499})
+_RETRYABLE_STATUSES: Final = frozenset({409, 424, 425, 498, 499})
 """Statuses below 500 without an error class of their own after which a retry may succeed: a conflict, a model that failed (AWS
-Bedrock), a request that came too early, or Google's `CANCELLED`."""
+Bedrock), a request that came too early, a tier without capacity (Groq), or Google's `CANCELLED`."""
 
 _FINAL_STATUSES: Final = frozenset({501, 505})
 """Statuses from 500 on after which a retry is useless, because the host cannot do it at all."""
@@ -280,28 +277,6 @@ def explain(error: ProviderError, body: bytes, private: Iterable[str]) -> None:
     error.explanation = publishable(text, private).strip()[:EXPLANATION_CHARACTERS] or None
 
 
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds to wait before a retry, or None if the headers do not say.
-
-    Reads `retry-after-ms`, else `Retry-After` in seconds or as a date. The names in `headers` must be lower-case, or its lookup
-    case-insensitive.
-    """
-    milliseconds = _number(headers.get("retry-after-ms"))
-    if milliseconds is not None:
-        return min(milliseconds / 1000, LONGEST_RETRY)
-    value = headers.get("retry-after")
-    if value is None:
-        return None
-    seconds = _number(value)
-    if seconds is None:
-        try:
-            when = parsedate_to_datetime(value)
-            seconds = (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
-        except (ValueError, OverflowError):
-            return None
-    return min(max(seconds, 0.0), LONGEST_RETRY)
-
-
 def log_refusal(provider: str, status: int | None, body: bytes, secrets: Iterable[str]) -> None:
     """Log that a provider failed, with its error words; its full text only at the level "debug"."""
     secrets = tuple(secrets)
@@ -395,12 +370,3 @@ def _by_words(fields: Mapping[str, Any]) -> type[ProviderError] | None:
             if word in SAFE_CODES:
                 return ProviderRejected
     return None
-
-
-def _number(text: str | None) -> float | None:
-    """Return a finite number that is not negative; None for any other text."""
-    try:
-        value = float(text) if text is not None else None
-    except ValueError:
-        return None
-    return value if value is not None and 0 <= value < float("inf") else None

@@ -1,8 +1,8 @@
-"""Fields of other APIs in `ChatRequest.extra`, for protocols that do not have them. No I/O.
+"""Fields in `ChatRequest.extra` that are known to be those of another API. No I/O.
 
 `extra` is sent unchanged, as only one provider may know a field. But some fields are known to be of chat completions
-(https://platform.openai.com/docs/api-reference/chat/create), or of one protocol: applications send them to every model, routes have
-models of several providers, and other APIs refuse them.
+(https://platform.openai.com/docs/api-reference/chat/create): applications send them to every model, and other APIs refuse them.
+Others are known to be those of one API, or of a few, and reach nobody else: a request may go on to another provider.
 """
 
 from __future__ import annotations
@@ -37,39 +37,34 @@ _FIELDS: Final = frozenset(
     }
 )
 
-_OF_PROTOCOLS: Final[dict[str, frozenset[str]]] = {
-    # https://platform.claude.com/docs/en/api/messages
-    "anthropic": frozenset(
-        {
-            "betas",
-            "cache_control",
-            "container",
-            "context_management",
-            "diagnostics",
-            "inference_geo",
-            "mcp_servers",
-            "output_config",
-            "speed",
-            "thinking",
-        }
+_BY_OWNERS: Final[dict[str, str]] = {
+    "anthropic": "betas container diagnostics inference_geo mcp_servers output_config speed",
+    "anthropic cohere deepseek fireworks moonshot openrouter": "thinking",
+    "anthropic openrouter": "cache_control",
+    "anthropic responses": "context_management",
+    "bedrock": (
+        "additionalModelRequestFields additionalModelResponseFieldPaths guardrailConfig inferenceConfig outputConfig"
+        " performanceConfig promptVariables requestMetadata"
     ),
-    # https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html
-    "bedrock": frozenset(
-        {
-            "additionalModelRequestFields",
-            "additionalModelResponseFieldPaths",
-            "guardrailConfig",
-            "inferenceConfig",
-            "outputConfig",
-            "performanceConfig",
-            "promptVariables",
-            "requestMetadata",
-        }
+    "cohere": "priority raw_prompting safety_mode strict_tools",
+    "cohere groq": "citation_options documents",
+    "gemini": "cachedContent cached_content generationConfig safetySettings safety_settings systemInstruction toolConfig",
+    "groq": "compound_custom disable_tool_validation exclude_domains include_domains search_settings",
+    "groq cerebras": "reasoning_format",
+    "groq cerebras openrouter": "include_reasoning",
+    "mistral": "guardrails prompt_mode safe_prompt",
+    "openrouter": "models plugins provider route transforms usage",
+    "openrouter responses together": "reasoning",
+    "perplexity": (
+        "last_updated_after_filter last_updated_before_filter return_images return_related_questions search_after_date_filter"
+        " search_before_date_filter search_domain_filter search_mode search_recency_filter"
     ),
-    # https://ai.google.dev/api/generate-content#request-body
-    "gemini": frozenset({"cachedContent", "generationConfig", "safetySettings", "systemInstruction", "toolConfig"}),
+    "responses": "background conversation include instructions max_tool_calls previous_response_id prompt text truncation",
+    "xai": "deferred search_parameters",
 }
-"""By protocol: fields that only it has, so that no other one of these gets them."""
+"""The fields of a few APIs, by the protocols and hosts that have them: from the types of their SDKs and their references."""
+
+_OWNERS: Final = {name: frozenset(owners.split()) for owners, names in _BY_OWNERS.items() for name in names.split()}
 
 _NEUTRAL: Final[dict[str, tuple[Any, ...]]] = {
     "response_format": ({"type": "text"},),
@@ -83,19 +78,23 @@ _NEUTRAL: Final[dict[str, tuple[Any, ...]]] = {
 _EMPTY: Final[tuple[Any, ...]] = (None, [], {})
 
 
-def own_fields(
-    extra: JsonObject, parameters: Parameters, own: frozenset[str] = frozenset(), *, protocol: str | None = None
-) -> JsonObject:
-    """Return the fields without those of chat completions, and of protocols that are known. What is left out is reported.
+def own_fields(extra: JsonObject, parameters: Parameters, owner: str, chat: frozenset[str] | None = frozenset()) -> JsonObject:
+    """Return the fields without those of other APIs, which are reported.
 
-    `own` are those of chat completions that this API has as well. `protocol` is its name; None: it gets the fields of all others.
+    `owner` is the protocol, or the host of the OpenAI protocol; empty for a host of which nothing is known, which gets all. `chat`
+    are the fields of chat completions that it has as well; None: all of them.
     """
-    known: frozenset[str] = frozenset()
-    if protocol is not None:
-        known = known.union(*(fields for name, fields in _OF_PROTOCOLS.items() if name != protocol))
-    known |= _FIELDS - own
-    foreign = [name for name in extra if name in known or (name == "tools" and not extra[name])]
+    if not extra:
+        return extra
+    foreign = [name for name in extra if _is_foreign(name, extra[name], owner, chat)]
     for name in foreign:
         if extra[name] not in (*_EMPTY, *_NEUTRAL.get(name, ())):
             parameters.dropped(("extra", name), "the API has no such field")
     return {name: value for name, value in extra.items() if name not in foreign} if foreign else extra
+
+
+def _is_foreign(name: str, value: object, owner: str, chat: frozenset[str] | None) -> bool:
+    owners = _OWNERS.get(name)
+    if owners is not None:
+        return bool(owner) and owner not in owners
+    return chat is not None and (name in _FIELDS or (name == "tools" and not value)) and name not in chat

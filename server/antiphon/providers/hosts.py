@@ -37,6 +37,9 @@ _OPENAI: Final = "api.openai.com"
 
 _AZURE: Final = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
 
+_AZURE_V1: Final = "/openai/v1"
+"""The path of Azure's API without an api-version."""
+
 _ANY_ADDRESS: Final = ("", "0.0.0.0", "[::]")  # noqa: S104 - not bound to, but replaced
 
 
@@ -47,6 +50,8 @@ class Host(Struct, frozen=True, kw_only=True):
     base_url: str | None
     """None: each customer has a different one."""
     key_variable: str | None
+    sdk_key_variable: str | None = None
+    """The environment variable from which the host's own SDK takes the key, if that has another name."""
     url_variable: str | None = None
     """The environment variable that overrides `base_url`."""
     url_suffix: str = ""
@@ -102,7 +107,7 @@ HOSTS: Final = (
         base_url=None,
         key_variable="AZURE_OPENAI_API_KEY",
         url_variable="AZURE_OPENAI_ENDPOINT",
-        url_suffix="/openai/v1",
+        url_suffix=_AZURE_V1,
         auth_header="api-key",
         lists_models=False,  # it lists what could be deployed, not what is
         token_variables=(
@@ -201,6 +206,7 @@ HOSTS: Final = (
         name="cohere",
         base_url="https://api.cohere.com",
         key_variable="COHERE_API_KEY",
+        sdk_key_variable="CO_API_KEY",
         models=("command-a-03-2025", "command-a-reasoning-08-2025", "command-r7b-12-2024", "command-r-plus-08-2024", "command-*"),
         protocol="cohere",
     ),
@@ -262,8 +268,8 @@ def complete(name: str, config: ProviderConfig, environment: Mapping[str, str] =
     """Return `config` with its unset fields filled in from the host of the same name and the environment.
 
     If `config` has its own base URL, it is another host that happens to have the same name: it gets neither the models nor the key
-    of the row. A host with an `openai_url` then has the protocol "openai", unless `config` names one. At OpenAI itself the
-    protocol depends on the model.
+    of the row. A host with an `openai_url` then has the protocol "openai", unless `config` names one. At OpenAI itself, and at
+    Azure, the protocol depends on the model.
 
     Raises `ConfigError` if there is no base URL and the protocol needs one.
     """
@@ -297,17 +303,23 @@ def complete(name: str, config: ProviderConfig, environment: Mapping[str, str] =
 
 
 def _is_openai(base_url: str | None) -> bool:
-    """Return whether a URL is of OpenAI itself. One that is not valid is reported where it is used."""
+    """Return whether a URL is of OpenAI itself, or of Azure's API that has both protocols at one address.
+
+    One that is not valid is reported where it is used.
+    """
     try:
-        return base_url is not None and URL(base_url).host == _OPENAI
+        url = URL(base_url or "")
     except ValueError:
         return False
+    host = url.host or ""
+    return host == _OPENAI or (host.endswith(_AZURE) and url.path.rstrip("/") == _AZURE_V1)
 
 
 def _usual_credential(host: Host, environment: Mapping[str, str]) -> dict[str, object]:
     """Return the setting of the API key or the access token for which the environment has the usual variables; {} for none."""
-    if host.key_variable is not None and _is_set(host.key_variable, environment):
-        return {"api_key_env": host.key_variable}
+    for variable in (host.key_variable, host.sdk_key_variable):
+        if variable is not None and _is_set(variable, environment):
+            return {"api_key_env": variable}
     for kind, variables in host.token_variables:
         if all(_is_set(name, environment) for name in variables):
             return {"credentials": TokenConfig(kind=kind)}
@@ -334,6 +346,8 @@ def find(name: str, base_url: str | None) -> Host | None:
     """Return the known host with the address of `base_url`, else the one with the name; None if there is none."""
     name = name.partition("/")[0]  # that of the provider, without its deployment
     address = URL(base_url).host if base_url else None
+    if address is not None and address.endswith(_AZURE):
+        name, address = "azure", None  # each customer has an address
     is_known_address = address is not None and address not in _LOOPBACK
     at_address = (host for host in HOSTS if is_known_address and host.base_url and URL(host.base_url).host == address)
     named = (host for host in HOSTS if host.name == name)

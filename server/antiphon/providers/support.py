@@ -90,7 +90,11 @@ def _of_format(kind: type, title: str) -> Option:
 def _of_field(name: str, title: str, is_asked: Callable[[Any], bool], empty: object = None) -> Option:
     """Return the option of one field of `ChatRequest`. `is_asked` gets its value, `empty` is the value of a request without it."""
     return Option(
-        (name,), title, lambda request: is_asked(getattr(request, name)), lambda request: replace(request, **{name: empty})
+        (name,),
+        title,
+        lambda request: is_asked(getattr(request, name)),
+        lambda request: replace(request, **{name: empty}),
+        lambda request: getattr(request, name) != empty,
     )
 
 

@@ -11,10 +11,10 @@ def test_known_fields_are_left_out_and_others_stay() -> None:
     """Fields of chat completions are reported unless the API has them, too; what nobody knows is sent as it came."""
     parameters = Parameters("acme")
     extra = {"store": True, "metadata": {"a": "b"}, "prediction": {"type": "content"}, "own": 1, "tools": []}
-    assert own_fields(extra, parameters, frozenset({"metadata"})) == {"metadata": {"a": "b"}, "own": 1}
+    assert own_fields(extra, parameters, "cohere", frozenset({"metadata"})) == {"metadata": {"a": "b"}, "own": 1}
     assert [warning.path for warning in parameters.warnings] == [("extra", "store"), ("extra", "prediction")]
     with pytest.raises(Unsupported, match="prediction"):
-        own_fields({"prediction": {}, **extra, "store": None}, Parameters("acme", "refuse"))
+        own_fields({"prediction": {}, **extra, "store": None}, Parameters("acme", "refuse"), "cohere")
 
 
 def test_what_asks_for_nothing_is_left_out_silently() -> None:
@@ -30,23 +30,34 @@ def test_what_asks_for_nothing_is_left_out_silently() -> None:
         "tools": [],
         "prediction": None,
     }
-    assert own_fields(extra, Parameters("acme", "refuse")) == {}
+    assert own_fields(extra, Parameters("acme", "refuse"), "cohere") == {}
 
 
 def test_other_fields_are_the_same_object() -> None:
     """Nothing is copied if there is nothing to leave out."""
     extra = {"safetySettings": []}
-    assert own_fields(extra, Parameters("acme")) is extra
+    assert own_fields(extra, Parameters("acme"), "gemini") is extra
 
 
 @pytest.mark.parametrize(
-    ("protocol", "kept"),
-    [("anthropic", "thinking"), ("bedrock", "guardrailConfig"), ("gemini", "safetySettings")],
+    ("owner", "expected"),
+    [
+        ("anthropic", {"thinking", "betas"}),
+        ("cohere", {"thinking", "documents"}),
+        ("groq", {"documents"}),
+        ("gemini", {"safetySettings"}),
+        ("bedrock", {"guardrailConfig"}),
+        ("responses", {"reasoning", "include"}),
+        ("openrouter", {"thinking", "reasoning", "provider"}),
+        ("openai", set()),
+        ("", None),
+    ],
 )
-def test_fields_of_one_protocol_reach_it_alone(protocol: str, kept: str) -> None:
-    """The others of a route do not get them, and the caller is told."""
-    extra = {"thinking": {"type": "adaptive"}, "guardrailConfig": {"a": 1}, "safetySettings": [1], "of_nobody": 1}
+def test_fields_of_one_api_reach_that_one_only(owner: str, expected: set[str] | None) -> None:
+    """A host of which nothing is known gets all of them, and every API those that nobody is known to have."""
+    names = ("thinking", "betas", "documents", "safetySettings", "guardrailConfig", "reasoning", "include", "provider")
+    extra = {**dict.fromkeys(names, "x"), "mine": 1}
     parameters = Parameters("acme")
-    assert own_fields(extra, parameters, protocol=protocol) == {kept: extra[kept], "of_nobody": 1}
-    assert {warning.path[1] for warning in parameters.warnings} == extra.keys() - {kept, "of_nobody"}
-    assert own_fields(extra, Parameters("acme"), protocol="") == {"of_nobody": 1}
+    found = own_fields(extra, parameters, owner, None)
+    assert found.keys() == (set(names) if expected is None else expected) | {"mine"}
+    assert {warning.path[-1] for warning in parameters.warnings} == extra.keys() - found.keys()

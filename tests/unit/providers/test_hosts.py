@@ -237,3 +237,25 @@ def test_no_base_url() -> None:
     with pytest.raises(ConfigError, match="AZURE_OPENAI_ENDPOINT"):
         complete("azure", ProviderConfig(), {})
     assert complete("openai", ProviderConfig(protocol="echo"), {}).base_url is None
+
+
+def test_the_variable_of_an_sdk() -> None:
+    """Cohere's own SDK takes the key from another variable than most applications."""
+    assert from_environment({"CO_API_KEY": "k"})["cohere"].api_key_env == "CO_API_KEY"
+    assert from_environment({"CO_API_KEY": "k", "COHERE_API_KEY": "k"})["cohere"].api_key_env == "COHERE_API_KEY"
+
+
+@pytest.mark.parametrize(
+    ("base_url", "protocol"),
+    [
+        ("https://r.openai.azure.com/openai/v1", "openai-by-model"),
+        ("https://r.services.ai.azure.com/openai/v1/", "openai-by-model"),
+        ("https://r.openai.azure.com/openai/deployments/{model}?api-version=2024-10-21", "openai"),
+        ("https://proxy.test/openai/v1", "openai"),
+    ],
+)
+def test_azure_has_both_protocols(base_url: str, protocol: str) -> None:
+    """At the address of its v1 API; a configuration that names a protocol has that one."""
+    assert complete("mine", ProviderConfig(base_url=base_url), {}).protocol == protocol
+    named = ProviderConfig(base_url=base_url, protocol="openai")
+    assert complete("mine", named, {}).protocol == "openai"

@@ -89,7 +89,9 @@ def test_values_that_change_nothing_are_no_reason_to_warn() -> None:
         reasoning=Reasoning(),
     )
     parameters = Parameters("acme", "refuse")
-    assert adapted(neutral, dict.fromkeys(OPTIONS, Support("none")), parameters) == replace(neutral, sampling=Sampling())
+    assert adapted(neutral, dict.fromkeys(OPTIONS, Support("none")), parameters) == replace(
+        neutral, sampling=Sampling(), modalities=()
+    )
     assert parameters.warnings == ()
 
 

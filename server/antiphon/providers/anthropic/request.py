@@ -110,7 +110,7 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
         body["metadata"] = {"user_id": request.end_user}
     extra = {name: value for name, value in request.extra.items() if name != BETAS}
     _limit_marks(body, parameters, is_automatic=bool(extra.get(CACHE)))
-    return dumps(with_extra(body, _accepted(own_fields(extra, parameters, _OWN_FIELDS, protocol=PROTOCOL), parameters)))
+    return dumps(with_extra(body, _accepted(own_fields(extra, parameters, PROTOCOL, _OWN_FIELDS), parameters)))
 
 
 def _accepted(extra: JsonObject, parameters: Parameters) -> JsonObject:

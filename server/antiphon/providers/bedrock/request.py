@@ -102,7 +102,7 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
     if additional:
         body[ADDITIONAL] = additional
     _limit_marks(body, accepted, parameters)
-    return dumps(with_extra(body, own_fields(request.extra, parameters, protocol=PROTOCOL)))
+    return dumps(with_extra(body, own_fields(request.extra, parameters, PROTOCOL)))
 
 
 def _limit_marks(body: JsonObject, accepted: ModelFamily, parameters: Parameters) -> None:

@@ -120,7 +120,7 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
         parameters.dropped(EFFORT.path, "the request has the API's own parameter for it")
     elif effort is not None:
         parameters.dropped(EFFORT.path, "the API has no degrees of effort; models that think do so by themselves")
-    return dumps(with_extra(body, own_fields(request.extra, parameters)))
+    return dumps(with_extra(body, own_fields(request.extra, parameters, "cohere")))
 
 
 def _add_tools(body: dict[str, Any], request: ChatRequest, parameters: Parameters) -> None:

@@ -112,7 +112,9 @@ class CohereReader(MarkedReader):
             case "tool-call-end":
                 blocks.end_call(index, batch)
             case "citation-start":
-                blocks.add_citation(message["citations"], batch)
+                cited = message["citations"]
+                for citation in cited if isinstance(cited, list) else (cited,):
+                    blocks.add_citation(citation, batch)
             case _:
                 pass
 
@@ -163,14 +165,17 @@ class CohereReader(MarkedReader):
     def _end(self, end: JsonObject, payload: bytes) -> None:
         """Read the end of the reply: its reason and usage. Raises subclasses of `ProviderError` if it is a failure."""
         word = text(end.get("finish_reason"))
+        used = _usage(as_object(end.get("usage")), self._request.model)
         if word == _TIMEOUT or word.startswith(_ERROR) or end.get("error"):
             self.error_body = payload
+            if used is not None:
+                self._batch.append(used)  # a reply that failed is billed, too
             if word == _TIMEOUT:
                 raise ProviderTimeout(f"The provider {self._provider} took too long.", provider=self._provider)
             raise ProviderUnavailable(f"The provider {self._provider} failed during the reply.", provider=self._provider)
         reason = _REASONS.get(word, FinishReason.OTHER)
         self._blocks.end(self._batch, is_cut=reason not in (FinishReason.STOP, FinishReason.TOOL_CALLS))
-        self._usage = _usage(as_object(end.get("usage")), self._request.model)
+        self._usage = used
         self._end_with(Finished(0, reason, word))
 
 

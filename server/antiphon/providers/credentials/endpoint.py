@@ -22,7 +22,7 @@ from antiphon.config import ConfigError
 from antiphon.net.fetch import FetchedAnswer, Fetcher, FetchFailed
 from antiphon.net.outbound import DIRECT, Outbound
 from antiphon.providers.credentials.token import AccessToken, TokenFailed
-from antiphon.providers.failure import retry_after
+from antiphon.providers.retry_advice import retry_after
 
 MAX_BYTES: Final = 64 * 1024
 """The largest answer, in bytes."""

@@ -120,7 +120,7 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
         config["continuationToken"] = encoder.continuation
     if config:
         body[_CONFIG] = config
-    return dumps(with_extra(body, own_fields(request.extra, parameters, protocol=PROTOCOL)))
+    return dumps(with_extra(body, own_fields(request.extra, parameters, PROTOCOL)))
 
 
 def _is_own(form: JsonObject) -> bool:

@@ -26,6 +26,7 @@ from antiphon.domain import unknown_fields
 from antiphon.domain.content import CUSTOM, FUNCTION, FUNCTION_CALL, JsonObject, ToolCall
 from antiphon.domain.events import Batch, BlockFinished, InputDelta
 from antiphon.providers.codec.blocks import BlockNumbers, state_of
+from antiphon.providers.codec.names import ToolNames
 from antiphon.providers.codec.values import is_shallow, text
 from antiphon.providers.openai.blocks import take_signature
 
@@ -83,14 +84,17 @@ class _Call(Struct):
 class ToolCalls:
     """Reads the tool calls of one choice."""
 
-    def __init__(self, choice: int, tools: frozenset[str], numbers: BlockNumbers, *, whole: bool = False) -> None:
-        """`tools` are the names of the offered tools. `whole`: each delta is a complete call.
+    def __init__(
+        self, choice: int, tools: frozenset[str], numbers: BlockNumbers, names: ToolNames | None = None, *, whole: bool = False
+    ) -> None:
+        """`tools` are the names of the offered tools, as they were sent; `names` has the caller's, None if they are the same.
 
-        Deltas are complete calls in a reply that does not stream.
+        `whole`: each delta is a complete call, as in a reply that does not stream.
         """
         self._choice = choice
         self._tools = tools
         self._numbers = numbers
+        self._names = names
         self._whole = whole
         self._calls: list[_Call] = []
         self._function_call: _Call | None = None
@@ -227,7 +231,8 @@ class ToolCalls:
             return
         state = state_of(call.opaque, dict(call.fields))
         call.is_changed = False
-        call.block = self._numbers.begin(self._choice, ToolCall(call.id, call.name, "", call.type, state=state), events)
+        name = call.name if self._names is None else self._names.original(call.name)
+        call.block = self._numbers.begin(self._choice, ToolCall(call.id, name, "", call.type, state=state), events)
         if call.pieces:
             events.append(InputDelta(call.block, call.arguments))
 

@@ -5,6 +5,7 @@ A host is a row in `hosts`; one that differs from `NO_PARTS` has a row here, too
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from enum import Enum, auto
 from typing import Final
@@ -14,8 +15,10 @@ from msgspec.structs import replace
 
 from antiphon.domain import model_names
 from antiphon.providers import hosts, openai_models
+from antiphon.providers.codec.names import NameRule
 from antiphon.providers.openai import lacks
 from antiphon.providers.openai.lacks import ANY
+from antiphon.providers.openai.turns import Turns
 from antiphon.providers.openai_models import HostOptions
 
 
@@ -36,6 +39,8 @@ class Thoughts(Enum):
 class HostCapabilities(Struct, frozen=True, kw_only=True):
     """What one host accepts. The defaults are for unknown hosts."""
 
+    name: str = ""
+    """The name of its row in `hosts`; empty: every field that a caller sends may be one of its own."""
     thoughts: Thoughts = Thoughts.AS_RECEIVED
     thought_parts: bool = True
     """With `AS_RECEIVED`: whether reasoning may also be a content part."""
@@ -57,6 +62,17 @@ class HostCapabilities(Struct, frozen=True, kw_only=True):
     """Patterns of the models that accept unsigned calls all the same."""
     short_call_ids: bool = False
     """Whether the host accepts only call ids of exactly nine letters and digits."""
+    call_id_length: int | None = None
+    """The most characters of a call id that the host accepts; None: any number."""
+    developer: bool = True
+    """Whether the host knows the role "developer"; if not, its messages are sent as those of "system"."""
+    turns: Turns = Turns.ANY
+    document_urls: bool = False
+    """Whether documents and recordings are sent in Mistral's form: their URL, or their data alone."""
+    own_fields: frozenset[str] | None = None
+    """The fields of chat completions without a place in the domain that the host accepts; None: it ignores unknown ones."""
+    names: NameRule | None = None
+    """The names of functions and schemas that the host accepts; None: all, as far as is known."""
     options: HostOptions = ANY
     """The options that the host or its models do not have."""
 
@@ -69,6 +85,18 @@ class HostCapabilities(Struct, frozen=True, kw_only=True):
         return None if _matches(model, self.unsigned_models) else self.unsigned_call
 
 
+# https://platform.openai.com/docs/api-reference/chat/create, `function.name`, which other hosts repeat:
+# https://api-docs.deepseek.com/api/create-chat-completion, https://docs.mistral.ai/capabilities/function_calling
+_NAMES: Final = NameRule(re.compile(r"[a-zA-Z0-9_-]+"), re.compile(r"[^a-zA-Z0-9_-]"), 64)
+_LONG_NAMES: Final = NameRule(_NAMES.accepted, _NAMES.refused, 128)
+# https://platform.moonshot.ai/docs/guide/use-kimi-api-to-complete-tool-calls
+_LETTER_FIRST: Final = NameRule(re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]*"), _NAMES.refused, 64)
+# https://ai.google.dev/api/caching#FunctionDeclaration
+_GOOGLE_NAMES: Final = NameRule(re.compile(r"[a-zA-Z_][a-zA-Z0-9_.:-]*"), re.compile(r"[^a-zA-Z0-9_.:-]"), 64)
+
+_OPENAI_CALL_ID: Final = 40
+"""The most characters of a call id: a longer one is refused as `string_above_max_length`."""
+
 UNKNOWN: Final = HostCapabilities()
 
 NO_PARTS: Final = HostCapabilities(thought_parts=False, refusals=False)
@@ -77,13 +105,13 @@ NO_PARTS: Final = HostCapabilities(thought_parts=False, refusals=False)
 NO_THOUGHTS: Final = HostCapabilities(thoughts=Thoughts.NONE, refusals=False)
 """A host that accepts no reasoning, and ignores unknown fields."""
 
-OPENAI: Final = HostCapabilities(thoughts=Thoughts.NONE, options=openai_models.OPENAI)
+OPENAI: Final = HostCapabilities(thoughts=Thoughts.NONE, options=openai_models.OPENAI, names=_NAMES, call_id_length=_OPENAI_CALL_ID)
 """OpenAI's own API: the same, except that it has refusals."""
 
-_BY_HOST: Final[Mapping[str, HostCapabilities]] = {
+_ROWS: Final[Mapping[str, HostCapabilities]] = {
     "openai": OPENAI,
     "azure": OPENAI,
-    "anthropic": replace(NO_PARTS, options=lacks.ANTHROPIC),
+    "anthropic": replace(NO_PARTS, options=lacks.ANTHROPIC, names=_LONG_NAMES),
     # https://ai.google.dev/gemini-api/docs/openai and, for the signature, https://ai.google.dev/gemini-api/docs/thought-signatures.
     # Models of before version 3 take calls without one.
     "gemini": HostCapabilities(
@@ -91,35 +119,66 @@ _BY_HOST: Final[Mapping[str, HostCapabilities]] = {
         reply_fields=frozenset({"role", "content", "name", "tool_calls", "extra_content"}),
         call_fields=frozenset({"extra_content"}),
         nulls=False,
+        names=_GOOGLE_NAMES,
         unsigned_call="skip_thought_signature_validator",
         unsigned_models=("*gemini-1*", "*gemini-2*", "*gemma*"),
     ),
+    # https://docs.mistral.ai/api/endpoint/chat and `ChatCompletionRequest` of its SDK (mistralai 3.7.0). It refuses fields and
+    # roles that it does not know, and a user after a tool ("Unexpected role 'user' after role 'tool'").
     "mistral": HostCapabilities(
         thoughts=Thoughts.PARTS,
         thinking_models=("magistral*",),
         reply_fields=frozenset({"role", "content", "tool_calls", "prefix"}),
         short_call_ids=True,
+        developer=False,
+        turns=Turns.REPLY_AFTER_RESULTS,
+        document_urls=True,
+        own_fields=frozenset(
+            {"metadata", "parallel_tool_calls", "prediction", "prompt_cache_key", "response_format", "service_tier", "stream"}
+        ),
+        names=_NAMES,
         options=lacks.MISTRAL,
     ),
-    "deepseek": HostCapabilities(thoughts=Thoughts.REASONING_CONTENT, empty_thought="", refusals=False, options=lacks.DEEPSEEK),
+    "deepseek": HostCapabilities(
+        thoughts=Thoughts.REASONING_CONTENT,
+        empty_thought="",
+        refusals=False,
+        developer=False,
+        names=_NAMES,
+        options=lacks.DEEPSEEK,
+    ),
     # Kimi refuses an empty `reasoning_content` as well as a missing one.
-    "moonshot": HostCapabilities(thoughts=Thoughts.REASONING_CONTENT, empty_thought=" ", refusals=False),
-    "perplexity": NO_THOUGHTS,
-    "xai": replace(NO_THOUGHTS, options=lacks.XAI),
-    # Its other models refuse reasoning: https://console.groq.com/docs/reasoning
+    "moonshot": HostCapabilities(
+        thoughts=Thoughts.REASONING_CONTENT, empty_thought=" ", refusals=False, developer=False, names=_LETTER_FIRST
+    ),
+    # It answers that after the system messages, "user or tool message(s) should alternate with assistant message(s)".
+    "perplexity": replace(NO_THOUGHTS, developer=False, turns=Turns.ALTERNATING),
+    "xai": replace(NO_THOUGHTS, options=lacks.XAI, names=_NAMES),
+    # Its other models refuse reasoning: https://console.groq.com/docs/reasoning. It refuses fields that it does not know ("property
+    # 'prompt_cache_key' is unsupported"): https://console.groq.com/docs/api-reference#chat-create
     "groq": HostCapabilities(
         thoughts=Thoughts.REASONING,
         thinking_models=("*gpt-oss*", "*qwen3*", "*qwq*", "*r1*"),
         reply_fields=frozenset({"role", "content", "tool_calls", "function_call", "reasoning"}),
+        own_fields=frozenset(
+            {"function_call", "functions", "metadata", "parallel_tool_calls", "response_format", "service_tier", "store", "stream"}
+        ),
+        names=_NAMES,
         options=lacks.GROQ,
     ),
     "cerebras": HostCapabilities(
         thoughts=Thoughts.REASONING,
         reply_fields=frozenset({"role", "content", "name", "tool_calls", "reasoning"}),
+        names=_NAMES,
         options=lacks.CEREBRAS,
     ),
-    "openrouter": HostCapabilities(thoughts=Thoughts.DETAILS),
+    "openrouter": HostCapabilities(thoughts=Thoughts.DETAILS, names=_NAMES, call_id_length=_OPENAI_CALL_ID),
+    "fireworks": NO_PARTS,
+    "nvidia": NO_PARTS,
+    "together": NO_PARTS,
 }
+
+_BY_HOST: Final = {name: replace(row, name=name) for name, row in _ROWS.items()}
 
 
 def capabilities_of(name: str, base_url: str | None) -> HostCapabilities:

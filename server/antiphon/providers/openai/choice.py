@@ -37,6 +37,7 @@ from antiphon.domain.events import (
     ThinkingDelta,
 )
 from antiphon.providers.codec.blocks import BlockNumbers, is_written, state_of
+from antiphon.providers.codec.names import ToolNames
 from antiphon.providers.codec.values import Base64Joiner, StreamedText, is_shallow, read_logprobs, seconds, text
 from antiphon.providers.openai.attachments import read_citation, read_image
 from antiphon.providers.openai.blocks import EXTRA_CONTENT, take_signature
@@ -83,8 +84,13 @@ class ErrorInside(Exception):
 class ChoiceReader:
     """Reads one choice."""
 
-    def __init__(self, index: int, tools: frozenset[str], numbers: BlockNumbers, *, is_object: bool) -> None:
-        """`tools` are the names of the offered tools. `is_object`: the reply is one JSON object, not a stream."""
+    def __init__(
+        self, index: int, tools: frozenset[str], numbers: BlockNumbers, names: ToolNames | None = None, *, is_object: bool
+    ) -> None:
+        """`tools` are the names of the offered tools, as they were sent; `names` has the caller's, None if they are the same.
+
+        `is_object`: the reply is one JSON object, not a stream.
+        """
         self.index = index
         self.text = StreamedText()
         """The streamed content. Code elsewhere that appends a `TextDelta`, as `response` does for plain text, must update it."""
@@ -99,7 +105,7 @@ class ChoiceReader:
         self._refusal = StreamedText()
         self._has_non_text = False  # there was output other than text: then a content of "" means none
         self._streams_messages = False  # the host sends its deltas in the field `message`
-        self._calls = ToolCalls(index, tools, numbers, whole=is_object)
+        self._calls = ToolCalls(index, tools, numbers, names, whole=is_object)
         self._audio_data: Base64Joiner | None = None
         self._audio_block = 0
         self._seen: set[str] = set()  # unknown fields of the message that had a value: a later null is ignored

@@ -37,21 +37,30 @@ from antiphon.providers.support import (
 ANY: Final = HostOptions()
 """A host of which nothing is known: everything is sent."""
 
-# https://docs.mistral.ai/api/endpoint/chat: it refuses fields that it does not know.
+# https://docs.mistral.ai/api/endpoint/chat, `ChatCompletionRequest` of mistralai 3.7.0: it refuses fields that it does not know.
 MISTRAL: Final = HostOptions(
     {
         option: Support("the API has no such field, and refuses unknown ones")
-        for option in (TOP_K, LOGPROBS, TOP_LOGPROBS, LOGIT_BIAS, MODALITIES, AUDIO_OUTPUT, END_USER, PARTICIPANTS)
+        for option in (LOGIT_BIAS, MODALITIES, AUDIO_OUTPUT, END_USER, PARTICIPANTS)
     },
     {"seed": "random_seed", "max_completion_tokens": "max_tokens"},
 )
 
-# https://console.groq.com/docs/openai, "Currently Unsupported OpenAI Features".
+# https://console.groq.com/docs/openai, "Currently Unsupported OpenAI Features", and the parameters of its SDK (groq 1.7.0); others
+# are refused. Which models reason: https://console.groq.com/docs/reasoning
 GROQ: Final = HostOptions(
     {
-        **{option: Support("the host refuses it") for option in (LOGPROBS, TOP_LOGPROBS, LOGIT_BIAS, PARTICIPANTS)},
+        **{
+            option: Support("the host refuses it")
+            for option in (TOP_K, LOGPROBS, TOP_LOGPROBS, LOGIT_BIAS, MODALITIES, AUDIO_OUTPUT, PARTICIPANTS)
+        },
         CHOICES: Support("the host makes only one choice"),
-    }
+    },
+    models=(
+        ModelRow(
+            ("*llama*", "*gemma*", "*mixtral*", "allam*", "*kimi-k2-instruct*"), {EFFORT: Support("the model does not reason")}
+        ),
+    ),
 )
 
 # https://inference-docs.cerebras.ai/resources/openai, which once had a list of what is refused; it is in
@@ -75,9 +84,13 @@ XAI: Final = HostOptions(
     )
 )
 
+# https://api-docs.deepseek.com/guides/json_mode: "This response_format type is unavailable now" for a schema.
 # https://api-docs.deepseek.com/guides/reasoning_model: the first four have no effect, the others are refused. Later models think or
 # not, https://api-docs.deepseek.com/guides/thinking_mode: an effort is only for thinking.
 DEEPSEEK: Final = HostOptions(
+    {
+        JSON_SCHEMA: Support("the host has JSON without a schema, which the model is told", to="response_format json_object"),
+    },
     models=(
         ModelRow(
             ("*reasoner*",),
@@ -97,7 +110,7 @@ DEEPSEEK: Final = HostOptions(
                 for option in (TEMPERATURE, PRESENCE_PENALTY, FREQUENCY_PENALTY)
             },
         ),
-    )
+    ),
 )
 
 # https://platform.claude.com/docs/en/api/openai-sdk: its API for OpenAI's SDKs ignores these silently. That of the protocol

@@ -19,7 +19,6 @@ A message written by the caller has no origin. It is sent unchanged, except for 
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterable
 from typing import Any, Final
@@ -50,6 +49,7 @@ from antiphon.domain.content import (
     ToolResult,
     with_extra,
 )
+from antiphon.providers.codec.names import stable_hash
 from antiphon.providers.openai.block_json import (
     call_json,
     citation_json,
@@ -116,12 +116,14 @@ class OpenAIEncoder:
             return
         if message.role is Role.USER:
             content, self._pictures = [*self._pictures, *content], []
-        body: dict[str, Any] = {"role": message.role}
+        role = Role.SYSTEM if message.role is Role.DEVELOPER and not self._host.developer else message.role
+        body: dict[str, Any] = {"role": role}
         if message.role is Role.USER and message.extra.get("role") == _FUNCTION_ROLE:
             body["role"] = _FUNCTION_ROLE  # a caller of the typed API may set it in `extra`
         if message.name is not None and self._accepts("name"):
             body["name"] = message.name
-        body["content"] = content_json(content, self._provider, listed=message.listed and not has_results)
+        is_listed = message.listed and not has_results
+        body["content"] = content_json(content, self._provider, listed=is_listed, document_urls=self._host.document_urls)
         self._encoded.append(with_extra(body, message.extra))
 
     def _add_result(self, block: ToolResult, message: Message) -> None:
@@ -254,7 +256,11 @@ class OpenAIEncoder:
             self._dropped_calls.add(block.id)
             return
         opaque = None if state is None or not is_own or not self._accepts_in_call(EXTRA_CONTENT) else state.opaque
-        call = call_json(replace(block, id=self._call_id(block.id)), fields, opaque)
+        name, arguments = block.name, block.arguments
+        if block.type == FUNCTION:
+            name = name if self._host.names is None else self._host.names.sent(name)
+            arguments = arguments or "{}"  # hosts that parse them refuse an empty text
+        call = call_json(replace(block, id=self._call_id(block.id), name=name, arguments=arguments), fields, opaque)
         rest.setdefault("tool_calls", []).append(call)
 
     @property
@@ -274,11 +280,13 @@ class OpenAIEncoder:
     def _call_id(self, given: str) -> str:
         """Return the id of a call in a form that the host accepts.
 
-        For a host with `short_call_ids`, any other id is replaced by the start of its SHA-256 in hexadecimal.
+        Any other id is replaced by the start of its SHA-256 in hexadecimal.
         """
-        if not self._host.short_call_ids or (len(given) == _CALL_ID_LENGTH and given.isascii() and given.isalnum()):
-            return given
-        return hashlib.sha256(given.encode("utf-8", "surrogatepass")).hexdigest()[:_CALL_ID_LENGTH]
+        host = self._host
+        if not host.short_call_ids:
+            return given if host.call_id_length is None or len(given) <= host.call_id_length else f"call_{stable_hash(given)[:32]}"
+        is_accepted = len(given) == _CALL_ID_LENGTH and given.isascii() and given.isalnum()
+        return given if is_accepted else stable_hash(given)[:_CALL_ID_LENGTH]
 
     def _audio_blocks(self, block: Audio, rest: dict[str, Any], *, is_own: bool) -> list[Block]:
         """Return the transcript of a recording, or set `rest["audio"]` to its id if the host still has it."""

@@ -15,12 +15,12 @@ _AUDIO_FORMATS: Final = {"mpeg": "mp3", "wave": "wav", "vnd.wave": "wav", "mp4":
 
 
 def content_json(
-    blocks: Iterable[Block | JsonObject], provider: str, *, listed: bool, joins: bool = False
+    blocks: Iterable[Block | JsonObject], provider: str, *, listed: bool, joins: bool = False, document_urls: bool = False
 ) -> str | list[JsonObject] | None:
     """Return the content: a string for a single text, because some hosts accept nothing else; otherwise a list.
 
-    `listed`: the caller sent a list, so it stays one. `joins`: several texts are concatenated without a separator. Returns None
-    for no content.
+    `listed`: the caller sent a list, so it stays one. `joins`: several texts are concatenated without a separator.
+    `document_urls`: see `HostCapabilities`. Returns None for no content.
     """
     blocks = list(blocks)
     if not blocks:
@@ -28,10 +28,10 @@ def content_json(
     texts = [block.text for block in blocks if isinstance(block, Text) and not block.extra]
     if not listed and len(texts) == len(blocks) and (joins or len(texts) == 1):
         return "".join(texts)
-    return [_part(block, provider) if isinstance(block, Struct) else block for block in blocks]
+    return [_part(block, provider, document_urls=document_urls) if isinstance(block, Struct) else block for block in blocks]
 
 
-def _part(block: Block, provider: str) -> JsonObject:
+def _part(block: Block, provider: str, *, document_urls: bool) -> JsonObject:
     """Return a block as a content part. Raises `Unsupported` for blocks that this API cannot express."""
     match block:
         case Text():
@@ -41,8 +41,13 @@ def _part(block: Block, provider: str) -> JsonObject:
                 raise Unsupported(f"The provider {provider} accepts an image only as a URL.", provider=provider)
             image = {"url": block.media.url} if block.detail is None else {"url": block.media.url, "detail": block.detail}
             return with_extra({"type": "image_url", "image_url": image}, block.extra)
+        case Audio() if document_urls and block.media.url is not None:
+            head, comma, data = block.media.url.partition(";base64,")
+            return with_extra({"type": "input_audio", "input_audio": data if comma else head}, block.extra)
         case Audio():
             return with_extra({"type": "input_audio", "input_audio": _audio(block, provider)}, block.extra)
+        case Document() if document_urls:
+            return with_extra(_document(block), block.extra)
         case Document():
             media = block.media
             file = {"file_id": media.file_id} if media.file_id is not None else {"file_data": media.url}
@@ -57,6 +62,14 @@ def _part(block: Block, provider: str) -> JsonObject:
             raise Unsupported(f"The provider {provider} accepts no video.", provider=provider)
         case _:
             raise Unsupported(f"The provider {provider} accepts no {type(block).__name__} here.", provider=provider)
+
+
+def _document(block: Document) -> JsonObject:
+    """Return a document in Mistral's form."""
+    if block.media.file_id is not None:
+        return {"type": "file", "file_id": block.media.file_id}
+    name = {} if block.filename is None else {"document_name": block.filename}
+    return {"type": "document_url", "document_url": block.media.url, **name}
 
 
 def _audio(block: Audio, provider: str) -> JsonObject:

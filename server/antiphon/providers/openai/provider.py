@@ -81,4 +81,4 @@ class OpenAIProvider:
         parameters = Parameters(self.name, self._unsupported)
         body = encode(request, self.name, parameters, stream_usage=self._stream_usage, host=self._capabilities)
         url = self._fixed_url or URL(self._url.replace(MODEL, quote(request.model, safe="")))
-        return Prepared(url, body, OpenAIReader(request, self.name), warnings=parameters.warnings)
+        return Prepared(url, body, OpenAIReader(request, self.name, self._capabilities.names), warnings=parameters.warnings)

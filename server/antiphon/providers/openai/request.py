@@ -22,10 +22,14 @@ from antiphon.domain.request import (
     ToolChoiceMode,
 )
 from antiphon.providers.body import dumps
+from antiphon.providers.codec.names import NameRule
+from antiphon.providers.foreign import own_fields
+from antiphon.providers.json_instruction import json_instruction
 from antiphon.providers.openai.capabilities import UNKNOWN, HostCapabilities
 from antiphon.providers.openai.messages import OpenAIEncoder
+from antiphon.providers.openai.turns import in_turns
 from antiphon.providers.parameters import Parameters
-from antiphon.providers.support import adapted
+from antiphon.providers.support import JSON_SCHEMA, adapted
 
 _SAMPLING: Final = (
     ("temperature", "temperature"),
@@ -60,9 +64,11 @@ def encode(
     Raises `Unsupported` for content that this API cannot express and for refused options, and `InvalidRequest` for data that is
     nested too deeply to be sent.
     """
-    request = adapted(request, host.options.lacks_of(request), parameters or Parameters(provider))
+    parameters = parameters or Parameters(provider)
+    lacks = host.options.lacks_of(request)
+    request = adapted(request, lacks, parameters)
     messages = OpenAIEncoder(provider, host, request.model, known_fields=request.known_fields).encode(request.messages)
-    body: dict[str, Any] = {"model": request.model, "messages": messages}
+    body: dict[str, Any] = {"model": request.model, "messages": in_turns(messages, host.turns)}
     if request.stream:
         body["stream"] = True
     if request.stream and stream_usage:
@@ -70,13 +76,17 @@ def encode(
     body |= {theirs: value for ours, theirs in _SAMPLING if (value := getattr(request.sampling, ours)) is not None}
     _rename(body, host.options.renames_of(request.model))
     if request.tools:
-        body["tools"] = [_tool(tool) for tool in request.tools]
+        body["tools"] = [_tool(tool, host.names) for tool in request.tools]
     if request.tool_choice is not None:
-        body["tool_choice"] = _tool_choice(request.tool_choice)
+        body["tool_choice"] = _tool_choice(request.tool_choice, host.names)
     if request.parallel_tool_calls is not None:
         body["parallel_tool_calls"] = request.parallel_tool_calls
     if request.response_format is not None:
-        body["response_format"] = _response_format(request.response_format)
+        form = request.response_format
+        if isinstance(form, JsonSchemaFormat) and JSON_SCHEMA in lacks:  # the host has JSON alone, and the model is told the schema
+            body["messages"] = [*body["messages"], {"role": "system", "content": json_instruction(form)}]
+            form = JsonObjectFormat()
+        body["response_format"] = _response_format(form, host.names)
     if request.reasoning is not None and request.reasoning.effort is not None:
         body["reasoning_effort"] = request.reasoning.effort
     if request.modalities:
@@ -85,7 +95,7 @@ def encode(
         body["audio"] = {"voice": request.audio_output.voice, "format": request.audio_output.format}
     if request.end_user is not None:
         body["user"] = request.end_user
-    return dumps(with_extra(body, request.extra))
+    return dumps(with_extra(body, own_fields(request.extra, parameters, host.name, host.own_fields)))
 
 
 def _rename(body: dict[str, Any], names: Mapping[str, str]) -> None:
@@ -95,10 +105,15 @@ def _rename(body: dict[str, Any], names: Mapping[str, str]) -> None:
             body.setdefault(theirs, body.pop(name))
 
 
-def _tool(tool: Tool | NativeTool) -> JsonObject:
+def _sent(name: str, rule: NameRule | None) -> str:
+    """Return a name in the form that the host accepts."""
+    return name if rule is None else rule.sent(name)
+
+
+def _tool(tool: Tool | NativeTool, names: NameRule | None) -> JsonObject:
     if isinstance(tool, NativeTool):
         return tool.fields
-    function: dict[str, Any] = {"name": tool.name}
+    function: dict[str, Any] = {"name": _sent(tool.name, names)}
     if tool.description is not None:
         function["description"] = tool.description
     if tool.parameters is not None:
@@ -108,20 +123,20 @@ def _tool(tool: Tool | NativeTool) -> JsonObject:
     return with_extra({"type": "function", "function": function}, tool.extra)
 
 
-def _tool_choice(choice: ToolChoice) -> JsonObject | str:
+def _tool_choice(choice: ToolChoice, names: NameRule | None) -> JsonObject | str:
     if choice.native is not None:
         return choice.native
     if choice.mode is ToolChoiceMode.TOOL:
-        return {"type": "function", "function": {"name": choice.name}}
+        return {"type": "function", "function": {"name": _sent(choice.name or "", names)}}
     return choice.mode.value
 
 
-def _response_format(response_format: ResponseFormat) -> JsonObject:
+def _response_format(response_format: ResponseFormat, names: NameRule | None) -> JsonObject:
     match response_format:
         case JsonObjectFormat():
             return {"type": "json_object"}
         case JsonSchemaFormat():
-            schema: dict[str, Any] = {"name": response_format.name, "schema": response_format.schema}
+            schema: dict[str, Any] = {"name": _sent(response_format.name, names), "schema": response_format.schema}
             if response_format.description is not None:
                 schema["description"] = response_format.description
             if response_format.strict is not None:

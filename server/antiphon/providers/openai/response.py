@@ -19,6 +19,8 @@ from operator import itemgetter
 from typing import Any, Final
 from uuid import uuid4
 
+from msgspec.structs import replace
+
 from antiphon.domain.content import JsonObject
 from antiphon.domain.errors import ProviderUnavailable
 from antiphon.domain.events import (
@@ -37,6 +39,7 @@ from antiphon.domain.events import (
 from antiphon.domain.request import ChatRequest, NativeTool, Tool
 from antiphon.net.sse import EventTooLarge, SseEvent
 from antiphon.providers.codec.blocks import BlockNumbers
+from antiphon.providers.codec.names import NameRule, ToolNames, tool_names
 from antiphon.providers.codec.reader import StreamReader
 from antiphon.providers.codec.values import as_object, changed_fields, index_of, seconds
 from antiphon.providers.failure import error_of_payload
@@ -44,6 +47,7 @@ from antiphon.providers.openai.blocks import PROTOCOL
 from antiphon.providers.openai.choice import CHOICE, ChoiceReader, ErrorInside
 from antiphon.providers.openai.ending import OpenAIEnding, meaning_of
 from antiphon.providers.openai.frame import MAX_MISSES, TextFrame, frame_of
+from antiphon.providers.openai.inband import HEARTBEATS, error_in, is_heartbeat
 from antiphon.providers.openai.json import ChunkDecoder
 from antiphon.providers.openai.plain import read_plain
 from antiphon.providers.openai.usage import read_usage
@@ -53,10 +57,7 @@ _KNOWN_FIELDS: Final = frozenset({"id", "object", "created", "model", "choices",
 
 _PLAIN_TEXT: Final = frozenset({"role", "content"})
 
-_HEARTBEATS: Final = frozenset({b"ping", b"pong", b"keepalive", b"keep-alive", b"keep_alive", b"heartbeat", b"processing"})
-"""Names or data of events that only keep the connection alive."""
-
-_NO_OUTPUT: Final = (Started, BlockFinished, DeltaGroup)
+_NO_OUTPUT: Final = (Started, BlockFinished, DeltaGroup, Usage)
 
 
 class OpenAIReader(StreamReader):
@@ -64,7 +65,8 @@ class OpenAIReader(StreamReader):
 
     protocol = PROTOCOL
 
-    def __init__(self, request: ChatRequest, provider: str) -> None:
+    def __init__(self, request: ChatRequest, provider: str, names: NameRule | None = None) -> None:
+        """`names`: which names of tools the host accepts; None if all."""
         super().__init__(request, provider)
         self.ending = OpenAIEnding(request.sampling.choices)
         self._json = ChunkDecoder()
@@ -75,7 +77,12 @@ class OpenAIReader(StreamReader):
         self._choices: dict[int, ChoiceReader] = {}
         self._numbers = BlockNumbers()
         self._tools = frozenset(map(_name_of, request.tools))
+        self._names = None
+        if names is not None and request.tools:
+            self._tools = frozenset(names.sent(tool.name) if isinstance(tool, Tool) else _name_of(tool) for tool in request.tools)
+            self._names = ToolNames(names, tool_names(request))
         self._usage: JsonObject | None = None
+        self._told: JsonObject | None = None  # the usage that was passed on before the end
         self._at_finish = 0  # length of the batch when the last choice finished
         self._frame: TextFrame | None = None  # of the last chunk, if it had a text and nothing new beside it
         self._chunk_start = 0  # length of the batch before the chunk that is being read
@@ -91,10 +98,11 @@ class OpenAIReader(StreamReader):
         self._read_late_usage(events if unclosed is None else [*events, unclosed])
 
     def break_off(self) -> Batch:
-        """Return everything held back, as the reply breaks off: tool calls whose names may have been incomplete."""
+        """Return everything held back, as the reply breaks off: tool calls whose names may have been incomplete, and the usage."""
         events: Batch = []
         for index in sorted(self._choices):
             self._choices[index].break_off(events)
+        self._tell_usage(events)
         return events
 
     def read_object(self, body: bytes) -> Batch:
@@ -116,6 +124,8 @@ class OpenAIReader(StreamReader):
             self._read_event(name, payload)
             if ending.done:
                 self._read_late_usage(events)
+        if self._usage is not self._told and not ending.done and not ending.is_finished:
+            self._tell_usage(self._batch)
 
     def _read_rest(self) -> None:
         event = None if self.ending.done else self._sse.end()
@@ -167,7 +177,7 @@ class OpenAIReader(StreamReader):
             if payload[:6] == b"[DONE]":
                 self.ending.done = True
                 return
-            if payload in (b"", b"null") or payload[:1] == b":" or payload.strip(b'[]" ').lower() in _HEARTBEATS:
+            if payload in (b"", b"null") or payload[:1] == b":" or payload.strip(b'[]" ').lower() in HEARTBEATS:
                 return
             if payload[:1] == b"[" and not name:
                 self._read_json(payload)
@@ -176,7 +186,7 @@ class OpenAIReader(StreamReader):
             if name == b"error":
                 self.error_body = payload
                 raise error_of_payload(self._provider, self._json.read(payload))
-            if name.lower() in _HEARTBEATS:
+            if name.lower() in HEARTBEATS:
                 return
         self._read_chunk(self._json.read(payload), payload)
 
@@ -206,17 +216,18 @@ class OpenAIReader(StreamReader):
         self._chunk_start = len(self._batch)
         self._drop_frame()
         choices = chunk.get("choices")
-        if not choices and _is_heartbeat(chunk):
+        if not choices and is_heartbeat(chunk):
             return
-        if chunk.get("error") or (not choices and chunk.get("object") == "error"):
+        if chunk.get("usage") or "x_groq" in chunk:
+            self._keep_usage(chunk)
+        error = chunk.get("error") or (None if choices else error_in(chunk))
+        if error:
             self.error_body = payload
-            raise error_of_payload(self._provider, chunk.get("error") or chunk)
+            raise error_of_payload(self._provider, error)
         if not self._started:
             self._start(chunk, bool(choices))
         elif self._repeated or not chunk.keys() <= _KNOWN_FIELDS:
             self._read_later_fields(chunk)
-        if chunk.get("usage") or "x_groq" in chunk:
-            self._keep_usage(chunk)
         for choice in choices or ():
             self._read_delta(choice, chunk, payload)
 
@@ -278,10 +289,18 @@ class OpenAIReader(StreamReader):
         if usage:
             self._usage = as_object(usage)
 
+    def _tell_usage(self, events: Batch) -> None:
+        """Append the usage so far, unless it was told: some hosts send it with every chunk. Not all output is counted in it yet."""
+        if self._usage is not self._told and self._usage is not None:
+            self._told = self._usage
+            events.append(replace(read_usage(self._usage), estimated=True))
+
     def _begin(self, index: object) -> ChoiceReader:
         """Return a new reader for the choice `index`. Raises `TypeError` or `ValueError` for an invalid index."""
         index = index_of(index)
-        reader = self._choices[index] = ChoiceReader(index, self._tools, self._numbers, is_object=self.ending.is_object)
+        reader = self._choices[index] = ChoiceReader(
+            index, self._tools, self._numbers, self._names, is_object=self.ending.is_object
+        )
         self.ending.begin(index)
         return reader
 
@@ -354,12 +373,6 @@ def _name_of(tool: Tool | NativeTool) -> str:
     custom = tool.fields.get("custom")
     name = custom.get("name") if isinstance(custom, Mapping) else tool.fields.get("name")
     return name if isinstance(name, str) else ""
-
-
-def _is_heartbeat(chunk: JsonObject) -> bool:
-    """Return whether a JSON object without choices only keeps the connection alive."""
-    kind = chunk.get("type") or chunk.get("event") or chunk.get("object")
-    return isinstance(kind, str) and kind.lower().encode() in _HEARTBEATS
 
 
 def _without_usage(chunk: JsonObject) -> JsonObject:

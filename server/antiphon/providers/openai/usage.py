@@ -30,10 +30,25 @@ def read_usage(raw: JsonObject) -> Usage:
         return Usage(prompt, completion, count(raw.get("total_tokens")) or prompt + completion)
     prompt_details = as_object(raw.get("prompt_tokens_details"))
     completion_details = as_object(raw.get("completion_tokens_details"))
-    prompt, completion = count(raw.get("prompt_tokens")), count(raw.get("completion_tokens"))
-    total, reasoning = count(raw.get("total_tokens")), optional_count(completion_details.get("reasoning_tokens"))
+    prompt = count(raw.get("prompt_tokens", raw.get("input_tokens")))
+    completion = count(raw.get("completion_tokens", raw.get("output_tokens")))
+    total = count(raw.get("total_tokens"))
+    reasoning = _first(completion_details.get("reasoning_tokens"), raw.get("reasoning_tokens"))
     if reasoning and prompt + completion + reasoning == total:
         completion += reasoning  # xAI's chat API leaves reasoning out of the completion tokens, but not out of the total
+    written = _first(
+        prompt_details.get("cache_write_tokens"),
+        prompt_details.get("cache_creation_tokens"),
+        prompt_details.get("cache_creation_input_tokens"),
+        raw.get("cache_creation_input_tokens"),
+    )
+    cached = _first(
+        prompt_details.get("cached_tokens") or None,
+        raw.get("prompt_cache_hit_tokens"),
+        raw.get("cached_tokens"),
+        raw.get("cache_read_input_tokens"),
+        prompt_details.get("cached_tokens"),
+    )
     extra = {name: value for name, value in raw.items() if name not in _USAGE and value is not None}
     for name, details, known in (
         ("prompt_tokens_details", prompt_details, _PROMPT_DETAILS),
@@ -41,15 +56,21 @@ def read_usage(raw: JsonObject) -> Usage:
     ):
         if rest := {key: value for key, value in details.items() if value is not None and key not in known}:
             extra[name] = rest
-    cached = prompt_details.get("cached_tokens") or raw.get("prompt_cache_hit_tokens") or raw.get("cached_tokens")
     return Usage(
         prompt,
         completion,
         total or prompt + completion,
-        cached_tokens=optional_count(prompt_details.get("cached_tokens") if cached is None else cached),
-        cache_write_tokens=optional_count(prompt_details.get("cache_write_tokens")),
+        cached_tokens=cached,
+        cache_write_tokens=written,
         reasoning_tokens=reasoning,
         audio_input_tokens=optional_count(prompt_details.get("audio_tokens")),
         audio_output_tokens=optional_count(completion_details.get("audio_tokens")),
+        image_input_tokens=optional_count(prompt_details.get("image_tokens")),
+        image_output_tokens=optional_count(completion_details.get("image_tokens")),
         extra=extra if not extra or is_shallow(extra) else {},
     )
+
+
+def _first(*values: object) -> int | None:
+    """Return the first of the values that is a number of tokens; None if none is."""
+    return next((number for value in values if (number := optional_count(value)) is not None), None)

@@ -11,7 +11,7 @@ changes the ids from event to event. The rules:
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable
 from typing import Final
 
@@ -113,11 +113,6 @@ class ResponsesBlockReader:
         self._items: dict[int, _Item] = {}
         self._texts: dict[tuple[int, int], _Part] = {}  # open texts by indexes of item and part
 
-    @property
-    def is_empty(self) -> bool:
-        """Return whether there was no item."""
-        return not self._items
-
     def add_text(self, event: JsonObject, events: Batch) -> None:
         """Read a delta of a text: nearly every event is one."""
         part = self._texts.get((event["output_index"], event["content_index"]))
@@ -158,14 +153,15 @@ class ResponsesBlockReader:
             self._cite(part, event["annotation"], events)
 
     def add_input(self, event: JsonObject, events: Batch) -> None:
-        """Read a delta of the input of a call."""
-        item = self._items[event["output_index"]]
-        self._extend_input(item, text(event["delta"]), events)
+        """Read a delta of the input of a call. That of a call without a start is ignored: the end of the item has all of it."""
+        item = self._items.get(index_of(event["output_index"]))
+        if item is not None:
+            self._extend_input(item, text(event["delta"]), events)
 
     def end_input(self, event: JsonObject, whole: object, events: Batch) -> None:
         """Read the whole input of a call, which may be more than its deltas."""
-        item = self._items[event["output_index"]]
-        if not item.is_done:
+        item = self._items.get(index_of(event["output_index"]))
+        if item is not None and not item.is_done:
             self._extend_input(item, item.streamed.rest(whole), events)
 
     def add_progress(self, event: JsonObject, status: str, fields: JsonObject, events: Batch) -> None:
@@ -180,9 +176,21 @@ class ResponsesBlockReader:
         self._end_item(event["output_index"], event["item"], events)
 
     def read_output(self, output: Iterable[JsonObject], events: Batch) -> None:
-        """Read the output of a whole reply."""
-        for index, item in enumerate(output):
-            self._end_item(index, item, events)
+        """Read the output of a whole reply: the items that were not streamed, and the ends of those whose end was not.
+
+        The first item of a type is the first streamed one of it, and so on, because hosts number and name items differently here.
+        """
+        streamed: dict[str, deque[int]] = {}
+        for index in sorted(self._items):
+            streamed.setdefault(self._items[index].type, deque()).append(index)
+        number = max(self._items, default=-1)
+        for raw in output:
+            known = streamed.get(raw["type"])
+            if not known:
+                number += 1
+                self._end_item(number, raw, events)
+            elif not self._items[index := known.popleft()].is_done:
+                self._end_item(index, raw, events)
 
     def end(self, events: Batch) -> None:
         """Finish the items whose end is missing. They have no state, because it may be incomplete."""

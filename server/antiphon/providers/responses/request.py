@@ -139,7 +139,7 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
     if request.reasoning is not None and request.reasoning.effort is not None:
         body[REASONING] = {"effort": request.reasoning.effort}
     _set(body, "user", request.end_user)
-    return dumps(with_extra(body, _moved(own_fields(request.extra, parameters, _OWN_FIELDS))))
+    return dumps(with_extra(body, _moved(own_fields(request.extra, parameters, "responses", _OWN_FIELDS))))
 
 
 def _set(body: dict[str, Any], name: str, value: object) -> None:

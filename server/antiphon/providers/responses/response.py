@@ -4,7 +4,7 @@ https://platform.openai.com/docs/api-reference/responses-streaming. `blocks` rea
 
 - `response.completed` and `response.incomplete` end a reply; nothing else does. A body that ends without one is a cut reply.
 - `response.failed`, `error`, an `error` in a response, and a status that is no end are failures.
-- A host that streams no items may have all of them in the last event.
+- A host that streams no items, or only some of them or of their content, has all of them in the last event.
 - An event of an unknown type is progress if it belongs to an item, else it is ignored.
 - The fields of a response that repeat the request are left out.
 """
@@ -220,8 +220,7 @@ class ResponsesReader(MarkedReader):
                 self._batch.append(usage_of(raw, {}))
             self._fail(error or {"message": f"status {status}"}, payload)
         blocks, batch = self._blocks, self._batch
-        if blocks.is_empty:
-            blocks.read_output(response.get("output") or (), batch)
+        blocks.read_output(response.get("output") or (), batch)
         blocks.end(batch)
         changed = {name: value for name, value in passed_fields(response).items() if self._fields.get(name) != value}
         if changed:

@@ -233,7 +233,7 @@ def test_failures(last: dict[str, Any] | str, error: type[ProviderError]) -> Non
     """A failure is an exception, behind the output of the same read, and never an end."""
     reader = CohereReader(REQUEST, "acme")
     batch = reader.feed(sse(*HELLO[:3], last))
-    assert batch[-1] == TextDelta(0, "Hel")
+    assert [one for one in batch if not isinstance(one, Usage)][-1] == TextDelta(0, "Hel")
     with pytest.raises(error) as caught:
         reader.end()
     assert type(caught.value) is error
@@ -242,6 +242,26 @@ def test_failures(last: dict[str, Any] | str, error: type[ProviderError]) -> Non
     with pytest.raises(error):
         alone.feed(sse(START, last))
         alone.end()
+
+
+@pytest.mark.parametrize("last", [end("ERROR"), end("TIMEOUT"), end(error="internal")])
+def test_a_failure_that_says_what_was_used(last: dict[str, Any]) -> None:
+    reader = CohereReader(REQUEST, "acme")
+    assert READ_USAGE in reader.feed(sse(*HELLO[:-1], last))
+    assert reader.failure is not None
+
+    whole = {"id": "r1", "message": {**EMPTY}, **last["delta"]}
+    reader = CohereReader(REQUEST, "acme")
+    with pytest.raises(ProviderError):
+        reader.read_object(json.dumps(whole).encode())
+    assert reader.break_off() == [READ_USAGE]
+
+
+def test_a_list_of_citations() -> None:
+    """Each citation has an event of its own, but a host may send several in one."""
+    cited = {"start": 0, "end": 3, "text": "Hel", "sources": []}
+    found = read(*HELLO[:-1], event("citation-start", 0, citations=[cited, {**cited, "end": 5}]), end())
+    assert [one.citation.end for one in found if isinstance(one, CitationDelta)] == [3, 5]
 
 
 def test_a_start_may_be_repeated() -> None:

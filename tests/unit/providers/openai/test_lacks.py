@@ -6,7 +6,8 @@ import orjson
 import pytest
 from msgspec.structs import replace
 
-from antiphon.domain.request import Reasoning, Sampling
+from antiphon.domain.errors import Unsupported
+from antiphon.domain.request import JsonSchemaFormat, Reasoning, Sampling
 from antiphon.domain.warnings import Treatment
 from antiphon.providers.hosts import HOSTS
 from antiphon.providers.openai.capabilities import capabilities_of
@@ -71,16 +72,18 @@ def test_a_limit_in_the_new_name_is_kept() -> None:
 def test_mistral_gets_only_what_it_knows() -> None:
     """It has other names for two parameters, and refuses those that it does not know."""
     sampling = Sampling(seed=4, max_completion_tokens=9, logit_bias={"1": 2}, top_k=3)
-    body, names = sent("mistral", "mistral-small-latest", sampling=sampling, end_user="u")
+    body, names = sent("mistral", "mistral-small-latest", sampling=sampling, end_user="u", modalities=("text",))
     assert (body["random_seed"], body["max_tokens"]) == (4, 9)
-    assert not body.keys() & {"seed", "max_completion_tokens", "logit_bias", "top_k", "user"}
-    assert names == ["top_k", "logit_bias", "end_user"]
+    assert not body.keys() & {"seed", "max_completion_tokens", "logit_bias", "user", "modalities"}
+    assert body["top_k"] == 3
+    assert names == ["logit_bias", "end_user"]
 
 
 @pytest.mark.parametrize(
     ("host", "model", "dropped"),
     [
-        ("groq", "llama-3.3-70b", ["logprobs", "choices"]),
+        ("groq", "llama-3.3-70b", ["logprobs", "choices", "effort"]),
+        ("groq", "openai/gpt-oss-120b", ["logprobs", "choices"]),
         ("cerebras", "gpt-oss-120b", ["presence_penalty"]),
         ("xai", "grok-4", ["presence_penalty", "stop", "effort"]),
         ("xai", "grok-9", ["presence_penalty", "stop"]),
@@ -107,7 +110,8 @@ def test_nothing_is_left_out_silently(host: str, option: Any) -> None:
         parameters = Parameters(host)
         body = encode(asking(option, model), host, parameters, stream_usage=False, host=capabilities)
         bare = encode(replace(asking(option, model), **_bare(option)), host, stream_usage=False, host=capabilities)
-        assert (body == bare) == bool(parameters.warnings), (host, model)
+        treatments = {warning.treatment for warning in parameters.warnings}
+        assert treatments if body == bare else treatments <= {Treatment.MAPPED}, (host, model)
 
 
 def _bare(option: Any) -> dict[str, Any]:
@@ -123,3 +127,43 @@ def test_names_are_known_to_be_refused() -> None:
     for name, capabilities in CAPABILITIES.items():
         fields, lacks = capabilities.reply_fields, capabilities.options.lacks
         assert PARTICIPANTS in lacks or fields is None or "name" in fields, name
+
+
+CHAT_FIELDS = {
+    "store": True,
+    "safety_identifier": "s",
+    "verbosity": "low",
+    "prompt_cache_key": "k",
+    "metadata": {"a": "b"},
+    "my_own": 1,
+}
+
+
+@pytest.mark.parametrize(
+    ("host", "dropped"),
+    [
+        ("groq", ["safety_identifier", "verbosity", "prompt_cache_key"]),
+        ("mistral", ["store", "safety_identifier", "verbosity"]),
+        ("openai", []),
+        ("together", []),
+    ],
+)
+def test_fields_of_chat_completions_that_a_host_refuses(host: str, dropped: list[str]) -> None:
+    """They are left out with a warning; a field that only this host may know is sent."""
+    body, names = sent(host, "m", extra=CHAT_FIELDS)
+    assert names == dropped
+    assert {name for name in CHAT_FIELDS if name in body} == CHAT_FIELDS.keys() - set(dropped)
+
+
+def test_a_schema_where_there_is_json_alone() -> None:
+    """DeepSeek's model is told the schema, and held to JSON; without mapping, there is no format."""
+    schema = {"type": "object", "properties": {"city": {"type": "string"}}}
+    request = replace(BASE, model="deepseek-chat", response_format=JsonSchemaFormat("place", schema))
+    for policy, expected in (("map", Treatment.MAPPED), ("drop", Treatment.DROPPED)):
+        parameters = Parameters("deepseek", policy)
+        body = orjson.loads(encode(request, "deepseek", parameters, stream_usage=False, host=CAPABILITIES["deepseek"]))
+        assert [one.treatment for one in parameters.warnings] == [expected]
+        assert body.get("response_format") == ({"type": "json_object"} if policy == "map" else None)
+        assert ("city" in orjson.dumps(body["messages"]).decode()) == (policy == "map")
+    with pytest.raises(Unsupported):
+        encode(request, "deepseek", Parameters("deepseek", "refuse"), stream_usage=False, host=CAPABILITIES["deepseek"])

@@ -409,6 +409,43 @@ def test_a_host_that_streams_nothing() -> None:
     assert read(end(output=[MESSAGE]))[1] == BlockStarted(0, 0, Text(""))
 
 
+CALL = {"id": "fc_1", "type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}", "status": "completed"}
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [added({**CALL, "arguments": ""})],
+        [added({**CALL, "arguments": ""}), event("function_call_arguments.delta", delta="{")],
+        [event("function_call_arguments.delta", delta="{}"), event("function_call_arguments.done", arguments="{}")],
+        [event("function_call_arguments.delta", delta="{}"), done(CALL)],
+    ],
+)
+def test_a_call_that_was_streamed_in_part(events: list[dict[str, Any]]) -> None:
+    """Its start may be missing, or its end: the output at the end of the reply has all of it."""
+    found = read(START, *events, end(output=[CALL]))
+    assert [one.value.name for one in found if isinstance(one, BlockStarted) and isinstance(one.value, ToolCall)] == ["f"]
+    assert "".join(one.text for one in found if isinstance(one, InputDelta)) == "{}"
+    own = {"id": "fc_1", "type": "function_call", "status": "completed"}
+    assert [one.state for one in found if isinstance(one, BlockFinished)] == [state(own)]
+    assert found[-1] == Finished(0, FinishReason.TOOL_CALLS, "completed")
+
+
+def test_items_that_were_not_streamed() -> None:
+    """They follow the streamed ones. Those are found by type and order, because hosts change indexes and ids."""
+    again = {**MESSAGE, "id": "msg_2", "content": [text_part("Bye")]}
+    found = read(*HELLO[:-1], end(output=[THOUGHT, {**MESSAGE, "id": "other"}, again, CALL]))
+    started = [one.value for one in found if isinstance(one, BlockStarted)]
+    assert list(map(type, started)) == [Text, Thinking, Thinking, Text, ToolCall]
+    assert "".join(one.text for one in found if isinstance(one, TextDelta)) == "HelloBye"
+    assert found[-1] == Finished(0, FinishReason.TOOL_CALLS, "completed")
+
+
+def test_a_text_whose_end_was_not_streamed() -> None:
+    found = read(*HELLO[:5], end(output=[MESSAGE]))
+    assert [one.text for one in found if isinstance(one, TextDelta)] == ["Hel", "lo"]
+
+
 def test_what_is_missing_or_repeated() -> None:
     """Deltas without their starts make them, repeated starts and ends are ignored, and so are changed ids."""
     bare = [HELLO[4], HELLO[5], HELLO[8], HELLO[9]]
