@@ -24,13 +24,13 @@ from yarl import URL
 from antiphon.domain.trace import outgoing_trace
 from antiphon.net.coalescing import Coalescer
 from antiphon.net.connection import LOST
-from antiphon.net.connection_pool import ConnectionPool, Endpoint
+from antiphon.net.connection_pool import ConnectionPool, Destination
 from antiphon.net.http_errors import HTTP_ERRORS, PROXY_REFUSES, ProxyRefused, raise_translated
 from antiphon.net.outbound import DIRECT, Outbound
 from antiphon.net.response import ClientResponse
 
-_ENDPOINTS: Final = 1024
-"""How many endpoints are remembered; a caller of the proxy may name any number."""
+_DESTINATIONS: Final = 1024
+"""How many destinations are remembered; a caller of the proxy may name any number."""
 
 _ROUTES: Final = 64
 """How many routes are remembered. A provider has few URLs."""
@@ -64,7 +64,7 @@ class Client:
         self._outbound = outbound
         self._coalescer = coalescer
         self._pool: ConnectionPool | None = None
-        self._endpoints: dict[tuple[URL, object], Endpoint] = {}
+        self._destinations: dict[tuple[URL, object], Destination] = {}
         self._routes: dict[int, _Route] = {}
 
     @property
@@ -107,12 +107,12 @@ class Client:
             if route is None or not route.serves(method, url, version, self._outbound):
                 route = self._add_route(method, url, headers, version)
             head = b"%b\r\n" % route.head if body is None else b"%bContent-Length: %d\r\n\r\n" % (route.head, len(body))
-            connection = pool.take(route.endpoint) or await pool.open(route.endpoint)
+            connection = pool.take(route.destination) or await pool.open(route.destination)
             response = connection.send(head, body)
             try:
                 await response.arrival
                 if not response.begun and isinstance(response.error, LOST) and connection.was_closed_before_arrival():
-                    connection = await pool.open(route.endpoint)
+                    connection = await pool.open(route.destination)
                     response = connection.send(head, body)
                     await response.arrival
             except BaseException:
@@ -135,23 +135,23 @@ class Client:
         """
         outbound = self._outbound
         options: dict[str, Any] = {"headers": headers} if outbound.is_default else outbound.options(url, headers)
-        route = _Route(method, url, version, options.get("ssl"), self._endpoint(url, options), _head(method, url, options))
+        route = _Route(method, url, version, options.get("ssl"), self._destination(url, options), _head(method, url, options))
         if version is not None:
             if len(self._routes) >= _ROUTES:
                 self._routes.clear()
             self._routes[id(url)] = route
         return route
 
-    def _endpoint(self, url: URL, options: Mapping[str, Any]) -> Endpoint:
+    def _destination(self, url: URL, options: Mapping[str, Any]) -> Destination:
         """Return where connections for `url` lead to: the same object for all URLs of a host with the same TLS context."""
         if url.scheme not in ("http", "https") or not url.raw_host:
             raise aiohttp.InvalidURL(url)
         origin = url.origin()
         context = options.get("ssl")
-        found = self._endpoints.get((origin, context))
+        found = self._destinations.get((origin, context))
         if found is None:
-            if len(self._endpoints) >= _ENDPOINTS:
-                self._endpoints.clear()
+            if len(self._destinations) >= _DESTINATIONS:
+                self._destinations.clear()
             request = aiohttp.ClientRequest(
                 "POST",
                 origin,
@@ -160,7 +160,7 @@ class Client:
                 proxy=options.get("proxy"),
                 proxy_headers=options.get("proxy_headers"),
             )
-            found = self._endpoints[origin, context] = Endpoint(request)
+            found = self._destinations[origin, context] = Destination(request)
         return found
 
     def _open(self) -> ConnectionPool:
@@ -177,17 +177,17 @@ class Client:
 class _Route:
     """What requests with the same URL and headers have in common: where they are sent to, and how they begin."""
 
-    __slots__ = ("_context", "_method", "_url", "_version", "endpoint", "head")
+    __slots__ = ("_context", "_method", "_url", "_version", "destination", "head")
 
     def __init__(
-        self, method: str, url: URL, version: int | None, context: ssl.SSLContext | None, endpoint: Endpoint, head: bytes
+        self, method: str, url: URL, version: int | None, context: ssl.SSLContext | None, destination: Destination, head: bytes
     ) -> None:
         """`version` is that of the headers. `head` ends before the length of the body."""
         self._method = method
         self._url = url  # so that no other has its id
         self._version = version
         self._context = context
-        self.endpoint = endpoint
+        self.destination = destination
         self.head = head
 
     def serves(self, method: str, url: URL, version: int | None, outbound: Outbound) -> bool:

@@ -23,7 +23,7 @@ _DNS_TTL: Final = 60
 """Seconds for which an address is used before the name is looked up, and its addresses checked, again."""
 
 
-class Endpoint:
+class Destination:
     """Where connections lead to, and how: a scheme, host and port, with a TLS context and a proxy."""
 
     __slots__ = ("idle", "request")
@@ -56,7 +56,7 @@ class ConnectionPool:
         self._loop = asyncio.get_running_loop()
         self._connector = aiohttp.TCPConnector(ssl=tls_context(), limit=0, resolver=resolver, ttl_dns_cache=_DNS_TTL)
         self._used: set[Connection] = set()
-        self._with_idle: set[Endpoint] = set()
+        self._with_idle: set[Destination] = set()
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -64,9 +64,9 @@ class ConnectionPool:
         """Return the number of bytes of bodies that arrived and were not read yet. Thread-safe."""
         return sum(connection.unread for connection in list(self._used))
 
-    def take(self, endpoint: Endpoint) -> Connection | None:
+    def take(self, destination: Destination) -> Connection | None:
         """Return the idle connection that was used last: the least likely to be closed now. None: there is none."""
-        idle = endpoint.idle
+        idle = destination.idle
         while idle:
             connection = idle.pop()
             if connection.is_open and self._loop.time() - cast(float, connection.idle_since) <= self._keep_alive:
@@ -75,10 +75,10 @@ class ConnectionPool:
             connection.close()
         return None
 
-    async def open(self, endpoint: Endpoint) -> Connection:
+    async def open(self, destination: Destination) -> Connection:
         """Make a connection. Raises what aiohttp and the resolver raise."""
         began = self._loop.time()
-        made = await self._connector.connect(endpoint.request, [], self._timeouts)
+        made = await self._connector.connect(destination.request, [], self._timeouts)
         handler, transport = made.protocol, made.transport
         if handler is None or transport is None or transport.is_closing():
             made.close()
@@ -89,7 +89,7 @@ class ConnectionPool:
         connection = Connection(
             transport, opened_in=self._loop.time() - began, read_timeout=self._read_timeout, coalescer=self._coalescer
         )
-        connection.on_reusable = partial(self._give_back, endpoint)
+        connection.on_reusable = partial(self._give_back, destination)
         connection.on_lost = partial(self._forget, made)
         self._used.add(connection)
         return connection
@@ -100,11 +100,11 @@ class ConnectionPool:
             self._timer.cancel()
         await self._connector.close()
 
-    def _give_back(self, endpoint: Endpoint, connection: Connection) -> None:
+    def _give_back(self, destination: Destination, connection: Connection) -> None:
         self._used.discard(connection)
         connection.idle_since = self._loop.time()
-        endpoint.idle.append(connection)
-        self._with_idle.add(endpoint)
+        destination.idle.append(connection)
+        self._with_idle.add(destination)
         if self._timer is None:
             self._timer = self._loop.call_later(self._keep_alive, self._close_idle)
 
@@ -120,13 +120,13 @@ class ConnectionPool:
         self._timer = None
         now = self._loop.time()
         oldest: list[float] = []
-        for endpoint in list(self._with_idle):
-            idle = endpoint.idle
+        for destination in list(self._with_idle):
+            idle = destination.idle
             while idle and (not idle[0].is_open or now - cast(float, idle[0].idle_since) >= self._keep_alive):
                 idle.popleft().close()
             if idle:
                 oldest.append(cast(float, idle[0].idle_since))
             else:
-                self._with_idle.discard(endpoint)
+                self._with_idle.discard(destination)
         if oldest:
             self._timer = self._loop.call_later(max(min(oldest) + self._keep_alive - now, 0.001), self._close_idle)
