@@ -52,8 +52,9 @@ class Connection(asyncio.Protocol):
 
         `read_timeout` is in seconds. `coalescer` joins reads; None: each is passed on at once.
         """
-        self.idle_since: float | None = None
-        """The time of the event loop when it was given back to the pool; None until then."""
+        self.transport: Final = transport
+        self.idle_since = 0.0
+        """The time of the event loop when it was given back to the pool; 0 until then."""
         self.coalesces = False
         """Whether reads of this body may be delayed: its first token has arrived."""
         self.on_reusable: Callable[[Connection], None]
@@ -61,7 +62,6 @@ class Connection(asyncio.Protocol):
         self.on_lost: Callable[[Connection, Exception | None], None]
         """Called when the connection is closed, whoever closed it. Both are set by the pool."""
         self._loop = asyncio.get_running_loop()
-        self._transport = transport
         self._opened_in = opened_in
         self._read_timeout = read_timeout
         self._coalescer = coalescer
@@ -89,11 +89,6 @@ class Connection(asyncio.Protocol):
         transport.set_protocol(self)
 
     @property
-    def is_open(self) -> bool:
-        """Whether a request can be sent."""
-        return not self._transport.is_closing()
-
-    @property
     def unread(self) -> int:
         """Return the number of bytes of the present body that arrived and were not read yet. Thread-safe."""
         response = self._response
@@ -109,9 +104,9 @@ class Connection(asyncio.Protocol):
         if self._timer is None:
             self._timer = loop.call_later(self._read_timeout, self._check_time)
         if body is None or len(body) < _LARGE:
-            self._transport.write(head if body is None else head + body)
+            self.transport.write(head if body is None else head + body)
         else:
-            self._transport.write(head)
+            self.transport.write(head)
             self._upload = loop.create_task(self._send_large(body))
         return response
 
@@ -122,7 +117,7 @@ class Connection(asyncio.Protocol):
         connection had been idle, nothing was answered, and the close came within the time of a round trip: a close in reaction to
         the request takes longer, as the host has worked on it.
         """
-        if self.idle_since is None or self._answered:
+        if not self.idle_since or self._answered:
             return False
         return self._loop.time() - self._sent_at <= min(self._opened_in + _CLOSE_MARGIN, _MAX_CLOSE_DELAY)
 
@@ -134,9 +129,9 @@ class Connection(asyncio.Protocol):
 
     def hold(self) -> None:
         """Stop reading until `release`."""
-        if not self._is_held and not self._transport.is_closing():
+        if not self._is_held and not self.transport.is_closing():
             self._is_held = True
-            self._transport.pause_reading()
+            self.transport.pause_reading()
 
     def release(self) -> None:
         """Continue to read, unless the reader of the body is slow."""
@@ -146,7 +141,7 @@ class Connection(asyncio.Protocol):
 
     def close(self) -> None:
         """Close an idle connection."""
-        self._transport.close()
+        self.transport.close()
 
     def abort(self) -> None:
         """Close at once.
@@ -156,13 +151,13 @@ class Connection(asyncio.Protocol):
         self._response = None
         if self._upload is not None:
             self._upload.cancel()
-        self._transport.abort()
+        self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Parse what has arrived, and pass it on."""
         response = self._response
         if response is None:  # nobody has asked
-            self._transport.abort()
+            self.transport.abort()
             return
         self._answered = True
         self._heard_at = self._loop.time()
@@ -192,7 +187,7 @@ class Connection(asyncio.Protocol):
             self.abort()
         elif response.size > _UNREAD:
             if not self._is_held:
-                self._transport.pause_reading()
+                self.transport.pause_reading()
             self._is_full = True
         elif self.coalesces and piece and self._coalescer is not None:
             self._coalescer.after_read(self, len(data), self._loop)
@@ -257,7 +252,7 @@ class Connection(asyncio.Protocol):
             self._is_held = self._is_full = False
             self._read_on()
         upload, self._upload = self._upload, None
-        is_sending = (upload is not None and not upload.done()) or self._transport.get_write_buffer_size()
+        is_sending = (upload is not None and not upload.done()) or self.transport.get_write_buffer_size()
         if self._is_persistent and not is_sending:
             self.on_reusable(self)
         else:
@@ -267,8 +262,8 @@ class Connection(asyncio.Protocol):
 
     def _read_on(self) -> None:
         self._heard_at = self._loop.time()  # the host may have sent something
-        if not (self._is_held or self._is_full or self._transport.is_closing()):
-            self._transport.resume_reading()
+        if not (self._is_held or self._is_full or self.transport.is_closing()):
+            self.transport.resume_reading()
 
     def _check_time(self) -> None:
         """Fail the answer if the read time-out has passed. One timer serves all requests: it is late, and then set anew."""
@@ -289,10 +284,10 @@ class Connection(asyncio.Protocol):
     async def _send_large(self, body: bytes) -> None:
         """Write a large body in pieces. If the connection is lost meanwhile, the answer fails, and this task is cancelled."""
         rest = memoryview(body)
-        while rest and not self._transport.is_closing():
+        while rest and not self.transport.is_closing():
             if self._writable is not None:
                 await self._writable
-            self._transport.write(rest[:_PIECE])
+            self.transport.write(rest[:_PIECE])
             rest = rest[_PIECE:]
             self._heard_at = self._loop.time()
             await asyncio.sleep(0)  # other calls come first

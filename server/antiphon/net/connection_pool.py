@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from functools import partial
-from typing import Final, cast
+from typing import Final
 
 import aiohttp
 from aiohttp import http_exceptions
@@ -69,7 +69,7 @@ class ConnectionPool:
         idle = destination.idle
         while idle:
             connection = idle.pop()
-            if connection.is_open and self._loop.time() - cast(float, connection.idle_since) <= self._keep_alive:
+            if not connection.transport.is_closing() and self._loop.time() - connection.idle_since <= self._keep_alive:
                 self._used.add(connection)
                 return connection
             connection.close()
@@ -122,10 +122,10 @@ class ConnectionPool:
         oldest: list[float] = []
         for destination in list(self._with_idle):
             idle = destination.idle
-            while idle and (not idle[0].is_open or now - cast(float, idle[0].idle_since) >= self._keep_alive):
+            while idle and (idle[0].transport.is_closing() or now - idle[0].idle_since >= self._keep_alive):
                 idle.popleft().close()
             if idle:
-                oldest.append(cast(float, idle[0].idle_since))
+                oldest.append(idle[0].idle_since)
             else:
                 self._with_idle.discard(destination)
         if oldest:

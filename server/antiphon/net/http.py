@@ -88,7 +88,7 @@ class HttpResponse:
         """Return the whole body. Raises `ProviderProtocolError` if it is larger than `limit` bytes."""
         response = self._response
         if response.ended and self._inflater is None:
-            body = self._peeked + response.take()
+            body = self._peeked + response.take() if response.size else self._peeked
         else:
             pieces: list[bytes] = []
             size = 0

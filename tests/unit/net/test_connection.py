@@ -73,7 +73,7 @@ async def test_it_is_sent_again_on_no_other_idle_connection(upstream: OddUpstrea
         for _ in range(2):
             group.create_task(ask(transport, upstream))
     (destination,) = transport._client._destinations.values()
-    port = destination.idle[-1]._transport.get_extra_info("sockname")[1]
+    port = destination.idle[-1].transport.get_extra_info("sockname")[1]
     (closing,) = (one for one in upstream._open if one._transport.get_extra_info("peername")[1] == port)
     closing.drop()
     assert await ask(transport, upstream) == b"ok"

@@ -4,6 +4,7 @@ import inspect
 import zlib
 
 import aiohttp
+import httptools
 import pytest
 from aiohttp import client_exceptions, http_exceptions
 
@@ -32,6 +33,7 @@ def test_every_exception_of_the_client_is_mapped() -> None:
     assert len(known) > 30
     unmapped = {found for found in known - NEVER if found.__module__.startswith("aiohttp") and error_for(found) is None}
     assert not unmapped
+    assert all(error_for(found) is ProviderProtocolError for found in exceptions(httptools))
     assert all(error_for(found) is None for found in NEVER), "only what has no meaning is excused"
 
 
