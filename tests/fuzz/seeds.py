@@ -39,8 +39,7 @@ _CLAIMS: Final = orjson.dumps({"iss": "https://id.test", "aud": "antiphon", "sub
 SEEDS: Final = {
     "http answer": Seeds(
         (
-            b"\x03HTTP/1.1 103 X\r\nlink: x\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\nx: y\r\n z\r\n\r\nok"
-            b"HTTP/1.1 200 OK\r\n\r\n",
+            b"\x03HTTP/1.1 103 X\r\nlink: x\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\nx: y\r\n z\r\n\r\nokHTTP/1.1 2",
             b"\x01HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;a=b\r\nabc\r\n1\nd\r\n0\r\nx-t: y\r\n\r\nHTTP",
             b"\x05HTTP/1.0 404 Not Found\n\nabc",
             b"\x00HTTP/1.1 101 X\r\nupgrade: x\r\nconnection: upgrade\r\n\r\nmore",

@@ -82,7 +82,7 @@ class Connection(asyncio.Protocol):
         self._is_held = False  # or for the coalescer
         self.on_body = self._body.append
         self._parser = HttpResponseParser(self)
-        # What many hosts get wrong, and what no other reader of the same bytes could understand in another way.
+        # What many hosts get wrong. Nobody else reads the same bytes, who might understand them in another way.
         self._parser.set_dangerous_leniencies(
             lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
         )
@@ -138,10 +138,6 @@ class Connection(asyncio.Protocol):
         if self._is_held:
             self._is_held = False
             self._read_on()
-
-    def close(self) -> None:
-        """Close an idle connection."""
-        self.transport.close()
 
     def abort(self) -> None:
         """Close at once.

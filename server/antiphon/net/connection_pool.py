@@ -72,7 +72,7 @@ class ConnectionPool:
             if not connection.transport.is_closing() and self._loop.time() - connection.idle_since <= self._keep_alive:
                 self._used.add(connection)
                 return connection
-            connection.close()
+            connection.transport.close()
         return None
 
     async def open(self, destination: Destination) -> Connection:
@@ -123,7 +123,7 @@ class ConnectionPool:
         for destination in list(self._with_idle):
             idle = destination.idle
             while idle and (idle[0].transport.is_closing() or now - idle[0].idle_since >= self._keep_alive):
-                idle.popleft().close()
+                idle.popleft().transport.close()
             if idle:
                 oldest.append(idle[0].idle_since)
             else:

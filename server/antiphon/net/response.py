@@ -85,11 +85,13 @@ class ClientResponse:
             self.connection = None
             if self._on_end is not None:
                 self._on_end()
+                self._on_end = None  # it may refer to this answer
 
     def fail(self, error: Exception) -> None:
         """End the answer with an error, which the reader gets after what arrived before."""
         self.error = error
         self.connection = None
+        self._on_end = None
         if not self._waiter.done():
             self._waiter.set_result(None)
 
