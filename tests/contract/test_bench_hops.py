@@ -18,11 +18,11 @@ ROOT: Final = Path(__file__).parents[2]
 BOUNDS: Final = {
     # A JSON call: one request read and checked, one call of the provider, one answer.
     "REST JSON call": {
-        "Python calls": 430,
-        "C calls": 300,
-        "async hops, antiphon": 55,
-        "async hops, libraries": 11,
-        "awaits woken, antiphon": 24,  # until the first output, the attempts wait between the service and the provider
+        "Python calls": 365,
+        "C calls": 283,
+        "async hops, antiphon": 49,
+        "async hops, libraries": 7,
+        "awaits woken, antiphon": 22,  # until the first output, the attempts wait between the service and the provider
         "tasks": 3,  # gRPC's for the call, and two for its request
         "gRPC operations": 6,  # receive metadata, message and close; send metadata, message and status
         "SQL statements": 0,  # a call that is not recorded asks the database nothing
@@ -35,8 +35,8 @@ BOUNDS: Final = {
     },
     # The same, recorded as the first turn of a conversation.
     "REST JSON turn": {
-        "Python calls": 605,  # without those of the database's thread
-        "async hops, antiphon": 72,
+        "Python calls": 540,  # without those of the database's thread
+        "async hops, antiphon": 66,
         "tasks": 5,
         "gRPC operations": 6,
         "SQL statements": 9,  # 2 transactions: begin, conversation, messages, head, commit; begin, conversation, reply, commit
@@ -45,16 +45,16 @@ BOUNDS: Final = {
     },
     # A stream of one token, whole: what a stream costs beside its tokens.
     "REST stream of 1 read": {
-        "Python calls": 585,
-        "async hops, antiphon": 57,
+        "Python calls": 505,
+        "async hops, antiphon": 55,
         "tasks": 3,
         "gRPC operations": 9,  # two send the message at the end, which is empty for a stream, with the status
         "SQL statements": 0,
         "log writes": 1,
     },
     "gRPC stream of 1 read": {
-        "Python calls": 580,
-        "async hops, antiphon": 54,
+        "Python calls": 497,
+        "async hops, antiphon": 52,
         "tasks": 3,
         "gRPC operations": 7,
         "SQL statements": 0,
@@ -62,10 +62,10 @@ BOUNDS: Final = {
     },
     # A token that arrives alone, the dearest kind: tokens that arrive together share all of this.
     "REST read": {
-        "Python calls": 60,
-        "C calls": 53,
-        "async hops, antiphon": 4,
-        "async hops, libraries": 2,
+        "Python calls": 42,
+        "C calls": 51,
+        "async hops, antiphon": 5,
+        "async hops, libraries": 0,
         "awaits woken, antiphon": 11,
         "tasks": 0,
         "gRPC operations": 1,  # the message that is sent
@@ -77,10 +77,10 @@ BOUNDS: Final = {
         "pydantic validations": 0,
     },
     "gRPC read": {
-        "Python calls": 59,
-        "C calls": 49,
-        "async hops, antiphon": 4,
-        "async hops, libraries": 2,
+        "Python calls": 40,
+        "C calls": 46,
+        "async hops, antiphon": 5,
+        "async hops, libraries": 0,
         "awaits woken, antiphon": 11,
         "tasks": 0,
         "gRPC operations": 1,

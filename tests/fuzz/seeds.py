@@ -37,6 +37,24 @@ _MESSAGES: Final = (
 _CLAIMS: Final = orjson.dumps({"iss": "https://id.test", "aud": "antiphon", "sub": "ann", "exp": 1_700_000_060, "scope": "openid"})
 
 SEEDS: Final = {
+    "http answer": Seeds(
+        (
+            b"\x03HTTP/1.1 103 X\r\nlink: x\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\nx: y\r\n z\r\n\r\nokHTTP/1.1 2",
+            b"\x01HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;a=b\r\nabc\r\n1\nd\r\n0\r\nx-t: y\r\n\r\nHTTP",
+            b"\x05HTTP/1.0 404 Not Found\n\nabc",
+            b"\x00HTTP/1.1 101 X\r\nupgrade: x\r\nconnection: upgrade\r\n\r\nmore",
+            b"\x02HTTP/1.1 204 X\r\nconnection: close\r\n\r\nmore",
+        ),
+        (
+            "HTTP/1.1 ",
+            "HTTP/1.0 200\r\n",
+            "content-length: ",
+            "transfer-encoding: chunked",
+            "connection: close",
+            "\r\n\r\n",
+            "0\r\n\r\n",
+        ),
+    ),
     "sse": Seeds(
         (b"\x03data: a\r\n\r\nevent: x\ndata: b\ndata\n\n: c\n\n", b"\x00\xef\xbb\xbfdata: a\r\rdata: b"),
         ("data: ", "event", "\r\n", "\n\n", ":"),

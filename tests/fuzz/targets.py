@@ -70,6 +70,7 @@ from antiphon.rest.registry import DIALECTS
 from antiphon.rest.shared.body import parse
 from antiphon.rest.shared.json import dumps
 from antiphon.rest.shared.message_json import message_json
+from tests.fuzz.http_answer import http_answer
 
 
 def cut(data: bytes, size: int) -> list[bytes]:
@@ -467,6 +468,7 @@ def _texts(text: str) -> list[str]:
 
 
 TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
+    "http answer": http_answer,
     "sse": sse,
     "reply stream": reply_stream,
     "reply json": reply_json,

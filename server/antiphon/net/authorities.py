@@ -1,4 +1,4 @@
-"""Certificate authorities from a file of the operator, which is read again when it changes.
+"""Certificate authorities: those of the system, and those from a file of the operator, which is read again when it changes.
 
 Only the standard library parses them: `cryptography` would take 9 MB in every worker.
 """
@@ -6,14 +6,25 @@ Only the standard library parses them: `cryptography` would take 9 MB in every w
 from __future__ import annotations
 
 import ssl
+from functools import cache
 from pathlib import Path
 from typing import Final
 
+import httpx2
 import structlog
 
 from antiphon.config import ConfigError
 
 _log: Final = structlog.get_logger(__name__)
+
+
+@cache
+def tls_context() -> ssl.SSLContext:
+    """Return the TLS context that verifies hosts, one for all of them: loading it takes tens of milliseconds.
+
+    It trusts what the system trusts, or the authorities in `SSL_CERT_FILE` or `SSL_CERT_DIR`; httpx2 finds them.
+    """
+    return httpx2.create_ssl_context()
 
 
 class Authorities:

@@ -1,7 +1,7 @@
 """The HTTP client for all calls of models and proxied requests.
 
-Connections, their pool, TLS, DNS and the parser are aiohttp's. Its `ClientSession` and `ClientRequest` are not used for requests:
-they cost more CPU than everything else of a call's HTTP (docs/adr/0010).
+aiohttp makes the connections, with TLS, DNS and proxies. Its `ClientSession`, requests and responses are not used: they cost more
+CPU than everything else of a call's HTTP (docs/adr/0010).
 
 It follows no redirect, keeps no cookie, takes no proxy or password from the environment, and adds no header but `host`,
 `content-length`, and the trace context of the request, if there is one. Headers and bodies are sent and received unchanged. It
@@ -12,34 +12,28 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+import ssl
+from collections.abc import Coroutine, Mapping
 from typing import Any, Final
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
-from aiohttp.connector import Connection
-from aiohttp.helpers import TimerNoop
-from multidict import CIMultiDict
+from multidict import CIMultiDict, getversion
 from yarl import URL
 
 from antiphon.domain.trace import outgoing_trace
 from antiphon.net.coalescing import Coalescer
-from antiphon.net.connection import LOST, Connector, ResponseProtocol, tls_context
-from antiphon.net.http_errors import PROXY_REFUSES, ProxyRefused, UpstreamErrors
+from antiphon.net.connection import LOST
+from antiphon.net.connection_pool import ConnectionPool, Destination
+from antiphon.net.http_errors import HTTP_ERRORS, PROXY_REFUSES, ProxyRefused, raise_translated
 from antiphon.net.outbound import DIRECT, Outbound
-from antiphon.net.response import ClientResponse, drop
+from antiphon.net.response import ClientResponse
 
-_DNS_TTL: Final = 60
-"""Seconds for which an address is used before the name is looked up, and its addresses checked, again."""
+_DESTINATIONS: Final = 1024
+"""How many destinations are remembered; a caller of the proxy may name any number."""
 
-_LARGE: Final = 1024 * 1024
-"""Size in bytes from which a body is written in pieces, so that other calls are served in between."""
-
-_PIECE: Final = 64 * 1024
-"""Size in bytes of these pieces."""
-
-_HOSTS: Final = 1024
-"""How many hosts are remembered; a caller of the proxy may name any number."""
+_ROUTES: Final = 64
+"""How many routes are remembered. A provider has few URLs."""
 
 _CONTROLS: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 """Characters that could end a line of the head, and begin another."""
@@ -63,134 +57,151 @@ class Client:
         `resolver` looks up host names, unless `outbound` has a proxy, which does; None: the system's resolver. `coalescer` joins
         reads of streams; None: each is passed on at once.
         """
-        # "connect" limits connecting as a whole, with the look-up of the name.
-        self._timeouts = aiohttp.ClientTimeout(connect=connect_timeout, sock_connect=connect_timeout, sock_read=read_timeout)
+        self._connect_timeout = connect_timeout
+        self._read_timeout = read_timeout
         self._keep_alive = keep_alive
         self._resolver = outbound.resolver or resolver
         self._outbound = outbound
-        self._connector: Connector | None = None
         self._coalescer = coalescer
-        self._hosts: dict[tuple[URL, object], aiohttp.ClientRequest] = {}
+        self._pool: ConnectionPool | None = None
+        self._destinations: dict[tuple[URL, object], Destination] = {}
+        self._routes: dict[int, _Route] = {}
 
     @property
     def buffered(self) -> int:
         """Return the number of bytes of answers that arrived and were not read yet. Thread-safe."""
-        return 0 if self._connector is None else self._connector.buffered
+        return 0 if self._pool is None else self._pool.unread
 
-    async def post(self, provider: str, url: URL, headers: Mapping[str, str], body: bytes) -> ClientResponse:
+    def post(self, provider: str, url: URL, headers: Mapping[str, str], body: bytes) -> Coroutine[Any, Any, ClientResponse]:
         """Send `body`, and return the response once its head has arrived.
 
-        The response's `close` drops the connection unless the body was read to its end. `headers` are sent in UTF-8. `provider`
-        names the host in errors.
+        The response's `close` drops the connection unless the body has arrived to its end. `headers` are sent in UTF-8.
+        `provider` names the host in errors. A call with the same `url` and `headers` objects as an earlier one is cheaper.
 
         Raises `ProviderUnavailable`, `ProviderTimeout`, `ProviderProtocolError`, and what the resolver raises except `OSError`.
         """
         if (trace := outgoing_trace()) is not None:
             headers = CIMultiDict(headers)
             headers.update(trace.headers())
-        return await self._send("POST", provider, url, headers, body)
+        return self._send("POST", provider, url, headers, body)
 
-    async def get(self, provider: str, url: URL, headers: Mapping[str, str]) -> ClientResponse:
+    def get(self, provider: str, url: URL, headers: Mapping[str, str]) -> Coroutine[Any, Any, ClientResponse]:
         """Send a GET request for `url`, and return the response as `post` does. Logs nothing."""
-        return await self._send("GET", provider, url, headers, None)
+        return self._send("GET", provider, url, headers, None)
 
     async def close(self) -> None:
         """Close the connections."""
-        if self._connector is not None:
-            await self._connector.close()
+        if self._pool is not None:
+            await self._pool.close()
 
     async def _send(self, method: str, provider: str, url: URL, headers: Mapping[str, str], body: bytes | None) -> ClientResponse:
         """Send a request. If its idle connection turns out to be closed, send it once more on a new one.
 
         No other request is sent twice: a model call costs money.
         """
-        connector = self._connector or self._open()
-        outbound = self._outbound
-        options = {"headers": headers} if outbound.is_default else outbound.options(url, headers)
-        with UpstreamErrors(provider, begun=False, logs=method == "POST"):
-            host = self._host(url, options)
-            head = _head(method, url, options, body)
-            connection = await connector.open(host, self._timeouts)
-            protocol: ResponseProtocol = connection.protocol  # type: ignore[assignment]  # made by `Connector`
+        try:
+            pool = self._pool or self._open()
+            # Every change of headers gives them a version that no others have or had.
+            version = getversion(headers) if type(headers) is CIMultiDict else None
+            route = self._routes.get(id(url))
+            if route is None or not route.serves(method, url, version, self._outbound):
+                route = self._add_route(method, url, headers, version)
+            head = b"%b\r\n" % route.head if body is None else b"%bContent-Length: %d\r\n\r\n" % (route.head, len(body))
+            connection = pool.take(route.destination) or await pool.open(route.destination)
+            response = connection.send(head, body)
             try:
-                response = await self._exchange(connection, head, body)
-            except LOST:
-                if not protocol.was_closed_before_arrival(asyncio.get_running_loop().time()):
-                    raise
-                connection = await connector.open(host, self._timeouts, new=True)
-                response = await self._exchange(connection, head, body)
-            if response.status == PROXY_REFUSES and outbound.proxy is not None:
+                await response.arrival
+                if not response.begun and isinstance(response.error, LOST) and connection.was_closed_before_arrival():
+                    connection = await pool.open(route.destination)
+                    response = connection.send(head, body)
+                    await response.arrival
+            except BaseException:
+                response.close()
+                raise
+            if not response.begun and response.error is not None:
+                raise response.error
+            if response.status == PROXY_REFUSES and self._outbound.proxy is not None:
                 # Only a proxy may answer so, one that reads the request itself (without a tunnel).
                 response.close()
                 raise ProxyRefused(response.status)
-            return response
+        except HTTP_ERRORS as error:
+            raise_translated(error, provider, begun=False, logs=method == "POST")
+        return response
 
-    async def _exchange(self, connection: Connection, head: bytes, body: bytes | None) -> ClientResponse:
-        """Write a request, and wait for the head of its answer."""
-        protocol: ResponseProtocol = connection.protocol  # type: ignore[assignment]  # made by `Connector`
-        upload: asyncio.Task[None] | None = None
-        try:
-            protocol.set_response_params(
-                timer=_NO_TIMER, read_until_eof=True, auto_decompress=False, read_timeout=self._timeouts.sock_read
-            )
-            if body is None or len(body) < _LARGE:
-                _write(protocol, head if body is None else head + body)
-                protocol.start_timeout()
-            else:
-                _write(protocol, head)
-                upload = asyncio.create_task(_upload(protocol, body))
-            while True:
-                message, content = await protocol.read()
-                if not 100 <= message.code < 200 or message.code == 101:
-                    return ClientResponse(message, content, connection, upload)
-                protocol.start_timeout()  # aiohttp stops it at an interim answer, as this was: RFC 9110, section 15.2
-        except BaseException:
-            drop(connection, upload)
-            raise
+    def _add_route(self, method: str, url: URL, headers: Mapping[str, str], version: int | None) -> _Route:
+        """Return a route that is kept for the next request with the same objects.
 
-    def _host(self, url: URL, options: Mapping[str, Any]) -> aiohttp.ClientRequest:
-        """Return what the connector has to know of a host: a request that is never sent, the same for each connection.
-
-        Raises `aiohttp.InvalidURL` for a URL that is not of HTTP, or has no host.
+        Raises `aiohttp.InvalidURL` for a URL that is not of HTTP, or has no host, and `ValueError` for control characters.
         """
+        outbound = self._outbound
+        options: dict[str, Any] = {"headers": headers} if outbound.is_default else outbound.options(url, headers)
+        route = _Route(method, url, version, options.get("ssl"), self._destination(url, options), _head(method, url, options))
+        if version is not None:
+            if len(self._routes) >= _ROUTES:
+                self._routes.clear()
+            self._routes[id(url)] = route
+        return route
+
+    def _destination(self, url: URL, options: Mapping[str, Any]) -> Destination:
+        """Return where connections for `url` lead to: the same object for all URLs of a host with the same TLS context."""
         if url.scheme not in ("http", "https") or not url.raw_host:
             raise aiohttp.InvalidURL(url)
+        origin = url.origin()
         context = options.get("ssl")
-        key = (url.origin(), context)
-        found = self._hosts.get(key)
+        found = self._destinations.get((origin, context))
         if found is None:
-            if len(self._hosts) >= _HOSTS:
-                self._hosts.clear()
-            found = aiohttp.ClientRequest(
+            if len(self._destinations) >= _DESTINATIONS:
+                self._destinations.clear()
+            request = aiohttp.ClientRequest(
                 "POST",
-                url.origin(),
+                origin,
                 loop=asyncio.get_running_loop(),
                 ssl=True if context is None else context,
                 proxy=options.get("proxy"),
                 proxy_headers=options.get("proxy_headers"),
             )
-            if isinstance(found.proxy_headers, CIMultiDict):  # else aiohttp adds it, and the key changes
-                found.proxy_headers["Host"] = found.headers["Host"]
-            self._hosts[key] = found
+            found = self._destinations[origin, context] = Destination(request)
         return found
 
-    def _open(self) -> Connector:
-        self._connector = Connector(
-            self._coalescer,
-            ssl=tls_context(),
-            limit=0,
+    def _open(self) -> ConnectionPool:
+        self._pool = ConnectionPool(
+            connect_timeout=self._connect_timeout,
+            read_timeout=self._read_timeout,
+            keep_alive=self._keep_alive,
             resolver=self._resolver,
-            ttl_dns_cache=_DNS_TTL,
-            keepalive_timeout=self._keep_alive,
+            coalescer=self._coalescer,
         )
-        return self._connector
+        return self._pool
 
 
-_NO_TIMER: Final = TimerNoop()
+class _Route:
+    """What requests with the same URL and headers have in common: where they are sent to, and how they begin."""
+
+    __slots__ = ("_context", "_method", "_url", "_version", "destination", "head")
+
+    def __init__(
+        self, method: str, url: URL, version: int | None, context: ssl.SSLContext | None, destination: Destination, head: bytes
+    ) -> None:
+        """`version` is that of the headers. `head` ends before the length of the body."""
+        self._method = method
+        self._url = url  # so that no other has its id
+        self._version = version
+        self._context = context
+        self.destination = destination
+        self.head = head
+
+    def serves(self, method: str, url: URL, version: int | None, outbound: Outbound) -> bool:
+        """Return whether a request takes this route: nothing has changed, the operator's authorities neither."""
+        return (
+            self._url is url
+            and self._version == version
+            and self._method == method
+            and (outbound.is_default or outbound.tls is self._context)
+        )
 
 
-def _head(method: str, url: URL, options: Mapping[str, Any], body: bytes | None) -> bytes:
-    """Return the head of a request; a `host` among its headers is sent in place of the URL's.
+def _head(method: str, url: URL, options: Mapping[str, Any]) -> bytes:
+    """Return the head of a request up to the body's length; a `host` among its headers is sent in place of the URL's.
 
     Raises `ValueError` for a URL or a header that has control characters.
     """
@@ -204,27 +215,6 @@ def _head(method: str, url: URL, options: Mapping[str, Any], body: bytes | None)
         has_host = has_host or name.lower() == "host"
     if not has_host:
         lines.insert(1, f"Host: {url.host_port_subcomponent}")
-    if body is not None:
-        lines.append(f"Content-Length: {len(body)}")
     if any(map(_CONTROLS.search, lines)):
         raise ValueError("The URL or a header has control characters.")
-    return "\r\n".join((*lines, "\r\n")).encode()
-
-
-def _write(protocol: ResponseProtocol, data: bytes | memoryview) -> None:
-    """Write to the transport's buffer. Raises `aiohttp.ClientConnectionResetError` if the connection is closed."""
-    if protocol.transport is None or protocol.transport.is_closing():
-        raise aiohttp.ClientConnectionResetError("The connection is closed.")
-    protocol.transport.write(data)
-
-
-async def _upload(protocol: ResponseProtocol, body: bytes) -> None:
-    """Write a large body in pieces. A connection that is lost meanwhile is told to the reader of the answer, and not here."""
-    try:
-        for start in range(0, len(body), _PIECE):
-            await protocol._drain_helper()  # noqa: SLF001  # there is no public way to wait until more can be written
-            _write(protocol, memoryview(body)[start : start + _PIECE])
-            protocol.start_timeout()
-            await asyncio.sleep(0)  # other calls come first
-    except (aiohttp.ClientError, OSError):
-        pass
+    return "\r\n".join((*lines, "")).encode()

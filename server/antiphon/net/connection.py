@@ -1,22 +1,27 @@
-"""The connections of the HTTP client, and how one tells that its host had closed it before a request arrived.
+"""One connection of the HTTP client: it sends requests, one after the other, and parses their answers.
+
+aiohttp makes the connection (`net.connection_pool`), httptools parses; docs/adr/0006 tells why.
 
 Hosts close idle connections, and a request may already be on its way then. So connections are kept for less time than common hosts
-keep them (`ProviderConfig.keep_alive`), and such a request is sent once more. aiohttp itself retries only GET.
+keep them (`ProviderConfig.keep_alive`), and such a request is sent once more (`was_closed_before_arrival`).
 """
 
 from __future__ import annotations
 
-import ssl
-from functools import cache, partial
-from typing import Any, Final, cast
+import asyncio
+from collections.abc import Callable
+from typing import Final
 
 import aiohttp
-import httpx2
-from aiohttp.client_proto import ResponseHandler
-from aiohttp.connector import Connection
-from aiohttp.tracing import Trace
+from aiohttp import http_exceptions
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from antiphon.net.coalescing import Coalescer
+from antiphon.net.response import ClientResponse
+
+LOST: Final = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)
+"""The exceptions of a closed or reset connection."""
 
 _CLOSE_MARGIN: Final = 0.05
 """Seconds, in addition to a round trip, within which we must see a close that was sent before the request arrived."""
@@ -24,143 +29,266 @@ _CLOSE_MARGIN: Final = 0.05
 _MAX_CLOSE_DELAY: Final = 0.5
 """The upper limit in seconds, round trip included: connecting may have been slow for another reason."""
 
-LOST: Final = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientConnectionResetError)
-"""The exceptions of a closed or reset connection, when reading and when writing."""
+_LARGE: Final = 1024 * 1024
+"""Size in bytes from which a body is written in pieces, so that other calls are served in between."""
+
+_PIECE: Final = 64 * 1024
+"""Size in bytes of these pieces."""
+
+_UNREAD: Final = 128 * 1024
+"""Bytes of a body that may wait for their reader before the host has to wait, too. One more read may follow."""
+
+_MAX_HEAD: Final = 128 * 1024
+"""Bytes that may arrive in a row that are no body: a head, interim answers, trailers. One more read may follow."""
+
+_MAX_HEADERS: Final = 256
 
 
-class ResponseProtocol(ResponseHandler):
-    """An aiohttp protocol that fails a body whose bytes are not HTTP, and records whether anything was answered.
+class Connection(asyncio.Protocol):
+    """A connection, which belongs to one request at a time, or to the pool. The `on_` methods are called by the parser."""
 
-    aiohttp raises only to a caller that waits for the head: a reader of the body would wait forever, as the read time-out is
-    stopped too.
-    """
+    def __init__(self, transport: asyncio.Transport, *, opened_in: float, read_timeout: float, coalescer: Coalescer | None) -> None:
+        """Take over a connected transport; it took `opened_in` seconds to connect, at least a round trip.
 
-    opened_in: float | None = None
-    """Seconds that connecting took: at least a round trip. None until the first request."""
-    acquired_at = 0.0
-    """The time of the event loop when the present request got this connection."""
-    was_idle = False
-    """Whether the connection had been used before the present request."""
-    answered = False
-    """Whether a byte has arrived since then."""
-    coalescer: Coalescer | None = None
-    """None: every read is passed on at once."""
-    coalesces = False
-    """Whether reads of this body may be delayed: its first token has arrived."""
-    _held = False
-    """Whether reading is paused by `hold`."""
+        `read_timeout` is in seconds. `coalescer` joins reads; None: each is passed on at once.
+        """
+        self.transport: Final = transport
+        self.idle_since = 0.0
+        """The time of the event loop when it was given back to the pool; 0 until then."""
+        self.coalesces = False
+        """Whether reads of this body may be delayed: its first token has arrived."""
+        self.on_reusable: Callable[[Connection], None]
+        """Called when an answer has ended and the next request can be sent."""
+        self.on_lost: Callable[[Connection, Exception | None], None]
+        """Called when the connection is closed, whoever closed it. Both are set by the pool."""
+        self._loop = asyncio.get_running_loop()
+        self._opened_in = opened_in
+        self._read_timeout = read_timeout
+        self._coalescer = coalescer
+        self._response: ClientResponse | None = None
+        self._sent_at = 0.0
+        self._heard_at = 0.0  # when the read time-out began
+        self._timer: asyncio.TimerHandle | None = None
+        self._upload: asyncio.Task[None] | None = None
+        self._writable: asyncio.Future[None] | None = None  # while the transport's buffer is full
+        self._answered = False  # whether a byte has arrived since the request
+        self._is_interim = False
+        self._is_complete = False
+        self._is_persistent = False
+        self._overhead = 0  # bytes since the last one of a body
+        self._headers: list[tuple[str, str]] = []
+        self._body: list[bytes] = []  # of the present read
+        self._is_full = False  # reading is paused as the reader is slow,
+        self._is_held = False  # or for the coalescer
+        self.on_body = self._body.append
+        self._parser = HttpResponseParser(self)
+        # What many hosts get wrong. Nobody else reads the same bytes, who might understand them in another way.
+        self._parser.set_dangerous_leniencies(
+            lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
+        )
+        transport.set_protocol(self)
 
     @property
-    def buffered(self) -> int:
-        """Return the number of bytes of the body that arrived and were not read yet."""
-        return getattr(self._payload, "_size", 0)  # there is no public way; the body of an interim answer has none
+    def unread(self) -> int:
+        """Return the number of bytes of the present body that arrived and were not read yet. Thread-safe."""
+        response = self._response
+        return 0 if response is None else response.size
 
-    @property
-    def unsent(self) -> int:
-        """Return the number of bytes of the request that are still in this process."""
-        return 0 if self.transport is None else self.transport.get_write_buffer_size()
+    def send(self, head: bytes, body: bytes | None) -> ClientResponse:
+        """Send a request, and return its answer, which has not arrived yet. Raises nothing: a failure is one of the answer."""
+        loop = self._loop
+        self._response = response = ClientResponse(self, loop)
+        self._sent_at = self._heard_at = loop.time()
+        self._answered = self._is_complete = self._is_persistent = self.coalesces = False
+        self._overhead = 0
+        if self._timer is None:
+            self._timer = loop.call_later(self._read_timeout, self._check_time)
+        if body is None or len(body) < _LARGE:
+            self.transport.write(head if body is None else head + body)
+        else:
+            self.transport.write(head)
+            self._upload = loop.create_task(self._send_large(body))
+        return response
 
-    def data_received(self, data: bytes) -> None:
-        self.answered = True
-        ResponseHandler.data_received(self, data)
-        if self.coalesces and data and self.coalescer is not None and self._payload is not None and not self._payload.is_eof():
-            self.coalescer.after_read(self, len(data), self._loop)
-
-    def was_closed_before_arrival(self, now: float) -> bool:
+    def was_closed_before_arrival(self) -> bool:
         """Return whether the host closed a connection that is lost now before the request reached it.
 
         This cannot be known for sure: a host that reads a request and dies at once looks the same. So it is assumed only if the
         connection had been idle, nothing was answered, and the close came within the time of a round trip: a close in reaction to
         the request takes longer, as the host has worked on it.
         """
-        if not self.was_idle or self.answered:
+        if not self.idle_since or self._answered:
             return False
-        return now - self.acquired_at <= min((self.opened_in or 0.0) + _CLOSE_MARGIN, _MAX_CLOSE_DELAY)
+        return self._loop.time() - self._sent_at <= min(self._opened_in + _CLOSE_MARGIN, _MAX_CLOSE_DELAY)
+
+    def resume(self) -> None:
+        """Continue to read, as the body that arrived was read."""
+        if self._is_full:
+            self._is_full = False
+            self._read_on()
 
     def hold(self) -> None:
-        """Stop reading until `release`. aiohttp's own pauses work independently of this one."""
-        if self.transport is not None and self.transport.is_reading():
+        """Stop reading until `release`."""
+        if not self._is_held and not self.transport.is_closing():
+            self._is_held = True
             self.transport.pause_reading()
-            self._held = True
 
     def release(self) -> None:
-        """Continue to read, unless aiohttp itself has paused."""
-        if not self._held:
+        """Continue to read, unless the reader of the body is slow."""
+        if self._is_held:
+            self._is_held = False
+            self._read_on()
+
+    def abort(self) -> None:
+        """Close at once.
+
+        What is not sent yet is given up: a close that sends it first would wait forever for a host that does not read.
+        """
+        self._response = None
+        if self._upload is not None:
+            self._upload.cancel()
+        self.transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what has arrived, and pass it on."""
+        response = self._response
+        if response is None:  # nobody has asked
+            self.transport.abort()
             return
-        self._held = False
-        if self.transport is not None and not (self._reading_paused or self._buffer_paused or self.transport.is_closing()):
+        self._answered = True
+        self._heard_at = self._loop.time()
+        error: Exception | None = None
+        try:
+            self._parser.feed_data(data)
+        except (HttpParserError, HttpParserUpgrade) as found:
+            error = found
+        body = self._body
+        if body:
+            piece = body[0] if len(body) == 1 else b"".join(body)
+            body.clear()
+            self._overhead = 0
+        else:
+            piece = b""
+            self._overhead += len(data)
+        if self._is_complete:
+            self._is_persistent = self._is_persistent and error is None  # otherwise there is more than the answer
+            self._end(response, piece)
+            return
+        if piece:
+            response.receive(piece, ended=False)
+        if error is None and self._overhead > _MAX_HEAD:
+            error = http_exceptions.BadHttpMessage("The head, or what follows the body, is too long.")
+        if error is not None:
+            response.fail(error)
+            self.abort()
+        elif response.size > _UNREAD:
+            if not self._is_held:
+                self.transport.pause_reading()
+            self._is_full = True
+        elif self.coalesces and piece and self._coalescer is not None:
+            self._coalescer.after_read(self, len(data), self._loop)
+
+    def on_message_begin(self) -> None:
+        """Begin an answer. The one that was asked for may follow interim ones; after it there must be none."""
+        if self._is_complete:
+            raise http_exceptions.BadHttpMessage("There are two answers to one request.")
+        self._headers = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header, or after the body a trailer, which is dropped."""
+        if len(self._headers) >= _MAX_HEADERS:
+            raise http_exceptions.BadHttpMessage("There are too many headers.")
+        self._headers.append((name.decode("utf-8", "surrogateescape"), value.decode("utf-8", "surrogateescape")))
+
+    def on_headers_complete(self) -> None:
+        """Pass on the head of an answer, unless it is an interim one: RFC 9110, section 15.2."""
+        status = self._parser.get_status_code()
+        self._is_interim = 100 <= status < 200 and status != 101
+        if not self._is_interim and self._response is not None:
+            self._response.begin(status, CIMultiDictProxy(CIMultiDict(self._headers)))
+
+    def on_message_complete(self) -> None:
+        """End an answer."""
+        if not self._is_interim:
+            self._is_complete = True
+            self._is_persistent = self._parser.should_keep_alive()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Fail the present answer, unless its body is one that ends with the connection: RFC 9112, section 6.3."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._upload is not None:
+            self._upload.cancel()
+        response, self._response = self._response, None
+        if response is not None:
+            if not response.begun:
+                lost = aiohttp.ClientOSError(*exc.args) if isinstance(exc, OSError) else exc
+                response.fail(lost or aiohttp.ServerDisconnectedError())
+            elif exc is None and _ends_with_connection(response):
+                response.receive(b"", ended=True)
+            else:
+                response.fail(aiohttp.ClientPayloadError("The body is not complete."))
+        self.on_lost(self, exc)
+
+    def pause_writing(self) -> None:
+        """Let a large body wait: the transport's buffer is full."""
+        self._writable = self._loop.create_future()
+
+    def resume_writing(self) -> None:
+        """Continue to send a large body."""
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+        self._writable = None
+
+    def _end(self, response: ClientResponse, piece: bytes) -> None:
+        """Give the connection back, unless the host wants to close it, or has answered without reading the request."""
+        self._response = None
+        if self._is_held or self._is_full:
+            self._is_held = self._is_full = False
+            self._read_on()
+        upload, self._upload = self._upload, None
+        is_sending = (upload is not None and not upload.done()) or self.transport.get_write_buffer_size()
+        if self._is_persistent and not is_sending:
+            self.on_reusable(self)
+        else:
+            self._upload = upload
+            self.abort()
+        response.receive(piece, ended=True)
+
+    def _read_on(self) -> None:
+        self._heard_at = self._loop.time()  # the host may have sent something
+        if not (self._is_held or self._is_full or self.transport.is_closing()):
             self.transport.resume_reading()
 
-    def start_timeout(self) -> None:
-        """Start the read time-out anew, unless it is the reader who is slow, and not the host."""
-        if not (self._reading_paused or self._buffer_paused or self._buffer):  # `_buffer` has answers that were not read yet
-            super().start_timeout()
-
-    def _on_read_timeout(self) -> None:
-        if self._held:
-            self.start_timeout()  # the host may have sent something
-        else:
-            super()._on_read_timeout()
-
-    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT002  # as in aiohttp
-        if self._reading_paused:  # aiohttp calls this at every read of a body, too, which would end `hold`
-            super().resume_reading(resume_parser)
-        if self._payload is None or self._payload.is_eof():
-            self._drop_timeout()  # otherwise it would fire in the pool, and fail the next request
-            self.release()  # otherwise the next answer would wait
-
-    def set_exception(self, exc: type[BaseException] | BaseException, *cause: Any) -> None:
-        super().set_exception(cast(BaseException, exc), *cause)
-        body = self._payload
-        if body is not None and not body.is_eof() and body.exception() is None:
-            body.set_exception(cast(BaseException, exc))
-
-
-_NEW: Final[list[Trace]] = []
-"""In place of the traces, which are not used here: the pool is not asked."""
-
-
-class Connector(aiohttp.TCPConnector):
-    """Makes connections with `ResponseProtocol`; aiohttp has no public option for that."""
-
-    def __init__(self, coalescer: Coalescer | None = None, **options: Any) -> None:
-        super().__init__(**options)
-        self._factory = cast("partial[ResponseHandler]", partial(ResponseProtocol, loop=self._loop))
-        self._coalescer = coalescer
-
-    @property
-    def buffered(self) -> int:
-        """Return the number of bytes of bodies that arrived and were not read yet. Thread-safe."""
-        return sum(protocol.buffered for protocol in list(self._acquired) if isinstance(protocol, ResponseProtocol))
-
-    async def open(self, request: aiohttp.ClientRequest, timeout: aiohttp.ClientTimeout, *, new: bool = False) -> Connection:
-        """Return a connection to the host of `request`: an idle one if there is any, unless it has to be `new`."""
-        began = self._loop.time()
-        connection = await self.connect(request, _NEW if new else [], timeout)
+    def _check_time(self) -> None:
+        """Fail the answer if the read time-out has passed. One timer serves all requests: it is late, and then set anew."""
+        self._timer = None
+        response = self._response
+        if response is None:
+            return
         now = self._loop.time()
-        protocol: ResponseProtocol = connection.protocol  # type: ignore[assignment]  # made by `_factory`
-        protocol.was_idle = protocol.opened_in is not None
-        if protocol.opened_in is None:
-            protocol.opened_in = now - began
-            protocol.coalescer = self._coalescer
-        protocol.acquired_at = now
-        protocol.answered = protocol.coalesces = False
-        return connection
+        if self._is_held or response.size:  # it is not the host that is slow
+            self._heard_at = now
+        left = self._heard_at + self._read_timeout - now
+        if left > 0:
+            self._timer = self._loop.call_later(left, self._check_time)
+        else:
+            response.fail(aiohttp.SocketTimeoutError("Timeout on reading data from socket"))
+            self.abort()
 
-    async def _get(self, key: Any, traces: list[Trace]) -> Connection | None:
-        if traces is _NEW:
-            return None
-        while (connection := await super()._get(key, traces)) is not None:
-            if connection.protocol is not None and not connection.protocol.should_close:
-                break
-            connection.close()  # an answer that nobody had asked for has arrived meanwhile
-        return connection
+    async def _send_large(self, body: bytes) -> None:
+        """Write a large body in pieces. If the connection is lost meanwhile, the answer fails, and this task is cancelled."""
+        rest = memoryview(body)
+        while rest and not self.transport.is_closing():
+            if self._writable is not None:
+                await self._writable
+            self.transport.write(rest[:_PIECE])
+            rest = rest[_PIECE:]
+            self._heard_at = self._loop.time()
+            await asyncio.sleep(0)  # other calls come first
 
 
-@cache
-def tls_context() -> ssl.SSLContext:
-    """Return the TLS context that verifies hosts, one for all of them: loading it takes tens of milliseconds.
-
-    It trusts what the system trusts, or the authorities in `SSL_CERT_FILE` or `SSL_CERT_DIR`; httpx2 finds them.
-    """
-    return httpx2.create_ssl_context()
+def _ends_with_connection(response: ClientResponse) -> bool:
+    """Return whether a body has no other end than that of its connection."""
+    return "content-length" not in response.headers and "chunked" not in response.headers.get("transfer-encoding", "").lower()

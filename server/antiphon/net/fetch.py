@@ -15,7 +15,7 @@ from typing import Final
 import httpx2
 from msgspec import Struct
 
-from antiphon.net.connection import tls_context
+from antiphon.net.authorities import tls_context
 from antiphon.net.inflate import inflater
 from antiphon.net.outbound import DIRECT, Outbound
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from types import TracebackType
 from typing import Final
@@ -14,7 +14,7 @@ from antiphon.config import MAX_MESSAGE_BYTES, ProviderConfig
 from antiphon.domain.errors import ProviderError, ProviderProtocolError
 from antiphon.net.client import Client
 from antiphon.net.coalescing import Coalescer
-from antiphon.net.http_errors import UpstreamErrors
+from antiphon.net.http_errors import HTTP_ERRORS, raise_translated
 from antiphon.net.inflate import Inflater, inflater
 from antiphon.net.outbound import DIRECT, Outbound
 from antiphon.net.response import ClientResponse
@@ -32,8 +32,8 @@ class HttpResponse:
         self._provider = provider
         self._response = response
         self._draining = draining
-        self._errors = UpstreamErrors(provider, begun=True)
-        self._inflater = inflater(response.headers.get("content-encoding", ""))
+        encoding = response.headers.get("content-encoding")
+        self._inflater = None if encoding is None else inflater(encoding)
         self._inflated: Iterator[bytes] = iter(())
         self._peeked = b""
         self._until: float | None = None
@@ -48,8 +48,16 @@ class HttpResponse:
         if self._peeked:
             piece, self._peeked = self._peeked, b""
             return piece
-        with self._errors:
-            piece = await (self._read() if self._until is None else self._read_until(self._until))
+        response = self._response
+        if response.size and self._inflater is None:
+            return response.take()
+        try:
+            if self._until is not None:
+                piece = await self._read_until(self._until)
+            else:
+                piece = await (response.read_any() if self._inflater is None else self._read_encoded(self._inflater))
+        except HTTP_ERRORS as error:
+            raise_translated(error, self._provider, begun=True)
         if not piece:
             raise StopAsyncIteration
         return piece
@@ -67,6 +75,8 @@ class HttpResponse:
 
     async def peek(self) -> bytes:
         """Return the start of the body without consuming it, leading white space removed; empty if there is nothing else."""
+        if self._inflater is None and not self._peeked:
+            self._peeked = self._response.take().lstrip()
         try:
             while not self._peeked:
                 self._peeked = (await self.__anext__()).lstrip()
@@ -76,18 +86,24 @@ class HttpResponse:
 
     async def read(self, limit: int = MAX_MESSAGE_BYTES) -> bytes:
         """Return the whole body. Raises `ProviderProtocolError` if it is larger than `limit` bytes."""
-        pieces: list[bytes] = []
-        size = 0
-        async for piece in self:
-            size += len(piece)
-            if size > limit:
-                raise ProviderProtocolError(
-                    f"The provider {self._provider} sent a reply of more than {limit} bytes.", provider=self._provider
-                )
-            pieces.append(piece)
-            if self._inflater is None and self._response.content.at_eof():
-                break
-        return b"".join(pieces)
+        response = self._response
+        if response.ended and self._inflater is None:
+            body = self._peeked + response.take() if response.size else self._peeked
+        else:
+            pieces: list[bytes] = []
+            size = 0
+            async for piece in self:
+                pieces.append(piece)
+                size += len(piece)
+                if size > limit or (response.ended and not response.size and self._inflater is None):
+                    break
+            body = b"".join(pieces)
+        self._peeked = b""
+        if len(body) > limit:
+            raise ProviderProtocolError(
+                f"The provider {self._provider} sent a reply of more than {limit} bytes.", provider=self._provider
+            )
+        return body
 
     async def read_some(self, limit: int, seconds: float) -> bytes:
         """Return the first `limit` bytes of the body, or what arrived within `seconds` and before the connection broke.
@@ -112,30 +128,26 @@ class HttpResponse:
         `finished`: the protocol's own end was read, so only the end of the body can follow. The connection gets a moment for it,
         while the caller does not wait.
         """
+        if self._response.connection is None:
+            return
         if finished:
             self._draining.add(self._response)
         else:
             self._response.close()
 
-    def _read(self) -> Awaitable[bytes]:
-        """Read the next bytes, decoded; empty at the end. Raises what the HTTP client raises."""
-        return self._response.content.readany() if self._inflater is None else self._read_encoded(self._inflater)
-
     async def _read_encoded(self, inflater: Inflater) -> bytes:
-        while True:
-            piece = next(self._inflated, b"")
-            if piece:
-                return piece
-            data = await self._response.content.readany()
+        while not (piece := next(self._inflated, b"")):
+            data = await self._response.read_any()
             if not data:
                 inflater.end()
                 return b""
             self._inflated = inflater.feed(data)
+        return piece
 
     async def _read_until(self, until: float) -> bytes:
         try:
             async with asyncio.timeout_at(until):
-                return await self._read()
+                return await (self._response.read_any() if self._inflater is None else self._read_encoded(self._inflater))
         except TimeoutError:
             self.timed_out = True
             return b""
@@ -151,10 +163,9 @@ class _Draining:
         self._timers: dict[ClientResponse, asyncio.TimerHandle] = {}
 
     def add(self, response: ClientResponse) -> None:
-        if not response.closed:
-            self._timers[response] = asyncio.get_running_loop().call_later(_END_GRACE, self._drop, response)
-            # The connection is back in the pool by then.
-            response.on_eof(partial(self._forget, response))
+        """Take a response whose body has not ended."""
+        self._timers[response] = asyncio.get_running_loop().call_later(_END_GRACE, self._drop, response)
+        response.on_end(partial(self._forget, response))
 
     def close(self) -> None:
         for response in list(self._timers):

@@ -1,7 +1,8 @@
-"""Translates the exceptions of the HTTP client into errors of the domain: `UpstreamErrors`. It is done nowhere else.
+"""Translates the exceptions of the HTTP client into errors of the domain: `raise_translated`. It is done nowhere else.
 
     TimeoutError                                              ProviderTimeout
     ClientResponseError, ClientPayloadError, HttpProcessingError,
+      HttpParserError, HttpParserUpgrade (of httptools),
       zlib.error, EOFError (of an encoded body)               ProviderProtocolError: not HTTP, or cut off
     ClientConnectionError, InvalidURL, OSError,
       ProxyRefused, all others                                ProviderUnavailable
@@ -15,12 +16,12 @@ from __future__ import annotations
 import os
 import ssl
 import zlib
-from types import TracebackType
-from typing import Final
+from typing import Final, NoReturn
 
 import aiohttp
 import structlog
 from aiohttp import http_exceptions
+from httptools import HttpParserError, HttpParserUpgrade
 
 from antiphon.domain.errors import ProviderError, ProviderProtocolError, ProviderTimeout, ProviderUnavailable
 
@@ -47,6 +48,8 @@ _ERRORS: Final[tuple[tuple[type[ProviderError], tuple[type[Exception], ...]], ..
             aiohttp.ClientPayloadError,
             aiohttp.ClientResponseError,
             http_exceptions.HttpProcessingError,
+            HttpParserError,
+            HttpParserUpgrade,
             zlib.error,
             EOFError,
         ),
@@ -64,53 +67,39 @@ _ERRORS: Final[tuple[tuple[type[ProviderError], tuple[type[Exception], ...]], ..
     ),
 )
 
-_MAPPED: Final[tuple[type[Exception], ...]] = (aiohttp.ClientError, *(known for _, kinds in _ERRORS for known in kinds))
+HTTP_ERRORS: Final[tuple[type[Exception], ...]] = (aiohttp.ClientError, *(known for _, kinds in _ERRORS for known in kinds))
 """The exceptions that are translated. Any other is a bug, and passes through."""
 
 
-class UpstreamErrors:
-    """A context manager around calls of the HTTP client. It can be entered repeatedly, such as for each read of a body."""
+def raise_translated(error: Exception, provider: str, *, begun: bool, logs: bool = True) -> NoReturn:
+    """Raise `ProviderTimeout`, `ProviderProtocolError` or `ProviderUnavailable` for one of `HTTP_ERRORS`, which is its cause.
 
-    __slots__ = ("_begun", "_logs", "_provider")
+    `provider` is its name for the messages; `begun`: its answer has begun. `logs` False: whoever catches the error logs the reason,
+    which `reason_of` says of its cause.
+    """
+    # aiohttp's own exception contains the request to the proxy, with its password.
+    cause = ProxyRefused(error.status) if isinstance(error, aiohttp.ClientHttpProxyError) else error
+    raise _translated(cause, provider, begun=begun, logs=logs) from cause
 
-    def __init__(self, provider: str, *, begun: bool, logs: bool = True) -> None:
-        """Take the provider's name for the messages, and whether its answer has begun.
 
-        `logs` False: whoever catches the error logs the reason, which `reason_of` says of its cause.
-        """
-        self._provider = provider
-        self._begun = begun
-        self._logs = logs
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Raise `ProviderTimeout`, `ProviderProtocolError` or `ProviderUnavailable` for an exception of the HTTP client."""
-        if isinstance(error, _MAPPED):
-            # aiohttp's own exception contains the request to the proxy, with its password.
-            cause = ProxyRefused(error.status) if isinstance(error, aiohttp.ClientHttpProxyError) else error
-            raise self._translated(cause) from cause
-
-    def _translated(self, error: Exception) -> ProviderError:
-        provider = self._provider
-        kind = error_for(type(error)) or ProviderUnavailable
-        if kind is ProviderTimeout:
-            return ProviderTimeout(f"The provider {provider} took too long.", provider=provider)
-        if self._begun:
-            return ProviderProtocolError(f"The provider {provider} broke off its reply.", provider=provider)
-        if kind is ProviderProtocolError:
-            return ProviderProtocolError(f"The provider {provider} does not answer in HTTP.", provider=provider)
-        if self._logs:
-            _log.warning("provider_out_of_reach", provider=provider, error=reason_of(error))
-        if isinstance(error, ProxyRefused | aiohttp.ClientProxyConnectionError):
-            return ProviderUnavailable(f"The provider {provider} is out of reach of the outbound proxy.", provider=provider)
-        if isinstance(error, aiohttp.ClientConnectorCertificateError):
-            # A retry cannot help: somebody must change something.
-            return ProviderUnavailable(
-                f"The provider {provider} shows a certificate that is not trusted.", provider=provider, retryable=False
-            )
-        return ProviderUnavailable(f"The provider {provider} is out of reach.", provider=provider)
+def _translated(error: Exception, provider: str, *, begun: bool, logs: bool) -> ProviderError:
+    kind = error_for(type(error)) or ProviderUnavailable
+    if kind is ProviderTimeout:
+        return ProviderTimeout(f"The provider {provider} took too long.", provider=provider)
+    if begun:
+        return ProviderProtocolError(f"The provider {provider} broke off its reply.", provider=provider)
+    if kind is ProviderProtocolError:
+        return ProviderProtocolError(f"The provider {provider} does not answer in HTTP.", provider=provider)
+    if logs:
+        _log.warning("provider_out_of_reach", provider=provider, error=reason_of(error))
+    if isinstance(error, ProxyRefused | aiohttp.ClientProxyConnectionError):
+        return ProviderUnavailable(f"The provider {provider} is out of reach of the outbound proxy.", provider=provider)
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        # A retry cannot help: somebody must change something.
+        return ProviderUnavailable(
+            f"The provider {provider} shows a certificate that is not trusted.", provider=provider, retryable=False
+        )
+    return ProviderUnavailable(f"The provider {provider} is out of reach.", provider=provider)
 
 
 def reason_of(error: BaseException | None) -> str:

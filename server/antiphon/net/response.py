@@ -4,72 +4,140 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
+from typing import Protocol
 
 import aiohttp
-from aiohttp import StreamReader
-from aiohttp.connector import Connection
-from aiohttp.http import RawResponseMessage
 from multidict import CIMultiDictProxy
 
-from antiphon.net.connection import ResponseProtocol
+
+class Source(Protocol):
+    """The connection of an answer."""
+
+    coalesces: bool
+    """Whether reads of this body may be delayed."""
+
+    def resume(self) -> None:
+        """Continue to read, as the body that arrived was read."""
+
+    def abort(self) -> None:
+        """Close at once."""
 
 
 class ClientResponse:
-    """A status, headers and a body in `content`. A body that is read to its end gives the connection back to the pool."""
+    """A status, headers and a body. Its connection is free for the next request once the body has ended.
 
-    def __init__(
-        self, message: RawResponseMessage, content: StreamReader, connection: Connection, upload: asyncio.Task[None] | None
-    ) -> None:
-        """Take the parsed head. `upload` still sends the body of the request, if it is a large one."""
-        self.status: Final = message.code
-        self.headers: Final[CIMultiDictProxy[str]] = message.headers
-        self.content: Final = content
-        self._connection: Connection | None = connection
-        self._upload = upload
-        content.on_eof(self._finish)  # called at once if there is no body
+    `begin`, `receive` and `fail` are for the connection, which puts here what arrives; the rest is for the reader.
+    """
 
-    @property
-    def closed(self) -> bool:
-        """Whether the connection was given back or dropped."""
-        return self._connection is None
+    __slots__ = (
+        "_loop",
+        "_on_end",
+        "_pieces",
+        "_waiter",
+        "arrival",
+        "begun",
+        "connection",
+        "ended",
+        "error",
+        "headers",
+        "size",
+        "status",
+    )
 
-    def on_eof(self, callback: Callable[[], None]) -> None:
-        """Call `callback` once the body has ended, and the connection is free."""
-        self.content.on_eof(callback)
+    def __init__(self, connection: Source, loop: asyncio.AbstractEventLoop) -> None:
+        self.status = 0
+        self.headers: CIMultiDictProxy[str]
+        """Set with the status."""
+        self.connection: Source | None = connection
+        """None once the body has ended, or the connection is lost or dropped."""
+        self.arrival: asyncio.Future[None] = loop.create_future()
+        """Done when the head has arrived, or the request has failed with `error`."""
+        self.begun = False
+        """Whether the head has arrived."""
+        self.ended = False
+        """Whether the whole body has arrived."""
+        self.error: Exception | None = None
+        """What the answer has failed with."""
+        self.size = 0
+        """The number of bytes of the body that arrived and were not read yet."""
+        self._pieces: list[bytes] = []
+        self._waiter = self.arrival
+        self._on_end: Callable[[], None] | None = None
+        self._loop = loop
+
+    def begin(self, status: int, headers: CIMultiDictProxy[str]) -> None:
+        """Take the head."""
+        self.status = status
+        self.headers = headers
+        self.begun = True
+        if not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def receive(self, data: bytes, *, ended: bool) -> None:
+        """Take the next bytes of the body; `ended`: the last ones. There may be none."""
+        if data:
+            self._pieces.append(data)
+            self.size += len(data)
+        if not self._waiter.done():
+            self._waiter.set_result(None)
+        if ended:
+            self.ended = True
+            self.connection = None
+            if self._on_end is not None:
+                self._on_end()
+                self._on_end = None  # it may refer to this answer
+
+    def fail(self, error: Exception) -> None:
+        """End the answer with an error, which the reader gets after what arrived before."""
+        self.error = error
+        self.connection = None
+        self._on_end = None
+        if not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def on_end(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once the whole body has arrived. There is one callback at most."""
+        self._on_end = callback
+
+    def take(self) -> bytes:
+        """Return what of the body has arrived and was not read yet; may be empty."""
+        pieces = self._pieces
+        if not pieces:
+            return b""
+        data = pieces.pop() if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        self.size = 0
+        if self.connection is not None:
+            self.connection.resume()
+        return data
+
+    async def read_any(self) -> bytes:
+        """Return the next bytes of the body as soon as there are any; empty at its end. Raises exceptions of aiohttp."""
+        while not self._pieces:
+            if self.error is not None:
+                raise self.error
+            if self.ended:
+                return b""
+            self._waiter = self._loop.create_future()
+            await self._waiter
+        return self.take()
+
+    async def read(self) -> bytes:
+        """Return the whole rest of the body, without a limit. Raises exceptions of aiohttp."""
+        pieces: list[bytes] = []
+        while piece := await self.read_any():
+            pieces.append(piece)
+        return b"".join(pieces)
 
     def coalesce(self) -> None:
         """Allow several reads of the rest to be joined into one while this process is busy."""
-        if self._connection is not None and isinstance(protocol := self._connection.protocol, ResponseProtocol):
-            protocol.coalesces = True
+        if self.connection is not None:
+            self.connection.coalesces = True
 
     def close(self) -> None:
-        """Drop the connection, unless the body was read to its end. A reader that waits gets `aiohttp.ClientConnectionError`."""
-        if self._connection is not None:
-            drop(self._connection, self._upload)
-            self._connection = None
-            if self.content.exception() is None:
-                self.content.set_exception(aiohttp.ClientConnectionError("Connection closed"))
-
-    def _finish(self) -> None:
-        if self._connection is None:
-            return
-        connection, self._connection = self._connection, None
-        is_sending = self._upload is not None and not self._upload.done()
-        protocol: ResponseProtocol = connection.protocol  # type: ignore[assignment]  # made by `Connector`
-        if not is_sending and not protocol.unsent:
-            connection.release()
-        else:  # the host answered without having read the request
-            drop(connection, self._upload)
-
-
-def drop(connection: Connection, upload: asyncio.Task[None] | None) -> None:
-    """Close a connection at once.
-
-    What is not sent yet is given up: a close that sends it first would wait forever for a host that does not read.
-    """
-    if upload is not None:
-        upload.cancel()
-    if connection.transport is not None:
-        connection.transport.abort()
-    connection.close()
+        """Drop the connection, unless the body has ended. A reader that waits gets `aiohttp.ClientConnectionError`."""
+        if self.connection is not None:
+            self.connection.abort()
+            self._pieces.clear()
+            self.size = 0
+            self.fail(aiohttp.ClientConnectionError("Connection closed"))

@@ -21,7 +21,7 @@ from antiphon.limits.limiter import Limiter
 from antiphon.limits.quotas import Quotas
 from antiphon.net.client import Client
 from antiphon.net.egress import EgressPolicy, Lookup, PinnedResolver, Target
-from antiphon.net.http_errors import UpstreamErrors
+from antiphon.net.http_errors import HTTP_ERRORS, raise_translated
 from antiphon.net.outbound import DIRECT, Outbound
 from antiphon.net.response import ClientResponse
 from antiphon.routing.attempts import Attempting
@@ -35,15 +35,18 @@ class Answer:
         self.headers: CIMultiDictProxy[str] = response.headers
         self._response = response
         self._deadline = deadline
-        self._errors = UpstreamErrors(target.name, begun=True)
+        self._target = target
 
     def __aiter__(self) -> Answer:
         return self
 
     async def __anext__(self) -> bytes:
         """Return the next bytes. Raises subclasses of `ProviderError`, `DeadlineExceeded`, and `ShuttingDown`."""
-        with self._errors, self._deadline:
-            piece = await self._response.content.readany()
+        try:
+            with self._deadline:
+                piece = await self._response.read_any()
+        except HTTP_ERRORS as error:
+            raise_translated(error, self._target.name, begun=True)
         if not piece:
             raise StopAsyncIteration
         return piece

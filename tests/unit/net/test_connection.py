@@ -5,14 +5,13 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 from yarl import URL
 
 from antiphon.config import ProviderConfig, TimeoutsConfig
 from antiphon.domain.errors import ProviderProtocolError, ProviderTimeout, ProviderUnavailable
-from antiphon.net import client
+from antiphon.net import connection
 from antiphon.net.authorities import Authorities
 from antiphon.net.coalescing import Coalescer
 from antiphon.net.http import Exchange, Transport
@@ -61,8 +60,8 @@ async def test_a_request_that_crosses_a_close_is_sent_again(
             group.create_task(ask(transport, upstream))
     assert (upstream.connections, upstream.open_connections) == (idle, idle)
     upstream.requests.clear()
-    for connection in list(upstream._open):
-        connection.drop()  # there is no await before the request is sent
+    for accepted in list(upstream._open):
+        accepted.drop()  # there is no await before the request is sent
     assert await ask(transport, upstream, b"x" * size) == b"ok"
     assert [len(request.body) for request in upstream.requests] == [size]
     assert upstream.connections == idle + 1
@@ -73,9 +72,8 @@ async def test_it_is_sent_again_on_no_other_idle_connection(upstream: OddUpstrea
     async with asyncio.TaskGroup() as group:
         for _ in range(2):
             group.create_task(ask(transport, upstream))
-    connector = cast(Any, transport._client._connector)
-    ((next_protocol, _), _) = next(iter(connector._conns.values()))
-    port = next_protocol.transport.get_extra_info("sockname")[1]
+    (destination,) = transport._client._destinations.values()
+    port = destination.idle[-1].transport.get_extra_info("sockname")[1]
     (closing,) = (one for one in upstream._open if one._transport.get_extra_info("peername")[1] == port)
     closing.drop()
     assert await ask(transport, upstream) == b"ok"
@@ -213,7 +211,7 @@ async def test_a_host_that_does_not_read_times_out(size: int) -> None:
 @pytest.mark.parametrize("size", [5_000_000, 8_000_000])
 async def test_an_early_answer_costs_the_connection(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection whose host answered without reading the request is not used again, as the rest would come first."""
-    monkeypatch.setattr(client, "_LARGE", 6_000_000)
+    monkeypatch.setattr(connection, "_LARGE", 6_000_000)
     transport = Transport("acme", ProviderConfig(timeouts=TimeoutsConfig(stall=2)))
     host = Reader(0, early=True)
     async with host as url:

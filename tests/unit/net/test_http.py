@@ -14,7 +14,6 @@ from yarl import URL
 
 from antiphon.config import ProviderConfig, TimeoutsConfig
 from antiphon.domain.errors import ProviderError, ProviderProtocolError, ProviderTimeout, ProviderUnavailable
-from antiphon.net.connection import ResponseProtocol
 from antiphon.net.http import Exchange, Transport
 from tests.odd_upstream import CUT, HANG, LAST, RESET, OddUpstream, Pause, Step, answer, chunk, head
 
@@ -104,22 +103,13 @@ async def test_the_end_of_a_body_keeps_nobody_waiting(upstream: OddUpstream, tra
 @pytest.mark.parametrize("body", [b"zz\r\nabc\r\n", b"fffffffffffffffffff\r\nabc\r\n"], ids=["no number", "too large"])
 @pytest.mark.parametrize("end", [CUT, HANG])
 async def test_a_body_that_is_no_http(upstream: OddUpstream, transport: Transport, body: bytes, end: Step) -> None:
-    """Invalid bytes in a body end the reply at once; aiohttp alone would wait forever."""
+    """Invalid bytes in a body end the reply at once."""
     more = asyncio.Event()
     async with asyncio.timeout(2):
         with pytest.raises(ProviderProtocolError):
             async with post(transport, upstream, [head(), more, body, end]) as reply:
                 asyncio.get_running_loop().call_soon(more.set)
                 await anext(reply)
-
-
-async def test_connections_are_of_our_protocol(upstream: OddUpstream, transport: Transport) -> None:
-    """The connections of aiohttp are made with our protocol class, on which the test above depends."""
-    async with post(transport, upstream, [head(), chunk(b"a"), HANG]) as reply:
-        await anext(reply)
-        connected = reply._response._connection
-        assert connected is not None
-        assert type(connected.protocol) is ResponseProtocol
 
 
 async def test_a_body_without_end_is_not_waited_for(upstream: OddUpstream, transport: Transport) -> None:

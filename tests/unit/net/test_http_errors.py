@@ -4,11 +4,12 @@ import inspect
 import zlib
 
 import aiohttp
+import httptools
 import pytest
 from aiohttp import client_exceptions, http_exceptions
 
 from antiphon.domain.errors import ProviderError, ProviderProtocolError, ProviderTimeout, ProviderUnavailable
-from antiphon.net.http_errors import UpstreamErrors, error_for
+from antiphon.net.http_errors import HTTP_ERRORS, error_for, raise_translated
 
 NEVER = {
     # a base class; only its subclasses are raised
@@ -32,12 +33,14 @@ def test_every_exception_of_the_client_is_mapped() -> None:
     assert len(known) > 30
     unmapped = {found for found in known - NEVER if found.__module__.startswith("aiohttp") and error_for(found) is None}
     assert not unmapped
+    assert all(error_for(found) is ProviderProtocolError for found in exceptions(httptools))
     assert all(error_for(found) is None for found in NEVER), "only what has no meaning is excused"
 
 
 def mapped(error: Exception, *, begun: bool) -> type[ProviderError]:
-    with pytest.raises(ProviderError) as raised, UpstreamErrors("acme", begun=begun):
-        raise error
+    assert isinstance(error, HTTP_ERRORS)
+    with pytest.raises(ProviderError) as raised:
+        raise_translated(error, "acme", begun=begun)
     assert raised.value.provider == "acme"
     assert raised.value.__cause__ is error
     return type(raised.value)
@@ -60,12 +63,11 @@ def test_a_dropped_connection_is_no_time_out() -> None:
 
 
 def test_an_exception_that_is_not_known_is_out_of_reach() -> None:
-    """An unknown exception of aiohttp is translated by its base class; an exception of other code is passed on."""
+    """An unknown exception of aiohttp is translated by its base class; an exception of other code is not translated."""
 
     class New(aiohttp.ClientError):
         pass
 
     assert mapped(New(), begun=False) is ProviderUnavailable
     assert mapped(New(), begun=True) is ProviderProtocolError
-    with pytest.raises(KeyError), UpstreamErrors("acme", begun=True):
-        raise KeyError
+    assert not issubclass(KeyError, HTTP_ERRORS)
