@@ -73,6 +73,30 @@ _CALL_ID_LENGTH: Final = 9
 """Length of the call ids that Mistral accepts, in letters and digits."""
 
 
+def encode_messages(
+    messages: Iterable[Message], provider: str, host: HostCapabilities, model: str, *, known_fields: bool
+) -> list[JsonObject]:
+    """Return the messages as JSON objects, as `OpenAIEncoder` does; if all are plain texts, without one."""
+    plain: list[JsonObject] = []
+    for message in messages:
+        blocks = message.blocks
+        if (
+            len(blocks) != 1
+            or type(block := blocks[0]) is not Text
+            or block.state is not None
+            or block.extra
+            or block.citations
+            or message.name is not None
+            or message.extra
+            or message.fields
+            or message.listed
+            or (host.empty_thought is not None and message.role is Role.ASSISTANT)
+        ):
+            return OpenAIEncoder(provider, host, model, known_fields=known_fields).encode(messages)
+        plain.append({"role": message.role, "content": block.text})
+    return plain
+
+
 class OpenAIEncoder:
     """Writes the messages of one request."""
 

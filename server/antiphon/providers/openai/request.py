@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from msgspec.structs import astuple
+
 from antiphon.domain.content import JsonObject, with_extra
 from antiphon.domain.request import (
     ChatRequest,
@@ -17,32 +19,19 @@ from antiphon.domain.request import (
     NativeFormat,
     NativeTool,
     ResponseFormat,
+    Sampling,
     Tool,
     ToolChoice,
     ToolChoiceMode,
 )
 from antiphon.providers.body import dumps
 from antiphon.providers.openai.capabilities import UNKNOWN, HostCapabilities
-from antiphon.providers.openai.messages import OpenAIEncoder
+from antiphon.providers.openai.messages import encode_messages
 from antiphon.providers.parameters import Parameters
 from antiphon.providers.support import adapted
 
-_SAMPLING: Final = (
-    ("temperature", "temperature"),
-    ("top_p", "top_p"),
-    ("top_k", "top_k"),
-    ("max_tokens", "max_tokens"),
-    ("max_completion_tokens", "max_completion_tokens"),
-    ("stop", "stop"),
-    ("presence_penalty", "presence_penalty"),
-    ("frequency_penalty", "frequency_penalty"),
-    ("seed", "seed"),
-    ("choices", "n"),
-    ("logprobs", "logprobs"),
-    ("top_logprobs", "top_logprobs"),
-    ("logit_bias", "logit_bias"),
-)
-"""Names of fields: the domain's, and the API's."""
+_SAMPLING: Final = tuple("n" if name == "choices" else name for name in Sampling.__struct_fields__)
+"""The API's names of the fields of `Sampling`."""
 
 
 def encode(
@@ -60,15 +49,25 @@ def encode(
     Raises `Unsupported` for content that this API cannot express and for refused options, and `InvalidRequest` for data that is
     nested too deeply to be sent.
     """
-    request = adapted(request, host.options.lacks_of(request), parameters or Parameters(provider))
-    messages = OpenAIEncoder(provider, host, request.model, known_fields=request.known_fields).encode(request.messages)
+    row = host.options.row(request.model)
+    if lacks := row.lacks_of(request):
+        request = adapted(request, lacks, parameters or Parameters(provider))
+    messages = encode_messages(request.messages, provider, host, request.model, known_fields=request.known_fields)
     body: dict[str, Any] = {"model": request.model, "messages": messages}
     if request.stream:
         body["stream"] = True
     if request.stream and stream_usage:
         body["stream_options"] = {"include_usage": True}
-    body |= {theirs: value for ours, theirs in _SAMPLING if (value := getattr(request.sampling, ours)) is not None}
-    _rename(body, host.options.renames_of(request.model))
+    sampling = zip(_SAMPLING, astuple(request.sampling), strict=True)
+    body |= {name: value for name, value in sampling if value is not None}
+    if row.renames:
+        _rename(body, row.renames)
+    _add_options(body, request)
+    return dumps(with_extra(body, request.extra))
+
+
+def _add_options(body: dict[str, Any], request: ChatRequest) -> None:
+    """Add the options that the request sets, other than sampling."""
     if request.tools:
         body["tools"] = [_tool(tool) for tool in request.tools]
     if request.tool_choice is not None:
@@ -85,7 +84,6 @@ def encode(
         body["audio"] = {"voice": request.audio_output.voice, "format": request.audio_output.format}
     if request.end_user is not None:
         body["user"] = request.end_user
-    return dumps(with_extra(body, request.extra))
 
 
 def _rename(body: dict[str, Any], names: Mapping[str, str]) -> None:

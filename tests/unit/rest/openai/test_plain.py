@@ -51,6 +51,7 @@ VALUES = (
     | st.dictionaries(st.sampled_from(["include_usage", "type", "x"]), st.booleans() | st.just("text"), max_size=2)
 )
 NAMES = st.sampled_from([*FIELDS, "top_k", "store", "x"])
+ROLES = ["system", "developer", "user", "assistant", "tool", "function", "x"]
 MESSAGE = st.fixed_dictionaries(
     {
         "role": st.sampled_from(ROLES),
