@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from antiphon.domain.content import JsonObject
 from antiphon.domain.events import Usage
@@ -25,22 +25,19 @@ _PLAIN: Final = frozenset({"prompt_tokens", "completion_tokens", "total_tokens"}
 
 def read_usage(raw: JsonObject) -> Usage:
     """Return the tokens used. Fields without a place in `Usage` are in its `extra`."""
+    prompt, completion, total = count(raw.get("prompt_tokens")), count(raw.get("completion_tokens")), count(raw.get("total_tokens"))
     if raw.keys() <= _PLAIN:  # the fast path
-        prompt, completion = count(raw.get("prompt_tokens")), count(raw.get("completion_tokens"))
-        return Usage(prompt, completion, count(raw.get("total_tokens")) or prompt + completion)
+        return Usage(prompt, completion, total or prompt + completion)
     prompt_details = as_object(raw.get("prompt_tokens_details"))
     completion_details = as_object(raw.get("completion_tokens_details"))
-    prompt, completion = count(raw.get("prompt_tokens")), count(raw.get("completion_tokens"))
-    total, reasoning = count(raw.get("total_tokens")), optional_count(completion_details.get("reasoning_tokens"))
+    reasoning = optional_count(completion_details.get("reasoning_tokens"))
     if reasoning and prompt + completion + reasoning == total:
         completion += reasoning  # xAI's chat API leaves reasoning out of the completion tokens, but not out of the total
-    extra = {name: value for name, value in raw.items() if name not in _USAGE and value is not None}
-    for name, details, known in (
-        ("prompt_tokens_details", prompt_details, _PROMPT_DETAILS),
-        ("completion_tokens_details", completion_details, _COMPLETION_DETAILS),
-    ):
-        if rest := {key: value for key, value in details.items() if value is not None and key not in known}:
-            extra[name] = rest
+    extra = _others(raw, _USAGE)
+    if rest := _others(prompt_details, _PROMPT_DETAILS):
+        extra["prompt_tokens_details"] = rest
+    if rest := _others(completion_details, _COMPLETION_DETAILS):
+        extra["completion_tokens_details"] = rest
     cached = prompt_details.get("cached_tokens") or raw.get("prompt_cache_hit_tokens") or raw.get("cached_tokens")
     return Usage(
         prompt,
@@ -53,3 +50,10 @@ def read_usage(raw: JsonObject) -> Usage:
         audio_output_tokens=optional_count(completion_details.get("audio_tokens")),
         extra=extra if not extra or is_shallow(extra) else {},
     )
+
+
+def _others(fields: JsonObject, known: frozenset[str]) -> dict[str, Any]:
+    """Return the fields that are not `known` and not null."""
+    if fields.keys() <= known:
+        return {}
+    return {name: value for name, value in fields.items() if value is not None and name not in known}
