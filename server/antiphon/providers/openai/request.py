@@ -63,7 +63,7 @@ def encode(
     if row.renames:
         _rename(body, row.renames)
     _add_options(body, request)
-    return dumps(with_extra(body, request.extra))
+    return dumps(with_extra(body, request.extra) if request.extra else body)
 
 
 def _add_options(body: dict[str, Any], request: ChatRequest) -> None:

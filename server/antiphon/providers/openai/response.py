@@ -45,7 +45,6 @@ from antiphon.providers.openai.choice import CHOICE, ChoiceReader, ErrorInside
 from antiphon.providers.openai.ending import OpenAIEnding, meaning_of
 from antiphon.providers.openai.frame import MAX_MISSES, TextFrame, frame_of
 from antiphon.providers.openai.json import ChunkDecoder
-from antiphon.providers.openai.plain import read_plain
 from antiphon.providers.openai.usage import read_usage
 
 _KNOWN_FIELDS: Final = frozenset({"id", "object", "created", "model", "choices", "usage", "error", "obfuscation"})
@@ -96,10 +95,6 @@ class OpenAIReader(StreamReader):
         for index in sorted(self._choices):
             self._choices[index].break_off(events)
         return events
-
-    def read_object(self, body: bytes) -> Batch:
-        """Return all events of an answer that is one JSON object. Raises subclasses of `ProviderError`."""
-        return read_plain(body, self._origin()) or super().read_object(body)
 
     def _feed(self, data: bytes) -> None:
         ending = self.ending

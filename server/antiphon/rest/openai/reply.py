@@ -45,13 +45,30 @@ def completion(reply: Reply) -> dict[str, Any]:
         "object": "chat.completion",
         "created": started.created,
         "model": started.model,
-        "choices": [_choice(choice, started.origin) for choice in reply.choices],
+        "choices": [_plain_choice(choice, started.origin) or _choice(choice, started.origin) for choice in reply.choices],
         "usage": usage_json(reply.usage) if reply.usage else None,
         **started.fields,
     }
     if started.conversation_id:
         whole["session_id"] = started.conversation_id
     return whole
+
+
+def _plain_choice(choice: ReplyChoice, origin: domain.Origin) -> dict[str, Any] | None:
+    """Return a choice that is one plain text, as most are: the short way. None for any other."""
+    if len(choice.blocks) != 1 or choice.choice_fields or choice.logprobs:
+        return None
+    block = choice.blocks[0]
+    value = block.value
+    if not isinstance(value, domain.Text) or value.state is not None or value.citations or block.citations:
+        return None
+    message = {"role": "assistant", "content": block.text, "refusal": None}
+    return {
+        "index": choice.index,
+        "message": domain.with_extra(message, choice.fields) if choice.fields and is_chat(origin) else message,
+        "logprobs": None,
+        "finish_reason": finish_reason(choice.reason, choice.provider_reason, function_call=False),
+    }
 
 
 def _choice(choice: ReplyChoice, origin: domain.Origin) -> dict[str, Any]:
