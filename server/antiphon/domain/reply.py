@@ -212,38 +212,43 @@ class Reply:
     def add(self, *events: Event) -> None:
         """Apply events, in order. Runs for every token of every recorded stream: the usual kinds come first."""
         for event in events:
-            match event:
-                case TextDelta():
-                    block = self._blocks[event.block]
-                    block.pieces.append(event.text)
-                    if event.logprobs:
-                        block.logprobs.extend(event.logprobs)
-                case InputDelta() | ThinkingDelta() | RefusalDelta():
-                    self._blocks[event.block].pieces.append(event.text)
-                case BlockStarted():
-                    self._blocks[event.block] = self._choice(event.choice).start(event)
-                case BlockFinished():
-                    if event.state is not None or event.call_id is not None:
-                        self._blocks[event.block].finish(event)
-                case Finished():
-                    choice = self._choice(event.choice)
-                    choice.reason, choice.provider_reason, choice.details = event.reason, event.provider_reason, event.details
-                case Started():
-                    self.started = event
-                case Usage():
-                    self.usage = event
-                case Metrics():
-                    self.metrics = event
-                case ExtraFields():
-                    self._add_fields(event)
-                case MediaDelta():
-                    self._blocks[event.block].add_media(event)
-                case CitationDelta():
-                    self._blocks[event.block].citations.append(event.citation)
-                case DeltaGroup() | BlockProgress():
-                    pass
-                case _:
-                    assert_never(event)
+            if type(event) is TextDelta:
+                block = self._blocks[event.block]
+                block.pieces.append(event.text)
+                if event.logprobs:
+                    block.logprobs.extend(event.logprobs)
+            elif type(event) is InputDelta or type(event) is ThinkingDelta or type(event) is RefusalDelta:
+                self._blocks[event.block].pieces.append(event.text)
+            elif type(event) is BlockStarted:
+                self._blocks[event.block] = self._choice(event.choice).start(event)
+            elif type(event) is BlockFinished:
+                if event.state is not None or event.call_id is not None:
+                    self._blocks[event.block].finish(event)
+            elif type(event) is Finished:
+                choice = self._choice(event.choice)
+                choice.reason, choice.provider_reason, choice.details = event.reason, event.provider_reason, event.details
+            elif type(event) is Started:
+                self.started = event
+            elif type(event) is Usage:
+                self.usage = event
+            elif type(event) is Metrics:
+                self.metrics = event
+            else:
+                self._add_rare(event)
+
+    def _add_rare(self, event: ExtraFields | MediaDelta | CitationDelta | DeltaGroup | BlockProgress) -> None:
+        """Apply an event of one of the other kinds."""
+        match event:
+            case ExtraFields():
+                self._add_fields(event)
+            case MediaDelta():
+                self._blocks[event.block].add_media(event)
+            case CitationDelta():
+                self._blocks[event.block].citations.append(event.citation)
+            case DeltaGroup() | BlockProgress():
+                pass
+            case _:
+                assert_never(event)
 
     def _add_fields(self, event: ExtraFields) -> None:
         if event.place is Place.REPLY or event.choice is None:

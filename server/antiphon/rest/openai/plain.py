@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from antiphon import domain
 from antiphon.net import json_bounds
@@ -43,6 +43,7 @@ class PlainBody(Struct, forbid_unknown_fields=True):
     model: str | None = None
     temperature: _Temperature | None = None
     top_p: _Share | None = None
+    top_k: int | UnsetType = UNSET
     n: Annotated[int, Meta(ge=1, le=128)] | None = None
     stream: bool | None = None
     stream_options: dict[Literal["include_usage"], bool] | None = None
@@ -65,6 +66,7 @@ class PlainBody(Struct, forbid_unknown_fields=True):
             sampling=domain.Sampling(
                 temperature=self.temperature,
                 top_p=self.top_p,
+                top_k=None if self.top_k is UNSET else self.top_k,
                 max_tokens=self.max_tokens,
                 max_completion_tokens=self.max_completion_tokens,
                 stop=self.stop,

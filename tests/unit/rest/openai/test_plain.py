@@ -25,6 +25,7 @@ BODY = {
     "messages": MESSAGES,
     "temperature": 0.5,
     "top_p": 1,
+    "top_k": 40,
     "n": 2,
     "stream": False,
     "stream_options": {"include_usage": True},
