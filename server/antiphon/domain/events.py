@@ -13,8 +13,8 @@ provider's answer follows these rules:
 6. A failure is an exception of the reader, never an event.
 7. The `InputDelta`s of a block concatenated are `ToolCall.arguments` or `ServerToolCall.input`.
 
-The kinds are final, so that `type(event) is TextDelta` tells a type checker as much as `isinstance` and `match` do. Code that runs for
-every token uses it, as the other two take several times as long for each kind that an event is not.
+The kinds are final, so that `type(event) is TextDelta` tells a type checker as much as `isinstance` and `match` do. Code that runs
+for every token uses it, as the other two take several times as long for each kind that an event is not.
 """
 
 from __future__ import annotations
