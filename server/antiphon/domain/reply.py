@@ -195,7 +195,8 @@ class Reply:
     @property
     def choices(self) -> list[ReplyChoice]:
         """Return the choices, in order of index."""
-        return [self._choices[index] for index in sorted(self._choices)]
+        choices = self._choices
+        return list(choices.values()) if len(choices) == 1 else [choices[index] for index in sorted(choices)]
 
     @property
     def has_output(self) -> bool:
@@ -208,35 +209,42 @@ class Reply:
         origin = None if self.started is None else self.started.origin
         return choices[0].message(origin) if choices else Message(Role.ASSISTANT, ())
 
-    def add(self, event: Event) -> None:
-        """Apply one event. Runs for every token of every stream."""
-        match event:
-            case TextDelta():
+    def add(self, *events: Event) -> None:
+        """Apply events, in order. Runs for every token of every recorded stream: the usual kinds come first."""
+        for event in events:
+            if type(event) is TextDelta:
                 block = self._blocks[event.block]
                 block.pieces.append(event.text)
                 if event.logprobs:
                     block.logprobs.extend(event.logprobs)
-            case InputDelta() | ThinkingDelta() | RefusalDelta():
+            elif type(event) is InputDelta or type(event) is ThinkingDelta or type(event) is RefusalDelta:
                 self._blocks[event.block].pieces.append(event.text)
-            case BlockStarted():
+            elif type(event) is BlockStarted:
                 self._blocks[event.block] = self._choice(event.choice).start(event)
-            case BlockFinished():
-                self._blocks[event.block].finish(event)
+            elif type(event) is BlockFinished:
+                if event.state is not None or event.call_id is not None:
+                    self._blocks[event.block].finish(event)
+            elif type(event) is Finished:
+                choice = self._choice(event.choice)
+                choice.reason, choice.provider_reason, choice.details = event.reason, event.provider_reason, event.details
+            elif type(event) is Started:
+                self.started = event
+            elif type(event) is Usage:
+                self.usage = event
+            elif type(event) is Metrics:
+                self.metrics = event
+            else:
+                self._add_rare(event)
+
+    def _add_rare(self, event: ExtraFields | MediaDelta | CitationDelta | DeltaGroup | BlockProgress) -> None:
+        """Apply an event of one of the other kinds."""
+        match event:
+            case ExtraFields():
+                self._add_fields(event)
             case MediaDelta():
                 self._blocks[event.block].add_media(event)
             case CitationDelta():
                 self._blocks[event.block].citations.append(event.citation)
-            case ExtraFields():
-                self._add_fields(event)
-            case Finished():
-                choice = self._choice(event.choice)
-                choice.reason, choice.provider_reason, choice.details = event.reason, event.provider_reason, event.details
-            case Started():
-                self.started = event
-            case Usage():
-                self.usage = event
-            case Metrics():
-                self.metrics = event
             case DeltaGroup() | BlockProgress():
                 pass
             case _:
@@ -264,6 +272,5 @@ async def collect(batches: AsyncIterator[Batch]) -> Reply:
     """Read a stream to its end, and return the reply. Raises what the stream raises."""
     reply = Reply()
     async for batch in batches:
-        for event in batch:
-            reply.add(event)
+        reply.add(*batch)
     return reply

@@ -15,6 +15,7 @@ SseEvent: TypeAlias = tuple[bytes, bytes]
 """The event's name, empty if it has none, and its data."""
 
 _BOM = b"\xef\xbb\xbf"
+_CR, _LF = b"\r\n"  # numbers, which are found in a third of the time of bytes
 
 
 class EventTooLarge(Exception):
@@ -36,10 +37,10 @@ class SseReader:
 
     def feed(self, data: bytes) -> list[SseEvent]:
         """Return the events that these bytes complete. Raises `EventTooLarge`."""
-        if self._after_cr or b"\r" in data:
+        if self._after_cr or _CR in data:
             data = self._without_cr(data)
         self._buffered += len(data)
-        if b"\n" not in data:
+        if _LF not in data:
             self._line.append(data)
             if self._buffered > self._limit:
                 self._check_size([])
@@ -56,24 +57,19 @@ class SseReader:
             data = b"\n" + data
 
         events: list[SseEvent] = []
-        blocks = data.split(b"\n\n")
-        rest = blocks.pop()
-        for block in blocks:
-            if not self._in_event and block.startswith(b"data: ") and b"\n" not in block:
-                events.append((b"", block[6:]))
-            else:
-                self._take_lines(block)
-                self._dispatch(events)
-        lines, line_break, line = rest.rpartition(b"\n")
-        if line_break:
-            self._take_lines(lines)
-            self._in_event = True
-        self._line = [line] if line else []
+        if data.startswith(b"data: ") and (end := data.rfind(b"\n\n")) > 0:
+            texts = data[6:end].split(b"\n\ndata: ")
+            if data.count(b"\n", 0, end) == 2 * len(texts) - 2:  # each event is one line of data, as nearly all are
+                events = [(b"", text) for text in texts]
+                data = data[end + 2 :]
+        self._line = []
+        if data:
+            data = self._take_events(data, events)
 
         if self._buffered > self._limit:
             self._check_size(events)
         elif events:
-            self._buffered = len(rest)
+            self._buffered = len(data)
         return events
 
     def end(self) -> SseEvent | None:
@@ -90,13 +86,27 @@ class SseReader:
         self._line = []
         return events[0] if events else None
 
+    def _take_events(self, data: bytes, events: list[SseEvent]) -> bytes:
+        """Append the events that `data` completes, keep what follows them, and return that."""
+        *blocks, rest = data.split(b"\n\n")
+        for block in blocks:
+            self._take_lines(block)
+            self._dispatch(events)
+        lines, line_break, line = rest.rpartition(b"\n")
+        if line_break:
+            self._take_lines(lines)
+            self._in_event = True
+        if line:
+            self._line = [line]
+        return rest
+
     def _without_cr(self, data: bytes) -> bytes:
         """Return `data` with LF for every line break."""
         if self._after_cr and data:
             # The CR before already ended its line, so the LF that follows it is not another line break.
             self._after_cr = False
             data = data.removeprefix(b"\n")
-        if b"\r" in data:
+        if _CR in data:
             self._after_cr = data.endswith(b"\r")
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         return data

@@ -102,15 +102,18 @@ class Reader(Protocol):
 
 
 class Prepared(Struct, frozen=True):
-    """A request that is ready to be sent, and the reader of its answer."""
+    """A request that is ready to be sent, and how its answer is read."""
 
     url: URL
     body: bytes
-    reader: Reader
+    reader: Callable[[], Reader]
+    """Returns the reader of the answer."""
     headers: Mapping[str, str] = {}
     """Headers of this call alone. They replace those of its credentials."""
     warnings: Warnings = ()
     """The parameters that the body does not have as the caller set them."""
+    plain: Callable[[bytes], Batch | None] | None = None
+    """Returns all events of an answer that is one JSON object, if it is a usual one that needs no reader; None for any other."""
 
 
 class Credentials(Struct, frozen=True):
@@ -188,7 +191,7 @@ class ProviderClient:
         self._hosts = (url.authority, host) if re.search(r"[^a-z]", host) else ()
         self._transport = transport
 
-    async def stream(
+    async def stream(  # noqa: C901  # one branch for each way in which an answer comes or ends
         self, request: ChatRequest, prepare: Callable[[ChatRequest], Prepared], warn: Callable[[Warnings], None] = ignore
     ) -> AsyncGenerator[Batch, None]:
         """Send a request, and yield its events (see `Provider.stream`). `prepare` encodes it.
@@ -197,19 +200,23 @@ class ProviderClient:
         """
         prepared = prepare(request)
         warn(prepared.warnings)
-        reader = prepared.reader
         credentials = await self._auth.credentials(prepared.url, prepared.body, request.api_key)
         exchange = self._transport.post(prepared.url, _joined(credentials.headers, prepared.headers), prepared.body)
         async with exchange as first:
             reply, secrets = await self._authorized(exchange, first, prepared, credentials, own_key=request.api_key is not None)
             begin = await self._first_bytes(reply, secrets, own_key=request.api_key is not None)
+            whole = await reply.read() if begin.startswith((b"{", b"[")) else None
+            if whole is not None and prepared.plain is not None and (plain := prepared.plain(whole)) is not None:
+                yield plain
+                return
+            reader = prepared.reader()
             ending = reader.ending
             collected: Batch = []
             size = 0
             coalesces = False
             try:
-                if begin.startswith((b"{", b"[")):
-                    yield reader.read_object(await reply.read())
+                if whole is not None:
+                    yield reader.read_object(whole)
                     return
                 async for piece in reply:
                     batch = reader.feed(piece)

@@ -5,7 +5,7 @@ A model without a row of its own counts as the newest of its family.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from typing import Final
 
@@ -46,6 +46,11 @@ class ModelRow(Struct, frozen=True):
     renames: Mapping[str, str] = _NO_NAMES
     """Names of parameters that have another name at these models: the API's, and theirs."""
 
+    def lacks_of(self, request: ChatRequest) -> Lacks:
+        """Return what is lacking for a request to one of them."""
+        reasons = request.reasoning is not None and request.reasoning.effort not in (None, "none")
+        return self.reasoning_lacks if reasons else self.lacks
+
 
 class HostOptions:
     """What a host and its models do not have. The first row of `models` that fits counts, beside what the host as a whole lacks."""
@@ -62,17 +67,8 @@ class HostOptions:
             )
             for row in models
         )
-        self._row = lru_cache(_MOST_MODELS)(partial(_row_of, tuple(rows), whole))  # it is asked twice for every request
-
-    def lacks_of(self, request: ChatRequest) -> Lacks:
-        """Return what is lacking for a request."""
-        row = self._row(request.model)
-        reasons = request.reasoning is not None and request.reasoning.effort not in (None, "none")
-        return row.reasoning_lacks if reasons else row.lacks
-
-    def renames_of(self, model: str) -> Mapping[str, str]:
-        """Return the parameters that have another name, for a model."""
-        return self._row(model).renames
+        self.row: Callable[[str], ModelRow] = lru_cache(_MOST_MODELS)(partial(_row_of, tuple(rows), whole))
+        """Returns the row of a model, with what the host as a whole lacks. It is asked for every request."""
 
 
 def _row_of(rows: tuple[ModelRow, ...], whole: ModelRow, model: str) -> ModelRow:

@@ -1,6 +1,10 @@
 """Tests of reading server-sent events from bytes that are cut at any place."""
 
+import re
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from antiphon.net.sse import EventTooLarge, SseEvent, SseReader
 
@@ -122,3 +126,48 @@ def test_the_limit_is_for_one_event() -> None:
         assert reader.feed(b": keep") == []
         assert reader.feed(b"-alive\n\ndata: " + b"x" * 90 + b"\n\n") == [(b"", b"x" * 90)]
     assert len(read(b"data: 1234\n\n" * 50, limit=100)) == 50
+
+
+PARTS = [
+    b"data: ",
+    b"data:",
+    b"data",
+    b"event: a",
+    b": x",
+    b"id: 7",
+    b"\n",
+    b"\n\n",
+    b"\r\n",
+    b"\r",
+    b"x",
+    b"{}",
+    b"\xef\xbb\xbf",
+    b" ",
+]
+PIECES = st.lists(st.lists(st.sampled_from(PARTS) | st.sampled_from([b"data: {}\n\n", b"data: x\n\n"]), max_size=8).map(b"".join))
+
+
+def interpreted(stream: bytes) -> list[SseEvent]:
+    """Return the events of a whole stream, line by line as the specification says it."""
+    events: list[SseEvent] = []
+    name, data = b"", list[bytes]()
+    for line in re.split(rb"\r\n|\r|\n", stream.removeprefix(b"\xef\xbb\xbf"))[:-1]:
+        field, _, value = line.partition(b":")
+        if not line:
+            events += [(name, b"\n".join(data))] if data else []
+            name, data = b"", []
+        elif field == b"data":
+            data.append(value.removeprefix(b" "))
+        elif field == b"event":
+            name = value.removeprefix(b" ")
+    return events
+
+
+@given(PIECES)
+def test_events_are_those_of_the_specification(pieces: list[bytes]) -> None:
+    """Reads of many whole events, which take a shorter way, have the same events as any others."""
+    whole = b"".join(pieces)
+    if whole.endswith(b"\r"):
+        whole += b"\n"  # whether the next byte belongs to this line end is not known yet
+        pieces = [*pieces, b"\n"]
+    assert read(*pieces) == interpreted(whole)

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import hmac
+from functools import partial
 
 import pytest
 import structlog
@@ -74,7 +75,7 @@ async def test_each_call_is_authorised_by_what_is_sent() -> None:
         client = ProviderClient("acme", transport, SignedByToken(["token-1", "token-2"]), url)
 
         def prepare(asked: ChatRequest) -> Prepared:
-            return Prepared(url, encode(asked, "acme", stream_usage=False), OpenAIReader(asked, "acme"))
+            return Prepared(url, encode(asked, "acme", stream_usage=False), partial(OpenAIReader, asked, "acme"))
 
         with structlog.testing.capture_logs() as logs:
             for number in (1, 2):

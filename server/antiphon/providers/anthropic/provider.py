@@ -6,6 +6,7 @@ This module builds the calls. `request` and `response` convert in the two direct
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
+from functools import partial
 from typing import Final
 from urllib.parse import quote
 
@@ -88,4 +89,4 @@ class AnthropicProvider:
         wanted = betas(request)
         more = {} if wanted is None else {BETAS_HEADER: ",".join(filter(None, (self._betas, wanted)))}
         body = encode(request, self.name, parameters)
-        return Prepared(url, body, AnthropicReader(request, self.name), more, parameters.warnings)
+        return Prepared(url, body, partial(AnthropicReader, request, self.name), more, parameters.warnings)

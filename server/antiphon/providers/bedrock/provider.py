@@ -7,6 +7,7 @@ key, and `client` makes the calls.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping
+from functools import partial
 from typing import Final
 from urllib.parse import quote
 
@@ -111,7 +112,7 @@ class BedrockProvider:
         url = URL(text.replace(MODEL, quote(request.model, safe="")), encoded=True)
         parameters = Parameters(self.name, self._unsupported)
         body = encode(request, self.name, parameters)
-        return Prepared(url, body, BedrockReader(request, self.name), warnings=parameters.warnings)
+        return Prepared(url, body, partial(BedrockReader, request, self.name), warnings=parameters.warnings)
 
 
 def _signing(name: str, config: ProviderConfig, host: str, environment: Mapping[str, str]) -> SignatureAuth:

@@ -188,6 +188,8 @@ class Base64Joiner:
 
 def optional_count(value: object) -> int | None:
     """Return a token count; None if the value is missing or invalid."""
+    if value is None or type(value) is int:  # the fast path
+        return value if value is not None and 0 <= value <= _MAX_COUNT else None
     return None if value != 0 and not count(value) else count(value)
 
 

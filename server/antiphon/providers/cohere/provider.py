@@ -6,6 +6,7 @@ This module builds the calls. `request` and `response` convert in the two direct
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
+from functools import partial
 from typing import Final
 from urllib.parse import quote
 
@@ -75,4 +76,4 @@ class CohereProvider:
         parameters = Parameters(self.name, self._unsupported)
         url = self._fixed_url or URL(self._url.replace(MODEL, quote(request.model, safe="")))
         body = encode(request, self.name, parameters)
-        return Prepared(url, body, CohereReader(request, self.name), warnings=parameters.warnings)
+        return Prepared(url, body, partial(CohereReader, request, self.name), warnings=parameters.warnings)

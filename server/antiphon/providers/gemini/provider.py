@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator, Callable
+from functools import partial
 from typing import Final
 from urllib.parse import quote
 
@@ -87,4 +88,4 @@ class GeminiProvider:
         resource = quote(model, safe="/") if _RESOURCE_NAME.fullmatch(model) else f"models/{name}"
         url = URL((self._stream if request.stream else self._whole).replace(_RESOURCE, resource).replace(MODEL, name))
         body = encode(request, self.name, parameters)
-        return Prepared(url, body, GeminiReader(request, self.name), warnings=parameters.warnings)
+        return Prepared(url, body, partial(GeminiReader, request, self.name), warnings=parameters.warnings)

@@ -73,6 +73,34 @@ _CALL_ID_LENGTH: Final = 9
 """Length of the call ids that Mistral accepts, in letters and digits."""
 
 
+def encode_messages(
+    messages: Iterable[Message], provider: str, host: HostCapabilities, model: str, *, known_fields: bool
+) -> list[JsonObject]:
+    """Return the messages as JSON objects, as `OpenAIEncoder` does; if all are plain texts, without one."""
+    plain: list[JsonObject] = []
+    for message in messages:
+        blocks = message.blocks
+        if (
+            len(blocks) != 1
+            or type(block := blocks[0]) is not Text
+            or block.state is not None
+            or block.extra
+            or block.citations
+            or message.name is not None
+            or message.extra
+            or message.fields
+            or message.listed
+            or (host.empty_thought is not None and message.role is Role.ASSISTANT)
+        ):
+            return OpenAIEncoder(provider, host, model, known_fields=known_fields).encode(messages)
+        plain.append({"role": _role(message, host), "content": block.text})
+    return plain
+
+
+def _role(message: Message, host: HostCapabilities) -> Role:
+    return Role.SYSTEM if message.role is Role.DEVELOPER and not host.developer else message.role
+
+
 class OpenAIEncoder:
     """Writes the messages of one request."""
 
@@ -116,8 +144,7 @@ class OpenAIEncoder:
             return
         if message.role is Role.USER:
             content, self._pictures = [*self._pictures, *content], []
-        role = Role.SYSTEM if message.role is Role.DEVELOPER and not self._host.developer else message.role
-        body: dict[str, Any] = {"role": role}
+        body: dict[str, Any] = {"role": _role(message, self._host)}
         if message.role is Role.USER and message.extra.get("role") == _FUNCTION_ROLE:
             body["role"] = _FUNCTION_ROLE  # a caller of the typed API may set it in `extra`
         if message.name is not None and self._accepts("name"):

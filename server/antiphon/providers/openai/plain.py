@@ -14,6 +14,7 @@ from antiphon.domain.content import Origin, Text
 from antiphon.domain.events import Batch, BlockFinished, BlockStarted, ExtraFields, Finished, Started, TextDelta
 from antiphon.net import json_bounds
 from antiphon.providers.codec.values import MAX_TIME
+from antiphon.providers.openai.blocks import PROTOCOL
 from antiphon.providers.openai.ending import BY_WORD
 from antiphon.providers.openai.usage import read_usage
 
@@ -48,8 +49,8 @@ class _Reply(Struct, forbid_unknown_fields=True):
 _decode: Final = msgspec.json.Decoder(_Reply).decode
 
 
-def read_plain(body: bytes, origin: Origin) -> Batch | None:
-    """Return all events of a whole reply that is one plain text; None for any other."""
+def read_plain(body: bytes, provider: str, model: str) -> Batch | None:
+    """Return all events of a whole reply that is one plain text; None for any other. `model` is the one that was requested."""
     if len(body) > json_bounds.SMALL:
         return None
     try:
@@ -67,7 +68,7 @@ def read_plain(body: bytes, origin: Origin) -> Batch | None:
         fields["system_fingerprint"] = reply.system_fingerprint
     message = choice.message
     return [
-        Started(id=reply.id, model=reply.model, origin=origin, created=reply.created, fields=fields),
+        Started(reply.id, reply.model, Origin(PROTOCOL, provider, model, provider), reply.created, fields),
         BlockStarted(0, 0, Text("")),
         TextDelta(0, message.content),
         *(() if message.annotations is UNSET else (ExtraFields(0, {"annotations": message.annotations}),)),

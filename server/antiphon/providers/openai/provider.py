@@ -7,6 +7,7 @@ calls. Hosts are rows in `hosts`.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
+from functools import partial
 from typing import Final
 from urllib.parse import quote
 
@@ -24,6 +25,7 @@ from antiphon.providers.credentials.auth import authorize
 from antiphon.providers.credentials.cache import TokenCache
 from antiphon.providers.hosts import lists_models
 from antiphon.providers.openai.capabilities import capabilities_of
+from antiphon.providers.openai.plain import read_plain
 from antiphon.providers.openai.request import encode
 from antiphon.providers.openai.response import OpenAIReader
 from antiphon.providers.openai_model_list import read_page
@@ -81,4 +83,6 @@ class OpenAIProvider:
         parameters = Parameters(self.name, self._unsupported)
         body = encode(request, self.name, parameters, stream_usage=self._stream_usage, host=self._capabilities)
         url = self._fixed_url or URL(self._url.replace(MODEL, quote(request.model, safe="")))
-        return Prepared(url, body, OpenAIReader(request, self.name, self._capabilities.names), warnings=parameters.warnings)
+        reader = partial(OpenAIReader, request, self.name, self._capabilities.names)
+        plain = partial(read_plain, provider=self.name, model=request.model)
+        return Prepared(url, body, reader, warnings=parameters.warnings, plain=plain)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from msgspec.structs import astuple
+
 from antiphon.domain.content import JsonObject, with_extra
 from antiphon.domain.request import (
     ChatRequest,
@@ -17,6 +19,7 @@ from antiphon.domain.request import (
     NativeFormat,
     NativeTool,
     ResponseFormat,
+    Sampling,
     Tool,
     ToolChoice,
     ToolChoiceMode,
@@ -26,27 +29,13 @@ from antiphon.providers.codec.names import NameRule
 from antiphon.providers.foreign import own_fields
 from antiphon.providers.json_instruction import json_instruction
 from antiphon.providers.openai.capabilities import UNKNOWN, HostCapabilities
-from antiphon.providers.openai.messages import OpenAIEncoder
+from antiphon.providers.openai.messages import encode_messages
 from antiphon.providers.openai.turns import in_turns
 from antiphon.providers.parameters import Parameters
-from antiphon.providers.support import JSON_SCHEMA, adapted
+from antiphon.providers.support import JSON_SCHEMA, Lacks, adapted
 
-_SAMPLING: Final = (
-    ("temperature", "temperature"),
-    ("top_p", "top_p"),
-    ("top_k", "top_k"),
-    ("max_tokens", "max_tokens"),
-    ("max_completion_tokens", "max_completion_tokens"),
-    ("stop", "stop"),
-    ("presence_penalty", "presence_penalty"),
-    ("frequency_penalty", "frequency_penalty"),
-    ("seed", "seed"),
-    ("choices", "n"),
-    ("logprobs", "logprobs"),
-    ("top_logprobs", "top_logprobs"),
-    ("logit_bias", "logit_bias"),
-)
-"""Names of fields: the domain's, and the API's."""
+_SAMPLING: Final = tuple("n" if name == "choices" else name for name in Sampling.__struct_fields__)
+"""The API's names of the fields of `Sampling`."""
 
 
 def encode(
@@ -65,20 +54,32 @@ def encode(
     nested too deeply to be sent.
     """
     parameters = parameters or Parameters(provider)
-    lacks = host.options.lacks_of(request)
-    request = adapted(request, lacks, parameters)
-    messages = OpenAIEncoder(provider, host, request.model, known_fields=request.known_fields).encode(request.messages)
+    row = host.options.row(request.model)
+    lacks = row.lacks_of(request)
+    if lacks:
+        request = adapted(request, lacks, parameters)
+    messages = encode_messages(request.messages, provider, host, request.model, known_fields=request.known_fields)
     body: dict[str, Any] = {"model": request.model, "messages": in_turns(messages, host.turns)}
     if request.stream:
         body["stream"] = True
     if request.stream and stream_usage:
         body["stream_options"] = {"include_usage": True}
-    body |= {theirs: value for ours, theirs in _SAMPLING if (value := getattr(request.sampling, ours)) is not None}
-    _rename(body, host.options.renames_of(request.model))
+    sampling = zip(_SAMPLING, astuple(request.sampling), strict=True)
+    body |= {name: value for name, value in sampling if value is not None}
+    if row.renames:
+        _rename(body, row.renames)
+    _add_options(body, request, lacks, host.names)
+    if request.extra:
+        body = with_extra(body, own_fields(request.extra, parameters, host.name, host.own_fields))
+    return dumps(body)
+
+
+def _add_options(body: dict[str, Any], request: ChatRequest, lacks: Lacks, names: NameRule | None) -> None:
+    """Add the options that the request sets, other than sampling."""
     if request.tools:
-        body["tools"] = [_tool(tool, host.names) for tool in request.tools]
+        body["tools"] = [_tool(tool, names) for tool in request.tools]
     if request.tool_choice is not None:
-        body["tool_choice"] = _tool_choice(request.tool_choice, host.names)
+        body["tool_choice"] = _tool_choice(request.tool_choice, names)
     if request.parallel_tool_calls is not None:
         body["parallel_tool_calls"] = request.parallel_tool_calls
     if request.response_format is not None:
@@ -86,7 +87,7 @@ def encode(
         if isinstance(form, JsonSchemaFormat) and JSON_SCHEMA in lacks:  # the host has JSON alone, and the model is told the schema
             body["messages"] = [*body["messages"], {"role": "system", "content": json_instruction(form)}]
             form = JsonObjectFormat()
-        body["response_format"] = _response_format(form, host.names)
+        body["response_format"] = _response_format(form, names)
     if request.reasoning is not None and request.reasoning.effort is not None:
         body["reasoning_effort"] = request.reasoning.effort
     if request.modalities:
@@ -95,7 +96,6 @@ def encode(
         body["audio"] = {"voice": request.audio_output.voice, "format": request.audio_output.format}
     if request.end_user is not None:
         body["user"] = request.end_user
-    return dumps(with_extra(body, own_fields(request.extra, parameters, host.name, host.own_fields)))
 
 
 def _rename(body: dict[str, Any], names: Mapping[str, str]) -> None:

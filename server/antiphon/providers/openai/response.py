@@ -49,7 +49,6 @@ from antiphon.providers.openai.ending import OpenAIEnding, meaning_of
 from antiphon.providers.openai.frame import MAX_MISSES, TextFrame, frame_of
 from antiphon.providers.openai.inband import HEARTBEATS, error_in, is_heartbeat
 from antiphon.providers.openai.json import ChunkDecoder
-from antiphon.providers.openai.plain import read_plain
 from antiphon.providers.openai.usage import read_usage
 
 _KNOWN_FIELDS: Final = frozenset({"id", "object", "created", "model", "choices", "usage", "error", "obfuscation"})
@@ -104,10 +103,6 @@ class OpenAIReader(StreamReader):
             self._choices[index].break_off(events)
         self._tell_usage(events)
         return events
-
-    def read_object(self, body: bytes) -> Batch:
-        """Return all events of an answer that is one JSON object. Raises subclasses of `ProviderError`."""
-        return read_plain(body, self._origin()) or super().read_object(body)
 
     def _feed(self, data: bytes) -> None:
         ending = self.ending

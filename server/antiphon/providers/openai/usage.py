@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from antiphon.domain.content import JsonObject
 from antiphon.domain.events import Usage
@@ -25,14 +25,13 @@ _PLAIN: Final = frozenset({"prompt_tokens", "completion_tokens", "total_tokens"}
 
 def read_usage(raw: JsonObject) -> Usage:
     """Return the tokens used. Fields without a place in `Usage` are in its `extra`."""
+    prompt, completion, total = count(raw.get("prompt_tokens")), count(raw.get("completion_tokens")), count(raw.get("total_tokens"))
     if raw.keys() <= _PLAIN:  # the fast path
-        prompt, completion = count(raw.get("prompt_tokens")), count(raw.get("completion_tokens"))
-        return Usage(prompt, completion, count(raw.get("total_tokens")) or prompt + completion)
+        return Usage(prompt, completion, total or prompt + completion)
     prompt_details = as_object(raw.get("prompt_tokens_details"))
     completion_details = as_object(raw.get("completion_tokens_details"))
     prompt = count(raw.get("prompt_tokens", raw.get("input_tokens")))
     completion = count(raw.get("completion_tokens", raw.get("output_tokens")))
-    total = count(raw.get("total_tokens"))
     reasoning = _first(completion_details.get("reasoning_tokens"), raw.get("reasoning_tokens"))
     if reasoning and prompt + completion + reasoning == total:
         completion += reasoning  # xAI's chat API leaves reasoning out of the completion tokens, but not out of the total
@@ -49,13 +48,11 @@ def read_usage(raw: JsonObject) -> Usage:
         raw.get("cache_read_input_tokens"),
         prompt_details.get("cached_tokens"),
     )
-    extra = {name: value for name, value in raw.items() if name not in _USAGE and value is not None}
-    for name, details, known in (
-        ("prompt_tokens_details", prompt_details, _PROMPT_DETAILS),
-        ("completion_tokens_details", completion_details, _COMPLETION_DETAILS),
-    ):
-        if rest := {key: value for key, value in details.items() if value is not None and key not in known}:
-            extra[name] = rest
+    extra = _others(raw, _USAGE)
+    if rest := _others(prompt_details, _PROMPT_DETAILS):
+        extra["prompt_tokens_details"] = rest
+    if rest := _others(completion_details, _COMPLETION_DETAILS):
+        extra["completion_tokens_details"] = rest
     return Usage(
         prompt,
         completion,
@@ -74,3 +71,10 @@ def read_usage(raw: JsonObject) -> Usage:
 def _first(*values: object) -> int | None:
     """Return the first of the values that is a number of tokens; None if none is."""
     return next((number for value in values if (number := optional_count(value)) is not None), None)
+
+
+def _others(fields: JsonObject, known: frozenset[str]) -> dict[str, Any]:
+    """Return the fields that are not `known` and not null."""
+    if fields.keys() <= known:
+        return {}
+    return {name: value for name, value in fields.items() if value is not None and name not in known}

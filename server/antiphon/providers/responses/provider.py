@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from functools import partial
 from typing import Final
 from urllib.parse import quote
 
@@ -105,4 +106,4 @@ class ResponsesProvider:
         parameters = Parameters(self.name, self._unsupported)
         url = self._fixed_url or URL(self._url.replace(MODEL, quote(request.model, safe="")))
         body = encode(request, self.name, parameters)
-        return Prepared(url, body, ResponsesReader(request, self.name), warnings=parameters.warnings)
+        return Prepared(url, body, partial(ResponsesReader, request, self.name), warnings=parameters.warnings)

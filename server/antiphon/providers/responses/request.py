@@ -113,7 +113,7 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
     nested too deeply to be sent.
     """
     parameters = parameters or Parameters(provider)
-    request = adapted(request, {**openai_models.OPENAI.lacks_of(request), **_LACKS}, parameters)
+    request = adapted(request, {**openai_models.OPENAI.row(request.model).lacks_of(request), **_LACKS}, parameters)
     sampling = request.sampling
     body: dict[str, Any] = {"model": request.model, "input": ResponsesEncoder(provider).encode(request.messages)}
     if request.stream:

@@ -7,6 +7,7 @@ and `anthropic`; `client` makes the calls.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
+from functools import partial
 from typing import Final
 from urllib.parse import quote
 
@@ -95,10 +96,10 @@ class VertexProvider:
             wanted = betas(request)
             more = {} if wanted is None else {BETAS_HEADER: ",".join(filter(None, (self._betas, wanted)))}
             url = self._call(model, "streamRawPredict")
-            return Prepared(url, body, AnthropicReader(request, self.name), more, parameters.warnings)
+            return Prepared(url, body, partial(AnthropicReader, request, self.name), more, parameters.warnings)
         method = "streamGenerateContent" if request.stream else "generateContent"
         url = self._call(model, method, "alt=sse" if request.stream else "")
-        return Prepared(url, body, GeminiReader(request, self.name), warnings=parameters.warnings)
+        return Prepared(url, body, partial(GeminiReader, request, self.name), warnings=parameters.warnings)
 
     def _call(self, model: VertexModel, method: str, query: str = "") -> URL:
         url = self._url.replace(_METHOD, f"{model.path}:{method}").replace(MODEL, quote(model.name, safe="@"))

@@ -45,20 +45,40 @@ def completion(reply: Reply) -> dict[str, Any]:
         "object": "chat.completion",
         "created": started.created,
         "model": started.model,
-        "choices": [_choice(choice, started.origin) for choice in reply.choices],
+        "choices": [_plain_choice(choice, started.origin) or _choice(choice, started.origin) for choice in reply.choices],
         "usage": usage_json(reply.usage) if reply.usage else None,
         **started.fields,
     }
-    return whole | {"session_id": started.conversation_id} if started.conversation_id else whole
+    if started.conversation_id:
+        whole["session_id"] = started.conversation_id
+    return whole
+
+
+def _plain_choice(choice: ReplyChoice, origin: domain.Origin) -> dict[str, Any] | None:
+    """Return a choice that is one plain text, as most are: the short way. None for any other."""
+    if len(choice.blocks) != 1 or choice.choice_fields or choice.logprobs:
+        return None
+    block = choice.blocks[0]
+    value = block.value
+    if not isinstance(value, domain.Text) or value.state is not None or value.citations or block.citations:
+        return None
+    message = {"role": "assistant", "content": block.text, "refusal": None}
+    return {
+        "index": choice.index,
+        "message": domain.with_extra(message, choice.fields) if choice.fields and is_chat(origin) else message,
+        "logprobs": None,
+        "finish_reason": finish_reason(choice.reason, choice.provider_reason, function_call=False),
+    }
 
 
 def _choice(choice: ReplyChoice, origin: domain.Origin) -> dict[str, Any]:
+    function_call = choice.reason is domain.FinishReason.TOOL_CALLS and has_function_call(choice)
     return {
         **choice.choice_fields,
         "index": choice.index,
         "message": _message(choice, origin),
         "logprobs": _logprobs(choice.logprobs, choice.choice_fields),
-        "finish_reason": finish_reason(choice.reason, choice.provider_reason, function_call=has_function_call(choice)),
+        "finish_reason": finish_reason(choice.reason, choice.provider_reason, function_call=function_call),
     }
 
 
@@ -67,14 +87,16 @@ def _message(choice: ReplyChoice, origin: domain.Origin) -> dict[str, Any]:
     signature: dict[str, Any] = {}
     texts = 0
     for one in choice.blocks:
-        block = one.block()
-        texts += isinstance(block, domain.Text)
-        match block:
-            case domain.Text():
-                _add_content(message, one.text)
-                signature = signature_fields(block, origin) or signature
-                if block.citations:
-                    message.setdefault("annotations", []).extend(map(citation_json, block.citations))
+        value = one.value
+        if isinstance(value, domain.Text):
+            texts += 1
+            _add_content(message, one.text)
+            if value.state is not None:
+                signature = signature_fields(value, origin) or signature
+            if citations := (*value.citations, *one.citations):
+                message.setdefault("annotations", []).extend(map(citation_json, citations))
+            continue
+        match block := one.block():
             case domain.Thinking() | domain.RedactedThinking():
                 _add_thinking(message, block, origin, texts)
             case domain.Refusal():
@@ -93,7 +115,8 @@ def _message(choice: ReplyChoice, origin: domain.Origin) -> dict[str, Any]:
                 _add_content(message, block.form)
             case _:
                 pass  # this dialect has no form for it
-    return domain.with_extra({**message, **signature}, choice.fields if is_chat(origin) else domain.NOTHING)
+    message |= signature
+    return domain.with_extra(message, choice.fields) if choice.fields and is_chat(origin) else message
 
 
 def _add_content(message: dict[str, Any], added: str | domain.JsonObject) -> None:
@@ -167,15 +190,19 @@ def usage_json(usage: domain.Usage) -> dict[str, Any]:
     if usage.cache_write_tokens is not None:
         prompt["cache_write_tokens"] = usage.cache_write_tokens
     completion = {"reasoning_tokens": usage.reasoning_tokens or 0, "audio_tokens": usage.audio_output_tokens or 0}
-    return {
+    whole: dict[str, Any] = {
         "prompt_tokens": usage.input_tokens,
         "completion_tokens": usage.output_tokens,
         "total_tokens": usage.total_tokens,
-        **({"estimated": True} if usage.estimated else {}),
-        **usage.extra,
-        "prompt_tokens_details": prompt | usage.extra.get("prompt_tokens_details", {}),
-        "completion_tokens_details": completion | usage.extra.get("completion_tokens_details", {}),
     }
+    if usage.estimated:
+        whole["estimated"] = True
+    if usage.extra:
+        whole |= usage.extra
+        prompt |= usage.extra.get("prompt_tokens_details", {})
+        completion |= usage.extra.get("completion_tokens_details", {})
+    whole["prompt_tokens_details"], whole["completion_tokens_details"] = prompt, completion
+    return whole
 
 
 def finish_reason(reason: domain.FinishReason, provider_reason: str, *, function_call: bool) -> str | None:

@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from antiphon import domain
 from antiphon.domain.errors import Violation
+from antiphon.rest.openai.plain import PlainBody
 from antiphon.rest.shared.body import Fields, invalid, required_field
 from antiphon.rest.shared.content import MessageBody, inner_extra, message_of, optional_field, tool_of
 
@@ -64,7 +65,7 @@ class ChatCompletionBody(Fields):
     session_id: str | None = None
 
 
-def include_usage(body: ChatCompletionBody) -> bool:
+def include_usage(body: ChatCompletionBody | PlainBody) -> bool:
     """Return whether the caller of a stream asks for the token usage."""
     return bool((body.stream_options or {}).get("include_usage"))
 

@@ -21,6 +21,7 @@ from antiphon.history.recorder import Record
 from antiphon.rest.openai.chunks import ChunkWriter
 from antiphon.rest.openai.errors import error_event
 from antiphon.rest.openai.models import model_json
+from antiphon.rest.openai.plain import PlainBody, read_plain
 from antiphon.rest.openai.reply import completion
 from antiphon.rest.openai.request import ChatCompletionBody, include_usage, request_from_body
 from antiphon.rest.shared.answer import PreparedCall, answer
@@ -49,9 +50,9 @@ class OpenAIServicer(openai_pb2_grpc.OpenAIServiceServicer):
         return answer(self._chat, call, partial(self._prepare, call, request.body.data))
 
     async def _prepare(self, call: Call, data: bytes) -> PreparedCall:
-        body = await parse_in_turns(data, ChatCompletionBody)
+        body = read_plain(data) or await parse_in_turns(data, ChatCompletionBody)
         stream = _accepts_only_events(call.accept) if body.stream is None else body.stream
-        chat_request = request_from_body(body, stream=bool(stream))
+        chat_request = body.to_request(stream=stream) if isinstance(body, PlainBody) else request_from_body(body, stream=stream)
         writer = ChunkWriter(include_usage=include_usage(body)) if stream else _completion_json
         return PreparedCall(chat_request, writer, error_event, self._record(call, body))
 
@@ -67,7 +68,7 @@ class OpenAIServicer(openai_pb2_grpc.OpenAIServiceServicer):
         data = model_json(await self._catalog.model(request.model, call.caller, call.time_left), self._started)
         yield httpbody_pb2.HttpBody(content_type=JSON, data=orjson.dumps(data))
 
-    def _record(self, call: Call, body: ChatCompletionBody) -> Record | None:
+    def _record(self, call: Call, body: ChatCompletionBody | PlainBody) -> Record | None:
         """Return the session in which the turn is stored. None: nothing is stored, and the database is not used."""
         if not body.session_id and not self._automatic_sessions:
             return None

@@ -3,9 +3,13 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from antiphon import domain
+from antiphon.rest.openai import reply as module
 from antiphon.rest.openai.reply import completion
+from antiphon.rest.shared.json import dumps
 from tests.unit.framing import folded
 from tests.unit.scripted import ORIGIN, START, STOP
 
@@ -127,3 +131,61 @@ def test_sources_pictures_and_sound() -> None:
 def test_calls_of_other_kinds(block: domain.Block, given: str, field: str, expected: object) -> None:
     """Custom calls, function calls of 2023 and calls of unknown types have their own forms."""
     assert message(domain.BlockStarted(0, 0, block), domain.InputDelta(0, given))[field] == expected
+
+
+TEXTS = st.text(max_size=3)
+FIELDS = st.sampled_from([{}, {"annotations": []}, {"content": "x"}, {"refusal": None}, {"x": {"y": 1}}])
+VALUES = st.sampled_from(
+    [
+        *[domain.Text("")] * 4,
+        domain.Text("", state=domain.State("sig")),
+        domain.Text("", state=domain.State(fields={"extra_content": {"x": 1}})),
+        domain.Text("", citations=(domain.Citation(url="https://x.test/"),)),
+        domain.Thinking(""),
+        domain.Refusal(""),
+    ]
+)
+
+
+@st.composite
+def replies(draw: st.DrawFn) -> list[domain.Event]:
+    """Draw the events of a reply, of which most are one text."""
+    origin = draw(st.sampled_from([ORIGIN, domain.Origin("openai", "host", "m", "host"), domain.Origin("gemini", "g", "m", "g")]))
+    events: list[domain.Event] = [domain.Started("id", "m", origin, 1)]
+    for block in range(draw(st.sampled_from([1, 1, 1, 0, 2]))):
+        value = draw(VALUES)
+        events.append(domain.BlockStarted(block, 0, value))
+        logprobs = draw(st.sampled_from([(), (), ({"token": "a"},)]))
+        match value:
+            case domain.Text():
+                events += [domain.TextDelta(block, text, logprobs) for text in draw(st.lists(TEXTS, max_size=2))]
+                if draw(st.sampled_from([False, False, True])):
+                    events.append(domain.CitationDelta(block, domain.Citation(url="https://y.test/")))
+            case domain.Thinking():
+                events.append(domain.ThinkingDelta(block, draw(TEXTS)))
+            case _:
+                events.append(domain.RefusalDelta(block, draw(TEXTS)))
+        events.append(domain.BlockFinished(block, draw(st.sampled_from([None, None, domain.State("late")]))))
+    for place in (domain.Place.MESSAGE, domain.Place.CHOICE):
+        if fields := draw(FIELDS):
+            events.append(domain.ExtraFields(0, fields, place))
+    reason = draw(st.sampled_from(domain.FinishReason))
+    return [*events, domain.Usage(1, 2, 3), domain.Finished(0, reason, draw(st.sampled_from(["", "stop", "function_call"])))]
+
+
+@given(replies())
+def test_plain_choices_are_the_same_by_both_ways(events: list[domain.Event]) -> None:
+    """The short way for one plain text writes, byte for byte, what the way of all replies does."""
+    reply = folded(*events)
+    short = dumps(completion(reply))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_plain_choice", lambda *_: None)
+        assert short == dumps(completion(reply))
+
+
+@pytest.mark.parametrize("fields", [(), (domain.ExtraFields(0, {"annotations": []}),)])
+def test_one_plain_text_is_written_the_short_way(fields: tuple[domain.Event, ...]) -> None:
+    reply = folded(START, domain.BlockStarted(0, 0, domain.Text("")), domain.TextDelta(0, "Hi"), *fields, STOP)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delattr(module, "_choice")
+        assert completion(reply)["choices"][0]["message"]["content"] == "Hi"
