@@ -39,6 +39,8 @@ class CohereBlockReader:
     """Reads the blocks of one reply. All methods append events, and raise built-in errors for JSON of another shape."""
 
     def __init__(self, names: ToolNames) -> None:
+        self.has_calls = False
+        """Whether the reply has tool calls."""
         self._names = names
         self._numbers = BlockNumbers()
         self._plan: int | None = None
@@ -101,6 +103,7 @@ class CohereBlockReader:
         value = ToolCall(
             text(call.get("id")), self._names.original(text(call["function"]["name"])), "", state=state_of(None, fields)
         )
+        self.has_calls = True
         self._calls[index_of(index)] = _Call(self._begin(value, events))
         self.add_arguments(index, call, events)
 

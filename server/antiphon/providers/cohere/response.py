@@ -175,6 +175,8 @@ class CohereReader(MarkedReader):
             raise ProviderUnavailable(f"The provider {self._provider} failed during the reply.", provider=self._provider)
         reason = _REASONS.get(word, FinishReason.OTHER)
         self._blocks.end(self._batch, is_cut=reason not in (FinishReason.STOP, FinishReason.TOOL_CALLS))
+        if reason is FinishReason.STOP and self._blocks.has_calls:
+            reason = FinishReason.TOOL_CALLS
         self._usage = used
         self._end_with(Finished(0, reason, word))
 

@@ -257,6 +257,11 @@ def test_a_failure_that_says_what_was_used(last: dict[str, Any]) -> None:
     assert reader.break_off() == [READ_USAGE]
 
 
+def test_calls_with_the_reason_of_a_text() -> None:
+    found = read(*CALLS[:-1], end("COMPLETE"))
+    assert found[-1] == Finished(0, FinishReason.TOOL_CALLS, "COMPLETE")
+
+
 def test_a_list_of_citations() -> None:
     """Each citation has an event of its own, but a host may send several in one."""
     cited = {"start": 0, "end": 3, "text": "Hel", "sources": []}
