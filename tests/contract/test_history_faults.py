@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import sqlite3
+import threading
 import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -13,9 +14,10 @@ import asyncpg
 import pytest
 import pytest_asyncio
 import structlog
-from sqlalchemy import event, make_url, text
+from sqlalchemy import Engine, event, make_url, text
 from sqlalchemy.exc import IntegrityError
 
+from antiphon.database import sqlite
 from antiphon.database.open import open_database
 from antiphon.database.sqlite import SqliteDatabase
 from antiphon.domain.content import Message, Role, Text
@@ -296,3 +298,36 @@ async def test_it_is_durable(lite: SqlStore) -> None:
     assert await database.write(pragmas) == ["wal", 2, 1]
     with pytest.raises(StoreUnavailable):
         await database.read(lambda connection: connection.execute(text("DELETE FROM trees")).rowcount)
+
+
+async def test_writes_that_meet_wait_for_more(lite: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit after which several writes wait is shared with those that come soon; a write alone waits for no other."""
+    monkeypatch.setattr(sqlite, "_GATHER", 0.3)
+    database = lite._database
+    commits: list[str] = []
+
+    def see(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        commits.extend([statement] if statement == "COMMIT" else [])
+
+    event.listen(Engine, "before_cursor_execute", see)
+    try:
+        busy = threading.Event()
+        first = asyncio.create_task(database.write(lambda _: busy.wait(TIMEOUT)))
+        await asyncio.sleep(0)
+        met = [asyncio.create_task(new(lite)) for _ in range(2)]
+        await asyncio.sleep(0.05)
+        assert not commits
+        busy.set()
+        await asyncio.wait([first])
+        await asyncio.sleep(0.1)
+        assert len(commits) == 1
+        await asyncio.gather(new(lite), *met)
+        assert len(commits) == 2
+        monkeypatch.setattr(sqlite, "_GATHER", 0.0)
+        await new(lite)
+        monkeypatch.setattr(sqlite, "_GATHER", 60.0)
+        for _ in range(3):
+            await new(lite)
+    finally:
+        event.remove(Engine, "before_cursor_execute", see)
+    assert len(commits) == 6

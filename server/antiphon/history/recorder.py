@@ -42,7 +42,7 @@ LONGEST_DELAY = 5.0
 """The most seconds between two tries to settle a turn."""
 
 PATIENCE = 2.0
-"""The most seconds that a failed call waits for its turn to be settled before its caller gets the error."""
+"""The most seconds that a call waits for its turn to be settled before its caller gets an error."""
 
 Admit: TypeAlias = Callable[[tuple[Message, ...]], Awaitable[None]]
 """Raises an error if the caller's limits do not allow to send a model these messages."""
@@ -174,6 +174,24 @@ class Recorder:
         for recording, batches in zip(changed, counts, strict=True):
             recording.saved_count = batches
 
+    async def end(self, owner: str, turn: Turn, end: TurnEnd) -> bool:
+        """Store the end of a turn, and return as `Store.end_turn`. Raises `StoreUnavailable` after `PATIENCE`.
+
+        The first try is made in the caller's own task, which saves another one and its hops. Whatever ends it, `settle` goes on.
+        """
+        self._in_progress.pop(turn.reply.id, None)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                try:
+                    return await self._store.end_turn(owner, turn.reply.id, end)
+                except StoreUnavailable:
+                    return await asyncio.shield(self.settle(owner, turn, end, drop=False))
+                except asyncio.CancelledError:
+                    self.settle(owner, turn, end, drop=False)
+                    raise
+        except TimeoutError:
+            raise StoreUnavailable from None
+
     def settle(self, owner: str, turn: Turn, end: TurnEnd, *, drop: bool) -> asyncio.Task[bool]:
         """Settle or remove a turn in a new task, which retries until it is done. Its result is that of `Store.end_turn`."""
         self._in_progress.pop(turn.reply.id, None)
@@ -269,12 +287,7 @@ class Recording:
         was deleted meanwhile, and `TurnInProgress` if another worker considered this one dead and started the turn again: the
         stored reply is then not this one.
         """
-        task = self._settle(MessageState.COMPLETE, "")
-        # The store's own time-out limits the first try. Later tries are not waited for.
-        done, _ = await asyncio.wait({task}, timeout=PATIENCE + FIRST_DELAY)
-        if not done:
-            raise StoreUnavailable
-        if not task.result():
+        if not await self._recorder.end(self._owner, self.turn, self._end(MessageState.COMPLETE, "")):
             raise await self._recorder.why_not_stored(self._owner, self.turn)
 
     async def fail(self, error: Exception) -> None:
@@ -311,9 +324,13 @@ class Recording:
 
     def _settle(self, state: MessageState, reason: str, *, drop: bool = False) -> asyncio.Task[bool]:
         """Start to store the end of the turn, with the reply so far; return the task."""
+        return self._recorder.settle(self._owner, self.turn, self._end(state, reason), drop=drop)
+
+    def _end(self, state: MessageState, reason: str) -> TurnEnd:
+        """Return the end of the turn, with the reply so far. From now on it is being settled."""
         self._settled = True
         reply, partial, choices = self._reply, self.partial_reply(), self._reply.choices
-        end = TurnEnd(
+        return TurnEnd(
             state=state,
             message=partial.message,
             model=partial.model,
@@ -323,7 +340,6 @@ class Recording:
             error_reason=reason,
             provider_info=self._provider_info(choices) if state is MessageState.COMPLETE else ProviderReplyInfo(),
         )
-        return self._recorder.settle(self._owner, self.turn, end, drop=drop)
 
 
 def _reason(error: Exception) -> Reason:

@@ -41,6 +41,7 @@ from antiphon.history.base import (
     Turn,
     TurnEnd,
 )
+from antiphon.history.paths import Paths
 from antiphon.history.process import is_gone, this_process
 
 STALE: Final = 15.0
@@ -67,6 +68,7 @@ class SqlStore:
         self._last_heartbeat = float("-inf")
         # Reply ids of turns that are, or may be, in progress here. `settle` ends the other turns of this worker.
         self._in_progress: set[str] = set()
+        self._paths = Paths()
 
     async def create(self, owner: str, *, title: str, source: str, pinned: bool, messages: Sequence[Message]) -> Conversation:
         rows.check_title(title)
@@ -267,13 +269,13 @@ class SqlStore:
             row = tree.find(connection, owner, conversation, lock=True)
             path, bodies, after = None, fixed, parent_id
             if callable(messages):
-                path = tree.path(connection, row, row.head_id)
+                path = self._paths.read(connection, row, row.head_id)
                 told, after = messages(path)
                 bodies = rows.bodies(told)
             if turn := existing(connection, row, bodies):
                 return turn
             parent = tree.START if after is BEGINNING else tree.position(connection, row, after)
-            before = tree.path(connection, row, parent.id) if path is None else path[: parent.length]
+            before = self._paths.read(connection, row, parent.id) if path is None else path[: parent.length]
             new = tree.new_rows(parent, row.tree_id, row.id, [*bodies, rows.NO_REPLY])
             new[-1] |= reply
             return tree.new_turn(tree.append(connection, row, new), before, new)
@@ -337,6 +339,8 @@ class SqlStore:
         await self._final_write(turn.reply.id, work)
 
     async def settle(self) -> int:
+        self._paths.forget()
+
         def work(connection: Connection) -> int:
             own = connection.execute(statements.OWN_IN_PROGRESS, {"me": self._worker}).scalars().all()
             # Checked after reading the rows: a turn is added before it is stored, and removed after it has ended.

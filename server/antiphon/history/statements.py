@@ -218,6 +218,9 @@ def _page(*columns: ColumnElement[Any]) -> Query:
     return path.where(_FROM, _M.depth < _DEPTH + bindparam("size", type_=_M.depth.type)).order_by(_M.depth)
 
 
+PATH_FROM: Final[Query] = select(*MESSAGE).join_from(messages, _WALK_FROM, _M.id == _WALK_FROM.c.id).where(_FROM).order_by(_M.depth)
+"""Selects the messages from depth `depth` on, of the path that ends at `last`; those before them are not read."""
+
 PATH_PAGE: Final[Query] = _page(*MESSAGE)
 PATH_SIZES: Final = _page(ByteLength(_M.body) + func.coalesce(func.length(_M.usage), 0))
 """Selects the approximate sizes of a page's rows, in bytes."""

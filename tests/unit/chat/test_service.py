@@ -711,6 +711,44 @@ async def test_storing_the_end_of_a_turn_is_retried() -> None:
     assert [message.state for message in await path(store)] == [MessageState.COMPLETE] * 2
 
 
+class SlowStore(MemoryStore):
+    """A store whose first `end_turn` takes until it is cancelled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.began = asyncio.Event()
+
+    async def end_turn(self, owner: str, reply_id: str, end: TurnEnd) -> bool:
+        if not self.began.is_set():
+            self.began.set()
+            await asyncio.Event().wait()
+        return await super().end_turn(owner, reply_id, end)
+
+
+async def test_a_caller_that_leaves_while_its_reply_is_stored_loses_nothing() -> None:
+    """A reply whose caller leaves at the very end is stored as complete."""
+    store = SlowStore()
+    chat = recording(ScriptedProvider([START, TextDelta(0, "Hello")], [STOP]), store)
+    calling = asyncio.create_task(collect(chat.stream(Call(), request_for(), Record("ann"))))
+    await store.began.wait()
+    calling.cancel()
+    await asyncio.wait([calling])
+    assert calling.cancelled()
+    await chat.settled()
+    assert [message.state for message in await path(store)] == [MessageState.COMPLETE] * 2
+
+
+async def test_a_caller_does_not_wait_for_a_store_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reply that cannot be stored in time is an error for its caller, and is stored later."""
+    monkeypatch.setattr("antiphon.history.recorder.PATIENCE", 0.05)
+    store = SlowStore()
+    chat = recording(ScriptedProvider([START, TextDelta(0, "Hello")], [STOP]), store)
+    with pytest.raises(StoreUnavailable):
+        await collect(chat.stream(Call(), request_for(), Record("ann")))
+    await chat.settled()
+    assert [message.state for message in await path(store)] == [MessageState.COMPLETE] * 2
+
+
 async def test_a_recorded_reply_is_sent_as_it_is_stored() -> None:
     """A NUL in a reply is replaced by U+FFFD both in the stream and in the store."""
     store = MemoryStore()
