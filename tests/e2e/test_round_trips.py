@@ -95,6 +95,18 @@ async def test_the_provider_changes(strict: StrictUpstream, start: Start, way: s
     await converse(strict, start(way), way, path, lambda number: number % 3 > 0)
 
 
+@pytest.mark.parametrize("way", WAYS)
+async def test_the_model_changes(strict: StrictUpstream, start: Start, way: str) -> None:
+    """Of one provider, which signs by model: another model goes on without signatures, and the first one again with its own."""
+    caller = start(way)
+    strict.expect(by_chat=way in ("chat", "plain", "sdk"), drops=way == "plain")
+    path = [*["gemini-3-pro"] * LEG, *["gemini-3-flash"] * LEG, "gemini-3-pro", "gemini-3-flash"]
+    before = strict.turns
+    for number, model in enumerate(path):
+        await caller.turn(f"gemini/{model}", number, stream=number % 2 > 0)
+    assert strict.turns - before == len(path)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("first", "second"), list(permutations(PROTOCOLS, 2)))

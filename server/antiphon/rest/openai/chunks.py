@@ -41,6 +41,8 @@ class ChunkWriter:
         """Return the events for a batch. May be empty: not every event has a chunk."""
         pieces: list[bytes] = []
         prepared = self._prepared
+        if self._deltas.has_places:
+            self._deltas.count(batch)
         events = iter(batch)
         for event in events:
             # By far the most common case, so it builds no dictionary.
@@ -59,6 +61,8 @@ class ChunkWriter:
                         self._write_delta(choice, (event,), pieces)
                 case domain.Started():
                     self._deltas.set_origin(event.origin)
+                    if self._deltas.has_places:
+                        self._deltas.count(batch)
                     self._set_reply_fields(event)
                 case domain.BlockStarted():
                     self._write_delta(event.choice, (event,), pieces)

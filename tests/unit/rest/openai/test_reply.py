@@ -70,10 +70,10 @@ def test_opaque_values_are_wrapped() -> None:
         *call(3, state=domain.State("d", origin=domain.Origin(provider="else"))),
     )
     assert found["reasoning_details"] == [
-        {"type": "reasoning.text", "index": 0, "format": "f", "text": "hm", "signature": "ap1.scripted.a"},
-        {"type": "reasoning.encrypted", "index": 1, "data": "ap1.scripted.b"},
+        {"type": "reasoning.text", "index": 0, "format": "f", "text": "hm", "signature": "ap1.scripted:openai-chat:model-1.a"},
+        {"type": "reasoning.encrypted", "index": 1, "data": "ap1.scripted:openai-chat:model-1.b"},
     ]
-    assert found["extra_content"] == {"google": {"thought_signature": "ap1.scripted.c"}}
+    assert found["extra_content"] == {"google": {"thought_signature": "ap1.scripted:openai-chat:model-1.c"}}
     assert found["tool_calls"][0]["extra_content"] == {"google": {"thought_signature": "ap1.else.d"}}
 
 
