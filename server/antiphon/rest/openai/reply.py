@@ -38,20 +38,30 @@ _REASONS: Final = {
 """The word of this API for each finish reason but `OTHER`."""
 
 
-def completion(reply: Reply) -> dict[str, Any]:
-    """Return the `chat.completion` object of a whole reply."""
+def completion(reply: Reply, sole: str = "") -> dict[str, Any]:
+    """Return the `chat.completion` object of a whole reply. `sole` is explained at `written_origin`."""
     started = reply.started
     assert started is not None, "a stream that ended well has started"
+    origin = written_origin(started.origin, sole)
     whole = {
         "id": started.id,
         "object": "chat.completion",
         "created": started.created,
         "model": started.model,
-        "choices": [_choice(choice, started.origin) for choice in reply.choices],
+        "choices": [_choice(choice, origin) for choice in reply.choices],
         "usage": usage_json(reply.usage) if reply.usage else None,
         **started.fields,
     }
     return whole | {"session_id": started.conversation_id} if started.conversation_id else whole
+
+
+def written_origin(origin: domain.Origin, sole: str) -> domain.Origin:
+    """Return the origin that opaque values of a reply get.
+
+    `sole` is the provider that makes all replies of the gateway, if it speaks this API and has one deployment. Its values need no
+    wrapper, as they can go nowhere else, and clients that know them find them as they are without a gateway.
+    """
+    return domain.Origin(origin.protocol) if sole and origin.provider == sole and is_chat(origin) else origin
 
 
 def _choice(choice: ReplyChoice, origin: domain.Origin) -> dict[str, Any]:
