@@ -13,7 +13,7 @@ from antiphon.providers.responses.messages import ResponsesEncoder
 from antiphon.rest.openai.delta import DeltaFields
 from antiphon.rest.openai.reply import completion
 from antiphon.rest.openai.request import ChatCompletionBody, request_from_body
-from tests.unit.providers.responses.test_response import CALLS, HELLO, START, added, done, end, read
+from tests.unit.providers.responses.test_response import CALLS, HELLO, MESSAGE, START, THOUGHT, added, done, end, read
 
 REDACTED = {"id": "rs", "type": "reasoning", "encrypted_content": "gZZZ", "summary": []}
 HELLO_AFTER = [{**event, "output_index": 1} for event in HELLO[2:9]]
@@ -37,18 +37,34 @@ def sent(message: dict[str, Any], provider: str) -> list[Any]:
 
 
 def test_calls() -> None:
-    """The encrypted reasoning stands before the calls, without ids, which the message has no place for."""
+    """The items come back as they were, with all parts of the reasoning."""
     message = whole(read(*CALLS))
-    assert "fc_1" not in json.dumps(message)
     assert sent(message, "acme") == [
         {"role": "user", "content": "hi"},
-        {"type": "reasoning", "summary": [{"type": "summary_text", "text": "Hm."}], "encrypted_content": "gAAA"},
-        {"type": "function_call", "call_id": "c1", "name": "f", "arguments": '{"q":1}'},
-        {"type": "custom_tool_call", "call_id": "c3", "name": "sql", "input": "SELECT 1"},
+        THOUGHT,
+        {
+            "id": "fc_1",
+            "type": "function_call",
+            "status": "completed",
+            "call_id": "c1",
+            "name": "f",
+            "arguments": '{"q":1}',
+        },
+        {"id": "ct_1", "type": "custom_tool_call", "call_id": "c3", "name": "sql", "input": "SELECT 1"},
         {"type": "function_call_output", "call_id": "c1", "output": "42"},
         {"type": "custom_tool_call_output", "call_id": "c3", "output": "42"},
     ]
-    assert "gAAA" not in json.dumps(sent(message, "other"))
+    assert not {one for one in ("gAAA", "rs_1", "fc_1", "ct_1") if one in json.dumps(sent(message, "other"))}
+
+
+def test_a_client_that_drops_the_reasoning() -> None:
+    """Without it the ids of the items are not sent either, as they would name items that need it."""
+    message = whole(read(*CALLS))
+    del message["reasoning_details"], message["reasoning_content"]
+    assert sent(message, "acme")[1:3] == [
+        {"type": "function_call", "call_id": "c1", "name": "f", "arguments": '{"q":1}'},
+        {"type": "custom_tool_call", "call_id": "c3", "name": "sql", "input": "SELECT 1"},
+    ]
 
 
 @pytest.mark.parametrize("is_streamed", [True, False], ids=["stream", "whole"])
@@ -59,12 +75,10 @@ def test_redacted_reasoning(is_streamed: bool) -> None:
     if is_streamed:
         fields = DeltaFields()
         fields.set_origin(events[0].origin)  # type: ignore[union-attr]
+        fields.count(events)
         deltas = [made for event in events if isinstance(event, BlockStarted | BlockFinished) and (made := fields.fields_of(event))]
-        assert deltas == [{"reasoning_details": message["reasoning_details"]}]
-    assert sent(message, "acme")[1:] == [
-        {"type": "reasoning", "summary": [], "encrypted_content": "gZZZ"},
-        {"role": "assistant", "content": "Hello"},
-    ]
+        assert deltas == [{"reasoning_details": [entry]} for entry in message["reasoning_details"]]
+    assert sent(message, "acme")[1:] == [REDACTED, MESSAGE]
 
 
 def test_a_chat_provider_goes_on() -> None:

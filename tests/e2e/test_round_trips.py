@@ -6,6 +6,7 @@ What a provider signed comes back to it byte for byte, in its order, and to nobo
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from itertools import pairwise, permutations
+from pathlib import Path
 
 import grpc
 import httpx2
@@ -93,6 +94,37 @@ async def test_the_provider_changes(strict: StrictUpstream, start: Start, way: s
     path = all_pairs(PROTOCOLS)
     assert set(pairwise(path)) == set(permutations(PROTOCOLS, 2))
     await converse(strict, start(way), way, path, lambda number: number % 3 > 0)
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_the_model_changes(strict: StrictUpstream, start: Start, way: str) -> None:
+    """Of one provider, which signs by model: another model goes on without signatures, and the first one again with its own."""
+    caller = start(way)
+    strict.expect(by_chat=way in ("chat", "plain", "sdk"), drops=way == "plain")
+    path = [*["gemini-3-pro"] * LEG, *["gemini-3-flash"] * LEG, "gemini-3-pro", "gemini-3-flash"]
+    before = strict.turns
+    for number, model in enumerate(path):
+        await caller.turn(f"gemini/{model}", number, stream=number % 2 > 0)
+    assert strict.turns - before == len(path)
+
+
+async def test_the_only_provider(strict: StrictUpstream, tmp_path: Path) -> None:
+    """Its signatures come as they are, if it speaks chat completions itself, and go back to it."""
+    config = {
+        "auth": {"keys": [{"name": "test", "key_env": "TEST_KEY"}]},
+        "models": {"default": f"openrouter/{strict.apis['openrouter'].model}"},
+        "providers": {"openrouter": strict.providers()["openrouter"]},
+    }
+    gateway = Gateway(tmp_path, config)
+    await asyncio.to_thread(gateway.wait_for, READY)
+    async with gateway.client() as http:
+        caller = ChatCaller(http, stored=False)
+        await converse(strict, caller, "chat", ["openrouter"] * 6, lambda number: number % 2 > 0)
+    assert await asyncio.to_thread(gateway.stop) == 0
+    details = [entry for message in caller.messages for entry in message.get("reasoning_details", ())]
+    found = [entry.get("signature", entry.get("data")) for entry in details]
+    assert len(found) >= 6
+    assert set(found) <= strict.apis["openrouter"].issued
 
 
 @pytest.mark.slow

@@ -110,14 +110,14 @@ class ChatCaller:
         self._http = http
         self._stored = stored
         self._session: str | None = None
-        self._messages: list[dict[str, Any]] = []
+        self.messages: list[dict[str, Any]] = []
         self._new: list[dict[str, Any]] = [{"role": "user", "content": QUESTION}]
         schema = {"type": "object", "properties": {"n": {"type": "integer"}}}
         self._tools = [{"type": "function", "function": {"name": name, "parameters": schema}} for name in NAMES]
 
     async def turn(self, model: str, number: int, *, stream: bool) -> None:
-        self._messages += self._new
-        body: dict[str, Any] = {"model": model, "messages": self._messages, "tools": self._tools, "reasoning_effort": EFFORT}
+        self.messages += self._new
+        body: dict[str, Any] = {"model": model, "messages": self.messages, "tools": self._tools, "reasoning_effort": EFFORT}
         body["stream"] = stream
         if self._stored and self._session is not None:
             body |= {"messages": self._new, "session_id": self._session}
@@ -128,7 +128,7 @@ class ChatCaller:
 
     def _keep(self, message: dict[str, Any], number: int) -> None:
         """Add a reply to the conversation, and prepare the results of its calls."""
-        self._messages.append(message)
+        self.messages.append(message)
         calls = message.get("tool_calls") or ()
         results = [
             {"role": "tool", "tool_call_id": call["id"], "content": result_text(number, place)} for place, call in enumerate(calls)
@@ -153,8 +153,8 @@ class SdkCaller(ChatCaller):
         self._sdk = sdk
 
     async def turn(self, model: str, number: int, *, stream: bool) -> None:
-        self._messages += self._new
-        asked: Any = {"model": model, "messages": self._messages, "tools": self._tools, "reasoning_effort": EFFORT}
+        self.messages += self._new
+        asked: Any = {"model": model, "messages": self.messages, "tools": self._tools, "reasoning_effort": EFFORT}
         if stream:
             async with self._sdk.chat.completions.stream(**asked) as events:
                 reply = await events.get_final_completion()

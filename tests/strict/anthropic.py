@@ -1,4 +1,4 @@
-"""Anthropic's Messages API: thinking between text and calls, with signatures and redacted blocks."""
+"""Anthropic's Messages API: thinking between texts and calls, with signatures and redacted blocks."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -29,6 +29,8 @@ class StrictAnthropic(StrictApi):
         blocks.append({"type": "text", "text": self.step(number)})
         if has_calls(number):
             blocks.append({"type": "thinking", "thinking": "And so.", "signature": self.private("between", number)})
+        if has_calls(number) and number % 3 == 1:
+            blocks.append({"type": "text", "text": "\nFar \N{EARTH GLOBE AMERICAS} off."})
         for place in range(call_count(number)):
             call = {"type": "tool_use", "id": f"toolu_{number}_{place}", "name": self.names[place], "input": {"n": number}}
             blocks.append(call)

@@ -51,11 +51,17 @@ class StrictApi(ABC):
         """The caller sends back nothing but texts and calls, so that its turns are as those of another provider."""
         self.names = ("f", "g")
         """The names of the tools, as they were sent."""
-        self.issued = ISSUED.setdefault(self.protocol, set())
+        self.maker = self.protocol
+        """Whose signatures those of the next reply are: the provider's, or one model's."""
+
+    @property
+    def issued(self) -> set[str]:
+        """Return the signatures and ids that were made so far."""
+        return ISSUED.setdefault(self.maker, set())
 
     def private(self, kind: str, number: int) -> str:
         """Return a signature in base64, with all of its characters."""
-        value = b64encode(f"{self.protocol} {kind} {number} ".encode() + bytes(range(239, 257 - 1))).decode()
+        value = b64encode(f"{self.maker} {kind} {number} ".encode() + bytes(range(239, 257 - 1))).decode()
         self.issued.add(value)
         return value
 
@@ -67,7 +73,7 @@ class StrictApi(ABC):
 
     def step(self, number: int) -> str:
         """Return what the model says in a turn."""
-        return f"{self.protocol} step {number}."
+        return f"{self.maker} step {number}."
 
     def thought(self, number: int) -> str:
         """Return what the model thinks in a turn."""
@@ -105,9 +111,9 @@ class StrictApi(ABC):
         text = json.dumps(body)
         if "ap1." in text:
             yield "an opaque value is still wrapped"
-        for protocol, values in ISSUED.items():
-            if protocol != self.protocol:
-                yield from (f"{value} is of {protocol}" for value in values if value in text)
+        for maker, values in ISSUED.items():
+            if maker != self.maker:
+                yield from (f"{value} is of {maker}" for value in values if value in text)
 
     def own_values(self, values: Iterable[Any]) -> Iterator[str]:
         """Yield which values this upstream has never sent."""

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from antiphon.chat.price_data import PriceData
 from antiphon.config import PriceConfig
+from antiphon.domain.content import NOTHING
 from antiphon.domain.events import Usage, UsagePart
 from antiphon.domain.models import ModelInfo, TokenPrices
 
@@ -34,8 +35,11 @@ _BY_CALL: Final = "requests_kcount"
 _REASONING: Final = "output_reasoning_mtok"
 """The library's name for a price of reasoning that differs from that of other tokens of the reply."""
 
-_VARIANTS: Final = ("service_tier", "speed")
-"""Fields of the provider's usage by which the library has other prices, such as those of a faster service."""
+_SPEED: Final = "speed"
+"""A field of Anthropic's usage by which the library has other prices: those of a faster service."""
+
+_BATCH: Final = "batch"
+"""The service tier for which the library has another name."""
 
 _MAX_CACHED: Final = 1000
 """Price objects whose rates are remembered. There are about as many of them as models in use."""
@@ -118,8 +122,9 @@ class Prices:
         """Return the configured rates, else the published ones of this moment, which may depend on the time of day."""
         override = self._override(provider, model, deployment)
         if override is not None:
-            cached = override.input if override.cached_input is None else override.cached_input
-            return _Rates(override.input, cached, override.input, override.output)
+            found = override.tiers.get(usage.service_tier, override) if usage.service_tier else override
+            cached = found.input if found.cached_input is None else found.cached_input
+            return _Rates(found.input, cached, found.input, found.output)
         price = self._data.price(provider, model, _variant(usage))
         if price is None:
             return None
@@ -164,9 +169,15 @@ def _is_special(usage: Usage) -> bool:
 
 
 def _variant(usage: Usage) -> dict[str, str]:
-    """Return the provider's words for the kind of service that a call got."""
-    extra = usage.extra
-    return {name: value for name in _VARIANTS if isinstance(value := extra.get(name), str)} if extra else {}
+    """Return the library's words for the kind of service that a call got."""
+    variant: dict[str, str] = {}
+    if usage.service_tier == _BATCH:
+        variant["processing"] = _BATCH
+    elif usage.service_tier:
+        variant["service_tier"] = usage.service_tier
+    if usage.extra and isinstance(speed := usage.extra.get(_SPEED), str):
+        variant[_SPEED] = speed
+    return variant
 
 
 def _usage_of(part: UsagePart, whole: Usage) -> Usage:
@@ -178,7 +189,8 @@ def _usage_of(part: UsagePart, whole: Usage) -> Usage:
         cached_tokens=part.cached_tokens,
         cache_write_tokens=part.cache_write_tokens,
         cache_write_1h_tokens=part.cache_write_1h_tokens,
-        extra=_variant(whole),
+        service_tier=whole.service_tier,
+        extra={_SPEED: whole.extra[_SPEED]} if _SPEED in whole.extra else NOTHING,
     )
 
 

@@ -18,6 +18,7 @@ from antiphon.domain.events import (
     FinishReason,
     InputDelta,
     MediaDelta,
+    Place,
     RefusalDelta,
     Started,
     TextDelta,
@@ -37,7 +38,7 @@ def replay(turn: Turn) -> Iterator[Batch]:
     info = turn.provider_info
     created = info.created or int(reply.created.timestamp())
     origin = reply.message.origin or Origin(provider=reply.provider, model=reply.model)
-    started = Started(info.id or f"chatcmpl-{reply.id}", reply.model, origin, created)
+    started = Started(info.id or f"chatcmpl-{reply.id}", reply.model, origin, created, info.fields)
     batch: Batch = [started, *_deltas(turn)]
     if reply.state is not MessageState.COMPLETE:
         yield batch
@@ -45,15 +46,20 @@ def replay(turn: Turn) -> Iterator[Batch]:
     if reply.usage is not None:
         batch.append(reply.usage)
     reason = reply.finish_reason or FinishReason.STOP
-    batch.append(Finished(0, reason, info.reason or reason.value))
+    if info.choice:
+        batch.append(ExtraFields(0, info.choice, Place.CHOICE))
+    batch.append(Finished(0, reason, info.reason or reason.value, info.details))
     yield batch
 
 
 def _deltas(turn: Turn) -> Batch:
     """Return the events of all blocks, and of the fields of the message."""
     message = turn.reply.message
+    blocks = list(message.blocks)
+    for place in turn.provider_info.empty_texts:
+        blocks.insert(place, Text(""))
     batch: Batch = []
-    for number, block in enumerate(message.blocks):
+    for number, block in enumerate(blocks):
         batch += _events(number, block)
     if message.extra or message.fields:
         batch.append(ExtraFields(0, {**message.extra, **message.fields}))
@@ -66,7 +72,7 @@ def _events(number: int, block: Block) -> Batch:
     match block:
         case Text(text=text):
             batch[0] = BlockStarted(number, 0, replace(block, text="", citations=()))
-            batch.append(TextDelta(number, text))
+            batch += [TextDelta(number, text)] if text else []
             batch.extend(CitationDelta(number, citation) for citation in block.citations)
         case Thinking(text=text):
             batch[0] = BlockStarted(number, 0, replace(block, text=""))

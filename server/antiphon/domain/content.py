@@ -47,7 +47,10 @@ class Role(StrEnum):
 
 
 class Origin(Struct, frozen=True, omit_defaults=True):
-    """The source of a reply. An empty field matches any value."""
+    """The source of a reply. An empty field matches any value.
+
+    A provider with several deployments has the name of one (`<provider>/<label>`) in both fields.
+    """
 
     protocol: str = ""
     provider: str = ""
@@ -56,10 +59,15 @@ class Origin(Struct, frozen=True, omit_defaults=True):
 
     def is_from(self, other: Origin) -> bool:
         """Return whether both have the same protocol and provider. A field that is empty on either side is not compared."""
-        return all(
-            not ours or not theirs or ours == theirs
-            for ours, theirs in ((self.protocol, other.protocol), (self.provider, other.provider))
-        )
+        if self.protocol and other.protocol and self.protocol != other.protocol:
+            return False
+        ours, theirs = self.provider.partition("/")[0], other.provider.partition("/")[0]
+        return not ours or not theirs or ours == theirs
+
+    def is_at(self, other: Origin) -> bool:
+        """Return whether both are of one deployment as well: another may belong to another organisation or region."""
+        ours, theirs = self.deployment or self.provider, other.deployment or other.provider
+        return self.is_from(other) and (not ours or not theirs or ours == theirs)
 
 
 class State(Struct, frozen=True, omit_defaults=True):

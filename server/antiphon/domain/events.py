@@ -237,6 +237,8 @@ class Usage(Struct, frozen=True, omit_defaults=True):
     server_tools: Mapping[str, int] = {}
     """How often each of the provider's tools was used, by name."""
     parts: tuple[UsagePart, ...] = ()
+    service_tier: str = ""
+    """The service that the call got, if it is not the usual one: `flex`, `priority`, `batch`, or another word of the provider."""
     extra: JsonObject = NOTHING
     """The provider's other fields of the usage, unchanged."""
     estimated: bool = False

@@ -168,15 +168,21 @@ class ReplyChoice:
         """Return the calls of the client's tools, in order."""
         return [block for one in self.blocks if isinstance(block := one.block(), ToolCall)]
 
+    def left_out(self) -> tuple[int, ...]:
+        """Return the places of the empty texts that `message` leaves out."""
+        empty = tuple(at for at, one in enumerate(self.blocks) if not any(one.pieces) and one.block() == Text(""))
+        others = (one for at, one in enumerate(self.blocks) if at not in empty)
+        has_fields = any(value is not None for value in self.fields.values())
+        return () if has_fields or any(not isinstance(one.value, THOUGHTS) for one in others) else empty
+
     def message(self, origin: Origin | None = None) -> Message:
         """Return the content so far as a message of the conversation, made by `origin`.
 
         Empty texts are left out if the only other blocks are reasoning. The bytes of recordings are left out.
         """
-        blocks = [one.block() for one in self.blocks]
+        left_out = self.left_out()
+        blocks = [one.block() for at, one in enumerate(self.blocks) if at not in left_out]
         fields = {name: value for name, value in self.fields.items() if value is not None}
-        if not fields and not any(not isinstance(block, THOUGHTS) and block != Text("") for block in blocks):
-            blocks = [block for block in blocks if block != Text("")]
         if not blocks and not fields:
             return Message(Role.ASSISTANT, ())
         return Message(Role.ASSISTANT, tuple(blocks), origin=origin, fields=fields)

@@ -18,7 +18,7 @@ from typing import Final, Protocol, TypeAlias
 
 from msgspec import Struct
 
-from antiphon.domain.content import Message
+from antiphon.domain.content import NOTHING, JsonObject, Message
 from antiphon.domain.events import FinishReason, Usage
 
 MAX_TITLE: Final = 500
@@ -72,7 +72,7 @@ class Conversation(Struct, frozen=True):
 
 
 class ProviderReplyInfo(Struct, frozen=True, omit_defaults=True):
-    """Response id, creation time (Unix seconds) and raw finish reason of a reply, as the provider sent them.
+    """What the provider sent with a reply beside its message: response id, creation time (Unix seconds), raw finish reason, fields.
 
     `finish` is our exact finish reason, set if the column has another one that the previous version knows (see `rows`).
     """
@@ -81,6 +81,14 @@ class ProviderReplyInfo(Struct, frozen=True, omit_defaults=True):
     created: int = 0
     reason: str = ""
     finish: str = ""
+    fields: JsonObject = NOTHING
+    """Unknown fields of the reply."""
+    choice: JsonObject = NOTHING
+    """Those of the choice, without log probabilities."""
+    details: JsonObject = NOTHING
+    """`Finished.details`."""
+    empty_texts: tuple[int, ...] = ()
+    """The places of empty texts that the message was stored without (see `ReplyChoice.message`)."""
 
 
 class TurnEnd(Struct, frozen=True):

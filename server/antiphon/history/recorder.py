@@ -319,8 +319,17 @@ class Recording:
     def _provider_info(self, choices: Sequence[ReplyChoice]) -> ProviderReplyInfo:
         """Return what the provider sent with the reply. Of several choices the first one counts."""
         started = self._reply.started
-        info = ProviderReplyInfo() if started is None else ProviderReplyInfo(started.id, started.created)
-        return replace(info, reason=choices[0].provider_reason) if choices else info
+        info = ProviderReplyInfo() if started is None else ProviderReplyInfo(started.id, started.created, fields=started.fields)
+        if not choices:
+            return info
+        choice = choices[0]
+        return replace(
+            info,
+            reason=choice.provider_reason,
+            choice={name: value for name, value in choice.choice_fields.items() if name != "logprobs"},
+            details=choice.details,
+            empty_texts=choice.left_out(),
+        )
 
     def _settle(self, state: MessageState, reason: str, *, drop: bool = False) -> asyncio.Task[bool]:
         """Start to store the end of the turn, with the reply so far; return the task."""

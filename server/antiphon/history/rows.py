@@ -132,9 +132,17 @@ def reply(message: Message, info: ProviderReplyInfo = ProviderReplyInfo()) -> st
     except RecursionError:
         encoded = stored_form.encode(_without_fields(message))  # a provider's fields, nested too deep
     if info != ProviderReplyInfo():
-        clean = ProviderReplyInfo(text.clean(info.id), info.created, text.clean(info.reason), info.finish)
-        encoded = encoded[:-1] + b',"told":' + msgspec.json.encode(clean) + b"}"
+        encoded = encoded[:-1] + b',"told":' + _encoded_info(info) + b"}"
     return without_nul(encoded).decode()
+
+
+def _encoded_info(info: ProviderReplyInfo) -> bytes:
+    """Return what a provider sent with a reply as JSON; without its fields if they cannot be stored."""
+    clean = replace(info, id=text.clean(info.id), reason=text.clean(info.reason))
+    try:
+        return msgspec.json.encode(clean)
+    except (UnicodeEncodeError, RecursionError):
+        return msgspec.json.encode(replace(clean, fields=NOTHING, choice=NOTHING, details=NOTHING))
 
 
 def _without_fields(message: Message) -> Message:

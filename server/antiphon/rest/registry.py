@@ -99,7 +99,11 @@ DIALECTS: Final = (
         openai_pb2_grpc.OpenAIServiceServicer,
         openai_pb2_grpc.add_OpenAIServiceServicer_to_server,
         lambda parts: OpenAIServicer(
-            parts.chat, parts.catalog, int(time.time()), automatic_sessions=parts.config.sessions.automatic
+            parts.chat,
+            parts.catalog,
+            int(time.time()),
+            automatic_sessions=parts.config.sessions.automatic,
+            sole=_sole_provider(parts.router),
         ),
         openai_methods.METHODS,
         openai_errors.ERRORS,
@@ -142,6 +146,15 @@ DIALECTS: Final = (
     ),
 )
 """Envoy finds the dialect of a request that it refuses by the path, in this order: the first pattern that fits decides."""
+
+
+def _sole_provider(router: Router) -> str:
+    """Return the only provider, if there is one, with one deployment, that speaks OpenAI's chat completions; else nothing."""
+    match router.deployments():
+        case [deployment] if deployment.config.protocol == "openai":
+            return deployment.name
+        case _:
+            return ""
 
 
 def scopes() -> dict[str, Scope | None]:

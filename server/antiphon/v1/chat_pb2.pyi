@@ -706,6 +706,7 @@ class Usage(_message.Message):
     FIELDS_FIELD_NUMBER: _builtins.int
     ESTIMATED_FIELD_NUMBER: _builtins.int
     AUDIO_CACHED_TOKENS_FIELD_NUMBER: _builtins.int
+    SERVICE_TIER_FIELD_NUMBER: _builtins.int
     input_tokens: _builtins.int
     """All input tokens, including those read from or written to a cache."""
     output_tokens: _builtins.int
@@ -734,6 +735,8 @@ class Usage(_message.Message):
     """True if the provider sent no counts, so that the gateway estimated them."""
     audio_cached_tokens: _builtins.int
     """The part of input_tokens that is audio and was read from the provider's cache."""
+    service_tier: _builtins.str
+    """The service that the call got, if it is not the usual one: flex, priority, batch, or another word of the provider."""
     @_builtins.property
     def server_tools(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """How often each of the provider's own tools was used, by name."""
@@ -761,10 +764,11 @@ class Usage(_message.Message):
         fields: _builtins.bytes = ...,
         estimated: _builtins.bool = ...,
         audio_cached_tokens: _builtins.int | None = ...,
+        service_tier: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_audio_cached_tokens", b"_audio_cached_tokens", "_audio_input_tokens", b"_audio_input_tokens", "_audio_output_tokens", b"_audio_output_tokens", "_cache_write_1h_tokens", b"_cache_write_1h_tokens", "_cache_write_tokens", b"_cache_write_tokens", "_cached_tokens", b"_cached_tokens", "_image_input_tokens", b"_image_input_tokens", "_image_output_tokens", b"_image_output_tokens", "_reasoning_tokens", b"_reasoning_tokens", "audio_cached_tokens", b"audio_cached_tokens", "audio_input_tokens", b"audio_input_tokens", "audio_output_tokens", b"audio_output_tokens", "cache_write_1h_tokens", b"cache_write_1h_tokens", "cache_write_tokens", b"cache_write_tokens", "cached_tokens", b"cached_tokens", "image_input_tokens", b"image_input_tokens", "image_output_tokens", b"image_output_tokens", "reasoning_tokens", b"reasoning_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_audio_cached_tokens", b"_audio_cached_tokens", "_audio_input_tokens", b"_audio_input_tokens", "_audio_output_tokens", b"_audio_output_tokens", "_cache_write_1h_tokens", b"_cache_write_1h_tokens", "_cache_write_tokens", b"_cache_write_tokens", "_cached_tokens", b"_cached_tokens", "_image_input_tokens", b"_image_input_tokens", "_image_output_tokens", b"_image_output_tokens", "_reasoning_tokens", b"_reasoning_tokens", "audio_cached_tokens", b"audio_cached_tokens", "audio_input_tokens", b"audio_input_tokens", "audio_output_tokens", b"audio_output_tokens", "cache_write_1h_tokens", b"cache_write_1h_tokens", "cache_write_tokens", b"cache_write_tokens", "cached_tokens", b"cached_tokens", "estimated", b"estimated", "fields", b"fields", "image_input_tokens", b"image_input_tokens", "image_output_tokens", b"image_output_tokens", "input_tokens", b"input_tokens", "output_tokens", b"output_tokens", "parts", b"parts", "reasoning_tokens", b"reasoning_tokens", "server_tools", b"server_tools", "total_tokens", b"total_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_audio_cached_tokens", b"_audio_cached_tokens", "_audio_input_tokens", b"_audio_input_tokens", "_audio_output_tokens", b"_audio_output_tokens", "_cache_write_1h_tokens", b"_cache_write_1h_tokens", "_cache_write_tokens", b"_cache_write_tokens", "_cached_tokens", b"_cached_tokens", "_image_input_tokens", b"_image_input_tokens", "_image_output_tokens", b"_image_output_tokens", "_reasoning_tokens", b"_reasoning_tokens", "audio_cached_tokens", b"audio_cached_tokens", "audio_input_tokens", b"audio_input_tokens", "audio_output_tokens", b"audio_output_tokens", "cache_write_1h_tokens", b"cache_write_1h_tokens", "cache_write_tokens", b"cache_write_tokens", "cached_tokens", b"cached_tokens", "estimated", b"estimated", "fields", b"fields", "image_input_tokens", b"image_input_tokens", "image_output_tokens", b"image_output_tokens", "input_tokens", b"input_tokens", "output_tokens", b"output_tokens", "parts", b"parts", "reasoning_tokens", b"reasoning_tokens", "server_tools", b"server_tools", "service_tier", b"service_tier", "total_tokens", b"total_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__audio_cached_tokens: _TypeAlias = _typing.Literal["audio_cached_tokens"]  # noqa: Y015
     _WhichOneofArgType__audio_cached_tokens: _TypeAlias = _typing.Literal["_audio_cached_tokens", b"_audio_cached_tokens"]  # noqa: Y015

@@ -9,6 +9,7 @@ import pytest
 from antiphon.chat import price_data
 from antiphon.chat.prices import Prices
 from antiphon.config import PriceConfig
+from antiphon.config.prices import TierPriceConfig
 from antiphon.domain.events import Usage, UsagePart
 from antiphon.providers.hosts import HOSTS
 
@@ -252,3 +253,38 @@ def test_a_deployment_has_its_own_price() -> None:
     assert prices.cost("acme", "n", usage, "acme/west") is None
     inner = Usage(0, 0, 0, parts=(UsagePart("n", input_tokens=1_000_000),))
     assert prices.cost("acme", "m", inner, "acme/east") == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "provider", "model", "tier", "context"),
+    [
+        ("openai", "openai", "gpt-5-mini", "flex", {"service_tier": "flex"}),
+        ("openai", "openai", "gpt-5-mini", "priority", {"service_tier": "priority"}),
+        ("openai", "openai", "gpt-5-mini", "batch", {"processing": "batch"}),
+        ("gemini", "google", "gemini-3.8-flash-tts", "flex", {"service_tier": "flex"}),
+        ("anthropic", "anthropic", "claude-fable-5", "batch", {"processing": "batch"}),
+    ],
+)
+def test_a_service_tier_has_its_price(name: str, provider: str, model: str, tier: str, context: dict[str, str]) -> None:
+    """It is that of the library, which differs from the usual one."""
+    usage = Usage(1000, 100, 1100, service_tier=tier)
+    cost = PRICES.cost(name, model, usage)
+    assert cost == pytest.approx(library(provider, model, context=context, input_tokens=1000, output_tokens=100))
+    assert cost != PRICES.cost(name, model, Usage(1000, 100, 1100))
+
+
+def test_a_service_tier_that_the_library_does_not_have() -> None:
+    """It costs what the model usually does, as there is no other price."""
+    usual = PRICES.cost("anthropic", "claude-opus-5", Usage(1000, 100, 1100))
+    assert PRICES.cost("anthropic", "claude-opus-5", Usage(1000, 100, 1100, service_tier="priority")) == usual
+
+
+def test_configured_prices_of_a_service_tier() -> None:
+    """A tier has its own configured prices, else the model's; the library's are not used for a configured model."""
+    tiers = {"priority": TierPriceConfig(input=20, output=200), "flex": TierPriceConfig(input=1, output=2, cached_input=0.5)}
+    prices = Prices({"claude-opus-5": PriceConfig(input=10, output=100, cached_input=5, tiers=tiers)}, {})
+
+    def cost(tier: str) -> float | None:
+        return prices.cost("anthropic", "claude-opus-5", Usage(1_000_000, 0, 1_000_000, cached_tokens=500_000, service_tier=tier))
+
+    assert [cost("priority"), cost("flex"), cost("scale"), cost("")] == [20, 0.75, 7.5, 7.5]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import structlog
+from msgspec.structs import replace
 from pydantic import SecretStr
 
 from antiphon.chat.hold import MAX_HELD
@@ -59,6 +60,7 @@ from antiphon.domain.events import (
     InputDelta,
     MediaDelta,
     Metrics,
+    Place,
     Started,
     TextDelta,
     Usage,
@@ -73,6 +75,7 @@ from antiphon.limits.base import NANOS
 from antiphon.limits.ledger import Ledger
 from antiphon.limits.limiter import Limiter
 from antiphon.limits.quotas import Quotas
+from antiphon.rest.openai.reply import completion
 from antiphon.routing.router import Router
 from tests.unit.framing import check
 from tests.unit.listener import Listener
@@ -606,6 +609,34 @@ async def test_a_replayed_reply_equals_the_first() -> None:
     assert len(first.message().blocks) == len(blocks)
     ended = [(reply.choices[0].reason, reply.choices[0].provider_reason) for reply in (first, again)]
     assert ended == [(FinishReason.PAUSE, "pause_turn")] * 2
+
+
+@pytest.mark.parametrize(
+    "blocks",
+    [
+        (Text(""),),
+        (Thinking("", state=State("s")), Text("")),
+        (Text(""), RedactedThinking(state=State("d")), Text("")),
+        (Text(""), Text("Hi")),
+    ],
+    ids=len,
+)
+async def test_a_replayed_reply_has_its_fields_and_empty_texts(blocks: tuple[Block, ...]) -> None:
+    """What the provider sent beside the message is stored, and empty texts are, as clients tell them from none."""
+    batch: Batch = [replace(START, fields={"service_tier": "default"})]
+    for number, block in enumerate(blocks):
+        batch.append(BlockStarted(number, 0, replace(block, text="") if isinstance(block, Text) else block))
+        batch += [TextDelta(number, block.text)] if isinstance(block, Text) and block.text else []
+        batch.append(BlockFinished(number))
+    batch.append(ExtraFields(None, {"system_fingerprint": "fp"}, Place.REPLY))
+    batch.append(ExtraFields(0, {"content_filter_results": {"hate": {"filtered": False}}}, Place.CHOICE))
+    provider = ScriptedProvider(batch, [USAGE, Finished(0, FinishReason.STOP, "stop", {"stop_sequence": "."})])
+    chat = recording(provider, MemoryStore())
+    first, again = [await collect(chat.stream(Call(), request_for(), Record("ann", request_id="r"))) for _ in range(2)]
+    assert len(provider.requests) == 1
+    assert completion(again) == completion(first)
+    assert again.choices[0].details == {"stop_sequence": "."}
+    assert [one.block() for one in again.choices[0].blocks] == list(blocks)
 
 
 async def test_a_replayed_block_is_one_delta() -> None:

@@ -21,11 +21,28 @@ from tests.unit.blocks import EVERY
         (Origin("openai-chat"), Origin("openai-chat", "a"), True),
         (Origin(), Origin("openai-chat", "a"), True),
         (Origin(provider="b"), Origin("openai-chat", "a"), False),
+        (Origin("anthropic", "a/east"), Origin("anthropic", "a/west"), True),
+        (Origin("anthropic", "a/east"), Origin("anthropic", "b/east"), False),
     ],
 )
 def test_a_reply_is_from_where_protocol_and_provider_are_the_same(ours: Origin, theirs: Origin, same: bool) -> None:
     """Two origins are the same if protocol and provider are equal, as far as both are set."""
     assert (ours.is_from(theirs), theirs.is_from(ours)) == (same, same)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "same"),
+    [
+        (Origin("responses", "a/east", "m", "a/east"), Origin("responses", "a/east", "n", "a/east"), True),
+        (Origin("responses", "a/east", "m", "a/east"), Origin("responses", "a/west", "m", "a/west"), False),
+        (Origin("responses", "a", "m", "east"), Origin("responses", "a", "m", "west"), False),
+        (Origin("responses"), Origin("responses", "a/east"), True),
+        (Origin("anthropic", "a"), Origin("responses", "a"), False),
+    ],
+)
+def test_a_reply_is_of_a_deployment(ours: Origin, theirs: Origin, same: bool) -> None:
+    """Two origins are of one deployment if that is equal as well, as far as both name one."""
+    assert (ours.is_at(theirs), theirs.is_at(ours)) == (same, same)
 
 
 def within(value: object) -> Iterator[Struct]:

@@ -18,12 +18,12 @@ CONTAINER: Final = "container"
 
 
 def container_of(request: ChatRequest, provider: str) -> str | None:
-    """Return the id of the container that the latest reply of this provider used; None if it has expired, or there is none.
+    """Return the id of the container that the latest reply of this deployment used; None if it has expired, or there is none.
 
     A call that was made from within the provider's code is answered in the container that waits for the result.
     """
     own = Origin(PROTOCOL, provider)
-    replies = (one for one in reversed(request.messages) if one.origin is not None and one.origin.is_from(own))
+    replies = (one for one in reversed(request.messages) if one.origin is not None and one.origin.is_at(own))
     latest = next((as_object(reply.fields.get(CONTAINER)) for reply in replies if reply.fields.get(CONTAINER)), NOTHING)
     identifier = latest.get("id")
     return None if not isinstance(identifier, str) or _has_passed(latest.get("expires_at")) else identifier

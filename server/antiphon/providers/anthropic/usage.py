@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from antiphon.domain.content import JsonObject
 from antiphon.domain.events import Usage, UsagePart
-from antiphon.providers.codec.values import as_object, count, is_shallow, optional_count
+from antiphon.providers.codec.values import as_object, count, is_shallow, optional_count, service_tier
 
 _INPUT: Final = "input_tokens"
 _OUTPUT: Final = "output_tokens"
@@ -74,6 +74,7 @@ class UsageReader:
             reasoning_tokens=optional_count(as_object(raw.get(_DETAILS)).get("thinking_tokens")),
             server_tools=_server_tools(raw.get("server_tool_use")),
             parts=parts if len(parts) > 1 or others else (),
+            service_tier=service_tier(raw.get("service_tier")),
             extra=extra if is_shallow(extra) else {},
         )
 

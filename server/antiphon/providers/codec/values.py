@@ -41,6 +41,15 @@ def text(value: object) -> str:
     raise TypeError("not a text")
 
 
+_USUAL_TIERS: Final = frozenset({"auto", "default", "standard", "on_demand", "unspecified"})
+
+
+def service_tier(value: object) -> str:
+    """Return the word for the service that a call got; empty for the usual one, and for any other value."""
+    tier = value.lower() if isinstance(value, str) else ""
+    return "" if tier in _USUAL_TIERS else tier
+
+
 def as_object(value: object) -> JsonObject:
     """Return a JSON object unchanged, and an empty one for any other value."""
     return value if isinstance(value, dict) else {}

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from antiphon.domain.content import JsonObject
 from antiphon.domain.events import Usage
-from antiphon.providers.codec.values import as_object, count, is_shallow, optional_count
+from antiphon.providers.codec.values import as_object, count, is_shallow, optional_count, service_tier
 
 _PLACES: Final = frozenset(
     {"promptTokenCount", "candidatesTokenCount", "totalTokenCount", "thoughtsTokenCount", "cachedContentTokenCount"}
@@ -40,8 +40,14 @@ def read(raw: JsonObject) -> Usage | None:
         audio_cached_tokens=_modalities(raw.get("cacheTokensDetails")).get("AUDIO"),
         image_input_tokens=inputs.get("IMAGE"),
         image_output_tokens=outputs.get("IMAGE"),
+        service_tier=service_tier(raw.get("serviceTier")) or service_tier(_traffic(raw.get("trafficType"))),
         extra=extra if is_shallow(extra) else {},
     )
+
+
+def _traffic(kind: object) -> str:
+    """Return Vertex AI's word for the service without that for the way of payment, as the Gemini API has it."""
+    return kind.removeprefix("ON_DEMAND_") if isinstance(kind, str) else ""
 
 
 def _modalities(details: Any) -> dict[str, int]:

@@ -9,11 +9,12 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec.structs import replace
 
 from antiphon.domain.content import Origin, Text
 from antiphon.domain.events import Batch, BlockFinished, BlockStarted, ExtraFields, Finished, Started, TextDelta
 from antiphon.net import json_bounds
-from antiphon.providers.codec.values import MAX_TIME
+from antiphon.providers.codec.values import MAX_TIME, service_tier
 from antiphon.providers.openai.blocks import PROTOCOL
 from antiphon.providers.openai.ending import BY_WORD
 from antiphon.providers.openai.usage import read_usage
@@ -66,6 +67,9 @@ def read_plain(body: bytes, provider: str, model: str) -> Batch | None:
         fields["service_tier"] = reply.service_tier
     if reply.system_fingerprint is not UNSET:
         fields["system_fingerprint"] = reply.system_fingerprint
+    usage = read_usage(reply.usage)
+    if reply.service_tier and (tier := service_tier(reply.service_tier)):
+        usage = replace(usage, service_tier=tier)
     message = choice.message
     return [
         Started(reply.id, reply.model, Origin(PROTOCOL, provider, model, provider), reply.created, fields),
@@ -73,6 +77,6 @@ def read_plain(body: bytes, provider: str, model: str) -> Batch | None:
         TextDelta(0, message.content),
         *(() if message.annotations is UNSET else (ExtraFields(0, {"annotations": message.annotations}),)),
         BlockFinished(0),
-        read_usage(reply.usage),
+        usage,
         Finished(0, reason, choice.finish_reason),
     ]

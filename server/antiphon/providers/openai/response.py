@@ -41,7 +41,7 @@ from antiphon.net.sse import EventTooLarge, SseEvent
 from antiphon.providers.codec.blocks import BlockNumbers
 from antiphon.providers.codec.names import NameRule, ToolNames, tool_names
 from antiphon.providers.codec.reader import StreamReader
-from antiphon.providers.codec.values import as_object, changed_fields, index_of, seconds
+from antiphon.providers.codec.values import as_object, changed_fields, index_of, seconds, service_tier
 from antiphon.providers.failure import error_of_payload
 from antiphon.providers.openai.blocks import PROTOCOL
 from antiphon.providers.openai.choice import CHOICE, ChoiceReader, ErrorInside
@@ -135,7 +135,11 @@ class OpenAIReader(StreamReader):
         self.ending.done = True
 
     def _used(self) -> Usage | None:
-        return None if self._usage is None else read_usage(self._usage)
+        if self._usage is None:
+            return None
+        used = read_usage(self._usage)
+        tier = service_tier(self._reply_fields.get("service_tier"))
+        return replace(used, service_tier=tier) if tier else used
 
     def _is_complete(self, *, silent: bool) -> bool:
         return self.ending.is_complete(silent=silent)

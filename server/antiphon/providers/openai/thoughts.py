@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from antiphon.domain.content import JsonObject, Message, RedactedThinking, Thinking
+from antiphon.domain.content import JsonObject, Message, Origin, RedactedThinking, Thinking
 from antiphon.providers.openai.block_json import detail_json, is_detailed
 from antiphon.providers.openai.capabilities import HostCapabilities, Thoughts
 from antiphon.providers.openai.details import DETAILS
@@ -42,7 +42,7 @@ def thought_part(block: Thinking | RedactedThinking, message: Message, provider:
     """
     if host.thoughts is not Thoughts.PARTS or not isinstance(block, Thinking) or message.origin is None:
         return []
-    if message.origin.provider != provider:
+    if not message.origin.provider or not message.origin.is_from(Origin(provider=provider)):
         return []
     return [{"type": "thinking", "thinking": [{"type": "text", "text": block.text}]}]
 

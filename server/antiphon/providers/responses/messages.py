@@ -251,9 +251,9 @@ class ResponsesEncoder:
         return f"call_{self._functions}"
 
     def _is_own(self, block: Block, message: Message) -> bool:
-        """Return whether this provider made a block, or the caller wrote it."""
+        """Return whether this deployment made a block, or the caller wrote it. The API encrypts by organisation and region."""
         origin = message.origin if block.state is None else block.state.origin or message.origin
-        return origin.is_from(self._origin) if origin is not None else block.state is None
+        return origin.is_at(self._origin) if origin is not None else block.state is None
 
     def _content(self, blocks: Sequence[Block]) -> str | list[JsonObject]:
         """Return the content: a string for a single text or none, otherwise a list."""

@@ -15,6 +15,8 @@ import time
 from typing import Any, Final, NoReturn
 from uuid import uuid4
 
+from msgspec.structs import replace
+
 from antiphon.domain.content import Image, JsonObject, Opaque, ServerToolCall, ServerToolResult, ToolCall
 from antiphon.domain.events import (
     BlockFinished,
@@ -31,7 +33,7 @@ from antiphon.domain.request import ChatRequest, NativeTool
 from antiphon.providers.codec import json
 from antiphon.providers.codec.names import ToolNames, tool_names
 from antiphon.providers.codec.reader import MarkedReader
-from antiphon.providers.codec.values import as_object, seconds, text
+from antiphon.providers.codec.values import as_object, seconds, service_tier, text
 from antiphon.providers.failure import error_of_payload
 from antiphon.providers.responses.blocks import ResponsesBlockReader
 from antiphon.providers.responses.fields import custom_tools, passed_fields, usage_of
@@ -225,7 +227,9 @@ class ResponsesReader(MarkedReader):
         changed = {name: value for name, value in passed_fields(response).items() if self._fields.get(name) != value}
         if changed:
             batch.append(ExtraFields(None, changed, Place.REPLY))
-        self._usage = usage_of(raw, blocks.server_tools) if raw else None
+        if raw:
+            tier = service_tier(response.get("service_tier"))
+            self._usage = replace(usage_of(raw, blocks.server_tools), service_tier=tier)
         details = as_object(response.get("incomplete_details"))
         word = text(details.get("reason")) or status
         rest = {name: value for name, value in details.items() if name != "reason"}

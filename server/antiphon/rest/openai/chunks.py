@@ -9,7 +9,7 @@ from typing import Any, Final, assert_never
 from antiphon import domain
 from antiphon.domain.content import CUSTOM, FUNCTION_CALL
 from antiphon.rest.openai.delta import DeltaFields, OpenBlock, merged
-from antiphon.rest.openai.reply import finish_reason, usage_json
+from antiphon.rest.openai.reply import finish_reason, usage_json, written_origin
 from antiphon.rest.shared.json import COMMENT, DONE, EVENT_STREAM, dumps
 
 _TEXT_DELTAS: Final = frozenset({domain.TextDelta, domain.ThinkingDelta, domain.InputDelta, domain.RefusalDelta})
@@ -21,8 +21,12 @@ class ChunkWriter:
     content_type = EVENT_STREAM
     comment = COMMENT
 
-    def __init__(self, *, include_usage: bool) -> None:
-        """Take `include_usage`: whether the caller asked for the token usage, which is sent in a last chunk of its own."""
+    def __init__(self, *, include_usage: bool, sole: str = "") -> None:
+        """Take `include_usage`: whether the caller asked for the token usage, which is sent in a last chunk of its own.
+
+        `sole` is explained at `written_origin`.
+        """
+        self._sole = sole
         self._include_usage = include_usage
         self._tail = b',"usage":null}\n\n' if include_usage else b"}\n\n"
         self._usage: domain.Usage | None = None
@@ -41,6 +45,8 @@ class ChunkWriter:
         """Return the events for a batch. May be empty: not every event has a chunk."""
         pieces: list[bytes] = []
         prepared = self._prepared
+        if self._deltas.has_places:
+            self._deltas.count(batch)
         events = iter(batch)
         for event in events:
             # By far the most common case, so it builds no dictionary.
@@ -58,7 +64,9 @@ class ChunkWriter:
                     else:
                         self._write_delta(choice, (event,), pieces)
                 case domain.Started():
-                    self._deltas.set_origin(event.origin)
+                    self._deltas.set_origin(written_origin(event.origin, self._sole))
+                    if self._deltas.has_places:
+                        self._deltas.count(batch)
                     self._set_reply_fields(event)
                 case domain.BlockStarted():
                     self._write_delta(event.choice, (event,), pieces)

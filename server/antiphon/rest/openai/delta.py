@@ -22,14 +22,15 @@ from antiphon.providers.openai.block_json import (
 )
 from antiphon.providers.openai.blocks import is_chat
 from antiphon.providers.openai.details import DETAILS
-from antiphon.rest.openai.reply import opaque_of, signature_fields, state_fields, text_part, thinking_fields
-from antiphon.rest.shared.places import placed
+from antiphon.rest.openai.reply import signature_of, state_fields, text_part, thinking_fields
+from antiphon.rest.shared.carried import carried, item_entry
+from antiphon.rest.shared.places import BlockPlace, placed
 
 
 class OpenBlock:
     """A block that has started and is not finished."""
 
-    __slots__ = ("after", "arguments", "choice", "index", "is_kept", "value")
+    __slots__ = ("arguments", "choice", "index", "is_kept", "place", "value")
 
     def __init__(self, choice: int, value: domain.Block, index: int) -> None:
         self.choice = choice
@@ -40,8 +41,8 @@ class OpenBlock:
         """The arguments of a tool call of an unknown kind, or a thought that is kept: both are written when it is finished."""
         self.is_kept = False
         """Whether it is a thought after another one. If it is signed, its text is written again, so that each has its own."""
-        self.after = (0, 0)
-        """The number of texts and calls of the choice before it."""
+        self.place = BlockPlace()
+        """Where it stands, if it is a text or a thought of a provider with another protocol."""
 
 
 class DeltaFields:
@@ -54,10 +55,32 @@ class DeltaFields:
         """The open blocks, by number."""
         self._origin = domain.Origin()
         self._counts: dict[tuple[int, str], int] = {}
+        self._signatures: dict[int, str] = {}
+        """The signatures of the texts of each choice, which are sent again with the next one: clients may keep only the last."""
+        self.has_places = False
+        """The provider has another protocol, so that clients get the places of blocks. `count` must be given each batch first."""
+        self._choices: dict[int, int] = {}
+        self._lengths: dict[int, int] = {}
+        """The choice of each block, and the length of the text of each choice."""
+        self._spans: dict[int, list[int]] = {}
+        """Where the text of a block begins and ends, for texts and thoughts that are open."""
 
     def set_origin(self, origin: domain.Origin) -> None:
         """Set the origin of the reply, which wrapped values name."""
         self._origin = origin
+        self.has_places = not is_chat(origin)
+
+    def count(self, batch: domain.Batch) -> None:
+        """Find where in the text of its choice each block of a batch begins and ends."""
+        for event in batch:
+            if type(event) is domain.TextDelta:
+                choice = self._choices[event.block]
+                self._lengths[choice] = end = self._lengths[choice] + len(event.text)
+                self._spans[event.block][1] = end
+            elif type(event) is domain.BlockStarted:
+                length = self._lengths.setdefault(event.choice, 0)
+                self._choices[event.block] = event.choice
+                self._spans[event.block] = [length, length]
 
     def fields_of(self, event: domain.Event) -> domain.JsonObject | None:
         """Return the fields of an event in a delta; None if it has no chunk."""
@@ -90,8 +113,9 @@ class DeltaFields:
         index = self._counts.get((event.choice, kind), 0)
         opened = self.blocks[event.block] = OpenBlock(event.choice, value, index)
         texts = self._counts.get((event.choice, "text"), 0)
-        if isinstance(value, domain.Thinking | domain.RedactedThinking) and not is_chat(self._origin):
-            opened.after = texts, self._counts.get((event.choice, "call"), 0)
+        if self.has_places and isinstance(value, domain.Text | domain.Thinking | domain.RedactedThinking):
+            opened.place = BlockPlace(texts, self._counts.get((event.choice, "call"), 0), self._spans[event.block][0])
+        if self.has_places and isinstance(value, domain.Thinking | domain.RedactedThinking):
             thoughts = self._counts.get((event.choice, "any thought"), 0)
             self._counts[event.choice, "any thought"] = thoughts + 1
             opened.is_kept = thoughts > 0 and value.state is None
@@ -108,7 +132,7 @@ class DeltaFields:
                 return {"tool_calls": [_first_call_entry(value, index, self._origin)]}
             case domain.RedactedThinking():
                 self._counts[event.choice, kind] = index + 1
-                return {DETAILS: [placed(detail_json(value, index, opaque_of(value, self._origin)), *opened.after)]}
+                return {DETAILS: [placed(detail_json(value, index, carried(value, self._origin)), opened.place)]}
             case domain.Thinking() if value.state is not None:
                 self._counts[event.choice, kind] = index + 1
                 return None
@@ -152,28 +176,56 @@ class DeltaFields:
         open_ = self.blocks.pop(event.block)
         before = open_.value.state
         value = open_.value if event.state is None else replace(open_.value, state=event.state)
-        opaque = opaque_of(value, self._origin)
+        _, end = self._spans.pop(event.block, (0, 0))
         match value:
-            case domain.ToolCall(name="", type=kind) if kind != FUNCTION_CALL:
-                call = replace(value, arguments=open_.arguments)
-                return {"tool_calls": [{"index": open_.index, **call_json(call, state_fields(call, self._origin), opaque)}]}
-            case domain.ToolCall() if event.state is not None:
-                known = domain.NOTHING if before is None else before.fields
-                fields = {name: one for name, one in state_fields(value, self._origin).items() if known.get(name) != one}
-                already_sent = before is not None and before.opaque == event.state.opaque
-                entry: dict[str, Any] = {"index": open_.index}
-                if value.type != CUSTOM:
-                    entry["function"] = {"arguments": ""}
-                return {"tool_calls": [with_signature(domain.with_extra(entry, fields), None if already_sent else opaque)]}
-            case domain.Thinking() if opaque is not None:
+            case domain.ToolCall():
+                return self._end_call(open_, value, event)
+            case domain.Thinking() if (opaque := carried(value, self._origin)) is not None:
                 if before is None:
-                    open_.index = self._counts.get((open_.choice, "thought"), 0)
-                    self._counts[open_.choice, "thought"] = open_.index + 1
-                return {DETAILS: [placed(detail_json(value, open_.index, opaque, open_.arguments), *open_.after)]}
+                    open_.index = self._next_entry(open_.choice)
+                return {DETAILS: [placed(detail_json(value, open_.index, opaque, open_.arguments), open_.place)]}
             case domain.Text():
-                return signature_fields(value, self._origin) or None
+                place = replace(open_.place, end=end) if self.has_places else None
+                signature = signature_of(value, self._origin, place)
+                if signature is None:
+                    return self._item(open_.choice, value, place)
+                if place is not None:
+                    self._signatures[open_.choice] = signature = self._signatures.get(open_.choice, "") + signature
+                return with_signature(dict(state_fields(value, self._origin)), signature)
             case _:
                 return None
+
+    def _end_call(self, open_: OpenBlock, value: domain.ToolCall, event: domain.BlockFinished) -> domain.JsonObject | None:
+        """Return what is known of a call only at its end."""
+        before = open_.value.state
+        opaque = signature_of(value, self._origin)
+        if not value.name and value.type != FUNCTION_CALL:
+            call = replace(value, arguments=open_.arguments)
+            return {"tool_calls": [{"index": open_.index, **call_json(call, state_fields(call, self._origin), opaque)}]}
+        if event.state is None:
+            return None
+        known = domain.NOTHING if before is None else before.fields
+        fields = {name: one for name, one in state_fields(value, self._origin).items() if known.get(name) != one}
+        already_sent = before is not None and before.opaque == event.state.opaque
+        entry: dict[str, Any] = {"index": open_.index}
+        if value.type != CUSTOM:
+            entry["function"] = {"arguments": ""}
+        made = {"tool_calls": [with_signature(domain.with_extra(entry, fields), None if already_sent else opaque)]}
+        return {**made, **(self._item(open_.choice, value) or {})}
+
+    def _item(self, choice: int, value: domain.Text | domain.ToolCall, place: BlockPlace | None = None) -> domain.JsonObject | None:
+        """Return the entry with the item of a text or call; None if it is not part of one."""
+        entry = item_entry(value, self._origin, self._counts.get((choice, "thought"), 0), place)
+        if entry is None:
+            return None
+        self._next_entry(choice)
+        return {DETAILS: [entry]}
+
+    def _next_entry(self, choice: int) -> int:
+        """Return the index of a new entry of `reasoning_details`."""
+        index = self._counts.get((choice, "thought"), 0)
+        self._counts[choice, "thought"] = index + 1
+        return index
 
 
 def _first_call_entry(call: domain.ToolCall, index: int, origin: domain.Origin) -> dict[str, Any]:
@@ -181,7 +233,7 @@ def _first_call_entry(call: domain.ToolCall, index: int, origin: domain.Origin) 
 
     It has a `function`, which clients read without checking for it, unless the tool takes plain text.
     """
-    return {"index": index, **call_json(call, state_fields(call, origin), opaque_of(call, origin))}
+    return {"index": index, **call_json(call, state_fields(call, origin), signature_of(call, origin))}
 
 
 def merged(old: domain.JsonObject, new: domain.JsonObject) -> domain.JsonObject:

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from antiphon import domain
 from antiphon.domain import unknown_fields
 from antiphon.domain.content import FUNCTION_CALL
-from antiphon.domain.opaque import wrap
 from antiphon.domain.reply import Reply, ReplyChoice
 from antiphon.providers.openai.block_json import (
     call_json,
@@ -25,7 +26,8 @@ from antiphon.providers.openai.block_json import (
 )
 from antiphon.providers.openai.blocks import chat_fields, is_chat
 from antiphon.providers.openai.details import DETAILS
-from antiphon.rest.shared.places import placed
+from antiphon.rest.shared.carried import carried, item_entry
+from antiphon.rest.shared.places import BlockPlace, placed
 
 _REASONS: Final = {
     **{reason: reason.value for reason in domain.FinishReason},
@@ -36,16 +38,17 @@ _REASONS: Final = {
 """The word of this API for each finish reason but `OTHER`."""
 
 
-def completion(reply: Reply) -> dict[str, Any]:
-    """Return the `chat.completion` object of a whole reply."""
+def completion(reply: Reply, sole: str = "") -> dict[str, Any]:
+    """Return the `chat.completion` object of a whole reply. `sole` is explained at `written_origin`."""
     started = reply.started
     assert started is not None, "a stream that ended well has started"
+    origin = written_origin(started.origin, sole)
     whole = {
         "id": started.id,
         "object": "chat.completion",
         "created": started.created,
         "model": started.model,
-        "choices": [_plain_choice(choice, started.origin) or _choice(choice, started.origin) for choice in reply.choices],
+        "choices": [_plain_choice(choice, origin) or _choice(choice, origin) for choice in reply.choices],
         "usage": usage_json(reply.usage) if reply.usage else None,
         **started.fields,
     }
@@ -71,6 +74,15 @@ def _plain_choice(choice: ReplyChoice, origin: domain.Origin) -> dict[str, Any] 
     }
 
 
+def written_origin(origin: domain.Origin, sole: str) -> domain.Origin:
+    """Return the origin that opaque values of a reply get.
+
+    `sole` is the provider that makes all replies of the gateway, if it speaks this API and has one deployment. Its values need no
+    wrapper, as they can go nowhere else, and clients that know them find them as they are without a gateway.
+    """
+    return domain.Origin(origin.protocol) if sole and origin.provider == sole and is_chat(origin) else origin
+
+
 def _choice(choice: ReplyChoice, origin: domain.Origin) -> dict[str, Any]:
     function_call = choice.reason is domain.FinishReason.TOOL_CALLS and has_function_call(choice)
     return {
@@ -85,27 +97,33 @@ def _choice(choice: ReplyChoice, origin: domain.Origin) -> dict[str, Any]:
 def _message(choice: ReplyChoice, origin: domain.Origin) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": None, "refusal": None}
     signature: dict[str, Any] = {}
-    texts = 0
+    signatures = ""
+    place = BlockPlace()
     for one in choice.blocks:
-        value = one.value
-        if isinstance(value, domain.Text):
-            texts += 1
-            _add_content(message, one.text)
-            if value.state is not None:
-                signature = signature_fields(value, origin) or signature
-            if citations := (*value.citations, *one.citations):
-                message.setdefault("annotations", []).extend(map(citation_json, citations))
-            continue
-        match block := one.block():
+        block = one.block()
+        match block:
+            case domain.Text():
+                _add_content(message, one.text)
+                end = place.end + len(one.text)
+                piece = None if is_chat(origin) else replace(place, end=end)
+                place = replace(place, texts=place.texts + 1, start=end, end=end)
+                if (opaque := signature_of(block, origin, piece)) is not None:
+                    signatures = opaque if piece is None else signatures + opaque
+                    signature = with_signature(dict(state_fields(block, origin)), signatures)
+                _add_item(message, block, origin, piece)
+                if block.citations:
+                    message.setdefault("annotations", []).extend(map(citation_json, block.citations))
             case domain.Thinking() | domain.RedactedThinking():
-                _add_thinking(message, block, origin, texts)
+                _add_thinking(message, block, origin, place)
             case domain.Refusal():
                 message["refusal"] = (message["refusal"] or "") + block.text
             case domain.ToolCall(type="function_call"):
                 message["function_call"] = function_call_json(block, state_fields(block, origin))
             case domain.ToolCall():
-                call = call_json(block, state_fields(block, origin), opaque_of(block, origin))
+                call = call_json(block, state_fields(block, origin), signature_of(block, origin))
                 message.setdefault("tool_calls", []).append(call)
+                place = replace(place, calls=place.calls + 1)
+                _add_item(message, block, origin)
             case domain.Audio():
                 audio = {"id": block.id, "data": "".join(one.data), "expires_at": block.expires, "transcript": block.transcript}
                 message["audio"] = audio
@@ -139,9 +157,9 @@ def _add_content(message: dict[str, Any], added: str | domain.JsonObject) -> Non
 
 
 def _add_thinking(
-    message: dict[str, Any], block: domain.Thinking | domain.RedactedThinking, origin: domain.Origin, texts: int
+    message: dict[str, Any], block: domain.Thinking | domain.RedactedThinking, origin: domain.Origin, place: BlockPlace
 ) -> None:
-    """Add a thinking block to the message, after this many texts.
+    """Add a thinking block to the message. `place` is where it stood.
 
     Its text is in `reasoning_content` for every provider, and also in the provider's own field; its opaque value in
     `reasoning_details`.
@@ -150,9 +168,9 @@ def _add_thinking(
         for name in thinking_fields(block):
             message[name] = message.get(name, "") + block.text
     if is_detailed(block):
-        entry = detail_json(block, len(message.get(DETAILS, ())), opaque_of(block, origin))
+        entry = detail_json(block, len(message.get(DETAILS, ())), carried(block, origin))
         if not is_chat(origin):
-            entry = placed(entry, texts, len(message.get("tool_calls", ())))
+            entry = placed(entry, place)
         unknown_fields.add(message, {DETAILS: [entry]}, joins=True)
 
 
@@ -161,16 +179,17 @@ def thinking_fields(block: domain.Thinking) -> tuple[str, ...]:
     return ("reasoning_content", "reasoning") if block.field == "reasoning" else ("reasoning_content",)
 
 
-def signature_fields(block: domain.Block, origin: domain.Origin) -> dict[str, Any]:
-    """Return the fields of a message that have the signature of its text; empty without a signature."""
-    opaque = opaque_of(block, origin)
-    return {} if opaque is None else with_signature(dict(state_fields(block, origin)), opaque)
+def _add_item(
+    message: dict[str, Any], block: domain.Text | domain.ToolCall, origin: domain.Origin, place: BlockPlace | None = None
+) -> None:
+    entry = item_entry(block, origin, len(message.get(DETAILS, ())), place)
+    if entry is not None:
+        message.setdefault(DETAILS, []).append(entry)
 
 
-def opaque_of(block: domain.Block, origin: domain.Origin | None) -> str | None:
-    """Return the opaque value of a block, wrapped for a client; None if it has none."""
-    state = block.state
-    return None if state is None or state.opaque is None else wrap(state.opaque, state.origin or origin)
+def signature_of(block: domain.Block, origin: domain.Origin, place: BlockPlace | None = None) -> str | None:
+    """Return the signature of a text or a call, with its state, as a client gets it; None without a signature."""
+    return None if block.state is None or block.state.opaque is None else carried(block, origin, text=place)
 
 
 def state_fields(block: domain.Block, origin: domain.Origin) -> domain.JsonObject:

@@ -34,12 +34,15 @@ from antiphon.rest.v1 import openai_pb2, openai_pb2_grpc
 class OpenAIServicer(openai_pb2_grpc.OpenAIServiceServicer):
     """Serves the dialect."""
 
-    def __init__(self, chat: ChatService, catalog: Catalog, started: int, *, automatic_sessions: bool = False) -> None:
+    def __init__(
+        self, chat: ChatService, catalog: Catalog, started: int, *, automatic_sessions: bool = False, sole: str = ""
+    ) -> None:
         """Take `started`, the Unix time given as the creation time of models that have none of their own.
 
-        `automatic_sessions`: a call that names no session starts one.
+        `automatic_sessions`: a call that names no session starts one. `sole` is explained at `written_origin`.
         """
         self._chat = chat
+        self._sole = sole
         self._automatic_sessions = automatic_sessions
         self._catalog = catalog
         self._started = started
@@ -53,7 +56,7 @@ class OpenAIServicer(openai_pb2_grpc.OpenAIServiceServicer):
         body = read_plain(data) or await parse_in_turns(data, ChatCompletionBody)
         stream = _accepts_only_events(call.accept) if body.stream is None else body.stream
         chat_request = body.to_request(stream=stream) if isinstance(body, PlainBody) else request_from_body(body, stream=stream)
-        writer = ChunkWriter(include_usage=include_usage(body)) if stream else _completion_json
+        writer = ChunkWriter(include_usage=include_usage(body), sole=self._sole) if stream else self._completion_json
         return PreparedCall(chat_request, writer, error_event, self._record(call, body))
 
     async def ListModels(self, request: openai_pb2.ListModelsRequest, context: Context) -> Pieces:
@@ -67,6 +70,9 @@ class OpenAIServicer(openai_pb2_grpc.OpenAIServiceServicer):
         call = current()
         data = model_json(await self._catalog.model(request.model, call.caller, call.time_left), self._started)
         yield httpbody_pb2.HttpBody(content_type=JSON, data=orjson.dumps(data))
+
+    def _completion_json(self, reply: Reply) -> bytes:
+        return dumps(completion(reply, self._sole))
 
     def _record(self, call: Call, body: ChatCompletionBody | PlainBody) -> Record | None:
         """Return the session in which the turn is stored. None: nothing is stored, and the database is not used."""
@@ -83,7 +89,3 @@ def _accepts_only_events(accept: str) -> bool:
     Then a body without `stream`, or with null, asks for a stream. This is an addition to the API.
     """
     return all(kind.partition(";")[0].strip().lower() == EVENT_STREAM for kind in accept.split(","))
-
-
-def _completion_json(reply: Reply) -> bytes:
-    return dumps(completion(reply))

@@ -13,16 +13,15 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 import msgspec
-from msgspec.structs import replace
 
 from antiphon import domain
 from antiphon.domain.content import CUSTOM, FUNCTION_CALL
 from antiphon.domain.errors import Violation
-from antiphon.domain.opaque import last_wrapped, unwrap
-from antiphon.providers.openai.blocks import EXTRA_CONTENT, PROTOCOL, take_signature
-from antiphon.providers.openai.details import DETAILS, read_details
+from antiphon.providers.openai.blocks import PROTOCOL, take_signature
 from antiphon.rest.shared.body import Fields, invalid, other_fields, required_field
+from antiphon.rest.shared.carried import read_carried
 from antiphon.rest.shared.places import in_place
+from antiphon.rest.shared.returned import take_state, with_signatures
 
 CLIENT_ORIGIN: Final = domain.Origin(PROTOCOL)
 """The origin of a client's message with signatures that do not name one."""
@@ -36,13 +35,6 @@ _REPLY_DEFAULTS: Final[Mapping[str, object]] = {"refusal": None, "audio": None, 
 _PARSED: Final = "parsed"
 _PARSED_ARGUMENTS: Final = "parsed_arguments"
 """Fields that helpers of the OpenAI SDK add to a reply and to its calls: the text and the arguments again, as objects."""
-
-_REPEATED_NAMES: Final = ("id", "format")
-"""Names that a provider repeats in each streamed piece of an entry of `reasoning_details`."""
-
-_MIN_NAME: Final = 5
-_MAX_NAME: Final = 4096
-"""The shortest name that is checked for repetition, and the longest repeated one, in characters."""
 
 _MAX_SECONDS: Final = 2**53
 """More seconds since 1970 than any date has."""
@@ -125,7 +117,8 @@ def _assistant_message(message: MessageBody, content: tuple[domain.Block, ...], 
     audio = _audio(extra.get("audio"))
     if audio is not None and audio.transcript and content == (domain.Text(audio.transcript),):  # as `message_json` writes it
         content = ()
-    blocks: list[domain.Block] = [*_take_thinking(extra), *_with_signature(content, extra)]
+    returned = take_state(extra)
+    blocks: list[domain.Block] = [*returned.thoughts, *with_signatures(content, extra, returned)]
     if isinstance(extra.get("refusal"), str) and not isinstance(message.content, list):
         blocks.append(domain.Refusal(extra.pop("refusal")))
     if audio is not None:
@@ -136,7 +129,7 @@ def _assistant_message(message: MessageBody, content: tuple[domain.Block, ...], 
         blocks += images
     _keep_tool_call_id(message, extra)
     if message.tool_calls:
-        blocks += map(_tool_call, message.tool_calls)
+        blocks += [_tool_call(call, returned.calls.get(call.id)) for call in message.tool_calls]
     elif message.tool_calls is not None:
         extra["tool_calls"] = []
     called = extra.get("function_call")
@@ -147,82 +140,12 @@ def _assistant_message(message: MessageBody, content: tuple[domain.Block, ...], 
     has_state = any(block.state is not None and block.state.origin is None for block in blocks)
     return domain.Message(
         domain.Role.ASSISTANT,
-        tuple(in_place(blocks)),
+        tuple(in_place(blocks, returned.places, returned.texts)),
         message.name,
         extra,
         listed=isinstance(message.content, list),
         origin=CLIENT_ORIGIN if has_state else None,
     )
-
-
-def _take_thinking(extra: dict[str, Any]) -> list[domain.Block]:
-    """Remove the thinking fields from `extra`, and return them as blocks.
-
-    The same text under `reasoning_content` and `reasoning` makes one block. Entries of `reasoning_details` add signatures and
-    encrypted blocks.
-    """
-    reasoning_content, reasoning = extra.get("reasoning_content"), extra.get("reasoning")
-    text: str | None = None
-    field = ""
-    if isinstance(reasoning_content, str):
-        text = extra.pop("reasoning_content")
-        if reasoning == text:
-            field = "reasoning"
-            del extra["reasoning"]
-    elif isinstance(reasoning, str):
-        text, field = extra.pop("reasoning"), "reasoning"
-    details = read_details(extra.get(DETAILS))
-    if details is None:
-        return [] if text is None else [domain.Thinking(text, field)]
-    del extra[DETAILS]
-    details = [replace(detail, fields={DETAILS: _without_repetition(detail.fields[DETAILS])}) for detail in details]
-    blocks: list[domain.Block] = []
-    others = "".join(detail.text for detail in details[1:])
-    if text is not None and others and not details[0].text and details[0].signature and text.endswith(others):
-        details[0] = replace(details[0], text=text.removesuffix(others))  # a stream has the text of the first one only there
-    elif text is not None and not any(detail.text for detail in details):
-        if details[0].signature is None or details[0].data is not None:
-            blocks.append(domain.Thinking(text, field))
-        else:
-            details[0] = replace(details[0], text=text)
-    for detail in details:
-        if detail.data is not None:
-            blocks.append(domain.RedactedThinking(state=_state(detail.data, detail.fields)))
-        else:
-            blocks.append(domain.Thinking(detail.text, field, state=_state(detail.signature, detail.fields)))
-    return blocks
-
-
-def _without_repetition(entry: domain.JsonObject) -> domain.JsonObject:
-    """Return an entry with each of its names once: the OpenAI SDK's stream helper concatenates names that every piece repeats."""
-    return {name: _unit(value) if name in _REPEATED_NAMES and isinstance(value, str) else value for name, value in entry.items()}
-
-
-def _unit(value: str) -> str:
-    """Return the part that a text repeats, if the text is nothing but repetitions of at least `_MIN_NAME` characters."""
-    length = (value + value).find(value, 1) if len(value) <= _MAX_NAME else 0
-    return value[:length] if length >= _MIN_NAME else value
-
-
-def _with_signature(content: tuple[domain.Block, ...], extra: dict[str, Any]) -> tuple[domain.Block, ...]:
-    """Return the content, with a signature from `extra`, if there is one, as the state of its last text."""
-    last = next((at for at in range(len(content) - 1, -1, -1) if isinstance(content[at], domain.Text)), None)
-    if last is None or EXTRA_CONTENT not in extra:
-        return content
-    signature = take_signature(extra)
-    if signature is None:
-        return content
-    fields = {EXTRA_CONTENT: extra.pop(EXTRA_CONTENT)} if EXTRA_CONTENT in extra else domain.NOTHING
-    state = _state(last_wrapped(signature), fields)
-    return (*content[:last], replace(content[last], state=state), *content[last + 1 :])
-
-
-def _state(opaque: str | None, fields: domain.JsonObject) -> domain.State:
-    """Return the provider state of a block. The opaque value is unwrapped into the original and its origin."""
-    if opaque is None:
-        return domain.State(fields=fields)
-    original, origin = unwrap(opaque)
-    return domain.State(original, fields, origin=origin)
 
 
 def _audio(audio: object) -> domain.Audio | None:
@@ -255,12 +178,13 @@ def _reply_images(images: object) -> list[domain.Block]:
     return found
 
 
-def _tool_call(call: ToolCallBody) -> domain.ToolCall:
-    """Return the domain tool call; fields that the domain does not have are in `extra`."""
+def _tool_call(call: ToolCallBody, state: domain.State | None = None) -> domain.ToolCall:
+    """Return the domain tool call; fields that the domain does not have are in `extra`. A signature replaces `state`."""
     extra = dict(call.model_extra or domain.NOTHING)
     extra.pop("index", None)  # only deltas have one
     signature = take_signature(extra)
-    state = None if signature is None else _state(signature, domain.NOTHING)
+    if signature is not None:
+        state = read_carried(signature).state
     function, custom = call.function, extra.get(CUSTOM)
     if function is not None:
         if unknown := {name: value for name, value in (function.model_extra or {}).items() if name != _PARSED_ARGUMENTS}:

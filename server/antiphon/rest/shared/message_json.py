@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Any, assert_never
 
+from msgspec.structs import replace
+
 from antiphon import domain
 from antiphon.domain.content import FUNCTION_CALL, with_extra
-from antiphon.domain.opaque import wrap
 from antiphon.providers.openai.block_json import (
     call_json,
     citation_json,
@@ -18,17 +18,21 @@ from antiphon.providers.openai.block_json import (
     is_detailed,
     with_signature,
 )
-from antiphon.providers.openai.blocks import chat_fields, is_chat
+from antiphon.providers.openai.blocks import chat_fields, is_chat, take_signature
 from antiphon.providers.openai.details import DETAILS
+from antiphon.rest.shared.carried import carried, item_entry
 from antiphon.rest.shared.content import FUNCTION_ROLE
-from antiphon.rest.shared.places import placed
+from antiphon.rest.shared.places import BlockPlace, placed
 
 
 def message_json(message: domain.Message) -> dict[str, Any]:
     """Return a message as the client sent it. A reply has none of the null fields that it had when it was first sent."""
     body: dict[str, Any] = {"role": message.role.value, "content": None}
     content: list[domain.Block] = []
+    place = BlockPlace()
     for block in message.blocks:
+        if isinstance(block, domain.Text):
+            place = replace(place, end=place.end + len(block.text))
         match block:
             case domain.ToolResult() if len(message.blocks) == 1:
                 if block.type == FUNCTION_CALL:
@@ -36,8 +40,12 @@ def message_json(message: domain.Message) -> dict[str, Any]:
                 else:
                     body["tool_call_id"] = block.tool_call_id
                 content.extend(block.blocks)
-            case _ if message.role is not domain.Role.ASSISTANT or not _add_assistant_block(body, block, message):
+            case _ if message.role is not domain.Role.ASSISTANT or not _add_assistant_block(body, block, message, place):
                 content.append(block)
+        if isinstance(block, domain.Text):
+            place = replace(place, texts=place.texts + 1, start=place.end)
+        elif isinstance(block, domain.ToolCall):
+            place = replace(place, calls=place.calls + 1)
     if not content and "transcript" in body.get("audio", ()):  # for readers that know only text
         content.append(domain.Text(body["audio"]["transcript"]))
     if content or message.listed:
@@ -47,13 +55,17 @@ def message_json(message: domain.Message) -> dict[str, Any]:
     return {**(message.fields if is_chat(message.origin) else {}), **message.extra, **body}
 
 
-def _add_assistant_block(body: dict[str, Any], block: domain.Block, message: domain.Message) -> bool:  # noqa: C901  # as `_part_json`
+def _add_assistant_block(  # noqa: C901  # as `_part_json`
+    body: dict[str, Any], block: domain.Block, message: domain.Message, place: BlockPlace
+) -> bool:
     """Add a block of an assistant's message to the field of `body` that it belongs in, such as `tool_calls`.
 
+    `place` is where the block stood.
     Returns False if it belongs in the content instead.
     """
     fields = {**chat_fields(block.state, message.origin), **block.extra}
-    opaque = _wrapped_opaque(block, message)
+    has_places = not is_chat(message.origin)
+    opaque = carried(block, message.origin, text=place if has_places and isinstance(block, domain.Text) else None)
     match block:
         case domain.Thinking() | domain.RedactedThinking():
             if isinstance(block, domain.Thinking) and (block.text or block.state is None):
@@ -62,16 +74,13 @@ def _add_assistant_block(body: dict[str, Any], block: domain.Block, message: dom
             if is_detailed(block):
                 details = body.setdefault(DETAILS, [])
                 entry = detail_json(block, len(details), opaque)
-                if not is_chat(message.origin):
-                    texts = sum(
-                        isinstance(one, domain.Text) for one in itertools.takewhile(lambda one: one is not block, message.blocks)
-                    )
-                    entry = placed(entry, texts, len(body.get("tool_calls", ())))
-                details.append(entry)
+                details.append(placed(entry, place) if has_places else entry)
         case domain.ToolCall(type="function_call"):
             body["function_call"] = function_call_json(block, fields)
         case domain.ToolCall():
-            body.setdefault("tool_calls", []).append(call_json(block, fields, opaque))
+            is_signed = block.state is not None and block.state.opaque is not None
+            body.setdefault("tool_calls", []).append(call_json(block, fields, opaque if is_signed else None))
+            _add_item(body, block, message)
         case domain.Refusal() if not message.listed:
             body["refusal"] = body.get("refusal", "") + block.text
         case domain.Audio(media=domain.Media(url=None, file_id=None)):
@@ -80,8 +89,11 @@ def _add_assistant_block(body: dict[str, Any], block: domain.Block, message: dom
         case domain.Image() if not message.listed:
             body.setdefault("images", []).append(with_extra(image_json(block, message.origin), block.extra))
         case domain.Text():
-            if opaque is not None:
-                body |= with_signature({name: value for name, value in fields.items() if name not in block.extra}, opaque)
+            if opaque is not None and block.state is not None and block.state.opaque is not None:
+                known = {name: value for name, value in fields.items() if name not in block.extra}
+                before = (take_signature(body) or "") if has_places else ""
+                body |= with_signature(known, before + opaque)
+            _add_item(body, block, message, place)
             if block.citations:
                 body.setdefault("annotations", []).extend(map(citation_json, block.citations))
             return False
@@ -92,10 +104,12 @@ def _add_assistant_block(body: dict[str, Any], block: domain.Block, message: dom
     return True
 
 
-def _wrapped_opaque(block: domain.Block, message: domain.Message) -> str | None:
-    """Return the opaque value of a block, wrapped for a client; None if it has none."""
-    state = block.state
-    return None if state is None or state.opaque is None else wrap(state.opaque, state.origin or message.origin)
+def _add_item(
+    body: dict[str, Any], block: domain.Text | domain.ToolCall, message: domain.Message, place: BlockPlace | None = None
+) -> None:
+    entry = None if message.origin is None else item_entry(block, message.origin, len(body.get(DETAILS, ())), place)
+    if entry is not None:
+        body.setdefault(DETAILS, []).append(entry)
 
 
 def _content(blocks: Sequence[domain.Block], *, listed: bool, join: bool = False) -> str | list[domain.JsonObject]:

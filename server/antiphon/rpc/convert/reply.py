@@ -223,6 +223,7 @@ def usage_to_proto(usage: domain.Usage) -> chat_pb2.Usage:
         parts=parts,
         fields=json_bytes(usage.extra),
         estimated=usage.estimated,
+        service_tier=usage.service_tier,
     )
 
 

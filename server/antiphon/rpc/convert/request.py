@@ -196,7 +196,8 @@ def _state(state: message_pb2.ProviderState, path: _Path, violations: list[Viola
     if state.HasField("origin"):
         origin = _origin(state.origin)
     elif not has_origin:
-        opaque, origin = unwrap(state.opaque)
+        found = unwrap(state.opaque)
+        opaque, origin = found.original, found.origin
     item = state.item if state.HasField("item") else None
     return domain.State(opaque or None, _json(state.fields, (*path, "state", "fields"), violations), item, origin)
 

@@ -32,8 +32,9 @@ from antiphon.domain.content import (
     Video,
 )
 from antiphon.domain.errors import InvalidRequest, Unsupported
-from antiphon.domain.opaque import unwrap, wrap
+from antiphon.domain.opaque import wrap
 from antiphon.providers.anthropic.messages import AnthropicEncoder, plain
+from antiphon.rest.shared.carried import read_carried
 
 OWN, OTHER = Origin("anthropic", "acme", "m", "acme"), Origin("openai-chat", "openai", "m", "openai")
 CALL = ToolCall("c", "f", '{"q": 1}')
@@ -348,8 +349,9 @@ def test_late_instructions() -> None:
 def test_a_wrapped_signature() -> None:
     """A signature that a client of another API kept goes back to the provider that it names, as it was, and to no other."""
     for name, expected in (("acme", [{"type": "thinking", "thinking": "t", "signature": "si.g=="}, HI]), ("other", [HI])):
-        opaque, origin = unwrap(wrap("si.g==", Origin("anthropic", name, "m", name)))
-        thought = Thinking("t", state=State(opaque, {"reasoning_details": {"type": "reasoning.text"}}, origin=origin))
+        given = wrap("si.g==", Origin("anthropic", name, "m", name))
+        state = read_carried(given, {"reasoning_details": {"type": "reasoning.text"}}).state
+        thought = Thinking("t", state=state)
         assert encoded(user(), reply(thought, Text("hi"), origin=None), user()).messages[1]["content"] == expected
 
 

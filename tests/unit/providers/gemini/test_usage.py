@@ -53,3 +53,17 @@ def test_what_is_not_told() -> None:
     assert read({"promptTokenCount": 3, "promptTokensDetails": 1, "thoughtsTokenCount": 0}) == Usage(
         3, 0, 3, reasoning_tokens=0, extra={"promptTokensDetails": 1}
     )
+
+
+def test_the_service_that_a_call_got() -> None:
+    """The Gemini API and Vertex AI name it differently. The usual one, and the way of payment, are none."""
+
+    def tier(**fields: str) -> str:
+        used = read({"promptTokenCount": 1, "totalTokenCount": 1, **fields})
+        assert used is not None
+        return used.service_tier
+
+    assert [tier(serviceTier=word) for word in ("flex", "PRIORITY", "standard", "unspecified")] == ["flex", "priority", "", ""]
+    assert [tier(trafficType=word) for word in ("ON_DEMAND_FLEX", "ON_DEMAND_PRIORITY", "ON_DEMAND")] == ["flex", "priority", ""]
+    assert tier(trafficType="PROVISIONED_THROUGHPUT") == "provisioned_throughput"
+    assert tier() == ""

@@ -75,8 +75,9 @@ def changed(reply: dict[str, Any], place: tuple[str | int, ...], name: str, valu
 
 @pytest.mark.parametrize("usage", [USAGE, {**USAGE, "prompt_tokens_details": {"cached_tokens": 4}}])
 @pytest.mark.parametrize("missing", ["none", "service_tier", "system_fingerprint"])
-def test_a_plain_reply_is_read_by_the_short_way(usage: dict[str, Any], missing: str) -> None:
-    body = json.dumps(changed({**REPLY, "usage": usage}, (), missing, ...)).encode()
+@pytest.mark.parametrize("tier", ["default", "priority"])
+def test_a_plain_reply_is_read_by_the_short_way(usage: dict[str, Any], missing: str, tier: str) -> None:
+    body = json.dumps(changed({**REPLY, "usage": usage, "service_tier": tier}, (), missing, ...)).encode()
     assert read_plain(body, "host", "m") == read_fully(body)
 
 

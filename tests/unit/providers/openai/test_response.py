@@ -680,3 +680,16 @@ def test_a_call_begins_at_once_only_where_its_tool_was_offered() -> None:
         events += [*read.feed(rest), *read.end()]
         check(events)
         assert "".join(event.text for event in events if isinstance(event, InputDelta)) == "{}"
+
+
+@pytest.mark.parametrize("given", ["flex", "priority", "default", "auto", None])
+def test_the_service_that_a_call_got(given: str | None) -> None:
+    """The reply names it beside the usage, whole or streamed. The usual one is none."""
+    expected = given if given in ("flex", "priority") else ""
+    usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+    one = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "service_tier": given}
+    hello = {"index": 0, "delta": {"content": "Hi"}, "finish_reason": "stop"}
+    events = streamed({**one, "choices": [hello]}, {**one, "choices": [], "usage": usage}, "[DONE]")
+    found = whole({**reply({"role": "assistant", "content": "Hi"}), "service_tier": given, "usage": usage})
+    for used in (next(event for event in read if isinstance(event, Usage)) for read in (events, found)):
+        assert used.service_tier == expected

@@ -590,3 +590,10 @@ def test_every_event_of_the_sdk() -> None:
     never_asked_for = {"audio.delta", "audio.done", "audio.transcript.delta", "audio.transcript.done"}
     names = {name.removeprefix("response.") for name in members(ResponseStreamEvent)} - {"error"} - read_as_such - never_asked_for
     assert {name for name in names if not name.startswith(tuple(items))} == set()
+
+
+@pytest.mark.parametrize(("given", "expected"), [("flex", "flex"), ("default", ""), (None, "")])
+def test_the_service_that_a_call_got(given: str | None, expected: str) -> None:
+    """The response names it beside the usage."""
+    (used,) = [event for event in read(*HELLO[:-1], end(service_tier=given)) if isinstance(event, Usage)]
+    assert used.service_tier == expected

@@ -88,10 +88,10 @@ def test_thoughts_with_a_state_are_in_details_too() -> None:
     entry = {"type": "reasoning.text", "index": 0, "format": "f"}
     assert found == [
         {"reasoning_content": "hm", "reasoning_details": [{**entry, "text": "hm"}]},
-        {"reasoning_details": [{**entry, "signature": "ap1.scripted.sig"}]},
-        {"reasoning_details": [{"type": "reasoning.encrypted", "index": 1, "data": "ap1.scripted.d"}]},
+        {"reasoning_details": [{**entry, "signature": "ap1.scripted:openai-chat:model-1.sig"}]},
+        {"reasoning_details": [{"type": "reasoning.encrypted", "index": 1, "data": "ap1.scripted:openai-chat:model-1.d"}]},
         {"reasoning_content": "m"},
-        {"reasoning_details": [{"type": "reasoning.text", "index": 2, "signature": "ap1.scripted.late"}]},
+        {"reasoning_details": [{"type": "reasoning.text", "index": 2, "signature": "ap1.scripted:openai-chat:model-1.late"}]},
     ]
 
 
@@ -170,7 +170,7 @@ def test_the_first_chunk_of_a_recorded_stream_has_its_session() -> None:
 def test_a_delta_group_is_one_chunk() -> None:
     """A group of deltas becomes one chunk with text, thoughts, calls and unknown fields. Every call has a function."""
     token = {"token": "x", "logprob": -1}
-    google = {"extra_content": {"google": {"thought_signature": "ap1.scripted.s"}}}
+    google = {"extra_content": {"google": {"thought_signature": "ap1.scripted:openai-chat:model-1.s"}}}
     found = chunks(
         [
             START,
@@ -240,7 +240,7 @@ def test_calls_of_other_kinds() -> None:
 def test_a_signature_over_a_text_comes_with_its_end() -> None:
     """The signature of a text comes with the block's end, in the same chunk if both came in one delta."""
     text = [domain.BlockStarted(0, 0, domain.Text("")), domain.TextDelta(0, "Hi"), domain.BlockFinished(0, domain.State("s"))]
-    google = {"extra_content": {"google": {"thought_signature": "ap1.scripted.s"}}}
+    google = {"extra_content": {"google": {"thought_signature": "ap1.scripted:openai-chat:model-1.s"}}}
     assert deltas(*text) == [{"content": "Hi"}, google]
     assert deltas(domain.DeltaGroup(0, 3), *text) == [{"content": "Hi", **google}]
 

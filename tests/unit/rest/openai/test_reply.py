@@ -1,14 +1,17 @@
 """Tests of whole replies in the form of the OpenAI dialect."""
 
+import json
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from antiphon import domain
 from antiphon.rest.openai import reply as module
-from antiphon.rest.openai.reply import completion
+from antiphon.rest.openai.chunks import ChunkWriter
+from antiphon.rest.openai.reply import completion, written_origin
 from antiphon.rest.shared.json import dumps
 from tests.unit.framing import folded
 from tests.unit.scripted import ORIGIN, START, STOP
@@ -61,6 +64,20 @@ def test_texts_are_one_and_thoughts_are_one() -> None:
     assert "reasoning_details" not in found
 
 
+def test_values_of_the_only_provider_are_not_wrapped() -> None:
+    """They can go nowhere else. Those of another, which answered before, are wrapped, and so are those of another protocol."""
+    assert written_origin(START.origin, "scripted") == domain.Origin("openai-chat")
+    for origin in (replace(START.origin, provider="old"), replace(START.origin, protocol="gemini")):
+        assert written_origin(origin, "scripted") == origin
+    assert written_origin(START.origin, "") == START.origin
+    call = domain.ToolCall("c", "f", "{}", state=domain.State("AbC+/=="))
+    events: domain.Batch = [START, domain.BlockStarted(0, 0, call), domain.BlockFinished(0), STOP]
+    google = {"google": {"thought_signature": "AbC+/=="}}
+    assert completion(folded(*events), "scripted")["choices"][0]["message"]["tool_calls"][0]["extra_content"] == google
+    chunk = ChunkWriter(include_usage=False, sole="scripted").write(events).decode().split("\n\n")[1]
+    assert json.loads(chunk.removeprefix("data: "))["choices"][0]["delta"]["tool_calls"][0]["extra_content"] == google
+
+
 def test_opaque_values_are_wrapped() -> None:
     """Signatures and encrypted thoughts are wrapped with their origin."""
     rest = {"reasoning_details": {"type": "reasoning.text", "format": "f"}}
@@ -74,10 +91,10 @@ def test_opaque_values_are_wrapped() -> None:
         *call(3, state=domain.State("d", origin=domain.Origin(provider="else"))),
     )
     assert found["reasoning_details"] == [
-        {"type": "reasoning.text", "index": 0, "format": "f", "text": "hm", "signature": "ap1.scripted.a"},
-        {"type": "reasoning.encrypted", "index": 1, "data": "ap1.scripted.b"},
+        {"type": "reasoning.text", "index": 0, "format": "f", "text": "hm", "signature": "ap1.scripted:openai-chat:model-1.a"},
+        {"type": "reasoning.encrypted", "index": 1, "data": "ap1.scripted:openai-chat:model-1.b"},
     ]
-    assert found["extra_content"] == {"google": {"thought_signature": "ap1.scripted.c"}}
+    assert found["extra_content"] == {"google": {"thought_signature": "ap1.scripted:openai-chat:model-1.c"}}
     assert found["tool_calls"][0]["extra_content"] == {"google": {"thought_signature": "ap1.else.d"}}
 
 

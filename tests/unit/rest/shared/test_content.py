@@ -142,15 +142,16 @@ def test_a_stored_reply_is_written_as_it_was_answered() -> None:
         origin=origin,
         fields={"x": 1},
     )
-    google = {"google": {"thought_signature": WRAPPED}}
+    wrapped = "ap1.up:openai-chat:m.sig"
+    google = {"google": {"thought_signature": wrapped}}
     assert message_json(message) == {
         "role": "assistant",
         "content": "ab",
         "x": 1,
         "reasoning_content": "Hm",
         "reasoning_details": [
-            {"type": "reasoning.text", "index": 0, "text": "Hm", "signature": WRAPPED},
-            {"type": "reasoning.encrypted", "index": 1, "data": "ap1.up.d"},
+            {"type": "reasoning.text", "index": 0, "text": "Hm", "signature": wrapped},
+            {"type": "reasoning.encrypted", "index": 1, "data": "ap1.up:openai-chat:m.d"},
         ],
         "annotations": [{"type": "url_citation", "url_citation": {"url": "u", "title": "t"}}],
         "extra_content": google,

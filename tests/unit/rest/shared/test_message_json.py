@@ -13,9 +13,6 @@ from antiphon.rest.shared.message_json import message_json
 from tests.unit.blocks import texts
 
 ORIGIN: Final = domain.Origin("openai-chat", "up.eu", "m", "up.eu")
-BACK: Final = domain.Origin(provider="up.eu", deployment="up.eu")
-"""The origin that a wrapped value names."""
-
 ELSEWHERE: Final = domain.Origin("openai-chat", "else", "m", "else")
 """Of a block whose client had it from another provider."""
 
@@ -48,8 +45,7 @@ def with_origin(block: domain.Block) -> domain.Block:
     """Return the block as it comes back, with the origin in its state."""
     if block.state is None:
         return block
-    back = BACK if block.state.origin is None else domain.Origin(provider="else", deployment="else")
-    return replace(block, state=replace(block.state, origin=back))
+    return replace(block, state=replace(block.state, origin=block.state.origin or ORIGIN))
 
 
 def without_entry(block: domain.Block) -> domain.Block:
