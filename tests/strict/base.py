@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from tests.odd_upstream import LAST, Step, answer, chunk, head, sse
 
 ISSUED: dict[str, set[str]] = {}
-"""By protocol: the signatures, and the ids of items, that must be sent to nobody else."""
+"""By name of the API: the signatures, and the ids of items, that must be sent to nobody else."""
 
 
 def has_calls(number: int) -> bool:
@@ -44,30 +44,32 @@ class StrictApi(ABC):
     """The name of the protocol in the configuration, or of the host."""
     model: ClassVar[str]
 
-    def __init__(self) -> None:
+    def __init__(self, place: str = "") -> None:
+        """`place` tells several deployments of one API apart: none accepts the state of another."""
+        self.name = f"{self.protocol}-{place}" if place else self.protocol
         self.by_chat = False
         """The caller's API is chat completions, which has one place for the thoughts of a reply, and one for its text."""
         self.drops = False
         """The caller sends back nothing but texts and calls, so that its turns are as those of another provider."""
         self.names = ("f", "g")
         """The names of the tools, as they were sent."""
-        self.issued = ISSUED.setdefault(self.protocol, set())
+        self.issued = ISSUED.setdefault(self.name, set())
 
     def private(self, kind: str, number: int) -> str:
         """Return a signature in base64, with all of its characters."""
-        value = b64encode(f"{self.protocol} {kind} {number} ".encode() + bytes(range(239, 257 - 1))).decode()
+        value = b64encode(f"{self.name} {kind} {number} ".encode() + bytes(range(239, 257 - 1))).decode()
         self.issued.add(value)
         return value
 
     def private_id(self, prefix: str, number: int) -> str:
         """Return an id of an item."""
-        value = f"{prefix}_{self.protocol.replace('-', '')}{number:04}"
+        value = f"{prefix}_{self.name.replace('-', '')}{number:04}"
         self.issued.add(value)
         return value
 
     def step(self, number: int) -> str:
         """Return what the model says in a turn."""
-        return f"{self.protocol} step {number}."
+        return f"{self.name} step {number}."
 
     def thought(self, number: int) -> str:
         """Return what the model thinks in a turn."""
@@ -105,9 +107,9 @@ class StrictApi(ABC):
         text = json.dumps(body)
         if "ap1." in text:
             yield "an opaque value is still wrapped"
-        for protocol, values in ISSUED.items():
-            if protocol != self.protocol:
-                yield from (f"{value} is of {protocol}" for value in values if value in text)
+        for name, values in ISSUED.items():
+            if name != self.name:
+                yield from (f"{value} is of {name}" for value in values if value in text)
 
     def own_values(self, values: Iterable[Any]) -> Iterator[str]:
         """Yield which values this upstream has never sent."""
