@@ -21,13 +21,12 @@ SETUPS: Final = ("two workers", "two replicas")
 
 @asynccontextmanager
 async def fleet(setup: str, folder: Path, config: Mapping[str, Any]) -> AsyncIterator[list[Gateway]]:
-    """Run the gateways of one of `SETUPS`, all with the same configuration."""
+    """Run the gateways of one of `SETUPS`, all with the same configuration; of any other name, one gateway of one worker."""
     keys = {"auth": {"keys": [{"name": "test", "key_env": "TEST_KEY"}]}, "log": {"level": "warning"}}
     async with AsyncExitStack() as stack:
-        if setup == "two workers":
-            own: list[dict[str, Any]] = [{"workers": 2}]
-            environment = {}
-        else:
+        own: list[dict[str, Any]] = [{"workers": 2 if setup == "two workers" else 1}]
+        environment = {}
+        if setup == "two replicas":
             database, shared = stack.enter_context(Postgres()), stack.enter_context(Redis())
             own = [{"database": {"url": database.url}, "limits": {"redis_url_env": "REDIS_URL"}}] * 2
             environment = {"REDIS_URL": shared.url}

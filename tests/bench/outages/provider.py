@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from enum import Enum, auto
 from typing import Any, Final, Self
 
@@ -40,8 +40,8 @@ class Mode(Enum):
     """It answers late."""
     ENDLESS = auto()
     """Its streams have tokens until the caller leaves, and its other answers never come."""
-    SLOW_FAILURE = auto()
-    """It answers 503 after the usual time for a token."""
+    FAILS_ONCE = auto()
+    """It answers 503 to a call that none of the two has received before, after the usual time for a token; then it is endless."""
 
 
 class Received(msgspec.Struct):
@@ -58,8 +58,10 @@ class Received(msgspec.Struct):
 class Provider:
     """One of them. As an asynchronous context manager it runs during the block, on a port of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, known: set[str]) -> None:
+        """`known` are the names of the calls that it or another one has received."""
         self.mode = Mode.GOOD
+        self._known = known
         self.received: list[Received] = []
         self._port = free_port()
         self._runner: web.AppRunner | None = None
@@ -89,6 +91,10 @@ class Provider:
         """Whether it listens."""
         return self._runner is not None
 
+    @property
+    def _is_endless(self) -> bool:
+        return self.mode in (Mode.ENDLESS, Mode.FAILS_ONCE)
+
     async def kill(self) -> None:
         """Close the port and every connection, whatever is in progress."""
         runner, self._runner = self._runner, None
@@ -100,7 +106,7 @@ class Provider:
         call = Received(body["messages"][-1]["content"], time.monotonic())
         self.received.append(call)
         try:
-            if (refused := await self._refused()) is not None:
+            if (refused := await self._refused(call)) is not None:
                 return refused
             return await (self._stream(request) if body.get("stream") else self._whole())
         except (asyncio.CancelledError, ConnectionError):
@@ -109,18 +115,21 @@ class Provider:
         finally:
             call.ended = time.monotonic()
 
-    async def _refused(self) -> web.Response | None:
+    async def _refused(self, call: Received) -> web.Response | None:
         error = msgspec.json.encode({"error": {"message": "not now", "type": "server_error"}})
-        if self.mode is Mode.SLOW_FAILURE:
+        is_first = call.name not in self._known
+        self._known.add(call.name)
+        if self.mode is Mode.FAILS_ONCE and is_first:
             await asyncio.sleep(USUAL)
-        if self.mode in (Mode.FAILS, Mode.SLOW_FAILURE) or (self.mode is Mode.PART and random.random() < PART):
+            return web.Response(status=503, body=error, content_type="application/json")
+        if self.mode is Mode.FAILS or (self.mode is Mode.PART and random.random() < PART):
             return web.Response(status=503, body=error, content_type="application/json")
         if self.mode is Mode.BUSY:
             return web.Response(status=429, body=error, content_type="application/json", headers={"retry-after": str(RETRY_AFTER)})
         return None
 
     async def _whole(self) -> web.Response:
-        if self.mode is Mode.ENDLESS:
+        if self._is_endless:
             await asyncio.Event().wait()
         await asyncio.sleep((SLOW if self.mode is Mode.SLOW else USUAL) + USUAL * (TOKENS - 1))
         message = {"index": 0, "message": {"role": "assistant", "content": "word " * TOKENS}, "finish_reason": "stop"}
@@ -132,7 +141,7 @@ class Provider:
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
         number = 0
-        while self.mode is Mode.ENDLESS or number < TOKENS:
+        while self._is_endless or number < TOKENS:
             await response.write(sse(delta("word ")))
             number += 1
             await asyncio.sleep(USUAL)
@@ -148,5 +157,6 @@ _USAGE: Final[dict[str, Any]] = {"prompt_tokens": 5, "completion_tokens": TOKENS
 @asynccontextmanager
 async def pair() -> AsyncIterator[tuple[Provider, Provider]]:
     """Run two providers."""
-    async with AsyncExitStack() as stack:
-        yield await stack.enter_async_context(Provider()), await stack.enter_async_context(Provider())
+    known: set[str] = set()
+    async with Provider(known) as one, Provider(known) as other:
+        yield one, other
