@@ -21,8 +21,9 @@ APIS: Final = ("JSON", "SSE", "gRPC unary", "gRPC stream")
 STREAMED: Final = ("SSE", "gRPC stream")
 QUESTION: Final = "Hello"
 
-CLOCKS: Final = {"read_timeout": 1, "total_timeout": 2}
-"""The clocks of a try, in seconds. The one of the first token is set only where there is a second deployment."""
+ALONE: Final = {"read_timeout": 1, "total_timeout": 2}
+PAIR: Final = {**ALONE, "first_token_timeout": 1}
+"""The clocks of a try, in seconds."""
 
 
 class Answer(NamedTuple):
@@ -76,10 +77,10 @@ class Faulty:
             }
             config = configuration(bad, llm)
             for name, address in addresses.items():
-                common = {**CLOCKS, "models": [f"{name}*" if name else "odd-*"], "base_url": address}
-                config["providers"][f"alone{name}"] = common
+                common = {"models": [f"{name}*" if name else "odd-*"], "base_url": address}
+                config["providers"][f"alone{name}"] = {**common, **ALONE}
                 deployments = {"bad": {"weight": 1e9}, "good": {"base_url": good.base_url, "weight": 1e-9}}
-                config["providers"][f"pair{name}"] = {**common, "first_token_timeout": 1, "deployments": deployments}
+                config["providers"][f"pair{name}"] = {**common, **PAIR, "deployments": deployments}
             config["routing"] = {"attempts": 2, "backoff": {"first": 0.01}, "budget": 1, "breaker": {"consecutive": 2}}
             config["auth"] = {"keys": [{"name": "test", "key_env": "TEST_KEY", "scopes": ["chat", "history", "admin"]}]}
             gateway = Gateway(folder, config)

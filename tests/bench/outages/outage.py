@@ -116,14 +116,15 @@ async def play(setup: str, fault: Fault, addresses: Sequence[str], providers: Pr
     mended = time.monotonic()
     await calling
     await callers.finish()
-    return _summary(setup, fault, callers.calls, providers, (began, broke, mended))
+    return summary(setup, fault, callers.calls, providers, (began, broke, mended))
 
 
 async def _as_task(awaitable: Awaitable[None]) -> None:
     await awaitable
 
 
-def _summary(setup: str, fault: Fault, calls: Sequence[Call], providers: Providers, times: tuple[float, float, float]) -> Outage:
+def summary(setup: str, fault: Fault, calls: Sequence[Call], providers: Providers, times: tuple[float, float, float]) -> Outage:
+    """Return what came of an outage. `times`: of the first call, and of the beginning and the end of the outage."""
     began, broke, mended = times
     start = mended if fault.of_all else broke
     counted = [call for call in calls if call.began >= start + GRACE]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import AsyncIterator
@@ -24,6 +25,11 @@ SLOW: Final = 1.5
 PART: Final = 0.3
 """The part of the calls that fail, of a deployment that fails in part."""
 RETRY_AFTER: Final = 5
+
+
+_SILENT: Final = logging.getLogger(f"{__name__}.server")
+_SILENT.setLevel(logging.CRITICAL)
+"""aiohttp would report each call that is interrupted when a provider is killed."""
 
 
 class Mode(Enum):
@@ -82,7 +88,8 @@ class Provider:
         """Listen."""
         application = web.Application()
         application.router.add_post("/v1/chat/completions", self._answer)
-        self._runner = web.AppRunner(application, handler_cancellation=True, access_log=None, shutdown_timeout=0.01)
+        options: dict[str, Any] = {"handler_cancellation": True, "access_log": None, "logger": _SILENT}
+        self._runner = web.AppRunner(application, shutdown_timeout=0.01, **options)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self._port, reuse_address=True).start()
 

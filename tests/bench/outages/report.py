@@ -75,8 +75,9 @@ class Results(msgspec.Struct):
 
 def markdown(results: Results, images: str = "") -> str:
     """Return the page of all that was found; the pictures are looked for in the folder `images`."""
-    lines = [f"Measured on {results.date} at `{results.commit}`: {results.machine}.", ""]
+    lines = [f"Measured on {results.date} at `{results.commit}`: {results.machine}."]
     if results.outages:
+        lines.append("")
         lines += _table(
             [
                 "",
