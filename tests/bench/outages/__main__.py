@@ -58,11 +58,14 @@ async def outages(results: Results, folder: Path, options: argparse.Namespace, p
 async def loops(results: Results, folder: Path, progress: Progress) -> None:
     """Run loops of tool calls over two replicas."""
     task = progress.add_task("loops", total=1, what="over two replicas")
+    turns = 0
     async with StrictPair() as strict:
         config = {"providers": strict.providers(), "models": {"default": strict.model("anthropic")}}
-        async with fleet("two replicas", folder, config) as gateways:
-            turns = await run_loops(gateways, strict, LOOPS, TURNS)
-        results.loops = Loops(LOOPS, turns, strict.out_of_order, strict.refused)
+        try:
+            async with fleet("two replicas", folder, config) as gateways:
+                turns = await run_loops(gateways, strict, LOOPS, TURNS)
+        finally:  # a refused request ends the loops
+            results.loops = Loops(LOOPS, turns, strict.out_of_order, strict.refused)
     progress.advance(task)
 
 
@@ -91,9 +94,8 @@ async def costs(results: Results, folder: Path, rounds: int, progress: Progress)
             results.costs = await asyncio.to_thread(cost.measure, gateway, folder, rounds, step=lambda: progress.advance(task))
 
 
-async def measure(options: argparse.Namespace, progress: Progress) -> Results:
-    """Do what the command line asks for."""
-    results = Results(time.strftime("%Y-%m-%d", time.gmtime()), machine(), commit())
+async def measure(results: Results, options: argparse.Namespace, progress: Progress) -> None:
+    """Do what the command line asks for, and add to the results what was found."""
     with tempfile.TemporaryDirectory(prefix="outages-", ignore_cleanup_errors=True) as made:
         folder = Path(made)
         for part in options.only:
@@ -107,7 +109,6 @@ async def measure(options: argparse.Namespace, progress: Progress) -> Results:
                     await leave(results, place, progress)
                 case _:
                     await costs(results, place, options.rounds, progress)
-    return results
 
 
 def main() -> None:
@@ -123,10 +124,13 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=OUTPUT, help="the folder of the results")
     parser.add_argument("--publish", action="store_true", help="write the tables and plots into the documentation, too")
     options = parser.parse_args()
-    with files.progress() as progress:
-        results = asyncio.run(measure(options, progress))
-    pictures = report.pictures(results)
-    files.write("outages", results, report.markdown(results), pictures, options.output)
+    results = Results(time.strftime("%Y-%m-%d", time.gmtime()), machine(), commit())
+    try:
+        with files.progress() as progress:
+            asyncio.run(measure(results, options, progress))
+    finally:  # also of what was interrupted
+        pictures = report.pictures(results)
+        files.write("outages", results, report.markdown(results), pictures, options.output)
     if options.publish:
         files.publish("outages", report.markdown(results, files.IMAGES_OF_PAGE), pictures, PAGE)
     Console(width=160).print(report.markdown(results), markup=False, highlight=False)
