@@ -85,15 +85,18 @@ def test_the_page_has_all_tables_and_says_what_is_wrong() -> None:
         Loops(200, 1000, 50, ["why"]),
         [Cancels("streams", 60, 55, 3.0, 60.0, 1)],
         60.0,
-        [Cost("a model", 1.0, 1.0, (1.0, 1.0)), Cost("a name", 1.05, 1.05, (1.0, 1.1))],
+        [Cost("a model", 1.0, 1.0, (1.0, 1.0)), Cost("a name", 1.05, 1.05, (1.02, 1.1))],
     )
     text = report.markdown(results, "../images/")
     assert "| two workers | fails | 100.00% of 540 |" in text
     assert "![two workers" in text
     assert "(../images/outages-two-workers.svg)" in text
     assert "| streams | 60 | 55 | 3 ms | 60 ms | 1 |" in text
-    assert "| a name | 1.050 ms | +5.0% | +0.0% to +10.0% |" in text
+    assert "| a name | 1.050 ms | +5.0% | +2.0% to +10.0% |" in text
     assert text.count("**Not as wanted") == len(results.wrong) == 4
+    results.costs[1].quartiles = (0.9, 1.3)
+    assert "The machine was too busy" in report.markdown(results)
+    assert len(results.wrong) == 3
     (picture,) = report.pictures(results).values()
     texts = [one.text for one in ET.fromstring(picture).iter("{http://www.w3.org/2000/svg}text")]  # noqa: S314  # our own file
     assert "One fails: answered well" in texts

@@ -18,8 +18,10 @@ AMPLIFICATION: Final = 1.1
 FIRST_GOOD: Final = 1.0
 CANCELLED: Final = 50.0
 DEARER: Final = 1.03
+NOISE: Final = 0.1
 """What is wanted: with one of two deployments, the part of the calls that succeed, calls for each call, and seconds; milliseconds;
-and how many times the CPU of a plain call a name for one model may cost."""
+and how many times the CPU of a plain call a name for one model may cost. Ratios whose quartiles are further apart than `NOISE` say
+nothing: the machine was busy."""
 
 _TALL: Final = 7
 _WIDE: Final = 8
@@ -68,7 +70,7 @@ class Results(msgspec.Struct):
         if self.cancelled_p99 > CANCELLED:
             found.append(f"cancelling took {self.cancelled_p99:.0f} ms (p99)")
         found += [f"{each.kind}: {each.late} tries went on, or began too late" for each in self.cancels if each.late]
-        if len(self.costs) > 1 and self.costs[1].ratio > DEARER:
+        if len(self.costs) > 1 and self.costs[1].ratio > DEARER and not is_noise(self.costs):
             found.append(f"{self.costs[1].name} costs {self.costs[1].ratio - 1:+.1%} CPU")
         return found
 
@@ -112,8 +114,15 @@ def markdown(results: Results, images: str = "") -> str:
         ]
         lines += ["", "**CPU of a call**, worker and edge:", ""]
         lines += _table(["", "CPU", "median", "quartiles"], rows)
+        if is_noise(results.costs):
+            lines += ["", "The machine was too busy for these figures: the quartiles are too far apart."]
     lines += [f"\n**Not as wanted: {each}.**" for each in results.wrong]
     return "\n".join([*lines, ""])
+
+
+def is_noise(costs: Sequence[Cost]) -> bool:
+    """Return whether other load on the machine spoilt the ratios."""
+    return any(each.quartiles[1] - each.quartiles[0] > NOISE for each in costs)
 
 
 def pictures(results: Results) -> dict[str, str]:
