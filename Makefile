@@ -8,7 +8,7 @@ CLIENTS := $(patsubst tests/e2e/clients/%.lock,$(VENV)/clients/%,$(wildcard test
 # A process a core, four at most, and the tests of a file in one of them, as they share a gateway.
 PYTEST := $(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help run test test-all clients cluster fuzz check format proto chart docs lock image pictures capacity bench bench-quick soak scale clean
+.PHONY: help run test test-all clients cluster fuzz check format proto chart docs lock image pictures capacity bench bench-quick bench-outages soak scale clean
 .DEFAULT_GOAL := help
 
 help: ## Show the targets
@@ -101,6 +101,9 @@ bench: $(VENV)/dev ## Measure this build beside other gateways: an hour at most,
 
 bench-quick: $(VENV)/dev ## The same in three minutes, with those gateways that are installed already
 	$(BIN)/python -m tests.bench.compare --quick $(ARGS)
+
+bench-outages: $(VENV)/dev ## See what callers notice of outages of providers, into build/bench: ten minutes
+	$(BIN)/python -m tests.bench.outages $(ARGS)
 
 soak: $(VENV)/dev ## Load a gateway with mixed traffic for 30 minutes, and see that nothing grows
 	$(BIN)/python -m tests.bench.soak $(ARGS)

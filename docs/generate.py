@@ -55,12 +55,19 @@ Decide by the reason: messages are for people and may change. REST dialects have
 
 _FAULTS_HEAD: Final = """# Faults of providers
 
-What a caller of chat completions gets for each thing that a provider does wrong. A test holds this table over REST and gRPC,
-streamed and not.
+What a caller gets for each thing that a provider does wrong, and what follows. A test holds this table over REST and gRPC, streamed
+and not, alone and with a second deployment.
 
-`status` and `tries` are those of a route with one deployment, with `routing.attempts` 2. A provider with a second deployment
-answers from that one. A streamed reply that has begun is never continued by another deployment; one that is not streamed is, as
-nothing of it was sent. The classes are those of [routing](../guide/routing.md).
+- `status` (of chat completions) and `tries` are those of a route with one deployment, with `routing.attempts` 2. The classes are
+  those of [routing](../guide/routing.md).
+- `reason` is that of the error over gRPC. The `code` of chat completions is the same in lower case, or the provider's own.
+- A provider with a second deployment answers from that one. A streamed reply that has begun is never continued by another
+  deployment; one that is not streamed is, as nothing of it was sent.
+- `breaker`: a fault that *counts* is a failure; a number of them in a row, or a share of all calls, opens the breaker
+  (`routing.breaker`). A deployment that limits its rate is *left alone* for the time that it named, or for a second. A stream that
+  failed after its first token counts in any case.
+- A recorded conversation holds the question, and the reply in the state of the last column: without any text if it failed, with
+  what had come if it is incomplete, and as a second deployment gave it if that one answered.
 
 """
 
@@ -153,13 +160,20 @@ def errors_page() -> str:
 def faults_page() -> str:
     """Return the page of what callers get for each fault of a provider: the rows that `tests/e2e/test_faults.py` tests."""
     rows = [
-        "| fault | class | status | tries | with a second deployment | a stream |",
-        "|---|---|---|---|---|---|",
+        "| fault | class | status | reason | tries | with a second deployment | breaker | a stream | recorded reply |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for fault in FAULTS:
-        second = "its reply" if fault.moves_on else "the same error"
-        stream = "ends with an error event; what came is kept" if fault.after_output else "the same"
-        rows.append(f"| {fault.name} | `{fault.outcome}` | {fault.status} | {fault.tries} | {second} | {stream} |")
+        second = "its reply" if fault.moves_on else "the same reply" if fault.outcome == "ok" else "the same error"
+        stream = "ends with the error" if fault.after_output else "the same"
+        reason = f"`{fault.reason.upper()}`" if fault.reason else "-"
+        recorded = (
+            "`complete`" if fault.outcome == "ok" else "`failed`, of a stream `incomplete`" if fault.after_output else "`failed`"
+        )
+        rows.append(
+            f"| {fault.name} | `{fault.outcome}` | {fault.status} | {reason} | {fault.tries} | {second} | {fault.breaker.value} "
+            f"| {stream} | {recorded} |"
+        )
     return _FAULTS_HEAD + "\n".join(rows) + "\n"
 
 

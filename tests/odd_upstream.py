@@ -24,9 +24,10 @@ class End(enum.Enum):
     CUT = "close the connection"
     RESET = "reset the connection"
     HANG = "send nothing more, until the client leaves"
+    STALE = "close the connection when the next request begins to arrive, without reading it"
 
 
-CUT, RESET, HANG = End.CUT, End.RESET, End.HANG
+CUT, RESET, HANG, STALE = End.CUT, End.RESET, End.HANG, End.STALE
 
 
 class Pause(NamedTuple):
@@ -158,6 +159,7 @@ class _Connection(asyncio.Protocol):
         self._buffer = bytearray()
         self._running: asyncio.Task[None] | None = None
         self._number = 0
+        self._is_stale = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are not subclasses
@@ -172,6 +174,9 @@ class _Connection(asyncio.Protocol):
             self._running.cancel()
 
     def data_received(self, data: bytes) -> None:
+        if self._is_stale:
+            self._transport.abort()
+            return
         self._buffer += data
         self._next()
 
@@ -210,6 +215,8 @@ class _Connection(asyncio.Protocol):
                     await step.wait()
                 case End.HANG:
                     await asyncio.Event().wait()
+                case End.STALE:
+                    self._is_stale = True
                 case End.CUT | End.RESET:
                     if step is End.RESET:
                         # A linger time of 0 makes the close a reset.

@@ -61,8 +61,13 @@ def bars(title: str, unit: str, values: Sequence[Bar], *, by_value: bool = True)
     return "\n".join([*parts, "</svg>", ""])
 
 
-def dashboard(title: str, panels: Sequence[tuple[dict[str, Any], Sequence[Series], str]], seconds: float) -> str:
-    """Return a picture of Grafana's panels, each with its series and the text shown if there are none."""
+def dashboard(
+    title: str, panels: Sequence[tuple[dict[str, Any], Sequence[Series], str]], seconds: float, marks: Sequence[float] = ()
+) -> str:
+    """Return a picture of Grafana's panels, each with its series and the text shown if there are none.
+
+    `marks` are seconds at which something happened: broken lines in every panel.
+    """
     bottom = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel, _, _ in panels)
     height = HEAD + bottom * ROW
     size = f'width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}"'
@@ -84,7 +89,7 @@ def dashboard(title: str, panels: Sequence[tuple[dict[str, Any], Sequence[Series
         elif panel["type"] == "stat":
             parts.append(_stat(series, unit, wide, tall))
         else:
-            parts += _lines(series, unit, wide, tall, seconds)
+            parts += _lines(series, unit, wide, tall, seconds, marks)
         parts.append("</g>")
     return "\n".join([*parts, "</svg>", ""])
 
@@ -94,7 +99,7 @@ def _stat(series: Sequence[Series], unit: str, wide: float, tall: float) -> str:
     return f"<text {place}>{format_value(series[0].points[-1][1], unit)}</text>"
 
 
-def _lines(series: Sequence[Series], unit: str, wide: float, tall: float, seconds: float) -> Iterator[str]:
+def _lines(series: Sequence[Series], unit: str, wide: float, tall: float, seconds: float, marks: Sequence[float]) -> Iterator[str]:
     ordered = sorted((each for each in series if each.points), key=lambda each: -_mean(each))
     more = len(ordered) - LEGEND_LINES
     listed = LEGEND_LINES if more <= 0 else LEGEND_LINES - 1
@@ -111,7 +116,11 @@ def _lines(series: Sequence[Series], unit: str, wide: float, tall: float, second
         y = bottom - (bottom - top) * number * step / highest
         yield f'<path d="M{left:g} {y:.1f}H{right:g}" stroke="#e6e7ea"/>'
         yield f'<text x="{left - 6:g}" y="{y + 4:.1f}" text-anchor="end" fill="#6e7077">{format_value(number * step, unit)}</text>'
-    for second in range(0, int(seconds) + 1, 30 if seconds <= 300 else 60 * math.ceil(seconds / 480)):
+    for second in marks:
+        x = left + (right - left) * second / seconds
+        yield f'<path d="M{x:.1f} {top:g}V{bottom:.1f}" stroke="#8a8d93" stroke-dasharray="3 3"/>'
+    ticks = 5 if seconds < 60 else 30 if seconds <= 300 else 60 * math.ceil(seconds / 480)
+    for second in range(0, int(seconds) + 1, ticks):
         x = left + (right - left) * second / seconds
         yield f'<text x="{x:.1f}" y="{bottom + 14:.1f}" text-anchor="middle" fill="#6e7077">{second // 60}:{second % 60:02}</text>'
     for number, each in enumerate(ordered):

@@ -100,7 +100,19 @@ HOUSEKEEPING: Final = 0.25
 @pytest.mark.timeout(300)
 def test_no_call_and_no_token_costs_more_than_its_bounds() -> None:
     """Python calls, tasks, awaits, gRPC operations, SQL statements, lines of the log and conversions, of each."""
-    command = [sys.executable, "-m", "tests.bench.hops", "--json"]
+    check()
+
+
+@pytest.mark.timeout(300)
+def test_a_name_for_one_model_costs_nothing() -> None:
+    """A call by a name with one target has the bounds of a call by the model's own: there is nothing to choose."""
+    aliases = {name: {"try": [f"upstream/{name}"]} for name in ("whole", "stream")}
+    check("--with", json.dumps({"models": {"default": "whole", **aliases}}))
+
+
+def check(*options: str) -> None:
+    """Count with these options, and hold the counts to their bounds."""
+    command = [sys.executable, "-m", "tests.bench.hops", "--json", *options]
     done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, timeout=280)
     assert done.returncode == 0, done.stderr.decode()
     found: dict[str, dict[str, float]] = json.loads(done.stdout)

@@ -46,12 +46,19 @@ def test_bars_have_names_and_figures() -> None:
     assert _texts(bars("Cost", "ms", values, by_value=False))[1] == "a <b>"
 
 
-@pytest.mark.parametrize("seconds", [60.0, 300.0, 1800.0])
+@pytest.mark.parametrize("seconds", [32.0, 60.0, 300.0, 1800.0])
 def test_times_do_not_overlap(seconds: float) -> None:
     """However long the run was."""
     line = Series("line", [(0.0, 1.0), (seconds, 1.0)])
     texts = _texts(dashboard("Board", [(_panel(), [line], "")], seconds))
     assert 2 < sum(":" in text for text in texts) <= 11
+
+
+def test_what_happened_is_marked() -> None:
+    """At its time, in each panel."""
+    line = Series("line", [(0.0, 1.0), (40.0, 1.0)])
+    board = dashboard("Board", [(_panel(), [line], ""), (_panel(), [line], "")], 40, (10.0, 20.0))
+    assert board.count("stroke-dasharray") == 4
 
 
 @pytest.mark.parametrize(

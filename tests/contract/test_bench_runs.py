@@ -46,6 +46,15 @@ def test_features_are_measured() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
+def test_outages_are_measured(tmp_path: Path) -> None:
+    """Over time, with a plot."""
+    told = _run("outages", "--only", "outages", "--setups", "two workers", "--faults", "killed", "--output", str(tmp_path))
+    assert "| two workers | killed | " in told
+    assert {path.name for path in tmp_path.iterdir()} == {"outages.json", "outages.md", "outages-two-workers.svg"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_a_soak_finds_nothing_that_grew(tmp_path: Path) -> None:
     """No descriptor, thread or task, and the calls end as they should."""
     assert "Nothing grew." in _run("soak", "--minutes", "0.2", "--output", str(tmp_path))

@@ -56,7 +56,7 @@ class GrpcCaller:
             reply = await self._stub.Generate(request, metadata=METADATA)
             self._conversation = reply.conversation_id
             message = reply.choices[0].message
-        assert message.origin.provider == model.partition("/")[0]
+        assert message.origin.provider.partition("/")[0] == model.partition("/")[0]
         self.messages.append(message)
         calls = [block.tool_call for block in message.blocks if block.WhichOneof("kind") == "tool_call"]
         self._new = [_result(call.id, result_text(number, place)) for place, call in enumerate(calls)] or [_text(MORE)]

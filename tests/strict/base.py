@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from tests.odd_upstream import LAST, Step, answer, chunk, head, sse
 
 ISSUED: dict[str, set[str]] = {}
-"""By protocol: the signatures, and the ids of items, that must be sent to nobody else."""
+"""By name of the API: the signatures, and the ids of items, that must be sent to nobody else."""
 
 
 def has_calls(number: int) -> bool:
@@ -44,14 +44,16 @@ class StrictApi(ABC):
     """The name of the protocol in the configuration, or of the host."""
     model: ClassVar[str]
 
-    def __init__(self) -> None:
+    def __init__(self, place: str = "") -> None:
+        """`place` tells several deployments of one API apart: none accepts the state of another."""
+        self.name = f"{self.protocol}-{place}" if place else self.protocol
         self.by_chat = False
         """The caller's API is chat completions, which has one place for the thoughts of a reply, and one for its text."""
         self.drops = False
         """The caller sends back nothing but texts and calls, so that its turns are as those of another provider."""
         self.names = ("f", "g")
         """The names of the tools, as they were sent."""
-        self.maker = self.protocol
+        self.maker = self.name
         """Whose signatures those of the next reply are: the provider's, or one model's."""
 
     @property
@@ -67,7 +69,7 @@ class StrictApi(ABC):
 
     def private_id(self, prefix: str, number: int) -> str:
         """Return an id of an item."""
-        value = f"{prefix}_{self.protocol.replace('-', '')}{number:04}"
+        value = f"{prefix}_{self.name.replace('-', '')}{number:04}"
         self.issued.add(value)
         return value
 

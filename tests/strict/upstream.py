@@ -22,10 +22,12 @@ PROTOCOLS = ("anthropic", "bedrock", "cohere", "deepseek", "gemini", "openai-res
 class StrictUpstream(OddUpstream):
     """The server, as an async context manager."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: str = "") -> None:
+        """`place` tells several such servers apart, as the deployments of providers."""
         super().__init__()
-        apis: list[StrictApi] = [StrictAnthropic(), StrictBedrock(), StrictCohere(), StrictDeepSeek(), StrictGemini()]
-        self.apis = {api.protocol: api for api in [*apis, StrictResponses(), StrictOpenRouter()]}
+        kinds = (StrictAnthropic, StrictBedrock, StrictCohere, StrictDeepSeek, StrictGemini, StrictResponses, StrictOpenRouter)
+        apis: list[StrictApi] = [kind(place) for kind in kinds]
+        self.apis = {api.protocol: api for api in apis}
         self.refused: list[str] = []
         """Why requests were refused."""
         self.turns = 0

@@ -1,7 +1,9 @@
 """Balance: which of several equal targets gets a call. No I/O and no clock.
 
 Two targets are drawn by weight, and the cheaper one is taken ("power of two choices"): two are enough to avoid the busy ones, and
-as both may be the same one, a target that looks expensive still gets calls, and is measured again. The cost is
+as both may be the same one, a target that looks expensive still gets calls, and is measured again. Of two targets that would be a
+quarter of all calls, too many for one that is slow or fails; so one that costs far more than the cheapest gets only `MEASURED` of
+the calls that it alone was drawn for. The cost is
 
     (in flight / weight + 1) x time to first token x (1 + FAILURES x part of recent calls that failed)
 
@@ -19,6 +21,12 @@ from msgspec import Struct
 
 FAILURES: Final = 20.0
 """How much more a target costs whose calls all fail."""
+
+FAR: Final = 4.0
+"""How many times the cheapest target's cost is far more."""
+
+MEASURED: Final = 0.2
+"""The part of its calls that a target still gets then, so that it is measured again."""
 
 _SHARE: Final = 0.2
 """The part that the newest time to first token has in the average."""
@@ -82,11 +90,13 @@ def choose(loads: Sequence[Load], random: Callable[[], float]) -> int:
     if len(loads) == 1:
         return 0
     first, second = _draw(loads, random()), _draw(loads, random())
-    if first == second:
-        return first
     usual = _median([load.first_token for load in loads if load.first_token is not None])
     mean = sum(load.weight for load in loads) / len(loads)
-    return first if _cost(loads[first], mean, usual) <= _cost(loads[second], mean, usual) else second
+    if first != second:
+        return first if _cost(loads[first], mean, usual) <= _cost(loads[second], mean, usual) else second
+    costs = [_cost(load, mean, usual) for load in loads]
+    cheapest = min(range(len(loads)), key=costs.__getitem__)
+    return cheapest if costs[first] > FAR * costs[cheapest] and random() >= MEASURED else first
 
 
 def _draw(loads: Sequence[Load], at: float) -> int:

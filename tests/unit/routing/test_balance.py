@@ -23,10 +23,10 @@ def test_one_of_the_targets_is_chosen(loads: list[Load], source: random.Random) 
     assert 0 <= choose(loads, source.random) < len(loads)
 
 
-def shares(loads: list[Load], calls: int = 4000) -> list[float]:
+def shares(loads: list[Load], calls: int = 4000, digits: int = 1) -> list[float]:
     source = random.Random(7)  # the same draws each time
     found = Counter(choose(loads, source.random) for _ in range(calls))
-    return [round(found[index] / calls, 1) for index in range(len(loads))]
+    return [round(found[index] / calls, digits) for index in range(len(loads))]
 
 
 def test_equal_targets_share_by_weight() -> None:
@@ -37,8 +37,20 @@ def test_equal_targets_share_by_weight() -> None:
 
 def test_busy_slow_and_failing_targets_get_less() -> None:
     """A target that is busier, slower or failing gets a quarter of the calls, so that it is still measured."""
-    for worse in (Load(1, 9, 0.5), Load(1, 0, 5.0), Load(1, 0, 0.5, failures=0.3)):
+    for worse in (Load(1, 2, 0.5), Load(1, 0, 1.5), Load(1, 0, 0.5, failures=0.1)):
         assert shares([worse, Load(1, 0, 0.5)]) in ([0.2, 0.8], [0.3, 0.7])
+
+
+def test_a_far_worse_target_is_only_measured() -> None:
+    """One that costs more than four times as much as the best gets a twentieth of the calls, also among three."""
+    for worse in (Load(1, 9, 0.5), Load(1, 0, 5.0), Load(1, 0, 0.5, failures=0.3)):
+        assert 0.04 <= shares([worse, Load(1, 0, 0.5)], digits=3)[0] <= 0.06
+        assert 0.015 <= shares([worse, Load(1, 0, 0.5), Load(1, 0, 0.5)], digits=3)[0] <= 0.03
+
+
+def test_a_target_that_everybody_prefers_by_its_weight_may_be_left() -> None:
+    """A weight says how calls are shared, and not that a target is called that fails while another one does not."""
+    assert shares([Load(1e6, 0, 0.5, failures=0.5), Load(1, 0, 0.5)])[0] == 0.2
 
 
 def test_a_target_that_is_not_measured_counts_as_the_median() -> None:
