@@ -33,7 +33,7 @@ class HoldBack:
         if self._call.first_token is None and (first := watch.first_token) is not None:
             self._call.first_token = first
             self._call.observer.first_token(self._call)
-        if watch.has_reported:
+        if watch.reported is not None:
             batch = [event for event in batch if type(event) is not Usage]
         if self._held is None:
             return batch

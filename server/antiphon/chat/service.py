@@ -62,7 +62,9 @@ class ChatService:
         self._guards = guards or Guards([], [])
         self._deadlines = Deadlines(timeout)
 
-    async def stream(self, call: Call, request: ChatRequest, record: Record | None = None) -> AsyncGenerator[Batch, None]:
+    async def stream(  # noqa: PLR0915  # the whole pipeline, at a glance
+        self, call: Call, request: ChatRequest, record: Record | None = None
+    ) -> AsyncGenerator[Batch, None]:
         """Call the provider that has the model, and yield batches of events.
 
         The first batch has the first delta, or the whole reply, so a failure before any output can still be returned as a status.
@@ -89,8 +91,11 @@ class ChatService:
                         yield stored
                     return
                 async with turn:
-                    with deadline:  # recorded turns once more, as stored messages may be older than the guards
-                        request = await self._guards.request(replace(request, model=route.model))
+                    if request.model != route.model:
+                        request = replace(request, model=route.model)
+                    if self._guards.filters_requests:
+                        with deadline:  # recorded turns once more, as stored messages may be older than the guards
+                            request = await self._guards.request(request)
                     watch = Stopwatch(request)
                     hold = HoldBack(call, watch)
                     attempts = Attempts(call, route, request, self._router.rules, deadline)
@@ -116,8 +121,9 @@ class ChatService:
                         usage = watch.usage()
                         batch = closing(batch, usage, watch.metrics(await settlement.charge(usage), call.attempts))
                         turn.see(batch)
-                        with deadline:
-                            await turn.complete()
+                        if record is not None:
+                            with deadline:
+                                await turn.complete()
                         yield batch
         finally:
             self._deadlines.end(deadline)

@@ -31,7 +31,7 @@ from antiphon.domain.request import ChatRequest
 from antiphon.domain.tokens import AUDIO_TOKENS, json_characters, prompt_tokens, text_tokens
 
 _DELTAS: Final = frozenset({ThinkingDelta, InputDelta, RefusalDelta, MediaDelta})
-_CONTENT: Final = frozenset({BlockStarted, ExtraFields, Usage})
+_CONTENT: Final = frozenset({BlockStarted, ExtraFields})
 
 
 class Stopwatch:
@@ -45,7 +45,8 @@ class Stopwatch:
         self._chunks = 0
         self._characters = 0
         self._recordings: set[int] = set()
-        self._reported: Usage | None = None
+        self.reported: Usage | None = None
+        """The last usage that the provider reported."""
 
     @property
     def has_delta(self) -> bool:
@@ -65,6 +66,8 @@ class Stopwatch:
             elif kind in _DELTAS:
                 self._characters += self._characters_of(event)
                 chunks += 0 if after_start else 1
+            elif kind is Usage:
+                self.reported = event  # type: ignore[assignment]
             elif kind in _CONTENT:
                 after_start = self._count_content(event)
                 chunks += after_start
@@ -79,17 +82,12 @@ class Stopwatch:
             if self._first is None:
                 self._first = self._last
 
-    @property
-    def has_reported(self) -> bool:
-        """Return whether the provider has reported any usage."""
-        return self._reported is not None
-
     def usage(self) -> Usage:
         """Return the last usage that the provider reported; without one an estimate of what has come so far, marked as estimated.
 
         The output is estimated, too, if the provider counted it before there was any.
         """
-        reported = self._reported
+        reported = self.reported
         if reported is not None and not reported.estimated:
             return reported
         completion = text_tokens(self._characters) + AUDIO_TOKENS * len(self._recordings)
@@ -140,9 +138,6 @@ class Stopwatch:
                 else:
                     self._characters += json_characters(fields)
                 return True
-            case Usage():
-                self._reported = event
-                return False
             case ExtraFields(place=Place.MESSAGE):
                 self._characters += json_characters(event.fields)
                 return False

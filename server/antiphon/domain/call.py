@@ -143,8 +143,8 @@ class Call(Struct, eq=False, kw_only=True, weakref=True):
     started_at: float = field(default_factory=time.monotonic)
     headers: dict[str, str] = {}
     """Response headers for REST callers. They are sent right before the first message; headers added later are lost."""
-    is_whole: bool = False
-    """Whether the next message of the response is the only one. A servicer sets it before it yields that message."""
+    is_last: bool = False
+    """Whether the next message of the response is the last one. A servicer sets it before it yields that message."""
     observer: Observer = NO_OBSERVER
     pulse: HeartbeatSender | None = None
 

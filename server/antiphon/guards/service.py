@@ -25,6 +25,7 @@ class Guards:
     def __init__(self, request_guards: Sequence[Guard], reply_guards: Sequence[Guard]) -> None:
         self._request_guards = request_guards
         self._reply_guards = reply_guards
+        self.filters_requests = bool(request_guards)
 
     async def request(self, request: ChatRequest) -> ChatRequest:
         """Return the request as it may go to a provider; its `trusted` messages are not filtered. Raises `ContentBlocked`."""

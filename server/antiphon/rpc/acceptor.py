@@ -19,6 +19,12 @@ READY: Final = 32
 """How many calls may be ready to be served."""
 
 
+PAUSE: Final = 0.01
+"""Seconds that a stop waits at a time until no more calls are ready, at most `MOST_PAUSES` times."""
+
+MOST_PAUSES: Final = 100
+
+
 class _Acceptor(cygrpc.AioServer):  # type: ignore[misc]  # has no types
     """What `grpc.aio.Server` wraps."""
 
@@ -36,11 +42,11 @@ class _Acceptor(cygrpc.AioServer):  # type: ignore[misc]  # has no types
         return self._ready.popleft()
 
     async def shutdown(self, grace: float | None) -> None:
-        """Stop once the calls that are ready are being served: grpc.aio would drop them."""
-        turns = 10 * READY
-        while turns and any(task.done() for task in self._ready):
-            turns -= 1
-            await asyncio.sleep(0)
+        """Stop once the calls that have arrived are being served: grpc.aio would drop those that are ready."""
+        for _ in range(MOST_PAUSES):
+            await asyncio.sleep(PAUSE)  # also those that the core has, and this process does not know yet
+            if not any(task.done() for task in self._ready):
+                break
         await super().shutdown(grace)
 
 

@@ -10,7 +10,6 @@ import asyncio
 import re
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
-from contextlib import aclosing
 from typing import Any, Self
 
 import grpc
@@ -186,30 +185,43 @@ class Handling:
         for piece in _pieces(message) if _is_large(message) else (message,):
             await self._context.write(piece.SerializeToString())
 
+    async def reply(self, message: Any) -> bytes | None:
+        """Return the message of a unary method, for gRPC to send with the status. None: it is large, and was written here.
+
+        Then the log tells whether it could be written.
+        """
+        if message.ByteSize() > SMALL_BYTES:
+            await self.write(message)
+            return None
+        await self.write(None)
+        return bytes(message.SerializeToString())
+
     async def write_all(self, messages: AsyncGenerator[Any, None], heartbeat: float) -> bytes:
         """Write a stream of messages, with heartbeats after `heartbeat` seconds of silence; see `CallHandlers`.
 
-        The only message of a `Call.is_whole` is returned instead if it is small, for gRPC to send with the status. Closes the
-        generator at the end, which grpc.aio does not do, so that the provider's call ends when its caller's does.
+        A message that is the last, by `Call.is_last`, is returned instead if it is small, for gRPC to send with the status. Closes
+        the generator at the end, which grpc.aio does not do, so that the provider's call ends when its caller's does.
         """
-        whole = b""
+        last = b""
         self._call.pulse = pulse = HeartbeatWriter(heartbeat, self.write)
         try:
-            async with aclosing(messages):
-                async for message in messages:
-                    if pulse.beat is not None:
-                        await pulse.beat  # gRPC allows one write at a time on a call
-                    pulse.pause()
-                    if self._call.is_whole and len(message.data) <= SMALL_BYTES:
-                        if self._call.headers:
-                            await self.write(None)
-                        whole = message.SerializeToString()
-                    else:
-                        await self.write(message)
-                    pulse.resume()
+            async for message in messages:
+                if pulse.beat is not None:
+                    await pulse.beat  # gRPC allows one write at a time on a call
+                pulse.pause()
+                if self._call.is_last and len(message.data) <= SMALL_BYTES:
+                    if self._call.headers and not self._written:
+                        await self.write(None)
+                    last = message.SerializeToString()
+                else:
+                    await self.write(message)
+                pulse.resume()
         finally:
-            await pulse.stop()
-        return whole
+            try:
+                await messages.aclose()
+            finally:
+                await pulse.stop()
+        return last
 
     async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if self._admitted:

@@ -18,6 +18,9 @@ log = structlog.get_logger(__name__)
 class CallLog(Observer):
     """The observer that writes the log line of each call."""
 
+    def __init__(self) -> None:
+        self._log = log.bind()  # once: a logger that is not bound finds its configuration at every line
+
     def ended(self, call: Call, code: str, error: AntiphonError | None) -> None:
         """Write the line of `call`, with every field that is known. `code` is the name of its gRPC status.
 
@@ -45,7 +48,8 @@ class CallLog(Observer):
             fields["first_token_ms"] = _milliseconds(call.first_token)
         if call.trace is not None:
             fields["trace_id"] = call.trace.trace_id
-        log.info("call", method=call.method, code=code, duration_ms=_milliseconds(time.monotonic() - call.started_at), **fields)
+        duration = _milliseconds(time.monotonic() - call.started_at)
+        self._log.info("call", method=call.method, code=code, duration_ms=duration, **fields)
 
 
 def _milliseconds(seconds: float) -> float:

@@ -20,7 +20,7 @@ from antiphon.domain.errors import AntiphonError, InvalidRequest, to_public_erro
 from antiphon.domain.reply import Reply, collect
 from antiphon.history.recorder import Record
 from antiphon.rest.shared.body import Path, option_path, renamed
-from antiphon.rest.shared.json import JSON
+from antiphon.rest.shared.json import EVENT_STREAM, JSON
 from antiphon.rest.shared.warnings import write_header
 
 
@@ -78,22 +78,28 @@ async def answer(
                 raise renamed(error, body_path) from None
             if prepared.status is not None:
                 call.headers["x-http-status"] = str(prepared.status)
-            call.is_whole = True
+            call.is_last = True
             yield httpbody_pb2.HttpBody(content_type=JSON, data=data)
             return
-        content_type = writer.content_type
+        content_type, last = writer.content_type, b""
+        # Clients of other formats may take each piece of the transfer as a message.
+        is_joined = content_type == EVENT_STREAM
         beat = call.heartbeat(httpbody_pb2.HttpBody(content_type=content_type, data=writer.comment))
         try:
             async for batch in batches:
-                if data := writer.write(batch):
+                data = writer.write(batch)
+                if is_joined and type(batch[-1]) is domain.Finished:
+                    last = data  # sent with the end, which costs less than two messages
+                elif data:
                     yield httpbody_pb2.HttpBody(content_type=content_type, data=data)
                     content_type = ""
-            end = writer.end()
+            last += writer.end()
         except Exception as error:
             if isinstance(error, InvalidRequest):
                 renamed(error, body_path)
             if (beat.sent or not content_type) and (data := prepared.error_event(to_public_error(error))):
                 yield httpbody_pb2.HttpBody(data=data)
             raise
-        if end or content_type:
-            yield httpbody_pb2.HttpBody(content_type=content_type, data=end)
+        if last or content_type:
+            call.is_last = True
+            yield httpbody_pb2.HttpBody(content_type=content_type, data=last)
