@@ -67,7 +67,7 @@ def logged() -> set[Logged]:
                 found |= {Logged(event, *_events(node.args[1]), _fields(node, tree)) for event in _events(node.args[0])}
             if not isinstance(node.func, ast.Attribute):
                 continue
-            whose = getattr(node.func.value, "id", "")
+            whose = getattr(node.func.value, "id", getattr(node.func.value, "attr", ""))
             if whose in LOGGERS and node.func.attr in LEVELS:
                 found |= {Logged(event, LEVELS[node.func.attr], _fields(node, tree)) for event in _events(node.args[0])}
             elif whose == "self" and node.func.attr == "_log":  # the supervisor's line about a child

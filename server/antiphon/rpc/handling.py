@@ -110,7 +110,7 @@ class Handling:
         metadata = self._metadata = dict(self._entries)  # type: ignore[arg-type]  # only binary fields, which are not read, have bytes
         call, request_id = self._call, metadata.get(REQUEST_ID_HEADER, "")
         call.request_id = request_id if _VALID_REQUEST_ID.fullmatch(request_id) else uuid.uuid4().hex
-        call.log_fields["request_id"] = call.request_id
+        call.log_fields.update(request_id=call.request_id)
         call.accept = metadata.get("accept", "")
         make_current(call)
         if TRACEPARENT in metadata:
@@ -133,7 +133,7 @@ class Handling:
         self._admitted = True
         if self._rules.scope is Scope.ADMIN:
             call.peer = peer_of(self._context)
-        call.log_fields["key"] = call.caller.name
+        call.log_fields.update(key=call.caller.name)
         authenticated = call.caller is not ANONYMOUS
         if TAGS_HEADER in metadata or call.caller.tags:
             given = ",".join(str(value) for key, value in entries if key == TAGS_HEADER)  # the key may repeat
