@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 from yarl import URL
 
-from antiphon.config import ProviderConfig
+from antiphon.config import ProviderConfig, TimeoutsConfig
 from antiphon.domain.errors import ProviderProtocolError
 from antiphon.net.http import Exchange, Transport
 from tests.odd_upstream import CUT, HANG, LAST, RESET, OddUpstream, Pause, Step, answer, chunk, head
@@ -24,7 +24,7 @@ async def upstream() -> AsyncIterator[OddUpstream]:
 
 @pytest.fixture
 async def transport() -> AsyncIterator[Transport]:
-    made = Transport("acme", ProviderConfig(read_timeout=20))
+    made = Transport("acme", ProviderConfig(timeouts=TimeoutsConfig(stall=20)))
     yield made
     await made.close()
 
@@ -133,7 +133,7 @@ async def test_a_host_that_speaks_first(greeting: bytes) -> None:
         writer.close()
 
     left = asyncio.Event()
-    transport = Transport("acme", ProviderConfig(read_timeout=20))
+    transport = Transport("acme", ProviderConfig(timeouts=TimeoutsConfig(stall=20)))
     server = await asyncio.start_server(greet, "127.0.0.1", 0)
     url = URL(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
     async with asyncio.timeout(5):
@@ -148,7 +148,7 @@ async def test_a_host_that_speaks_first(greeting: bytes) -> None:
 @pytest.mark.parametrize("body", [b"abc", b"x" * 3_000_000])
 async def test_a_slow_reader_is_no_slow_host(upstream: OddUpstream, body: bytes) -> None:
     """The read time-out does not pass while bytes wait for their reader, of which a bounded number is kept."""
-    transport = Transport("acme", ProviderConfig(read_timeout=0.2))
+    transport = Transport("acme", ProviderConfig(timeouts=TimeoutsConfig(stall=0.2)))
     async with post(transport, upstream, [head(), chunk(body), Pause(0.6), chunk(b"end"), LAST]) as reply:
         await asyncio.sleep(0.5)
         assert 0 < transport.buffered < 600_000
