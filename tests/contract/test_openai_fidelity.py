@@ -107,15 +107,24 @@ def sent(body: Json) -> Any:
 def returned_message(message: Json) -> Json:
     """Return a message without what the gateway adds to replies, and without reasoning unless it led to a tool call.
 
-    For an unknown host it is not known whether it accepts reasoning.
+    For an unknown host it is not known whether it accepts reasoning. Arguments of a function that are an empty text become `{}`:
+    hosts that parse them refuse the text.
     """
     if message["role"] != "assistant":
         return message
     rest = {name: value for name, value in message.items() if not (name in ADDED and value == ADDED[name])}
     if rest.get("tool_calls"):
-        rest["tool_calls"] = [{name: value for name, value in call.items() if name != "index"} for call in rest["tool_calls"]]
+        rest["tool_calls"] = list(map(returned_call, rest["tool_calls"]))
     elif isinstance(rest.get("reasoning_content"), str):
         del rest["reasoning_content"]
+    return rest
+
+
+def returned_call(call: Json) -> Json:
+    """Return a call of such a message."""
+    rest = {name: value for name, value in call.items() if name != "index"}
+    if rest["type"] == "function" and not rest["function"]["arguments"]:
+        rest["function"] = {**rest["function"], "arguments": "{}"}
     return rest
 
 
@@ -125,7 +134,7 @@ ADDED: Json = {"refusal": None, "audio": None, "annotations": []}
 @settings(max_examples=300, deadline=None)
 @given(REQUESTS)
 def test_a_request_reaches_the_provider_as_it_was_sent(body: Json) -> None:
-    """Every field of a request reaches the provider unchanged, except for fields that the gateway adds. Usage is requested."""
+    """Every field of a request reaches the provider unchanged, but for what `returned_message` tells. Usage is requested."""
     if not body.get("stream_options", True):
         del body["stream_options"]
     body = {**body, "messages": list(map(returned_message, body["messages"]))} if "messages" in body else body
@@ -273,7 +282,9 @@ def test_a_reply_goes_back_to_the_provider_as_it_was_answered(body: Json) -> Non
         return
     (again,) = messages
     known = {name: value for name, value in message.items() if value is not None}
-    if not known.get("tool_calls"):
+    if known.get("tool_calls"):
+        known["tool_calls"] = list(map(returned_call, known["tool_calls"]))
+    else:
         known.pop("reasoning_content", None)
     if known.get("content") == "" and again["content"] is None:  # an empty reply
         del known["content"]

@@ -14,7 +14,8 @@ async def test_200_tool_loops_over_two_deployments_and_two_replicas(tmp_path: Pa
     """Loops with signatures of Anthropic and Gemini and encrypted reasoning of OpenAI are never refused for their state.
 
     Each turn goes to the other replica, and every twentieth request meets a deployment that is out of order, so that its loop goes
-    on at the other one. Users of other gateways complain that encrypted reasoning is sent to a deployment that cannot read it.
+    on at the other one. There, signatures stay as they are, since any deployment of their provider takes them; items of the
+    Responses API are left out. Users of other gateways complain that such items go to a deployment that cannot read them.
     """
     async with StrictPair() as strict:
         config = {

@@ -43,10 +43,12 @@ class StrictApi(ABC):
     protocol: ClassVar[str]
     """The name of the protocol in the configuration, or of the host."""
     model: ClassVar[str]
+    binds_to_deployment: ClassVar[bool] = False
+    """No deployment accepts the state of another one. Most providers take it wherever it was made."""
 
     def __init__(self, place: str = "") -> None:
-        """`place` tells several deployments of one API apart: none accepts the state of another."""
-        self.name = f"{self.protocol}-{place}" if place else self.protocol
+        """`place` tells several deployments of one API apart, if none accepts the state of another."""
+        self.name = f"{self.protocol}-{place}" if place and self.binds_to_deployment else self.protocol
         self.by_chat = False
         """The caller's API is chat completions, which has one place for the thoughts of a reply, and one for its text."""
         self.drops = False
@@ -76,6 +78,10 @@ class StrictApi(ABC):
     def step(self, number: int) -> str:
         """Return what the model says in a turn."""
         return f"{self.maker} step {number}."
+
+    def whole_text(self, number: int) -> str:
+        """Return all that is said in a turn, when there is more."""
+        return self.step(number)
 
     def thought(self, number: int) -> str:
         """Return what the model thinks in a turn."""

@@ -28,6 +28,8 @@ class StrictGemini(StrictApi):
 
     protocol = "gemini"
     model = "gemini-3-pro"
+    choices = 1
+    """The number of candidates that the latest request asks for."""
 
     def parts(self, number: int) -> list[dict[str, Any]]:
         """Return a turn. Every other turn has ids of calls."""
@@ -49,9 +51,13 @@ class StrictGemini(StrictApi):
             parts.append({"text": "", "thoughtSignature": self.private("last", number)})
         return parts
 
+    def whole_text(self, number: int) -> str:
+        return "".join(part.get("text", "") for part in self.parts(number) if not part.get("thought"))
+
     def answer(self, path: str, body: dict[str, Any]) -> tuple[Sequence[Step], list[str]]:
         model = path.partition("/models/")[2].partition(":")[0]
         self.maker = self.protocol if model == self.model else model
+        self.choices = body.get("generationConfig", {}).get("candidateCount", 1)
         return super().answer(path, body)
 
     def is_stream(self, path: str, body: dict[str, Any]) -> bool:
@@ -107,17 +113,19 @@ class StrictGemini(StrictApi):
         return sum(content["role"] == "model" for content in body["contents"])
 
     def whole(self, number: int) -> dict[str, Any]:
-        candidate = {"content": {"role": "model", "parts": self.parts(number)}, "finishReason": "STOP", "index": 0}
-        return {"candidates": [candidate], "usageMetadata": USAGE, "modelVersion": self.model, "responseId": f"r{number}"}
+        content = {"role": "model", "parts": self.parts(number)}
+        candidates = [{"content": content, "finishReason": "STOP", "index": index} for index in range(self.choices)]
+        return {"candidates": candidates, "usageMetadata": USAGE, "modelVersion": self.model, "responseId": f"r{number}"}
 
     def pieces(self, number: int) -> list[bytes]:
         parts = self.parts(number)
-        made = [
-            {"candidates": [{"content": {"role": "model", "parts": [part]}, "index": 0}], "responseId": f"r{number}"}
+        last = {"finishReason": "STOP"}
+        candidates = [
+            {"content": {"role": "model", "parts": [part]}, "index": index, **(last if part is parts[-1] else {})}
+            for index in range(self.choices)
             for part in parts
         ]
-        made[-1]["candidates"][0]["finishReason"] = "STOP"  # type: ignore[index]
-        return [sse({**one, "usageMetadata": USAGE}) for one in made]
+        return [sse({"candidates": [one], "responseId": f"r{number}", "usageMetadata": USAGE}) for one in candidates]
 
     def refusal(self, message: str) -> dict[str, Any]:
         return {"error": {"code": 400, "message": message, "status": "INVALID_ARGUMENT"}}

@@ -76,6 +76,8 @@ class AnyBedrock(StrictBedrock):
 class AnyGemini(StrictGemini):
     """https://ai.google.dev/api/generate-content."""
 
+    model = "gemini-3-flash"
+
     def tool_names(self, body: dict[str, Any]) -> tuple[str, str]:
         return ("f", "g")
 
@@ -99,13 +101,23 @@ class AnyGemini(StrictGemini):
         return ANSWER
 
 
+def odd_apis() -> dict[str, StrictApi]:
+    """Return these APIs by their protocols."""
+    apis: tuple[StrictApi, ...] = (AnyAnthropic(), AnyBedrock(), AnyGemini())
+    return {api.protocol: api for api in apis}
+
+
+def answered_text(protocol: str) -> str:
+    """Return what an API says to each request."""
+    return odd_apis()[protocol].whole_text(ANSWER)
+
+
 class AnyUpstream(OddUpstream):
     """The server of these APIs, each under a path of its own, as an async context manager."""
 
     def __init__(self) -> None:
         super().__init__()
-        apis: tuple[StrictApi, ...] = (AnyAnthropic(), AnyBedrock(), AnyGemini())
-        self.apis = {api.protocol: api for api in apis}
+        self.apis = odd_apis()
 
     def steps(self, body: bytes) -> Sequence[Step]:
         """Answer a request; one with a fault gets a 400 that names it."""

@@ -1,4 +1,7 @@
-"""Two deployments of each strict API. Neither accepts the state of the other, and now and then one is out of order."""
+"""Two deployments of each strict API, of which now and then one is out of order.
+
+Those of an API that encrypts for one organisation and region refuse the state of each other.
+"""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ class StrictResponses(StrictApi):
 
     protocol = "openai-responses"
     model = "gpt-5.2"
+    binds_to_deployment = True  # the key that encrypts belongs to an organisation and a region
 
     def items(self, number: int) -> list[dict[str, Any]]:
         """Return a turn."""
