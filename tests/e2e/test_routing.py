@@ -259,6 +259,8 @@ async def test_the_total_time_of_a_deployment_cuts_a_slow_drip(llm: Any, tmp_pat
         assert "drip " in "".join(json.loads(line[6:])["choices"][0]["delta"].get("content", "") for line in _deltas(response))
         assert '"error"' in response.text
         assert "[DONE]" not in response.text
+    # Another gateway, as this one would avoid the deployment that failed just now, whatever its weight.
+    async with two(tmp_path, llm, {"deployments": slow}) as (gateway, east, west), gateway.client() as http:
         east.default = [HANG]
         began = time.monotonic()
         assert await is_answered(http)

@@ -17,7 +17,7 @@ CANCEL_DELAY: Final = 5.0
 """Seconds between the expiry and the cancellation of a task that is not waiting on its deadline, for example because its caller
 does not read."""
 
-ANSWER_MARGIN: Final = 0.02
+ANSWER_MARGIN: Final = 0.05
 """Seconds by which a call ends here before the caller's deadline, so that the caller receives the status and not its own
 timeout."""
 

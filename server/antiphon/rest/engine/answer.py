@@ -154,11 +154,15 @@ class EngineChunkWriter:
     def write(self, batch: domain.Batch) -> bytes:
         choices: dict[int, dict[str, Any]] = {}
         texts: list[str] = []
+        if self._deltas.has_places:
+            self._deltas.count(batch)
         for event in batch:
             self._reply.add(event)
             match event:
                 case domain.Started():
                     self._deltas.set_origin(event.origin)
+                    if self._deltas.has_places:
+                        self._deltas.count(batch)
                     continue
                 case domain.BlockStarted():
                     index = self._choices[event.block] = event.choice
