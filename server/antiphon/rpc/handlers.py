@@ -132,19 +132,17 @@ class CallHandlers(grpc.GenericRpcHandler):
         )
         read = _request_parser(handler.request_deserializer)
 
-        async def unary(context: Context) -> bytes:
+        async def unary(context: Context) -> None:
             async with Handling(self._admission, self._receiver, rules, context, self._audit, self._observer) as call:
-                reply = await call.reply(await handler.unary_unary(await call.request(read), context))
-            if reply is None:
-                await context.abort(grpc.StatusCode.OK)  # the message was written: what is returned would be another one
-            return reply
+                await call.write(await handler.unary_unary(await call.request(read), context))
 
         async def stream(context: Context) -> bytes:
             async with Handling(self._admission, self._receiver, rules, context, self._audit, self._observer) as call:
                 return await call.write_all(handler.unary_stream(await call.request(read), context), self._heartbeat)
 
         if handler.unary_unary:
-            return grpc.stream_unary_rpc_method_handler(releasing(unary))
+            # The reply is written here and not by gRPC, so that the log shows whether it could be written.
+            return grpc.stream_stream_rpc_method_handler(releasing(unary))
         assert handler.unary_stream, f"{full}: only unary-unary and unary-stream methods can be wrapped"
         if rules.render is None:
             return grpc.stream_stream_rpc_method_handler(releasing(stream))

@@ -185,17 +185,6 @@ class Handling:
         for piece in _pieces(message) if _is_large(message) else (message,):
             await self._context.write(piece.SerializeToString())
 
-    async def reply(self, message: Any) -> bytes | None:
-        """Return the message of a unary method, for gRPC to send with the status. None: it is large, and was written here.
-
-        Then the log tells whether it could be written.
-        """
-        if message.ByteSize() > SMALL_BYTES:
-            await self.write(message)
-            return None
-        await self.write(None)
-        return bytes(message.SerializeToString())
-
     async def write_all(self, messages: AsyncGenerator[Any, None], heartbeat: float) -> bytes:
         """Write a stream of messages, with heartbeats after `heartbeat` seconds of silence; see `CallHandlers`.
 
