@@ -38,7 +38,7 @@ async def test_a_turn_with_tools(upstream: OddUpstream, llm: object, tmp_path: P
     assert streamed.endswith("data: [DONE]\n\n")
     assert refused.status_code == 400
     assert refused.json()["error"]["message"].endswith("invalid request: bad")
-    sent = next(request.json for request in upstream.requests if request.json.get("model") == "command-b")
+    sent = next(request.json for request in upstream.requests if request.body and request.json.get("model") == "command-b")
     assert [message["role"] for message in sent["messages"]] == ["user", "assistant", "tool", "tool"]
     assert [call["id"] for call in sent["messages"][1]["tool_calls"]] == ["c0", "c1"]
     assert sent["messages"][1]["tool_plan"] == "I look."
