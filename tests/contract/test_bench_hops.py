@@ -18,9 +18,9 @@ ROOT: Final = Path(__file__).parents[2]
 BOUNDS: Final = {
     # A JSON call: one request read and checked, one call of the provider, one answer.
     "REST JSON call": {
-        "Python calls": 365,
-        "C calls": 240,
-        "async hops, antiphon": 49,
+        "Python calls": 300,
+        "C calls": 225,
+        "async hops, antiphon": 47,
         "async hops, libraries": 7,
         "awaits woken, antiphon": 18,  # until the first output, the attempts wait between the service and the provider
         "tasks": 3,  # gRPC's for the call, and two for its request
@@ -35,7 +35,7 @@ BOUNDS: Final = {
     },
     # The same, recorded as the first turn of a conversation.
     "REST JSON turn": {
-        "Python calls": 535,  # without those of the database's thread
+        "Python calls": 475,  # without those of the database's thread
         "async hops, antiphon": 70,
         "tasks": 4,  # those of a call, and one that stores the turn though its caller leaves
         "gRPC operations": 6,
@@ -45,15 +45,15 @@ BOUNDS: Final = {
     },
     # A stream of one token, whole: what a stream costs beside its tokens.
     "REST stream of 1 read": {
-        "Python calls": 505,
+        "Python calls": 450,
         "async hops, antiphon": 55,
         "tasks": 3,
-        "gRPC operations": 9,  # two send the message at the end, which is empty for a stream, with the status
+        "gRPC operations": 7,  # those of a JSON call, and one for the message before the last
         "SQL statements": 0,
         "log writes": 1,
     },
     "gRPC stream of 1 read": {
-        "Python calls": 497,
+        "Python calls": 465,
         "async hops, antiphon": 52,
         "tasks": 3,
         "gRPC operations": 7,
