@@ -17,10 +17,10 @@ help: ## Show the targets
 run: $(VENV)/run ## Start the gateway: server, Envoy, echo provider, and every provider whose key is in the environment
 	@$(BIN)/antiphon up $(if $(CONFIG),--config $(CONFIG))
 
-test: $(VENV)/dev ## Run the tests but for the slow ones (ARGS="-k name" for some of them)
+test: $(VENV)/dev ## Run the tests but for the slow ones, as CI does (ARGS="-k name" for some of them)
 	$(PYTEST) -m "not slow" $(ARGS)
 
-test-all: $(VENV)/dev clients ## Run all tests, as CI does
+test-all: $(VENV)/dev clients ## Run all tests, the slow ones too
 	$(PYTEST) $(ARGS)
 
 clients: $(CLIENTS) ## Install the clients that need environments of their own; `make test-all` does it too
