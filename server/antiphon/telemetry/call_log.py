@@ -18,9 +18,6 @@ log = structlog.get_logger(__name__)
 class CallLog(Observer):
     """The observer that writes the log line of each call."""
 
-    def __init__(self) -> None:
-        self._log = log.bind()  # once: a logger that is not bound finds its configuration at every line
-
     def ended(self, call: Call, code: str, error: AntiphonError | None) -> None:
         """Write the line of `call`, with every field that is known. `code` is the name of its gRPC status.
 
@@ -49,7 +46,7 @@ class CallLog(Observer):
         if call.trace is not None:
             fields["trace_id"] = call.trace.trace_id
         duration = _milliseconds(time.monotonic() - call.started_at)
-        self._log.info("call", method=call.method, code=code, duration_ms=duration, **fields)
+        log.info("call", method=call.method, code=code, duration_ms=duration, **fields)
 
 
 def _milliseconds(seconds: float) -> float:
