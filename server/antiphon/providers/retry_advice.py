@@ -82,7 +82,7 @@ def retry_delay(fields: Mapping[str, Any]) -> float | None:
     ):
         return seconds
     raw = metadata.get("raw")  # the error of the provider that OpenRouter asked
-    return _said(explanation(fields)) or (_said(raw) if isinstance(raw, str) else None)
+    return _wait_in_message(explanation(fields)) or (_wait_in_message(raw) if isinstance(raw, str) else None)
 
 
 def _by_header(headers: Mapping[str, str]) -> float | None:
@@ -95,7 +95,7 @@ def _by_header(headers: Mapping[str, str]) -> float | None:
     return min(max(0.0, moment - datetime.now(UTC).timestamp()), LONGEST_RETRY)
 
 
-def _said(message: str) -> float | None:
+def _wait_in_message(message: str) -> float | None:
     """Return the seconds to wait in a message; None if it has no such sentence."""
     found = _SENTENCE.search(message[:2000])
     if found is None:

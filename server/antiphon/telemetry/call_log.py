@@ -34,11 +34,10 @@ class CallLog(Observer):
             fields["route"] = call.route
         if call.attempts:
             _add_attempts(call.attempts, fields, call.provider)
-        usage = call.usage if not call.failed_uses else call.total_usage
-        if usage is not None:
+        if (usage := call.total_usage) is not None:
             fields["prompt_tokens"] = usage.input_tokens
             fields["completion_tokens"] = usage.output_tokens
-            fields["cost_usd"] = call.cost_usd if not call.failed_uses else call.total_cost_usd
+            fields["cost_usd"] = call.total_cost_usd
         if call.warnings:
             fields["warnings"] = len(call.warnings)
         if call.first_token is not None:
