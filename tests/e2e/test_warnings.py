@@ -82,13 +82,13 @@ async def test_the_log_counts_the_warnings(strict: Gateway, upstream: OddUpstrea
     """The line of the call has the number of warnings, and one without warnings has none."""
     upstream.script("odd-mistral", WHOLE)
     async with strict.client(headers={"x-request-id": "warned"}) as http:
-        body = {"messages": HELLO, "top_k": 5, "user": "u", "logprobs": True}
+        body = {"messages": HELLO, "logit_bias": {"1": 5}, "user": "u", "logprobs": True}
         assert (await http.post("/chat/completions", json=body)).status_code == 200
         await http.post("/chat/completions", json={"messages": HELLO}, headers={"x-request-id": "not-warned"})
     await asyncio.to_thread(strict.wait_for, '"request_id":"not-warned"')
     lines = [orjson.loads(line) for line in strict.output_text.splitlines() if '"event":"call"' in line]
     by_id = {line["request_id"]: line for line in lines}
-    assert by_id["warned"]["warnings"] == 3
+    assert by_id["warned"]["warnings"] == 2
     assert "warnings" not in by_id["not-warned"]
 
 
@@ -189,7 +189,7 @@ async def test_the_typed_api(edge: bool, strict: Gateway, upstream: OddUpstream)
     """Both methods have the warnings as typed fields, with paths of the typed request, and a refusal names the field."""
     upstream.script("odd-mistral", WHOLE)
     request = generate_request("odd-mistral")
-    request.sampling.top_k = 5
+    request.sampling.logit_bias["1"] = 5
     request.end_user = "u"
     async with grpc.aio.insecure_channel(strict.rest if edge else strict.grpc) as channel:
         stub = chat_pb2_grpc.ChatServiceStub(channel)
@@ -198,10 +198,11 @@ async def test_the_typed_api(edge: bool, strict: Gateway, upstream: OddUpstream)
         events = [event async for message in stub.StreamGenerate(request, metadata=METADATA) for event in message.events]
         started = events[0].started
         assert list(started.warnings) == list(whole.warnings)
-        assert [warning.parameter for warning in whole.warnings] == ["sampling.top_k", "end_user"]
+        assert [warning.parameter for warning in whole.warnings] == ["sampling.logit_bias", "end_user"]
         assert {warning.treatment for warning in whole.warnings} == {chat_pb2.ParameterWarning.TREATMENT_DROPPED}
         assert all(warning.reason for warning in whole.warnings)
         request.model = "odd-groq"
+        request.sampling.logit_bias.clear()
         request.sampling.choices = 2
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.Generate(request, metadata=METADATA)

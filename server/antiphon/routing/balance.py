@@ -36,15 +36,22 @@ _FORGET: Final = 10.0
 
 
 class Average:
-    """An exponentially weighted average of times, in seconds; None before the first one."""
+    """An exponentially weighted average of times, in seconds; None before the first one.
 
-    def __init__(self) -> None:
-        self.value: float | None = None
+    The first ones count alike: the very first call also opens a connection, and must not tell what the target is like for long.
+    `value` is an average that others measured.
+    """
+
+    def __init__(self, value: float | None = None) -> None:
+        self.value = value
+        self._share = 1.0 if value is None else _SHARE
 
     def add(self, seconds: float) -> None:
         """Add a measurement. Runs for every call."""
         value = self.value
-        self.value = seconds if value is None else value + _SHARE * (seconds - value)
+        self.value = seconds if value is None else value + self._share * (seconds - value)
+        if self._share > _SHARE:
+            self._share = max(_SHARE, self._share / (1 + self._share))
 
 
 class FailureRate:

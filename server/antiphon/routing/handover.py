@@ -19,6 +19,7 @@ import msgspec
 import structlog
 
 from antiphon.config import ProviderConfig, RoutingConfig
+from antiphon.routing.balance import Average
 from antiphon.routing.breaker import SavedBreaker
 from antiphon.routing.candidate import Candidate
 from antiphon.routing.deployment import Deployment
@@ -131,5 +132,5 @@ def _restore(candidate: Candidate, saved: SavedModel, at: float) -> None:
     """Take up the state of one model, as it was at that time of the monotonic clock."""
     candidate.breaker.restore(saved.breaker, at)
     candidate.failures.set(at, saved.failures)
-    candidate.first_token.value = saved.first_token
+    candidate.first_token = Average(saved.first_token)
     candidate.cool(at + saved.cool)

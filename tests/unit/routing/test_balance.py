@@ -72,3 +72,14 @@ def test_averages_follow_and_failures_fade() -> None:
     for _ in range(50):
         rate.add(1.0, failed=False)
     assert rate.at(1.0) == 0.0
+
+
+def test_the_first_measurements_count_alike() -> None:
+    """A slow first call, which opens a connection, is soon outweighed; later the newest one is a fifth."""
+    average = Average()
+    for seconds in (4.0, 1.0, 1.0, 1.0):
+        average.add(seconds)
+    assert average.value == 1.75
+    average.add(1.75)
+    average.add(6.75)
+    assert average.value == 2.75
