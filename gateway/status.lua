@@ -3,6 +3,9 @@
 -- Requests that no dialect accepts are refused here: too many headers, an ambiguous path, two hosts, a compressed body. The
 -- listener's local replies give the refusal the shape of the dialect.
 --
+-- A caller's own request id is kept if it has 1 to 128 visible ASCII characters, the same rule as in the server; another one is made so.
+-- Envoy makes one for a request without. So the server's log, Envoy's log and the caller have the same id.
+--
 -- The query of a proxy path belongs to the provider, and may contain its key. The transcoder would bind some of it to fields and
 -- drop the rest, so the whole query goes to the server as a header, and is removed from the path. On all other paths the query is
 -- dropped, except on those that have parameters: the transcoder would let it override the variables of the path.
@@ -41,6 +44,9 @@ local PROXY = "/api/v1/proxy/"
 local QUERY = "x-antiphon-query"
 
 local LEAVE = "x-antiphon-leave"
+
+local ID = "x-request-id"
+local LONGEST_ID = 128
 
 local HEAD = "antiphon.head"
 local REFUSED = "antiphon.refused"
@@ -102,7 +108,7 @@ local MOST_BYTES = 60 * 1024
 
 -- What a header's name says: nothing (PLAIN), that the gRPC server would refuse it or take it for a header of gRPC (ODD), or that this
 -- filter reads the value (the others).
-local PLAIN, ODD, PATH, METHOD, HOST, TYPE, ENCODING, TIMEOUT = 1, 2, 3, 4, 5, 6, 7, 8
+local PLAIN, ODD, PATH, METHOD, HOST, TYPE, ENCODING, TIMEOUT, REQUEST_ID = 1, 2, 3, 4, 5, 6, 7, 8, 9
 local READ = {
   [":path"] = PATH,
   [":method"] = METHOD,
@@ -110,6 +116,7 @@ local READ = {
   ["content-type"] = TYPE,
   ["content-encoding"] = ENCODING,
   ["grpc-timeout"] = TIMEOUT,
+  [ID] = REQUEST_ID,
 }
 
 -- Callers send the same few names again and again, and patterns cost most of this filter's time, so the kinds of names are kept. What a
@@ -167,6 +174,12 @@ local function is_grpc(headers, content_type)
   return after == "" or after == "+" or after == ";"
 end
 
+-- Returns the id with `_` for what is not visible ASCII, and without what is too long. An empty one becomes the time.
+local function valid_id(handle, id)
+  id = id:sub(1, LONGEST_ID):gsub("[^!-~]", "_")
+  return id ~= "" and id or handle:timestampString(EnvoyTimestampResolution.MICROSECOND)
+end
+
 -- Refuses a request. The listener's local replies read the reason from the metadata.
 local function refuse(handle, reason, status)
   handle:streamInfo():dynamicMetadata():set(REFUSED, "reason", reason)
@@ -177,7 +190,7 @@ function envoy_on_request(handle)
   local headers = handle:headers()
   -- One pass reads all that is needed, as each call of Envoy from here costs as much as many lines.
   local count, bytes = 0, 0
-  local path, method, host, content_type, encoding, timeout, odd
+  local path, method, host, content_type, encoding, timeout, id, odd
   for name, value in pairs(headers) do
     count = count + 1
     bytes = bytes + #name + #value
@@ -196,10 +209,15 @@ function envoy_on_request(handle)
         host = joined(host, value)
       elseif kind == ENCODING then
         encoding = joined(encoding, value)
+      elseif kind == REQUEST_ID then
+        id = joined(id, value)
       else
         timeout = joined(timeout, value)
       end
     end
+  end
+  if id ~= nil and (#id > LONGEST_ID or not id:find("^[!-~]+$")) then
+    headers:replace(ID, valid_id(handle, id))
   end
   local rest = not is_grpc(headers, content_type)
   if count > MOST_HEADERS or bytes > MOST_BYTES then

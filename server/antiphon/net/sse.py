@@ -72,6 +72,20 @@ class SseReader:
             self._buffered = len(data)
         return events
 
+    def take_back(self, data: bytes) -> bytes:
+        """Return `data` after the incomplete line that it continues, for a reader that tries a shorter way first; feed it the rest.
+
+        Empty in the middle of an event of several lines, and where the shorter way would cost more: nothing is taken back then.
+        """
+        line = self._line
+        if not line:
+            return b"" if self._in_event or self._after_cr else data
+        if self._in_event or self._after_cr or len(line) > 1:
+            return b""
+        self._line = []
+        self._buffered = 0
+        return line[0] + data
+
     def end(self) -> SseEvent | None:
         """Return the last event if no blank line ended it, otherwise None.
 

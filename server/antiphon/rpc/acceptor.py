@@ -1,64 +1,130 @@
-"""A grpc.aio server that has several calls ready to be served.
+"""A grpc.aio server that accepts several calls at a time.
 
-grpc.aio asks its core for one call at a time, and needs several turns of the event loop for each, up to thirty. In a turn a busy
-server also serves all streams that have something to do, so new calls would queue for a second and more while old ones go on. Here
-the core may fill `READY` calls in advance, and each needs two turns.
+grpc.aio accepts one call after the other, and needs several turns of the event loop for each. In a turn a busy server also serves
+all streams that have something to do, so new calls would queue for a second and more while old ones go on. Here each method has
+several tasks that accept its calls, each one after the other. Calls of unknown methods are left to grpc.aio.
+
+There is no public way to that. What is used of grpc.aio is checked; if an update changes that, its server is used as it is.
 """
+
+# ruff: noqa: SLF001
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Sequence
+import inspect
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, cast
 
 import grpc
+import structlog
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # has no types
 
-READY: Final = 32
-"""How many calls may be ready to be served."""
+log = structlog.get_logger(__name__)
 
+READY: Final = 8
+"""How many calls of a method may be accepted at the same time."""
 
 PAUSE: Final = 0.01
-"""Seconds that a stop waits at a time until no more calls are ready, at most `MOST_PAUSES` times."""
+"""Seconds that a stop waits at a time, at most `MOST_PAUSES` times, while more than `READY` calls are accepted in them."""
 
-MOST_PAUSES: Final = 100
+MOST_PAUSES: Final = 10
+
+_USED: Final = {
+    "_handle_rpc": ["method_name", "method_resolver", "interceptors", "rpc_state", "loop", "concurrency_exceeded"],
+    "_schedule_rpc_coro": ["rpc_coro", "rpc_state", "loop", "method_name"],
+}
+"""The functions of grpc.aio that handle a call, and their parameters."""
 
 
 class _Acceptor(cygrpc.AioServer):  # type: ignore[misc]  # has no types
     """What `grpc.aio.Server` wraps."""
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self._ready: deque[asyncio.Task[Any]] = deque()
-        """What was asked of the core. It fills the oldest first."""
+    def __init__(self, loop: asyncio.AbstractEventLoop, handlers: Sequence[grpc.GenericRpcHandler], *arguments: Any) -> None:
+        super().__init__(loop, None, tuple(handlers), *arguments)
+        self._handlers = handlers
+        self._accepted = 0
+        self._ended: asyncio.Future[Any] = loop.create_future()
+        self._tasks: set[asyncio.Task[None]] = set()
+        """Those that accept calls, and those of calls: the event loop itself would let them be collected."""
 
-    def _make_request_call_future(self, method: bytes | None) -> asyncio.Task[Any]:
-        """Return a task whose result is the next call. `method` is None, as no method is registered."""
-        while len(self._ready) <= READY:
-            task = super()._make_request_call_future(method)
-            task.add_done_callback(_retrieve)
-            self._ready.append(task)
-        return self._ready.popleft()
+    def _make_request_call_future(self, method: bytes | None) -> asyncio.Future[Any]:
+        """Begin to accept the calls of a method; return what fails when the server stops. grpc.aio calls this once for a method.
+
+        None: return the next call of an unknown method.
+        """
+        if method is None:
+            return cast("asyncio.Future[Any]", super()._make_request_call_future(None))
+        for _ in range(READY):
+            self._start(self._accept(method))
+        return self._ended
+
+    async def _accept(self, method: bytes) -> None:
+        """Accept calls until the server stops. One that has arrived by then is still served."""
+        name = method.decode()
+        while True:
+            try:
+                self._serve(name, await self._request_registered_call(method))
+            except cygrpc._RequestCallError as error:  # of this one call, or of all as the server stops
+                if not self.is_running():
+                    self._end(error)
+                    return
+            except Exception as error:  # noqa: BLE001  # grpc.aio ends the server, and logs it
+                self._end(error)
+                return
 
     async def shutdown(self, grace: float | None) -> None:
-        """Stop once the calls that have arrived are being served: grpc.aio would drop those that are ready."""
+        """Stop once the calls that have arrived are being served: gRPC would drop those that wait to be accepted."""
         for _ in range(MOST_PAUSES):
-            await asyncio.sleep(PAUSE)  # also those that the core has, and this process does not know yet
-            if not any(task.done() for task in self._ready):
+            before = self._accepted
+            await asyncio.sleep(PAUSE)
+            if self._accepted < before + READY:
                 break
         await super().shutdown(grace)
 
+    def _serve(self, method: str, state: Any) -> None:
+        self._accepted += 1
+        loop = asyncio.get_running_loop()
+        call = cygrpc._handle_rpc(method, self, (), state, loop, False)  # noqa: FBT003
+        self._start(cygrpc._schedule_rpc_coro(call, state, loop, method))
 
-def _retrieve(task: asyncio.Task[Any]) -> None:
-    """Take the exception that ends all tasks when the server stops: grpc.aio takes that of one alone."""
-    if not task.cancelled():
-        task.exception()
+    def _end(self, error: Exception) -> None:
+        if not self._ended.done():
+            self._ended.set_exception(error)
+
+    def _start(self, coroutine: Any) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def resolve_handler(self, details: grpc.HandlerCallDetails) -> Any:
+        """Return the handler of a method; None if there is none."""
+        for handler in self._handlers:
+            found = handler.service(details)
+            if found is not None:
+                return found
+        return None
 
 
-def aio_server(handlers: Sequence[grpc.GenericRpcHandler], options: Sequence[tuple[str, Any]]) -> grpc.aio.Server:
-    """Return what `grpc.aio.server` does, with `_Acceptor` inside. There is no public way to that."""
+def aio_server(
+    handlers: Sequence[grpc.GenericRpcHandler], options: Sequence[tuple[str, Any]], methods: Iterable[str]
+) -> grpc.aio.Server:
+    """Return what `grpc.aio.server` does, with `_Acceptor` inside. `methods` are those of the handlers, as "/service/method"."""
+    if not _is_known():
+        log.warning("grpc_changed", version=grpc.__version__)
+        return grpc.aio.server(handlers=handlers, options=options)
     server = grpc.aio.server()
-    acceptor = _Acceptor(cygrpc.get_working_loop(), None, tuple(handlers), (), tuple(options), None)
-    cast(Any, server)._server = acceptor  # noqa: SLF001
+    acceptor = _Acceptor(cygrpc.get_working_loop(), handlers, (), tuple(options), None)
+    acceptor.add_registered_method_handlers(dict.fromkeys(methods))
+    cast(Any, server)._server = acceptor
     return server
+
+
+def _is_known() -> bool:
+    """Return whether grpc.aio has what is used here."""
+    functions = {name: getattr(cygrpc, name, None) for name in _USED}
+    return (
+        hasattr(cygrpc, "_RequestCallError")
+        and {"_request_registered_call", "_make_request_call_future"} <= set(dir(cygrpc.AioServer))
+        and all(found and list(inspect.signature(found).parameters) == _USED[name] for name, found in functions.items())
+    )

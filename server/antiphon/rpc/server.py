@@ -64,6 +64,15 @@ class Server:
     def __init__(self, handlers: CallHandlers, registrations: Iterable[tuple[str, Callable[[grpc.aio.Server], None]]]) -> None:
         """Register services: `registrations` are pairs of a full name and a function that adds the servicer to a server."""
         self._handlers = handlers
+        names = [reflection.SERVICE_NAME, health.SERVICE_NAME]
+        stand_in = cast(grpc.aio.Server, handlers)
+        for name, register in registrations:
+            register(stand_in)
+            names.append(name)
+        self._health = HealthServicer(["", *names])
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, stand_in)
+        # Not by `enable_server_reflection`: it would take this for a server with threads.
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), stand_in)
         self._server = aio_server(
             [handlers],
             [
@@ -86,16 +95,8 @@ class Server:
                 ("grpc.http2.max_ping_strikes", 2),
                 ("grpc.keepalive_permit_without_calls", 1),
             ],
+            handlers.methods,
         )
-        names = [reflection.SERVICE_NAME, health.SERVICE_NAME]
-        stand_in = cast(grpc.aio.Server, handlers)
-        for name, register in registrations:
-            register(stand_in)
-            names.append(name)
-        self._health = HealthServicer(["", *names])
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, stand_in)
-        # Not by `enable_server_reflection`: it would take this for a server with threads.
-        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), stand_in)
 
     def listen(self, address: str, credentials: grpc.ServerCredentials | None = None) -> None:
         """Add an address: "host:port", with TLS if `credentials` are given, or "unix:/path", which only this user can open.

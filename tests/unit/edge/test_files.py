@@ -360,6 +360,20 @@ async def test_request_ids(gateway: Edge) -> None:
         assert answer.headers["x-request-id"] == gateway.servicer.metadata["x-request-id"] != ""
 
 
+@pytest.mark.parametrize(("sent", "kept"), [("a b\tc", "a_b_c"), ("é", "__"), ("x" * 300, "x" * 128), ("y" * 128, "y" * 128)])
+async def test_a_request_id_is_made_valid(sent: str, kept: str, gateway: Edge) -> None:
+    """What is not visible ASCII in a caller's request id becomes `_`, and what is too long is cut."""
+    async with gateway.chat(x_request_id=sent) as answer:
+        assert answer.headers["x-request-id"] == kept == gateway.servicer.metadata["x-request-id"]
+
+
+async def test_an_empty_request_id_is_replaced(gateway: Edge) -> None:
+    """A caller that sends an empty id gets one, as if it had sent none."""
+    async with gateway.chat(x_request_id="") as first, gateway.chat(x_request_id="") as second:
+        ids = {first.headers["x-request-id"], second.headers["x-request-id"], ""}
+    assert len(ids) == 3
+
+
 async def test_what_the_server_learns_of_the_caller(gateway: Edge) -> None:
     """REST headers become metadata and `grpc-timeout` a deadline. Envoy's own headers are not passed on."""
     async with gateway.chat(accept="text/event-stream", grpc_timeout="5S", x_forwarded_for="203.0.113.9"):

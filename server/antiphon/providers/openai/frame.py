@@ -1,6 +1,7 @@
 """The bytes around the text of a chunk, which most chunks of a stream have in common: only the text has to be decoded then. No I/O.
 
-A chunk that begins and ends as one before it, with a JSON text in between, says the same but for that text.
+A chunk that begins and ends as one before it, with a JSON text in between, says the same but for that text. And as a JSON text has
+no line breaks, all chunks of a read can be split at what is between two texts, and all texts be decoded in one step.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ MAX_MISSES: Final = 3
 """The frames that fit no later chunk, after which no further ones are tried: OpenAI pads its chunks to different lengths."""
 
 _decode: Final = msgspec.json.Decoder().decode
-_decode_text: Final = msgspec.json.Decoder(str).decode
+_texts: Final = msgspec.json.Decoder(str)
 
 _CONTENT: Final = re.compile(rb'"content"\s*:\s*("(?:[^"\\]|\\.)*")')
 _PROBE: Final = "antiphon"
@@ -41,9 +42,29 @@ class TextFrame(Struct):
         if not (payload.startswith(before) and payload.endswith(behind)):
             return ""
         try:
-            return _decode_text(payload[len(before) : len(payload) - len(behind)])
+            return _texts.decode(payload[len(before) : len(payload) - len(behind)])
         except ValueError:
             return ""
+
+    def texts_of(self, data: bytes) -> tuple[list[str], bytes]:
+        """Return the texts of the server-sent events at the start of `data`, and the rest; no texts if those do not all fit."""
+        before, behind = self.before, self.behind
+        end = data.rfind(behind + b"\n\n")
+        if end < 0 or not data.startswith(b"data: "):
+            return [], data
+        payloads = data[6 : end + len(behind)].split(b"\n\ndata: ")
+        first, last = len(before), -len(behind)
+        lines = [payload[first:last] for payload in payloads]
+        # One comparison of all costs less than one of each.
+        if (behind + b"\n\ndata: " + before).join(lines) != data[6 + first : end]:
+            return [], data
+        try:
+            texts = _texts.decode_lines(b"\n".join(lines))
+        except ValueError:
+            return [], data
+        if len(texts) != len(lines) or "" in texts:
+            return [], data
+        return texts, data[end + len(behind) + 2 :]
 
 
 def frame_of(payload: bytes, choice: ChoiceReader, block: int) -> TextFrame | None:

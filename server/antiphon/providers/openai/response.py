@@ -54,6 +54,12 @@ from antiphon.providers.openai.usage import read_usage
 _KNOWN_FIELDS: Final = frozenset({"id", "object", "created", "model", "choices", "usage", "error", "obfuscation"})
 """Fields of a chunk that have a place in the events. `obfuscation` is padding against eavesdroppers, which each hop adds anew."""
 
+_FIRST: Final = 3
+"""The number of events in which a chunk with a text usually is: one with the role may come before it."""
+
+_SEVERAL: Final = 1000
+"""The size of a read in bytes from which it is tried to read all its texts together."""
+
 _PLAIN_TEXT: Final = frozenset({"role", "content"})
 
 _NO_OUTPUT: Final = (Started, BlockFinished, DeltaGroup, Usage)
@@ -105,11 +111,25 @@ class OpenAIReader(StreamReader):
         return events
 
     def _feed(self, data: bytes) -> None:
+        if not self._started:  # the first chunks show what others look like
+            first, data = _cut(data, _FIRST)
+            self._read_events(first)
+        if len(data) > _SEVERAL and self._frame is not None and (whole := self._sse.take_back(data)):
+            data = self._read_texts(self._frame, whole)
+        if data:
+            self._read_events(data)
+        if self._usage is not self._told and not self.ending.done and not self.ending.is_finished:
+            self._tell_usage(self._batch)
+
+    def _read_events(self, data: bytes) -> None:
         ending = self.ending
+        if ending.done:
+            self.feed_after_done(data)
+            return
         events = iter(self._sse.feed(data))
         for name, payload in events:
             frame = self._frame
-            if frame is not None and not name and (text := frame.text_of(payload)):  # nearly every chunk
+            if frame is not None and not name and (text := frame.text_of(payload)):  # nearly every chunk of a paced stream
                 frame.has_fitted = True
                 self._batch.append(TextDelta(frame.block, text))
                 streamed = frame.choice.text
@@ -119,8 +139,18 @@ class OpenAIReader(StreamReader):
             self._read_event(name, payload)
             if ending.done:
                 self._read_late_usage(events)
-        if self._usage is not self._told and not ending.done and not ending.is_finished:
-            self._tell_usage(self._batch)
+
+    def _read_texts(self, frame: TextFrame, data: bytes) -> bytes:
+        """Read the chunks at the start of `data` that differ from the last one in their text alone; return the rest."""
+        texts, rest = frame.texts_of(data)
+        if texts:
+            frame.has_fitted = True
+            block = frame.block
+            self._batch += [TextDelta(block, text) for text in texts]
+            streamed = frame.choice.text
+            streamed.length += sum(map(len, texts))
+            streamed.last = texts[-1]
+        return rest
 
     def _read_rest(self) -> None:
         event = None if self.ending.done else self._sse.end()
@@ -363,6 +393,16 @@ class OpenAIReader(StreamReader):
             self.has_output = True
             self.ending.note_output()
         self._at_finish = len(self._batch)
+
+
+def _cut(data: bytes, events: int) -> tuple[bytes, bytes]:
+    """Return the bytes of so many events, and the rest."""
+    end = 0
+    for _ in range(events):
+        end = data.find(b"\n\n", end) + 2
+        if end < 2:
+            return data, b""
+    return data[:end], data[end:]
 
 
 def _name_of(tool: Tool | NativeTool) -> str:

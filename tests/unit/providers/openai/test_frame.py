@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -11,10 +13,10 @@ from hypothesis import strategies as st
 
 from antiphon.domain.content import Message, Role, Text
 from antiphon.domain.errors import ProviderError
-from antiphon.domain.events import Batch
+from antiphon.domain.events import Batch, TextDelta
 from antiphon.domain.request import ChatRequest
 from antiphon.providers.openai import response
-from antiphon.providers.openai.frame import MAX_MISSES, frame_of
+from antiphon.providers.openai.frame import MAX_MISSES, TextFrame, frame_of
 from antiphon.providers.openai.response import OpenAIReader
 
 REQUEST = ChatRequest(model="m", messages=(Message(Role.USER, (Text("Hi"),)),), stream=True)
@@ -50,13 +52,15 @@ CHUNKS = st.lists(
 )
 
 
-def read(chunks: list[bytes], size: int) -> tuple[Batch, str]:
-    """Return the events of a stream that is read in pieces of `size` chunks, and the error at its end."""
+def read(chunks: list[bytes], cuts: Iterable[int], line_break: bytes = b"\n") -> tuple[Batch, str]:
+    """Return the events of a stream that is read in pieces, cut at these places, and the error at its end."""
     reader = OpenAIReader(REQUEST, "host")
     events: Batch = []
+    data = b"".join(b"data: %b%b" % (one, 2 * line_break) for one in chunks)
+    places = sorted({0, len(data), *(at % len(data) for at in cuts)})
     try:
-        for start in range(0, len(chunks), size):
-            events += reader.feed(b"".join(b"data: %b\n\n" % one for one in chunks[start : start + size]))
+        for start, end in pairwise(places):
+            events += reader.feed(data[start:end])
             if reader.failure is not None:
                 raise reader.failure
         events += reader.end()
@@ -65,13 +69,45 @@ def read(chunks: list[bytes], size: int) -> tuple[Batch, str]:
     return events, ""
 
 
-@given(CHUNKS, st.lists(TEXTS, max_size=4), st.integers(1, 4))
-def test_a_stream_is_the_same_with_and_without_frames(others: list[bytes], texts: list[str], size: int) -> None:
+@given(CHUNKS, st.lists(TEXTS, max_size=4), st.lists(st.integers(0, 5000), max_size=5), st.sampled_from([b"\n", b"\r\n"]))
+def test_a_stream_is_the_same_with_and_without_frames(
+    others: list[bytes], texts: list[str], cuts: list[int], line_break: bytes
+) -> None:
     chunks = [chunk("a"), chunk("b"), *others, *map(chunk, texts), chunk("z", reason="stop"), b"[DONE]"]
-    found = read(chunks, size)
+    found = read(chunks, cuts, line_break)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(response, "MAX_MISSES", 0)
-        assert found == read(chunks, size)
+        assert found == read(chunks, cuts, line_break)
+
+
+@pytest.mark.parametrize(
+    "text", [b'"x","y"', b'"x', b'x"', b"", b'""', b"1", b'"x"}}', b'"x"\n"y"', b'"\\ud83d"', b'"\xff"', b'"\\n"', b'"x" "y"']
+)
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_what_is_no_text_is_read_as_any_other_chunk(text: bytes, place: int) -> None:
+    """Bytes where the text of a chunk would be, between others of the same read."""
+    odd = chunk("odd").replace(b'"odd"', text)
+    chunks = [chunk("c"), chunk("d")]
+    chunks = [chunk("a"), chunk("b"), *chunks[:place], odd, *chunks[place:], chunk("z", reason="stop"), b"[DONE]"]
+    cuts = [len(b"data: \n\n") + len(chunks[0])]
+    found = read(chunks, cuts)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(response, "MAX_MISSES", 0)
+        assert found == read(chunks, cuts)
+
+
+@pytest.mark.parametrize("cut", range(1, 40))
+def test_texts_are_read_together_wherever_a_read_ends(cut: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A read that begins in the middle of a chunk is read the short way too."""
+    alone: list[bytes] = []
+    text_of = TextFrame.text_of
+    monkeypatch.setattr(TextFrame, "text_of", lambda frame, payload: (alone.append(payload), text_of(frame, payload))[1])
+    chunks = [chunk(str(number)) for number in range(60)]
+    size = len(b"data: \n\n") + len(chunks[0])
+    events, error = read(chunks, [size * 3, *(size * many + many * cut for many in range(10, 50, 10))])
+    assert error.startswith("ProviderProtocolError"), "the stream has no end"
+    assert [event.text for event in events if isinstance(event, TextDelta)] == [str(number) for number in range(60)]
+    assert len(alone) <= 15, "one read at most, which begins between two line breaks"
 
 
 def test_only_the_text_of_a_chunk_that_fits_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,8 +117,9 @@ def test_only_the_text_of_a_chunk_that_fits_is_decoded(monkeypatch: pytest.Monke
     monkeypatch.setattr(response.ChunkDecoder, "read", lambda reader, data: (decoded.append(data), decode(reader, data))[1])
     framed: list[bytes] = []
     monkeypatch.setattr(response, "frame_of", lambda data, *more: (framed.append(data), frame_of(data, *more))[1])
-    read([chunk(str(number)) for number in range(100)], 3)
+    thirds = range(0, 40_000, 400)
+    read([chunk(str(number)) for number in range(100)], thirds)
     assert len(decoded) <= 3
     framed.clear()
-    read([chunk(str(number), obfuscation="x" * number) for number in range(100)], 3)
+    read([chunk(str(number), obfuscation="x" * number) for number in range(100)], thirds)
     assert len(framed) == MAX_MISSES
