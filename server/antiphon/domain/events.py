@@ -78,7 +78,7 @@ class BlockStarted(Struct, frozen=True):
 
 
 @final
-class TextDelta(Struct, frozen=True):
+class TextDelta(Struct, frozen=True, gc=False):
     """More text. An empty text is sent only if the provider sent an empty one explicitly.
 
     `logprobs` are JSON objects in the form of the OpenAI API.
@@ -90,7 +90,7 @@ class TextDelta(Struct, frozen=True):
 
 
 @final
-class ThinkingDelta(Struct, frozen=True):
+class ThinkingDelta(Struct, frozen=True, gc=False):
     """More reasoning text."""
 
     block: int
@@ -98,7 +98,7 @@ class ThinkingDelta(Struct, frozen=True):
 
 
 @final
-class RefusalDelta(Struct, frozen=True):
+class RefusalDelta(Struct, frozen=True, gc=False):
     """More text of a refusal."""
 
     block: int
@@ -106,7 +106,7 @@ class RefusalDelta(Struct, frozen=True):
 
 
 @final
-class InputDelta(Struct, frozen=True):
+class InputDelta(Struct, frozen=True, gc=False):
     """More of the arguments of a `ToolCall` or the input of a `ServerToolCall`."""
 
     block: int

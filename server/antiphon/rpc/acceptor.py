@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Final, cast
 
 import grpc
@@ -30,11 +30,19 @@ PAUSE: Final = 0.01
 
 MOST_PAUSES: Final = 10
 
-_USED: Final = {
-    "_handle_rpc": ["method_name", "method_resolver", "interceptors", "rpc_state", "loop", "concurrency_exceeded"],
-    "_schedule_rpc_coro": ["rpc_coro", "rpc_state", "loop", "method_name"],
+_KINDS: Final = {
+    (False, False): "_handle_unary_unary_rpc",
+    (False, True): "_handle_unary_stream_rpc",
+    (True, False): "_handle_stream_unary_rpc",
+    (True, True): "_handle_stream_stream_rpc",
 }
-"""The functions of grpc.aio that handle a call, and their parameters."""
+"""The functions of grpc.aio that call a handler, by whether its requests and its responses are streams."""
+
+_USED: Final = {
+    **dict.fromkeys(_KINDS.values(), ("method_handler", "rpc_state", "loop")),
+    "_schedule_rpc_coro": ("rpc_coro", "rpc_state", "loop", "method_name"),
+}
+"""The functions of grpc.aio that are used here, and their parameters."""
 
 
 class _Acceptor(cygrpc.AioServer):  # type: ignore[misc]  # has no types
@@ -62,9 +70,11 @@ class _Acceptor(cygrpc.AioServer):  # type: ignore[misc]  # has no types
     async def _accept(self, method: bytes) -> None:
         """Accept calls until the server stops. One that has arrived by then is still served."""
         name = method.decode()
+        handler = self._find(name)
+        handle = getattr(cygrpc, _KINDS[handler.request_streaming, handler.response_streaming])
         while True:
             try:
-                self._serve(name, await self._request_registered_call(method))
+                self._serve(name, handler, handle, await self._request_registered_call(method))
             except cygrpc._RequestCallError as error:  # of this one call, or of all as the server stops
                 if not self.is_running():
                     self._end(error)
@@ -82,11 +92,10 @@ class _Acceptor(cygrpc.AioServer):  # type: ignore[misc]  # has no types
                 break
         await super().shutdown(grace)
 
-    def _serve(self, method: str, state: Any) -> None:
+    def _serve(self, method: str, handler: Any, handle: Callable[..., Coroutine[Any, Any, None]], state: Any) -> None:
         self._accepted += 1
         loop = asyncio.get_running_loop()
-        call = cygrpc._handle_rpc(method, self, (), state, loop, False)  # noqa: FBT003
-        self._start(cygrpc._schedule_rpc_coro(call, state, loop, method))
+        self._start(cygrpc._schedule_rpc_coro(handle(handler, state, loop), state, loop, method))
 
     def _end(self, error: Exception) -> None:
         if not self._ended.done():
@@ -97,13 +106,9 @@ class _Acceptor(cygrpc.AioServer):  # type: ignore[misc]  # has no types
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def resolve_handler(self, details: grpc.HandlerCallDetails) -> Any:
-        """Return the handler of a method; None if there is none."""
-        for handler in self._handlers:
-            found = handler.service(details)
-            if found is not None:
-                return found
-        return None
+    def _find(self, method: str) -> Any:
+        details = cygrpc._HandlerCallDetails(method, ())
+        return next(filter(None, (each.service(details) for each in self._handlers)))
 
 
 def aio_server(
@@ -124,7 +129,7 @@ def _is_known() -> bool:
     """Return whether grpc.aio has what is used here."""
     functions = {name: getattr(cygrpc, name, None) for name in _USED}
     return (
-        hasattr(cygrpc, "_RequestCallError")
+        {"_HandlerCallDetails", "_RequestCallError"} <= set(dir(cygrpc))
         and {"_request_registered_call", "_make_request_call_future"} <= set(dir(cygrpc.AioServer))
-        and all(found and list(inspect.signature(found).parameters) == _USED[name] for name, found in functions.items())
+        and all(found and tuple(inspect.signature(found).parameters) == _USED[name] for name, found in functions.items())
     )

@@ -6,8 +6,7 @@ This is a generic handler and no interceptor: gRPC would start a coroutine of it
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from contextvars import ContextVar
-from typing import Any, Final
+from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -30,9 +29,6 @@ OPEN_SERVICES = frozenset(
     {"grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"}
 )
 """Services that need no key: they reveal only the public contract, and whether the server is healthy."""
-
-_metadata: Final[ContextVar[Sequence[tuple[str, str | bytes]]]] = ContextVar("metadata")
-"""The metadata of the call. gRPC converts them to find the handler; its context would convert them again each time it is asked."""
 
 
 class CallHandlers(grpc.GenericRpcHandler):
@@ -102,11 +98,7 @@ class CallHandlers(grpc.GenericRpcHandler):
         self._open.drain()
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
-        """Return the wrapped handler of a method, None if there is none. It is made once, as the methods do not change.
-
-        gRPC calls this in the task that then calls the handler.
-        """
-        _metadata.set(handler_call_details.invocation_metadata or ())
+        """Return the wrapped handler of a method, None if there is none. It is made once, as the methods do not change."""
         method = handler_call_details.method
         wrapped = self._wrapped.get(method)
         if wrapped is None:
@@ -140,9 +132,7 @@ class CallHandlers(grpc.GenericRpcHandler):
         read = _request_parser(handler.request_deserializer)
 
         def handling(context: Context) -> Handling:
-            entries = _metadata.get()
-            _metadata.set(())  # free them as soon as they are read, as a stream may be long
-            return Handling(self._admission, self._receiver, rules, context, entries, self._audit, self._observer)
+            return Handling(self._admission, self._receiver, rules, context, self._audit, self._observer)
 
         async def unary(context: Context) -> None:
             async with handling(context) as call:

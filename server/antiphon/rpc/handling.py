@@ -89,11 +89,9 @@ class Handling:
         receiver: Receiver,
         rules: MethodRules,
         context: Context,
-        entries: Sequence[tuple[str, str | bytes]],
         audit: AuditLog | None,
         observer: Observer,
     ) -> None:
-        """Handle the call of `context`, whose metadata are `entries`."""
         self._admission = admission
         self._receiver = receiver
         self._rules = rules
@@ -102,12 +100,13 @@ class Handling:
         self._call = Call(method=rules.method, timeout=time_left(context.time_remaining()), observer=observer)
         self._arrival: Arrival | None = None
         self._admitted = False
-        self._entries = entries
+        self._entries: Sequence[tuple[str, str | bytes]] = ()
         self._metadata: dict[str, str] = {}
         self._message: Any = None
         self._written = False
 
     async def __aenter__(self) -> Self:
+        self._entries = tuple(self._context.invocation_metadata() or ())
         metadata = self._metadata = dict(self._entries)  # type: ignore[arg-type]  # only binary fields, which are not read, have bytes
         call, request_id = self._call, metadata.get(REQUEST_ID_HEADER, "")
         call.request_id = request_id if _VALID_REQUEST_ID.fullmatch(request_id) else uuid.uuid4().hex
