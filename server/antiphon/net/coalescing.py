@@ -4,8 +4,8 @@ Most of the cost of a token is its own wake-up, its own message and its own writ
 timer resumes all paused connections: what arrived meanwhile is one read, one batch and one message. An idle process pauses nothing,
 so each token is sent as it arrives.
 
-The connections are resumed a few in each turn of the event loop. A new call needs several turns before its provider is called, and
-would wait in each of them for all streams: so its first token comes before the next tokens of those that have begun.
+One connection is resumed in each turn of the event loop. A new call needs several turns before its provider is called, and would wait
+in each of them for all streams: so its first token comes before the next tokens of those that have begun.
 """
 
 from __future__ import annotations
@@ -18,9 +18,6 @@ from typing import Final, Protocol
 
 ENOUGH: Final = 16 * 1024
 """The size of a read in bytes from which waiting for more saves nothing."""
-
-_A_TURN: Final = 8
-"""The number of connections that are resumed in one turn of the event loop."""
 
 _WINDOW: Final = 0.05
 """The length in seconds of one measurement of how busy the process is."""
@@ -69,7 +66,7 @@ class Coalescer:
         self._due = 0
         """How many of those, the oldest ones, are to be resumed now."""
         self._next: Handle | None = None
-        """What resumes some of them, in the next turn of the event loop or when the pause is over."""
+        """What resumes the next of them, in the next turn of the event loop or when the pause is over."""
 
     @property
     def pause(self) -> float:
@@ -98,9 +95,9 @@ class Coalescer:
         self._pause = self._longest * min(max((self._share - _IDLE) / (_BUSY - _IDLE), 0.0), 1.0)
 
     def _resume(self, loop: AbstractEventLoop) -> None:
-        """Resume the next few connections. Those that are paused again meanwhile wait for another pause."""
+        """Resume the next connection. Those that are paused again meanwhile wait for another pause."""
         self._due = self._due or len(self._held)
-        for _ in range(min(self._due, _A_TURN)):
+        if self._due:
             self._held.popleft().release()
             self._due -= 1
         if self._due:
