@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
+import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -194,6 +195,8 @@ class App:
         # Freeze the imported objects, which never become garbage: a full collection of them would stop the event loop for 30 ms.
         gc.collect()
         gc.freeze()
+        # The event loop would register each asynchronous generator, to close it at the end. Here who uses one closes it.
+        sys.set_asyncgen_hooks(firstiter=None)
         for address in addresses:
             server.listen(address, None if address.startswith(UNIX_PREFIX) else credentials)
         await server.start()

@@ -4,8 +4,8 @@ Most of the cost of a token is its own wake-up, its own message and its own writ
 timer resumes all paused connections: what arrived meanwhile is one read, one batch and one message. An idle process pauses nothing,
 so each token is sent as it arrives.
 
-One connection is resumed in each turn of the event loop. A new call needs several turns before its provider is called, and would wait
-in each of them for all streams: so its first token comes before the next tokens of those that have begun.
+One connection is resumed in each turn of the event loop. A new call needs several turns before its provider is called, and would
+wait in each of them for all streams: so its first token comes before the next tokens of those that have begun.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ sent first, and then the call ends with the gRPC status.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
-import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from typing import Any, Self
 
@@ -109,7 +109,7 @@ class Handling:
         self._entries = tuple(self._context.invocation_metadata() or ())
         metadata = self._metadata = dict(self._entries)  # type: ignore[arg-type]  # only binary fields, which are not read, have bytes
         call, request_id = self._call, metadata.get(REQUEST_ID_HEADER, "")
-        call.request_id = request_id if _VALID_REQUEST_ID.fullmatch(request_id) else uuid.uuid4().hex
+        call.request_id = request_id if _VALID_REQUEST_ID.fullmatch(request_id) else os.urandom(16).hex()
         call.log_fields.update(request_id=call.request_id)
         call.accept = metadata.get("accept", "")
         make_current(call)

@@ -128,7 +128,7 @@ def citation_to_proto(citation: domain.Citation) -> message_pb2.Citation:
 
 
 def _struct(fields: domain.JsonObject) -> struct_pb2.Struct | None:
-    return struct_of(_shallow(fields))
+    return struct_of(_shallow(fields)) if fields else None
 
 
 def _shallow(value: Any, levels: int = _LEVELS) -> Any:

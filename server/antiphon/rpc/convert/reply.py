@@ -194,7 +194,7 @@ def time_to_proto(moment: datetime) -> timestamp_pb2.Timestamp:
 
 def usage_to_proto(usage: domain.Usage) -> chat_pb2.Usage:
     """Return the tokens used as a typed message."""
-    parts = (
+    parts = [
         chat_pb2.Usage.Part(
             model=part.model,
             type=part.type,
@@ -205,7 +205,7 @@ def usage_to_proto(usage: domain.Usage) -> chat_pb2.Usage:
             cache_write_1h_tokens=part.cache_write_1h_tokens,
         )
         for part in usage.parts
-    )
+    ]
     return chat_pb2.Usage(
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,

@@ -95,13 +95,13 @@ def request_from_proto(request: chat_pb2.GenerateRequest, *, stream: bool) -> do
 
 def _request(request: chat_pb2.GenerateRequest, *, stream: bool) -> domain.ChatRequest:
     violations: list[Violation] = []
-    messages = tuple(_message(message, index, violations) for index, message in enumerate(request.messages))
+    messages = tuple([_message(message, index, violations) for index, message in enumerate(request.messages)])
     result = domain.ChatRequest(
         model=request.model,
         messages=messages,
         stream=stream,
         sampling=_sampling(request.sampling, violations) if request.HasField("sampling") else domain.Sampling(),
-        tools=tuple(_tool(tool, index, violations) for index, tool in enumerate(request.tools)),
+        tools=tuple([_tool(tool, index, violations) for index, tool in enumerate(request.tools)]),
         tool_choice=_tool_choice(request.tool_choice, violations) if request.HasField("tool_choice") else None,
         parallel_tool_calls=request.parallel_tool_calls if request.HasField("parallel_tool_calls") else None,
         response_format=_format(request.response_format),
@@ -163,7 +163,7 @@ def _message(message: message_pb2.Message, index: int, violations: list[Violatio
         name=message.name or None,
         extra=object_of(message.extra) if message.HasField("extra") else domain.NOTHING,
         origin=_origin(message.origin) if message.HasField("origin") else None,
-        fields=_json(message.fields, (*path, "fields"), violations),
+        fields=_json(message.fields, (*path, "fields"), violations) if message.fields else domain.NOTHING,
     )
 
 
@@ -206,8 +206,8 @@ def _blocks(
     blocks: Iterable[message_pb2.Block], path: _Path, violations: list[Violation], *, has_origin: bool
 ) -> tuple[domain.Block, ...]:
     """Return the blocks of a message; `has_origin`: the message names its origin."""
-    found = (_block(block, (*path, "blocks", index), violations, has_origin=has_origin) for index, block in enumerate(blocks))
-    return tuple(block for block in found if block is not None)
+    found = [_block(block, (*path, "blocks", index), violations, has_origin=has_origin) for index, block in enumerate(blocks)]
+    return tuple([block for block in found if block is not None])
 
 
 def _block(block: message_pb2.Block, path: _Path, violations: list[Violation], *, has_origin: bool) -> domain.Block | None:
@@ -225,10 +225,11 @@ def _kind(  # noqa: C901  # a match over the kinds of block
     """Return the block without its state and extra fields, or None and a violation for an unknown kind."""
     match block.WhichOneof("kind"):
         case "text":
-            citations = (
-                _citation(each, (*path, "text", "citations", at), violations) for at, each in enumerate(block.text.citations)
-            )
-            return domain.Text(block.text.text, tuple(citations))
+            text = block.text
+            if not text.citations:
+                return domain.Text(text.text)
+            citations = [_citation(each, (*path, "text", "citations", at), violations) for at, each in enumerate(text.citations)]
+            return domain.Text(text.text, tuple(citations))
         case "image":
             return domain.Image(_media(block.image.media, (*path, "image"), violations), block.image.detail or None)
         case "audio":
