@@ -54,8 +54,12 @@ class HttpResponse:
         try:
             if self._until is not None:
                 piece = await self._read_until(self._until)
+            elif self._inflater is not None:
+                piece = await self._read_encoded(self._inflater)
             else:
-                piece = await (response.read_any() if self._inflater is None else self._read_encoded(self._inflater))
+                while (waiter := response.wait()) is not None:  # as `read_any`, without its coroutine
+                    await waiter
+                piece = response.take()
         except HTTP_ERRORS as error:
             raise_translated(error, self._provider, begun=True)
         if not piece:

@@ -113,14 +113,23 @@ class ClientResponse:
 
     async def read_any(self) -> bytes:
         """Return the next bytes of the body as soon as there are any; empty at its end. Raises exceptions of aiohttp."""
-        while not self._pieces:
-            if self.error is not None:
-                raise self.error
-            if self.ended:
-                return b""
-            self._waiter = self._loop.create_future()
-            await self._waiter
+        while (waiter := self.wait()) is not None:
+            await waiter
         return self.take()
+
+    def wait(self) -> asyncio.Future[None] | None:
+        """Return what is done when more of the body arrives; None if some has, or if it has ended. Raises exceptions of aiohttp.
+
+        Call it again then: nothing may have arrived but the end, or an error.
+        """
+        if self._pieces:
+            return None
+        if self.error is not None:
+            raise self.error
+        if self.ended:
+            return None
+        self._waiter = self._loop.create_future()
+        return self._waiter
 
     async def read(self) -> bytes:
         """Return the whole rest of the body, without a limit. Raises exceptions of aiohttp."""

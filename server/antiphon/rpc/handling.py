@@ -167,7 +167,11 @@ class Handling:
         this returns gRPC's own awaitable, so that a token costs no coroutine of ours.
         """
         self._message = message
-        if self._written and message is not None and not _is_large(message):
+        if (
+            self._written
+            and message is not None
+            and (type(message) is not httpbody_pb2.HttpBody or len(message.data) <= PIECE_BYTES)
+        ):
             return self._context.write(message.SerializeToString())
         return self._write_first_or_large(message)
 
