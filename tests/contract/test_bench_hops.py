@@ -18,12 +18,12 @@ ROOT: Final = Path(__file__).parents[2]
 BOUNDS: Final = {
     # A JSON call: one request read and checked, one call of the provider, one answer.
     "REST JSON call": {
-        "Python calls": 300,
-        "C calls": 225,
+        "Python calls": 278,
+        "C calls": 195,
         "async hops, antiphon": 47,
-        "async hops, libraries": 7,
+        "async hops, libraries": 3,
         "awaits woken, antiphon": 18,  # until the first output, the attempts wait between the service and the provider
-        "tasks": 3,  # gRPC's for the call, and two for its request
+        "tasks": 2,  # gRPC's for the call, and one that waits for its caller to leave
         "gRPC operations": 6,  # receive metadata, message and close; send metadata, message and status
         "SQL statements": 0,  # a call that is not recorded asks the database nothing
         "log writes": 1,
@@ -35,9 +35,9 @@ BOUNDS: Final = {
     },
     # The same, recorded as the first turn of a conversation.
     "REST JSON turn": {
-        "Python calls": 475,  # without those of the database's thread
+        "Python calls": 450,  # without those of the database's thread
         "async hops, antiphon": 70,
-        "tasks": 4,  # those of a call, and one that stores the turn though its caller leaves
+        "tasks": 3,  # those of a call, and one that stores the turn though its caller leaves
         "gRPC operations": 6,
         "SQL statements": 9,  # 2 transactions: begin, conversation, messages, head, commit; begin, conversation, reply, commit
         "log writes": 1,
@@ -45,25 +45,25 @@ BOUNDS: Final = {
     },
     # A stream of one token, whole: what a stream costs beside its tokens.
     "REST stream of 1 read": {
-        "Python calls": 450,
+        "Python calls": 435,
         "async hops, antiphon": 55,
-        "tasks": 3,
+        "tasks": 2,
         "gRPC operations": 7,  # those of a JSON call, and one for the message before the last
         "SQL statements": 0,
         "log writes": 1,
     },
     "gRPC stream of 1 read": {
-        "Python calls": 465,
+        "Python calls": 435,
         "async hops, antiphon": 52,
-        "tasks": 3,
+        "tasks": 2,
         "gRPC operations": 7,
         "SQL statements": 0,
         "log writes": 1,
     },
     # A token that arrives alone, the dearest kind: tokens that arrive together share all of this.
     "REST read": {
-        "Python calls": 42,
-        "C calls": 47,
+        "Python calls": 41,
+        "C calls": 44,
         "async hops, antiphon": 5,
         "async hops, libraries": 0,
         "awaits woken, antiphon": 11,
@@ -78,7 +78,7 @@ BOUNDS: Final = {
     },
     "gRPC read": {
         "Python calls": 40,
-        "C calls": 43,
+        "C calls": 40,
         "async hops, antiphon": 5,
         "async hops, libraries": 0,
         "awaits woken, antiphon": 11,

@@ -4,7 +4,7 @@ Most of the cost of a token is its own wake-up, its own message and its own writ
 timer resumes all paused connections: what arrived meanwhile is one read, one batch and one message. An idle process pauses nothing,
 so each token is sent as it arrives.
 
-One connection is resumed in each turn of the event loop. A new call needs several turns before its provider is called, and would
+Two connections are resumed in each turn of the event loop. A new call needs several turns before its provider is called, and would
 wait in each of them for all streams: so its first token comes before the next tokens of those that have begun.
 """
 
@@ -19,13 +19,16 @@ from typing import Final, Protocol
 ENOUGH: Final = 16 * 1024
 """The size of a read in bytes from which waiting for more saves nothing."""
 
+_A_TURN: Final = 2
+"""The number of connections that are resumed in one turn of the event loop."""
+
 _WINDOW: Final = 0.05
 """The length in seconds of one measurement of how busy the process is."""
 
 _IDLE: Final = 0.2
 """The share of one core below which nothing is paused."""
 
-_BUSY: Final = 0.5
+_BUSY: Final = 0.35
 """The share of one core from which pauses have their full length."""
 
 _OUTDATED: Final = 4 * _WINDOW
@@ -95,9 +98,9 @@ class Coalescer:
         self._pause = self._longest * min(max((self._share - _IDLE) / (_BUSY - _IDLE), 0.0), 1.0)
 
     def _resume(self, loop: AbstractEventLoop) -> None:
-        """Resume the next connection. Those that are paused again meanwhile wait for another pause."""
+        """Resume the next connections. Those that are paused again meanwhile wait for another pause."""
         self._due = self._due or len(self._held)
-        if self._due:
+        for _ in range(min(self._due, _A_TURN)):
             self._held.popleft().release()
             self._due -= 1
         if self._due:
