@@ -43,7 +43,9 @@ async def after_some_time(share: float) -> Coalescer:
     return coalescer
 
 
-@pytest.mark.parametrize(("share", "pause"), [(0.0, 0.0), (0.1, 0.0), (0.275, LONGEST / 2), (0.35, LONGEST), (0.6, LONGEST), (1.5, LONGEST)])
+@pytest.mark.parametrize(
+    ("share", "pause"), [(0.0, 0.0), (0.1, 0.0), (0.275, LONGEST / 2), (0.35, LONGEST), (0.6, LONGEST), (1.5, LONGEST)]
+)
 async def test_the_busier_the_longer(share: float, pause: float) -> None:
     """Nothing below a fifth of a core, the most from a third of a core on."""
     assert (await after_some_time(share)).pause == pytest.approx(pause, rel=0.01)
