@@ -122,7 +122,8 @@ class Connection(asyncio.Protocol):
         return self._loop.time() - self._sent_at <= min(self._opened_in + _CLOSE_MARGIN, _MAX_CLOSE_DELAY)
 
     def resume(self) -> None:
-        """Continue to read, as the body that arrived was read."""
+        """Continue to read, as the body that arrived was read. The host has the whole read time-out for more."""
+        self._heard_at = self._loop.time()
         if self._is_full:
             self._is_full = False
             self._read_on()

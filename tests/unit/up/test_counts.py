@@ -72,7 +72,7 @@ def test_counters_of_a_worker_that_ended_stay_in_the_sum(path: Path) -> None:
         with Reporter(path, second.exposition):
             block_until(lambda: "open" in read(of))  # its first report has been read, and is not taken for the next one
             second.calls.inc(1)
-            assert read(of) == {"calls_total": 4, "open": 0, EXITS.name: 1}
+            block_until(lambda: read(of) == {"calls_total": 4, "open": 0, EXITS.name: 1})
 
 
 def test_a_replaced_worker_is_not_counted_as_an_exit(path: Path) -> None:
