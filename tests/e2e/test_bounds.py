@@ -7,11 +7,13 @@ import asyncio
 import json
 import re
 import subprocess
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -49,7 +51,7 @@ from tests.e2e.wire import (
     read_answer,
     until_closed,
 )
-from tests.odd_upstream import HANG, OddUpstream
+from tests.odd_upstream import HANG, LAST, OddUpstream, Pause, chunk, delta, head, sse
 from tests.ports import free_port
 from tests.waiting import until
 
@@ -373,6 +375,26 @@ async def test_streams_of_a_connection_are_counted(gateway: Gateway, port: str) 
         assert refused is not None
         assert (refused.stream, refused.code) == (1 + 2 * most, REFUSED_STREAM)
     assert await answers(gateway.rest)
+
+
+@pytest.mark.slow
+async def test_as_many_streams_as_a_connection_may_have(gateway: Gateway, upstream: OddUpstream) -> None:
+    """None is refused, though the worker still counts those that have just ended when their callers begin the next ones."""
+    upstream.script("odd-crowd", [head(), Pause(1), chunk(sse(delta("Hi", "stop"), "[DONE]")), LAST])
+    body = {**ASK, "model": "odd-crowd", "stream": True}
+    connector, patient = aiohttp.TCPConnector(limit=0), aiohttp.ClientTimeout(60)
+    async with aiohttp.ClientSession(connector=connector, headers=WITH_KEY, timeout=patient) as http:
+
+        async def caller() -> Counter[int]:
+            found: Counter[int] = Counter()
+            for _ in range(3):
+                async with http.post(f"{gateway.url}/chat/completions", json=body) as answer:
+                    await answer.read()
+                    found[answer.status] += 1
+            return found
+
+        found = await asyncio.gather(*(caller() for _ in range(MAX_CONCURRENT_STREAMS)))
+    assert sum(found, Counter()) == {200: 3 * MAX_CONCURRENT_STREAMS}
 
 
 def settings(found: Frame) -> dict[int, int]:
