@@ -77,14 +77,13 @@ class SseReader:
 
         Empty in the middle of an event of several lines, and where the shorter way would cost more: nothing is taken back then.
         """
-        line = self._line
-        if not line:
-            return b"" if self._in_event or self._after_cr else data
-        if self._in_event or self._after_cr or len(line) > 1:
+        if self._in_event or self._after_cr or len(self._line) > 1:
             return b""
-        self._line = []
-        self._buffered = 0
-        return line[0] + data
+        if self._line:
+            data = self._line[0] + data
+            self._line = []
+            self._buffered = 0
+        return data
 
     def end(self) -> SseEvent | None:
         """Return the last event if no blank line ended it, otherwise None.

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from functools import partial
 from typing import Any, Final, cast
 
 import grpc
@@ -26,7 +27,7 @@ READY: Final = 8
 """How many calls of a method may be accepted at the same time."""
 
 PAUSE: Final = 0.01
-"""Seconds that a stop waits at a time, at most `MOST_PAUSES` times, while more than `READY` calls are accepted in them."""
+"""Seconds that a stop waits at a time, at most `MOST_PAUSES` times, while at least `READY` calls are accepted in it."""
 
 MOST_PAUSES: Final = 10
 
@@ -48,8 +49,9 @@ _USED: Final = {
 class _Acceptor(cygrpc.AioServer):  # type: ignore[misc]  # has no types
     """What `grpc.aio.Server` wraps."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, handlers: Sequence[grpc.GenericRpcHandler], *arguments: Any) -> None:
-        super().__init__(loop, None, tuple(handlers), *arguments)
+    def __init__(self, handlers: Sequence[grpc.GenericRpcHandler], options: Sequence[tuple[str, Any]]) -> None:
+        loop = cygrpc.get_working_loop()
+        super().__init__(loop, None, tuple(handlers), (), tuple(options), None)
         self._handlers = handlers
         self._accepted = 0
         self._ended: asyncio.Future[Any] = loop.create_future()
@@ -63,18 +65,18 @@ class _Acceptor(cygrpc.AioServer):  # type: ignore[misc]  # has no types
         """
         if method is None:
             return cast("asyncio.Future[Any]", super()._make_request_call_future(None))
+        handler = self._find(method.decode())
+        handle = partial(getattr(cygrpc, _KINDS[handler.request_streaming, handler.response_streaming]), handler)
         for _ in range(READY):
-            self._start(self._accept(method))
+            self._start(self._accept(method, handle))
         return self._ended
 
-    async def _accept(self, method: bytes) -> None:
+    async def _accept(self, method: bytes, handle: Callable[..., Coroutine[Any, Any, None]]) -> None:
         """Accept calls until the server stops. One that has arrived by then is still served."""
         name = method.decode()
-        handler = self._find(name)
-        handle = getattr(cygrpc, _KINDS[handler.request_streaming, handler.response_streaming])
         while True:
             try:
-                self._serve(name, handler, handle, await self._request_registered_call(method))
+                self._serve(name, handle, await self._request_registered_call(method))
             except cygrpc._RequestCallError as error:  # of this one call, or of all as the server stops
                 if not self.is_running():
                     self._end(error)
@@ -92,10 +94,10 @@ class _Acceptor(cygrpc.AioServer):  # type: ignore[misc]  # has no types
                 break
         await super().shutdown(grace)
 
-    def _serve(self, method: str, handler: Any, handle: Callable[..., Coroutine[Any, Any, None]], state: Any) -> None:
+    def _serve(self, method: str, handle: Callable[..., Coroutine[Any, Any, None]], state: Any) -> None:
         self._accepted += 1
         loop = asyncio.get_running_loop()
-        self._start(cygrpc._schedule_rpc_coro(handle(handler, state, loop), state, loop, method))
+        self._start(cygrpc._schedule_rpc_coro(handle(state, loop), state, loop, method))
 
     def _end(self, error: Exception) -> None:
         if not self._ended.done():
@@ -119,7 +121,7 @@ def aio_server(
         log.warning("grpc_changed", version=grpc.__version__)
         return grpc.aio.server(handlers=handlers, options=options)
     server = grpc.aio.server()
-    acceptor = _Acceptor(cygrpc.get_working_loop(), handlers, (), tuple(options), None)
+    acceptor = _Acceptor(handlers, options)
     acceptor.add_registered_method_handlers(dict.fromkeys(methods))
     cast(Any, server)._server = acceptor
     return server
