@@ -6,13 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from antiphon.config import ConfigError, GuardConfig
-from antiphon.guards import blocklist, personal_data
+from antiphon.guards import blocklist
 from antiphon.guards.base import Guard
 from antiphon.guards.service import Guards
 
+
+def _personal_data(config: GuardConfig) -> Guard:
+    from antiphon.guards import personal_data  # imported here: its libraries take 2 MB
+
+    return personal_data.build(config)
+
+
 KINDS: Final[Mapping[str, Callable[[GuardConfig], Guard]]] = {
     "blocklist": blocklist.build,
-    "personal_data": personal_data.build,
+    "personal_data": _personal_data,
 }
 
 

@@ -46,7 +46,7 @@ class Plan:
     log_file: Path | None
     """Where the children's output goes; None: standard error, or standard output."""
     banner: str
-    """The text printed on standard output once the gateway is ready."""
+    """The text printed on standard output once the gateway is ready. What the preparation writes takes its place."""
     check: Program | None = None
     """The program that checks the configuration before a reload. None: no reload."""
     retire_grace: float = 0.0
@@ -59,6 +59,12 @@ class Plan:
     """The address for metrics and probes; None: there is none."""
     edge: Path | None = None
     """The folder that Envoy runs in, with its files and the workers' sockets; None: `folder`."""
+    preparation: Program | None = None
+    """The program that has to succeed before the workers serve (`antiphon.up.preparation`). None: nothing has to."""
+    anew: Sequence[str] = ()
+    """The command line of another start, for when the configuration changes before the first one is ready."""
+    made_variable: str = ""
+    """The environment variable that this start has set itself, and another one must not see; empty: none."""
 
     @property
     def envoys_folder(self) -> Path:
@@ -86,6 +92,9 @@ class Plan:
             stdout_is_log=found["stdout_is_log"],
             metrics=found["metrics"],
             edge=Path(found["edge"]) if found["edge"] else None,
+            preparation=_program(found["preparation"]) if found["preparation"] else None,
+            anew=tuple(found["anew"]),
+            made_variable=found["made_variable"],
         )
 
 
