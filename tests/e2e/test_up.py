@@ -128,7 +128,7 @@ def test_envoy_has_no_secret(two_workers: Gateway) -> None:
     """Envoy's environment has no secret; the workers' has."""
     (envoy,) = children(two_workers, "bootstrap.yaml")
     assert KEY.encode() not in Path(f"/proc/{envoy}/environ").read_bytes()
-    assert KEY.encode() in Path(f"/proc/{children(two_workers, 'serve')[0]}/environ").read_bytes()
+    assert KEY.encode() in Path(f"/proc/{children(two_workers, 'antiphon.worker')[0]}/environ").read_bytes()
 
 
 @pytest.mark.slow

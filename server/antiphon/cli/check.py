@@ -24,7 +24,7 @@ from antiphon.net import certificates
 from antiphon.providers import hosts
 from antiphon.routing.router import Router
 from antiphon.start import model_names
-from antiphon.telemetry import log
+from antiphon.telemetry import log_file
 
 
 def environment_of_start(config: Config) -> dict[str, str]:
@@ -35,7 +35,7 @@ def environment_of_start(config: Config) -> dict[str, str]:
 def show(config: Config, *, as_json: bool) -> None:
     """Check the whole configuration, and print its effect. Raises `ConfigError` or `OSError`."""
     certificates.check(config)
-    log.check(config.log)
+    log_file.check(config.log)
     environment = environment_of_start(config)
     router = App(config, environment).router
     settings = _settings(config)

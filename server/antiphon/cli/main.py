@@ -14,7 +14,6 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -39,6 +38,7 @@ from antiphon.cli.usage import usage
 from antiphon.config import ConfigError
 from antiphon.config.file import load
 from antiphon.edge import files
+from antiphon.telemetry import log_file
 from antiphon.up.banner import warnings_of
 from antiphon.up.child import STDOUT, log_line, write
 from antiphon.up.launch import become_supervisor, block_signals, plan, plan_server, unusable_addresses
@@ -115,6 +115,8 @@ def up(config: ConfigOption = None) -> None:
             from antiphon.net import certificates
 
             certificates.check(loaded)  # Envoy is about to read them
+        if loaded.log.file is not None:
+            log_file.open_(loaded.log.file).close()  # the supervisor is about to open it
         if unusable := unusable_addresses(loaded):
             for line in unusable:
                 print_note(escape(line))
@@ -278,6 +280,8 @@ app.add_typer(routes, name="routes", rich_help_panel=USE)
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version
+
         out.print(f"antiphon {version('antiphon')}")
         raise typer.Exit
 

@@ -15,7 +15,6 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -50,8 +49,7 @@ def plan(config: Config, config_path: Path | None, *, made_key: bool = False, st
     chosen = ["--config", str(config_path)] if config_path else []
     flags = [flag for flag, is_set in (("--made-key", made_key), ("--styled", styled)) if is_set]
     command = [sys.executable, "-m", "antiphon.preparation", *chosen, *flags, "--folder", str(folder)]
-    return replace(
-        made,
+    return made._replace(
         preparation=Program("preparation", command, folder=Path.cwd(), grace=MARGIN),
         anew=(sys.executable, "-m", "antiphon", "up", *chosen),
         made_variable=KEY_VARIABLE if made_key else "",
@@ -69,7 +67,7 @@ def plan_server(config: Config, config_path: Path | None, socket: Path) -> Plan:
     write_endpoints(socket.parent, [socket.name])
     turn_ready(socket.parent)
     folder, lock = _make_folder(config, config_path, lambda _: None)
-    return replace(_plan(config, config_path, folder, lock, [socket], None), edge=socket.parent)
+    return _plan(config, config_path, folder, lock, [socket], None)._replace(edge=socket.parent)
 
 
 def _make_folder(config: Config, config_path: Path | None, fill: Callable[[Path], None]) -> tuple[Path, int]:

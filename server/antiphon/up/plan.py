@@ -1,20 +1,18 @@
 """What a supervisor runs, as values that one process can pass to another.
 
-`antiphon.up.launch` makes a plan, `antiphon.up.supervisor` carries it out. Uses the standard library only, as the supervisor does.
-No I/O.
+`antiphon.up.launch` makes a plan, `antiphon.up.supervisor` carries it out. Uses the standard library only, as the supervisor does,
+and no `dataclasses`, which would take 1 MB there. No I/O.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True)
-class Program:
+class Program(NamedTuple):
     """What a child runs: `name` for messages, `command` with an absolute path first, `folder` as its working directory."""
 
     name: str
@@ -32,8 +30,7 @@ class Program:
     """A worker's unix socket, by its name in Envoy's folder."""
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """Everything that a supervisor needs; can be written as one JSON text."""
 
     workers: Sequence[Program]
@@ -73,7 +70,13 @@ class Plan:
 
     def dumps(self) -> str:
         """Return the plan as JSON."""
-        return json.dumps(asdict(self), default=str)
+        programs = {
+            "workers": [worker._asdict() for worker in self.workers],
+            "envoy": self.envoy and self.envoy._asdict(),
+            "check": self.check and self.check._asdict(),
+            "preparation": self.preparation and self.preparation._asdict(),
+        }
+        return json.dumps(self._asdict() | programs, default=str)
 
     @classmethod
     def loads(cls, text: str) -> Plan:

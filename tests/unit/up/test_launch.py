@@ -8,7 +8,6 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -156,7 +155,7 @@ def test_a_whole_gateway_comes_up_and_goes_down(monkeypatch: pytest.MonkeyPatch,
             answers.append(connection.makefile("rb").read())
         os.kill(os.getpid(), signal.SIGTERM)
 
-    assert supervise(replace(launch.plan(settings, None), preparation=None), os.environ, say=printed.append, ready=ready) == 0, (
+    assert supervise(launch.plan(settings, None)._replace(preparation=None), os.environ, say=printed.append, ready=ready) == 0, (
         printed
     )
     assert b'{"code":404,"error":"Not Found"' in answers[0]
