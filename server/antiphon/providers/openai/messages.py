@@ -150,7 +150,9 @@ class OpenAIEncoder:
         if message.name is not None and self._accepts("name"):
             body["name"] = message.name
         is_listed = message.listed and not has_results
-        body["content"] = content_json(content, self._provider, listed=is_listed, document_urls=self._host.document_urls)
+        body["content"] = content_json(
+            content, self._provider, listed=is_listed, document_urls=self._host.document_urls, videos=self._host.videos
+        )
         self._encoded.append(with_extra(body, message.extra))
 
     def _add_result(self, block: ToolResult, message: Message) -> None:
