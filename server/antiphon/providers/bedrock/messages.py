@@ -134,11 +134,23 @@ class BedrockEncoder:
         return [message for turn in self._turns for message in self._messages_of(turn)]
 
     @property
+    def is_prefilled(self) -> bool:
+        """Return whether the model is to continue a reply that it did not pause itself."""
+        last = self._turns[-1]
+        return last.role == "assistant" and not any("toolUse" in part or "toolResult" in part for part in last.content)
+
+    def ask(self, text: str) -> None:
+        """Add a message of the user."""
+        self._turns.append(_Turn("user", content=[{"text": text}]))
+
+    @property
     def continues_unsigned(self) -> bool:
-        """Return whether the model is to continue after results of calls that it made without thinking.
+        """Return whether the model is to continue a reply without thinking, or after results of calls that it made without it.
 
         A Claude model that is told how much to think refuses that.
         """
+        if self._turns[-1].role == "assistant":
+            return _REASONING not in self._turns[-1].content[0]
         if len(self._turns) <= 1 or not self._turns[-1].results:
             return False
         reply = self._turns[-2].content
