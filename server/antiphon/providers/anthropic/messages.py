@@ -277,12 +277,12 @@ class AnthropicEncoder:
 
     def _is_own(self, block: Block, message: Message) -> bool:
         """Return whether this provider made a block, or the caller wrote it."""
-        origin = message.origin if block.state is None else block.state.origin or message.origin
+        origin = message.origin_of(block)
         return origin.is_from(self._origin) if origin is not None else block.state is None
 
     def _is_exact(self, block: Block, message: Message) -> bool:
         """Return whether a block is known to be of this provider and this protocol."""
-        origin = message.origin if block.state is None else block.state.origin or message.origin
+        origin = message.origin_of(block)
         return origin is not None and origin.protocol == PROTOCOL and origin.is_from(self._origin)
 
 

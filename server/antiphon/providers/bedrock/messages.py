@@ -307,14 +307,14 @@ class BedrockEncoder:
 
     def _is_own(self, block: Block, message: Message) -> bool:
         """Return whether this provider and a model of the same maker made a block, or the caller wrote it."""
-        origin = message.origin if block.state is None else block.state.origin or message.origin
+        origin = message.origin_of(block)
         if origin is None:
             return block.state is None
         return origin.is_from(Origin(PROTOCOL, self._provider)) and self._is_same_maker(origin.model)
 
     def _is_exact(self, block: Block, message: Message) -> bool:
         """Return whether a block is known to be of this provider and this protocol."""
-        origin = message.origin if block.state is None else block.state.origin or message.origin
+        origin = message.origin_of(block)
         return origin is not None and origin.protocol == PROTOCOL and self._is_own(block, message)
 
     def _is_same_maker(self, model: str) -> bool:

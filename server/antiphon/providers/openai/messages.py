@@ -250,7 +250,7 @@ class OpenAIEncoder:
 
     def _is_own(self, block: Block, message: Message) -> bool:
         """Return whether a block may be sent with its state: the host made it, or the caller wrote it."""
-        origin = message.origin if block.state is None else block.state.origin or message.origin
+        origin = message.origin_of(block)
         return origin.is_from(self._origin) if origin is not None else block.state is None
 
     def _accepts(self, name: str) -> bool:
