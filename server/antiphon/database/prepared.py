@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, Final, TypeAlias
 
 from sqlalchemy import Connection, Delete, Insert, Select, Update
@@ -27,14 +28,15 @@ class _Text:
         self._names: Final = tuple(made.positiontup or ())
         # Literals of the statement are parameters too.
         self._literals: Final = {name: value for name, value in made.params.items() if not made.binds[name].required}
+        self._picked: Final[Callable[[Values], Any]] = itemgetter(*self._names) if self._names else lambda _: ()
         columns = statement.exported_columns
         self._row: Final[Callable[[Any], Any]] = getattr(namedtuple("Row", map(str, columns.keys())), "_make")  # noqa: B009, PYI024  # mypy does not know it
         processors = [each.type.dialect_impl(dialect).result_processor(dialect, None) for each in columns]
         self._processed: Final = [(at, process) for at, process in enumerate(processors) if process is not None]
 
     def values(self, given: Values) -> tuple[Any, ...]:
-        literals = self._literals
-        return tuple([given[name] if name in given else literals[name] for name in self._names])
+        picked: tuple[Any, ...] = self._picked({**self._literals, **given} if self._literals else given)
+        return picked if len(self._names) != 1 else (picked,)
 
     def read(self, found: Sequence[Any]) -> Any:
         if not self._processed:
@@ -84,14 +86,15 @@ class PreparedStatement:
 
 def run(connection: Connection, text: str, values: Sequence[Any] = (), *, many: bool = False) -> Any:
     """Run a text with the driver, and return its cursor. `many`: run it with each of `values`. Raises `DBAPIError`."""
-    dialect, driver = connection.dialect, connection.connection
-    cursor = driver.cursor()
-    for see in connection.dispatch.before_cursor_execute:
-        see(connection, cursor, text, values, None, many)
-    known = dialect.loaded_dbapi
+    driver = connection.connection
+    cursor: Any = driver.cursor()
+    if connection.engine._has_events:  # noqa: SLF001  # looking for observers takes as long as a short statement
+        for see in connection.dispatch.before_cursor_execute:
+            see(connection, cursor, text, values, None, many)
     try:
         (cursor.executemany if many else cursor.execute)(text, values)
-    except known.Error as error:
+    except connection.dialect.loaded_dbapi.Error as error:
+        dialect, known = connection.dialect, connection.dialect.loaded_dbapi
         lost = dialect.is_disconnect(error, driver.dbapi_connection, cursor)
         if lost or isinstance(error, known.NotSupportedError):  # the latter: tables have changed under the statements it prepared
             connection.invalidate(error)

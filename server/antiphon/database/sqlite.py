@@ -13,7 +13,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -280,10 +280,8 @@ def _end(ended: list[tuple[_Job[Any], Any, BaseException | None]]) -> None:
         loop.call_soon_threadsafe(tell)
 
 
-@contextmanager
-def _translated() -> Iterator[None]:
-    with translated((OSError,), None):
-        yield
+def _translated() -> AbstractContextManager[None]:
+    return translated((OSError,), None)
 
 
 @contextmanager

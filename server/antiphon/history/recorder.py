@@ -32,7 +32,7 @@ from antiphon.domain.reply import Reply, ReplyChoice
 from antiphon.history.base import MessageState, Parent, PartialReply, ProviderReplyInfo, Store, StoredMessage, Turn, TurnEnd
 from antiphon.history.resent import Continuation, continuation, up_to
 from antiphon.history.sendable import LeftOut, sendable
-from antiphon.history.storable import storable
+from antiphon.history.storable import clean
 from antiphon.history.title import title_of
 
 FIRST_DELAY = 0.1
@@ -141,7 +141,8 @@ class Recorder:
             return Recording(self, record.owner, turn)
         before = turn.path[: len(turn.path) - len(follows.places)]
         for_model, left_out = sendable(follows.for_model(before))
-        _log_left_out(turn, before, left_out)
+        if left_out:
+            _log_left_out(turn, before, left_out)
         recording = self._in_progress[turn.reply.id] = Recording(self, record.owner, turn, (*record.leading_messages, *for_model))
         return recording
 
@@ -275,10 +276,8 @@ class Recording:
         Characters that cannot be stored are replaced in the batch itself, so that the caller gets what is stored.
         """
         self.batch_count += 1
-        for index, event in enumerate(batch):
-            if (clean := storable(event)) is not event:
-                batch[index] = clean
-            self._reply.add(clean)
+        clean(batch)
+        self._reply.add(*batch)
 
     async def complete(self) -> None:
         """Store the whole reply, and return when it is stored.
