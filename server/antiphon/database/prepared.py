@@ -25,18 +25,13 @@ class _Text:
         dialect = connection.dialect
         made = statement.compile(dialect=dialect, column_keys=sets or None)
         self.text: Final = str(made)
-        self._names: Final = tuple(made.positiontup or ())
         # Literals of the statement are parameters too.
-        self._literals: Final = {name: value for name, value in made.params.items() if not made.binds[name].required}
-        self._picked: Final[Callable[[Values], Any]] = itemgetter(*self._names) if self._names else lambda _: ()
+        literals = {name: value for name, value in made.params.items() if not made.binds[name].required}
+        self.values: Final = _picking(tuple(made.positiontup or ()), literals)
         columns = statement.exported_columns
         self._row: Final[Callable[[Any], Any]] = getattr(namedtuple("Row", map(str, columns.keys())), "_make")  # noqa: B009, PYI024  # mypy does not know it
         processors = [each.type.dialect_impl(dialect).result_processor(dialect, None) for each in columns]
         self._processed: Final = [(at, process) for at, process in enumerate(processors) if process is not None]
-
-    def values(self, given: Values) -> tuple[Any, ...]:
-        picked: tuple[Any, ...] = self._picked({**self._literals, **given} if self._literals else given)
-        return picked if len(self._names) != 1 else (picked,)
 
     def read(self, found: Sequence[Any]) -> Any:
         if not self._processed:
@@ -45,6 +40,13 @@ class _Text:
         for at, process in self._processed:
             changed[at] = process(changed[at])
         return self._row(changed)
+
+
+def _picking(names: tuple[str, ...], literals: Values) -> Callable[[Values], tuple[Any, ...]]:
+    """Return a function that returns the values of these parameters, in this order; those of `literals` need not be given."""
+    if len(names) > 1 and not literals:
+        return itemgetter(*names)
+    return lambda given: tuple([given[name] if name in given else literals[name] for name in names])
 
 
 class PreparedStatement:
@@ -78,10 +80,9 @@ class PreparedStatement:
 
     def _text(self, connection: Connection) -> _Text:
         name = connection.dialect.name
-        text = self._texts.get(name)
-        if text is None:
-            text = self._texts[name] = _Text(self._statement, self._sets, connection)
-        return text
+        if name not in self._texts:
+            self._texts[name] = _Text(self._statement, self._sets, connection)
+        return self._texts[name]
 
 
 def run(connection: Connection, text: str, values: Sequence[Any] = (), *, many: bool = False) -> Any:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -124,7 +124,7 @@ class SqliteDatabase:
         self._connection: Connection | None = None
         self._connected: tuple[int, int] | None = None
 
-    async def read(self, work: Callable[[Connection], T]) -> T:
+    def read(self, work: Callable[[Connection], T]) -> Coroutine[Any, Any, T]:
         def read() -> T:
             with _translated():
                 _identity(self._path)
@@ -133,15 +133,15 @@ class SqliteDatabase:
 
         job = _Job(read)
         self._readers.submit(self._read, job)
-        return await self._wait(job)
+        return self._wait(job)
 
-    async def write(self, work: Callable[[Connection], T]) -> T:
+    def write(self, work: Callable[[Connection], T]) -> Coroutine[Any, Any, T]:
         if self._writer is None:
             self._writer = Thread(target=self._write, name="history-writer", daemon=True)
             self._writer.start()
         job = _Job(work)
         self._jobs.put(job)
-        return await self._wait(job)
+        return self._wait(job)
 
     def insert(self, table: Table) -> Any:
         return sqlite.insert(table)

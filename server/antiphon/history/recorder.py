@@ -16,9 +16,11 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from antiphon.domain.content import Message, Role
+from antiphon.domain.deadline import Deadline
 from antiphon.domain.errors import (
     AntiphonError,
     ConversationNotFound,
+    DeadlineExceeded,
     InvalidRequest,
     ProviderRejected,
     Reason,
@@ -181,8 +183,9 @@ class Recorder:
         The first try is made in the caller's own task, which saves another one and its hops. Whatever ends it, `settle` goes on.
         """
         self._in_progress.pop(turn.reply.id, None)
+        patience = Deadline(PATIENCE)
         try:
-            async with asyncio.timeout(PATIENCE):
+            with patience:
                 try:
                     return await self._store.end_turn(owner, turn.reply.id, end)
                 except StoreUnavailable:
@@ -190,8 +193,10 @@ class Recorder:
                 except asyncio.CancelledError:
                     self.settle(owner, turn, end, drop=False)
                     raise
-        except TimeoutError:
+        except DeadlineExceeded:
             raise StoreUnavailable from None
+        finally:
+            patience.close()
 
     def settle(self, owner: str, turn: Turn, end: TurnEnd, *, drop: bool) -> asyncio.Task[bool]:
         """Settle or remove a turn in a new task, which retries until it is done. Its result is that of `Store.end_turn`."""
