@@ -8,19 +8,19 @@ CLIENTS := $(patsubst tests/e2e/clients/%.lock,$(VENV)/clients/%,$(wildcard test
 # A process a core, four at most, and the tests of a file in one of them, as they share a gateway.
 PYTEST := $(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help run test test-all clients cluster fuzz check format proto chart docs lock image pictures capacity bench bench-quick bench-outages soak scale clean
+.PHONY: compiled help run test test-all clients cluster fuzz check format proto chart docs lock image pictures capacity bench bench-quick bench-outages soak scale clean
 .DEFAULT_GOAL := help
 
 help: ## Show the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
-run: $(VENV)/run ## Start the gateway: server, Envoy, echo provider, and every provider whose key is in the environment
+run: $(VENV)/run compiled ## Start the gateway: server, Envoy, echo provider, and every provider whose key is in the environment
 	@$(BIN)/antiphon up $(if $(CONFIG),--config $(CONFIG))
 
-test: $(VENV)/dev ## Run the tests but for the slow ones, as CI does (ARGS="-k name" for some of them)
+test: $(VENV)/dev compiled ## Run the tests but for the slow ones, as CI does (ARGS="-k name" for some of them)
 	$(PYTEST) -m "not slow" $(ARGS)
 
-test-all: $(VENV)/dev clients ## Run all tests, the slow ones too
+test-all: $(VENV)/dev compiled clients ## Run all tests, the slow ones too
 	$(PYTEST) $(ARGS)
 
 clients: $(CLIENTS) ## Install the clients that need environments of their own; `make test-all` does it too
@@ -96,10 +96,10 @@ pictures: $(VENV)/dev ## Draw the dashboards in docs/images, of a gateway under 
 capacity: $(VENV)/dev ## Measure what a replica can do, and write it into docs/guide/sizing.md: five minutes on an idle machine
 	$(BIN)/python -m tests.bench.capacity
 
-bench: $(VENV)/dev ## Measure this build beside other gateways: an hour at most, on an idle machine (tests/bench/README.md)
+bench: $(VENV)/dev compiled ## Measure this build beside other gateways: an hour at most, on an idle machine (tests/bench/README.md)
 	$(BIN)/python -m tests.bench.compare $(ARGS)
 
-bench-quick: $(VENV)/dev ## The same in three minutes, with those gateways that are installed already
+bench-quick: $(VENV)/dev compiled ## The same in three minutes, with those gateways that are installed already
 	$(BIN)/python -m tests.bench.compare --quick $(ARGS)
 
 bench-outages: $(VENV)/dev ## See what callers notice of outages of providers, into build/bench: ten minutes
@@ -124,6 +124,10 @@ $(VENV)/run: pyproject.toml requirements.lock
 	@$(BIN)/python deploy/install.py "What Antiphon needs" --no-deps --require-hashes -r requirements.lock
 	@$(BIN)/python deploy/install.py "Antiphon" --no-deps --editable .
 	@touch $@
+
+# Python does this by itself, unless PYTHONDONTWRITEBYTECODE is set, as in many containers: then each process would do it at its start.
+compiled: $(VENV)/run
+	@$(BIN)/python -m compileall -q server/antiphon
 
 $(VENV)/dev: $(VENV)/run requirements-dev.lock deploy/tools.lock deploy/tools.py
 	@$(BIN)/python deploy/install.py "What tests and checks need" --no-deps --require-hashes -r requirements-dev.lock
