@@ -139,7 +139,8 @@ class BreakerConfig(Section):
     window: float = Field(default=30.0, gt=0)
     """The time over which `ratio` is counted."""
     open: float = Field(default=5.0, gt=0)
-    """How long it is left alone before one call probes it; twice as long after each failed probe, give or take 20 %."""
+    """How long it is left alone before one call probes it; twice as long after each failed probe, give or take 20 %. While a
+    route has nothing that works, a call probes it each fifth of this time."""
     open_most: float = Field(default=120.0, gt=0)
     """The longest of these times."""
 
