@@ -58,7 +58,8 @@ class TimeoutsConfig(Section):
     stall: float = Field(default=300.0, gt=0)
     """The longest silence: before the first byte, and between two. A reply that is not streamed is silent until it is complete."""
     total: float | None = Field(default=None, gt=0)
-    """For the whole try, until the end of its reply, streamed or not. Unset: no limit but that of the call."""
+    """For the whole try, until the end of its reply, streamed or not, without the time in which the caller does not read. Unset: no
+    limit but that of the call."""
 
     def overridden(self, own: DeploymentTimeoutsConfig) -> TimeoutsConfig:
         """Return these times with those that a deployment sets itself."""

@@ -193,7 +193,8 @@ class Attempts:
             raise too_slow(deployment.name) from None
         if deployment.timeouts.total is not None:
             assert self._attempt is not None, "an attempt was started"
-            self._open = bounded(stream, self._attempt.started_at + deployment.timeouts.total, deployment.name)
+            used = time.monotonic() - self._attempt.started_at
+            self._open = bounded(stream, deployment.timeouts.total - used, deployment.name)
         return batch
 
     async def _hold(self, stream: AsyncGenerator[Batch, None], batch: Batch) -> Batch:

@@ -430,6 +430,23 @@ async def test_the_total_time_bounds_a_whole_try() -> None:
     assert (whole.tries, whole.text, whole.error) == (["a:ok"], "Hello", None)
 
 
+async def test_a_caller_that_reads_slowly_does_not_use_up_the_total_time() -> None:
+    """Only the waits for the provider count: it cannot be quicker than its reader."""
+    router = routed([Turns("a")], [Turns("b")], timeouts=TimeoutsConfig(total=0.1))
+    call = Call(observer=Listener(), headers={}, caller=Principal("ann", owner="ann"))
+    request = ChatRequest("any", (HELLO,), stream=True)
+    deadline = Deadline(5)
+    seen: list[Batch] = []
+    async with Attempts(call, router.resolve("any"), request, router.rules, deadline) as attempts:
+        async for batch in attempts:
+            seen.append(batch)
+            await asyncio.sleep(0.15)
+    deadline.close()
+    assert "".join(event.text for batch in seen for event in batch if isinstance(event, TextDelta)) == "Hello"
+    assert [each.outcome for each in call.attempts] == ["ok"]
+    assert router.deployments()[0].candidates()[0].failures.value == 0
+
+
 async def test_a_caller_that_leaves_closes_a_reply_with_a_total_time() -> None:
     """Cancelling the call while it waits for more of a bounded reply closes the provider's call at once."""
     a = Turns("a", ([START, TextDelta(0, "Hel")], None))
