@@ -432,7 +432,17 @@ async def test_the_total_time_bounds_a_whole_try() -> None:
 
 async def test_a_caller_that_reads_slowly_does_not_use_up_the_total_time() -> None:
     """Only the waits for the provider count: it cannot be quicker than its reader."""
-    router = routed([Turns("a")], [Turns("b")], timeouts=TimeoutsConfig(total=0.1))
+
+    class Paced(Turns):
+        async def _replay(self, batches: AsyncGenerator[Batch, None]) -> AsyncGenerator[Batch, None]:
+            async for batch in batches:
+                await asyncio.sleep(0.01)
+                yield batch
+
+        def stream(self, request: ChatRequest, warn: Callable[[Warnings], None] = ignore) -> AsyncGenerator[Batch, None]:
+            return self._replay(super().stream(request, warn))
+
+    router = routed([Paced("a")], [Turns("b")], timeouts=TimeoutsConfig(total=0.1))
     call = Call(observer=Listener(), headers={}, caller=Principal("ann", owner="ann"))
     request = ChatRequest("any", (HELLO,), stream=True)
     deadline = Deadline(5)
