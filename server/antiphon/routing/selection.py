@@ -138,7 +138,7 @@ def retry(
     def pause(candidate: Candidate, failure: Failure) -> Wait:
         if failure.found is AttemptClass.RATE_LIMITED:
             return Wait(candidate, max(0.0, candidate.cool_until - now, failure.until - now), Why.COOLING)
-        return Wait(candidate, backoff.seconds(retries, random()), Why.BACKOFF)
+        return Wait(candidate, max(backoff.seconds(retries, random()), failure.until - now), Why.BACKOFF)
 
     waits = [
         pause(candidate, failure)

@@ -307,6 +307,20 @@ async def test_a_caller_that_leaves_gives_the_early_probe_to_the_next() -> None:
     assert candidate.breaker.state is BreakerState.RAMP
 
 
+async def test_the_time_that_a_provider_in_trouble_names_is_waited_for() -> None:
+    """Also of a 503: a retry before it would be in vain. One that does not fit is not made, and the caller is told the time."""
+    soon = ProviderUnavailable("Overloaded.", status=503, retry_after=0.2, **P)
+    a = Turns("a", soon, REPLY)
+    outcome = await ask(routed([a]))
+    assert (outcome.text, outcome.tries) == ("Hello", ["a:overloaded", "a:ok"])
+    assert 0.19 < outcome.call.attempts[1].waited < 1
+    for seconds in (21, 6):  # more than `retry_after_most`, and more than the deadline leaves
+        late = ProviderUnavailable("Overloaded.", status=503, retry_after=seconds, **P)
+        outcome = await ask(routed([Turns("a", late, REPLY)]))
+        assert (outcome.error, outcome.tries) == (late, ["a:overloaded"])
+    assert (await ask(routed([Turns("a", late)], [Turns("b")]))).text == "Hello"
+
+
 async def test_bad_credentials_are_not_tried_with_every_call() -> None:
     """After one refused key a deployment is left alone for a minute if there is another; without one, after five."""
     a, b = Turns("a", KEY), Turns("b")
