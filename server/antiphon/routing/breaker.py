@@ -5,6 +5,7 @@
     half-open  one call at a time is admitted, as a probe
     ramp       the probe succeeded: a growing part of the calls is admitted, from 10 % to all of them in `RAMP` seconds
 
+               A call that has nothing else to go to is admitted as well if none is in progress, and one more with each second
     early      a probe while it is open, for a call that has nothing else to go to: one each `EARLY` x `open` seconds. If it fails,
                the breaker stays open for as long as it was to be anyway
 
@@ -94,6 +95,8 @@ class Breaker:
         """How often it opened since it was last closed."""
         self._probing = False
         self._ramp_start = 0.0
+        self._in_progress = 0
+        """The calls of the ramp that have not ended."""
         self._in_a_row = 0
         self._slot = 0
         """The number of the current slot of the window, counted from the clock's 0."""
@@ -113,9 +116,14 @@ class Breaker:
 
     def begin(self) -> int:
         """Note the start of a call that `admits` allowed, and return the number to pass on with its outcome."""
-        if self.state is BreakerState.HALF_OPEN:
-            self._probing = True
+        if self.state is not BreakerState.CLOSED:
+            self._probing = self.state is BreakerState.HALF_OPEN
+            self._in_progress += 1
         return self.epoch
+
+    def may_start(self, now: float) -> bool:
+        """Return whether a call may be made in the ramp that has nothing else to go to: few calls at once are no stampede."""
+        return self.state is BreakerState.RAMP and self._in_progress <= int(now - self._ramp_start)
 
     def early_wait(self, now: float) -> float | None:
         """Return the seconds until an early probe may be made; None if there will be none, as its end or a probe is awaited."""
@@ -134,11 +142,13 @@ class Breaker:
         if epoch != self.epoch:
             return
         self._in_a_row = 0
-        if self.state is BreakerState.HALF_OPEN:
-            self._change(BreakerState.RAMP)
-            self._ramp_start = now
-        else:
-            self._calls[self._at(now)] += 1
+        if self.state is not BreakerState.CLOSED:
+            if self.state is BreakerState.HALF_OPEN:
+                self._change(BreakerState.RAMP)
+                self._ramp_start = now
+                return
+            self._in_progress -= 1
+        self._calls[self._at(now)] += 1
 
     def fail(self, now: float, epoch: int) -> None:
         """Note that a call failed, and open the breaker if the rules say so."""
@@ -151,6 +161,7 @@ class Breaker:
         at = self._at(now)
         self._calls[at] += 1
         self._failures[at] += 1
+        self._in_progress -= 1
         self._in_a_row += 1
         rules = self._rules
         calls = sum(self._calls)
@@ -162,6 +173,7 @@ class Breaker:
         """Note that a call ended without saying anything about the target, for example because its caller left."""
         if epoch == self.epoch:
             self._probing = False
+            self._in_progress -= 1
             if self.is_early:
                 self._change(BreakerState.OPEN)
 
@@ -237,6 +249,7 @@ class Breaker:
         self.state = state
         self.epoch += 1
         self._probing = self.is_early = False
+        self._in_progress = 0
         self._in_a_row = 0
 
     def _clear(self) -> None:

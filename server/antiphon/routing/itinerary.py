@@ -16,6 +16,7 @@ from antiphon.domain.request import ChatRequest
 from antiphon.limits.base import Limit
 from antiphon.limits.estimate import estimated_tokens
 from antiphon.routing.backoff import Backoff
+from antiphon.routing.breaker import BreakerState
 from antiphon.routing.candidate import Candidate
 from antiphon.routing.router import Route
 from antiphon.routing.rules import RULES
@@ -267,8 +268,12 @@ class Itinerary:
             raise RateLimited(message, limit="queue", scope="provider", quota=queue.size, retry_after=max(1.0, queue.wait))
 
     def _may_wait(self, wait: Wait | None, since: float, now: float) -> bool:
-        """Return whether a call waits for what it has not tried yet: if all that it tried are left alone by now."""
-        return wait is not None and all(each.is_broken(now) for each in self._failed) and self._fits(wait, since, now)
+        """Return whether a call waits for what it has not tried yet: not at all, or as all that it tried are left alone by now."""
+        if wait is None:
+            return False
+        if wait.candidate.breaker.may_start(now) and wait.seconds <= 0:
+            return True
+        return all(each.is_broken(now) for each in self._failed) and self._fits(wait, since, now)
 
     async def _wait(self, wait: Wait | None, since: float, now: float) -> Candidate | None:
         """Wait until a candidate may be available, or return the one to probe now.
@@ -301,8 +306,10 @@ class Itinerary:
         return wait.seconds <= min(most - (now - since), self._deadline.left) and not deployment.queue_is_full
 
     async def _probe(self, candidate: Candidate) -> bool:
-        """Enter a deployment for an early probe. Return False if its provider grants no attempt at the moment."""
+        """Enter a deployment that is not available to all. Return False if its provider grants no attempt at the moment."""
         candidate.deployment.enter()
+        if candidate.breaker.state is BreakerState.RAMP:
+            return await self._take(candidate)
         place, is_taken = candidate.breaker.probe_early(), False
         try:
             is_taken = await self._take(candidate)

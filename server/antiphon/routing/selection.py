@@ -42,7 +42,7 @@ class Failure(Struct, frozen=True):
 class Wait(Struct, frozen=True):
     """The candidate to wait for, and for how many seconds before it is called or looked at again.
 
-    `is_early`: it is called then although its breaker is open.
+    `is_early`: it is called then although its breaker is open, or admits only a part of the calls.
     """
 
     candidate: Candidate
@@ -156,7 +156,8 @@ def first_wait(tiers: Sequence[Tier], now: float, random: Callable[[], float], f
     """Return what to wait for when no candidate can be called: the one that may be the first, and was not tried.
 
     None if there is none, as all are drained, or were tried and `failed`. If no candidate works at all, the call need not wait for
-    the end of a breaker's time, as an early probe can show sooner that the candidate is well again.
+    the end of a breaker's time, as an early probe can show sooner that the candidate is well again. And one that is returning is
+    called at once if few others call it.
     """
     in_use = [choice.candidate for tier in tiers for choice in tier if not choice.candidate.deployment.drained]
     none_works = all(candidate.is_down(now) for candidate in in_use)
@@ -165,7 +166,12 @@ def first_wait(tiers: Sequence[Tier], now: float, random: Callable[[], float], f
         opens = candidate.breaker.wait(now)
         if candidate.cool_until > now and candidate.cool_until - now >= opens:
             return Wait(candidate, candidate.cool_until - now, Why.COOLING)
-        early = candidate.breaker.early_wait(now) if none_works and not candidate.deployment.is_full else None
+        if candidate.deployment.is_full:
+            early = None
+        elif candidate.breaker.may_start(now):
+            early = 0.0
+        else:
+            early = candidate.breaker.early_wait(now) if none_works else None
         if early is not None:
             return Wait(candidate, max(early, candidate.cool_until - now), Why.BROKEN, is_early=True)
         return Wait(candidate, opens or _RECHECK * (0.5 + random()), Why.BROKEN)

@@ -276,6 +276,25 @@ async def test_a_failed_early_probe_waits_for_the_others() -> None:
     assert (outcome.error, outcome.tries) == (BROKEN, ["a:overloaded"])
 
 
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "behind one that fails"])
+async def test_few_calls_do_not_wait_for_a_deployment_that_returns(alone: bool) -> None:
+    """Calls one by one are no stampede: none of them waits until all of the calls are admitted again, or fails."""
+    a = Turns("a", BROKEN)
+    first = Turns("b", ProviderTimeout("Late.", **P))
+    rules = QUICK.model_copy(update={"breaker": BreakerConfig(consecutive=2, open=0.1)})
+    router = routed([a], rules=rules) if alone else routed([first], [a], rules=rules)
+    candidate = router.deployments()[-1].candidates()[0]
+    while not candidate.is_broken(0.0):
+        await ask(router)
+    a.scripts = [REPLY]
+    assert (await ask(router)).text == "Hello"
+    assert candidate.breaker.state is BreakerState.RAMP
+    for _ in range(20):
+        outcome = await ask(router)
+        assert outcome.text == "Hello", (outcome.error, outcome.tries)
+        assert outcome.call.attempts[-1].waited < 0.1
+
+
 async def test_a_deployment_that_refuses_the_key_is_not_probed_early() -> None:
     """Nothing but somebody's work would mend it, and a wait of a minute is told at once."""
     a, b = Turns("a", KEY), Turns("b", KEY)

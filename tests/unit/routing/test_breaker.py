@@ -173,6 +173,27 @@ def test_an_early_probe_changes_nothing_unless_it_succeeds() -> None:
     assert breaker.early_wait(92.0) is None, "whoever tripped it knows better"
 
 
+def test_few_calls_that_have_nothing_else_are_admitted_in_the_ramp() -> None:
+    """One at a time at first, and one more at once after each second. However a call ends, it gives its place back."""
+    breaker = Breaker(RULES, middle)
+    failed(breaker, 0.0)
+    assert not breaker.may_start(5.0)
+    assert breaker.admits(5.0)
+    breaker.succeed(5.0, breaker.begin())
+    for second in range(4):
+        now, numbers = 5.5 + second, []
+        while breaker.may_start(now):
+            numbers.append(breaker.begin())
+        assert len(numbers) == second + 1
+        for number, end in zip(numbers, (breaker.succeed, breaker.fail, breaker.succeed, breaker.fail), strict=False):
+            end(now, number)
+    number = breaker.begin()
+    breaker.release(number)
+    assert breaker.may_start(8.5)
+    assert breaker.admits(5.0 + RAMP)
+    assert not breaker.may_start(5.0 + RAMP), "it is closed, and admits all"
+
+
 def test_it_can_be_tripped_and_reset() -> None:
     """Tripped, it is open for exactly that time, never for a shorter one than before; reset, it is closed."""
     breaker = Breaker(RULES, lambda: 1.0)
