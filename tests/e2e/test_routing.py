@@ -93,6 +93,19 @@ async def test_an_outage_of_one_of_two_deployments_is_not_noticed(fault: str, ll
         assert made <= 1.1 * len(results) + 10
 
 
+async def test_the_tokens_of_a_failed_try_are_in_the_log_line_of_the_call(llm: Any, tmp_path: Path) -> None:
+    """A provider that fails after its work says what it used together with the error; another one answers, and both are charged."""
+    failed = {"error": {"message": "x", "type": "server_error"}, "usage": {"prompt_tokens": 7000, "completion_tokens": 500}}
+    async with two(tmp_path, llm) as (gateway, east, _), gateway.client() as http:
+        east.default = [head(), chunk(sse(delta(role="assistant"), failed)), LAST]
+        while not east.requests:
+            assert await is_answered(http)
+        lines = [json.loads(line) for line in gateway.output_text.splitlines() if '"event":"call"' in line]
+        (line,) = [line for line in lines if len(line.get("attempts", ())) == 2]
+        assert 7000 < line["prompt_tokens"] < 7100
+        assert 500 < line["completion_tokens"] < 510
+
+
 async def test_a_deployment_that_returns_gets_its_calls_slowly(llm: Any, tmp_path: Path) -> None:
     """After an outage one call probes the deployment, and the others return to it over some seconds: no stampede."""
     routing = {"breaker": {"open": 0.5, "open_most": 0.5}}
