@@ -32,7 +32,7 @@ def tree(pid: int) -> list[int]:
 
 def workers(gateway: Gateway) -> list[int]:
     """Return the process ids of the gateway's workers."""
-    return [pid for pid in children(gateway.process.pid) if b"serve" in _command(pid)]
+    return [pid for pid in children(gateway.process.pid) if b"antiphon.worker" in _command(pid)]
 
 
 def edges(gateway: Gateway) -> list[int]:

@@ -145,7 +145,7 @@ class Watched:
         self._pids = gateway.pids
         commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in self._pids}
         self._edges = [pid for pid, command in commands.items() if command[0].endswith(b"envoy")]
-        self._workers = [pid for pid, command in commands.items() if b"serve" in command]
+        self._workers = [pid for pid, command in commands.items() if b"antiphon.worker" in command]
 
     def read(self, second: float) -> Reading:
         """Return the figures of this moment."""

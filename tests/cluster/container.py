@@ -67,7 +67,7 @@ class Container:
 
         def serves(pid: int) -> bool:
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                return b"serve" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                return b"antiphon.worker" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
             return False
 
         return {pid for pid in descendants(self.process.pid) if serves(pid)}

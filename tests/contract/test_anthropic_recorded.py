@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from antiphon import domain
-from antiphon.domain.content import Message, Role, Text
+from antiphon.domain.content import Message, Role, Text, ToolCall, ToolResult
 from antiphon.domain.errors import ProviderProtocolError
 from antiphon.domain.events import CitationDelta, InputDelta, TextDelta, ThinkingDelta
 from antiphon.domain.reply import Reply
@@ -105,10 +105,12 @@ def add_delta(block: dict[str, Any], delta: dict[str, Any]) -> None:
 
 
 def written(*replies: Message) -> list[dict[str, Any]]:
-    """Return the content of the last reply as it is sent back, in the form of a whole reply."""
+    """Return the content of the last reply as it is sent back, in the form of a whole reply. Its calls have results."""
+    results = tuple(ToolResult(block.id, (Text("y"),)) for block in replies[-1].blocks if isinstance(block, ToolCall))
     encoder = AnthropicEncoder("p", system_turns=False)
-    encoder.encode([message for reply in replies for message in (Message(Role.USER, (Text("x"),)), reply)])
-    sent = encoder.messages[-1]
+    turns = [message for reply in replies for message in (Message(Role.USER, (Text("x"),)), reply)]
+    encoder.encode([*turns, Message(Role.TOOL, results)] if results else turns)
+    sent = encoder.messages[-2 if results else -1]
     return json.loads(json.dumps(sent["content"])) if sent["role"] == "assistant" else []
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from antiphon import domain
-from antiphon.domain.content import Message, Role, Text, Thinking, ToolCall
+from antiphon.domain.content import Message, Role, Text, Thinking, ToolCall, ToolResult
 from antiphon.domain.errors import ProviderProtocolError
 from antiphon.domain.events import BlockFinished, BlockStarted, ExtraFields, Finished, InputDelta, Started, TextDelta, ThinkingDelta
 from antiphon.domain.reply import Reply
@@ -81,10 +81,12 @@ def added_up(sent: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def written(reply: Message) -> list[dict[str, Any]]:
-    """Return the content of a reply as it is sent back."""
+    """Return the content of a reply as it is sent back. Its calls have results."""
+    results = tuple(ToolResult(block.id, (Text("y"),)) for block in reply.blocks if isinstance(block, ToolCall))
+    turns = [Message(Role.USER, (Text("x"),)), reply]
     encoder = BedrockEncoder("p", MODEL, system_turns=False, has_tools=True)
-    encoder.encode([Message(Role.USER, (Text("x"),)), reply])
-    content: list[dict[str, Any]] = json.loads(json.dumps(encoder.messages[-1]["content"]))
+    encoder.encode([*turns, Message(Role.TOOL, results)] if results else turns)
+    content: list[dict[str, Any]] = json.loads(json.dumps(encoder.messages[1]["content"]))
     return content
 
 

@@ -67,11 +67,11 @@ async def test_a_turn_reads_only_what_is_new(store: Store, other: SqlStore, read
     first = await turn(store, conversation, "a")
     read.clear()
     second = await turn(store, conversation, "b")
-    assert read == [first.path[-1].id, first.reply.id, second.path[-1].id, second.reply.id]
+    assert read == [first.path[-1].id, first.reply.id], "neither what was known nor what it stored itself"
     third = await turn(other, conversation, "c")
     read.clear()
     fourth = await turn(store, conversation, "d")
-    added = [second.path[-1], second.reply, third.path[-1], third.reply, fourth.path[-1], fourth.reply]
+    added = [second.path[-1], second.reply, third.path[-1], third.reply]
     assert read == [each.id for each in added]
     assert [each.id for each in fourth.path[:20]] == [each.id for each in first.path[:20]]
 

@@ -284,6 +284,9 @@ async def test_every_kind_of_part_survives(store: Store) -> None:
     message = Message(Role.DEVELOPER, parts, name="n", extra={"x": [True]}, listed=True)
     made = await store.create(ME, title="", source="", pinned=False, messages=[message])
     assert (await store.messages(ME, made.id)).messages[0].message == message
+    for conversation in (None, made.id):
+        turn = await store.begin_turn(ME, conversation, [message], request_id="r")
+        assert (*turn.path, turn.reply) == (await store.messages(ME, turn.conversation.id)).messages
 
 
 async def test_a_row_that_cannot_be_read_hides_no_other(store: Store) -> None:

@@ -119,7 +119,7 @@ async def test_no_received_turn_is_lost_when_the_server_is_killed(recorded: tupl
         for _ in range(KILLS):
             enough = len(received) + 20 + random.randrange(40)  # the server works again, and is killed at a random moment
             await until(lambda: len(received) >= enough)  # noqa: B023 - awaited here
-            for worker in children(gateway, "serve"):
+            for worker in children(gateway, "antiphon.worker"):
                 os.kill(worker, signal.SIGKILL)
         stop.set()
         await asyncio.gather(*writers)
@@ -173,7 +173,7 @@ async def test_the_text_of_a_reply_survives_its_worker(recorded: tuple[Gateway, 
         call = chat_pb2_grpc.ChatServiceStub(channel).StreamGenerate(turn("Hi", "", model="odd-slow"), metadata=METADATA)
         started = (await call.read()).events[0].started
         history = history_pb2_grpc.HistoryServiceStub(channel)
-        (worker,) = children(gateway, "serve")
+        (worker,) = children(gateway, "antiphon.worker")
         found: list[Any] = []
 
         async def look() -> Any:
@@ -225,7 +225,7 @@ async def test_a_turn_whose_worker_was_killed_before_a_word_is_tried_again(
         call = stub.Generate(request, metadata=METADATA)
         await until(lambda: request_count() or call.done())
         assert not call.done()
-        (worker,) = children(gateway, "serve")
+        (worker,) = children(gateway, "antiphon.worker")
         os.kill(worker, signal.SIGKILL)
         with pytest.raises(grpc.aio.AioRpcError):
             await call

@@ -125,7 +125,7 @@ def test_the_health_check_fails_while_no_worker_answers(tmp_path: Path, temporar
     try:
         block_until(lambda: READY in file.read_text() or gateway.process.poll() is not None)
         found = Path(f"/proc/{gateway.process.pid}/task/{gateway.process.pid}/children").read_text().split()
-        worker = next(int(child) for child in found if b"serve" in Path(f"/proc/{child}/cmdline").read_bytes())
+        worker = next(int(child) for child in found if b"antiphon.worker" in Path(f"/proc/{child}/cmdline").read_bytes())
         os.kill(worker, signal.SIGSTOP)
         block_until(lambda: gateway.health() == 1, 60)
         os.kill(worker, signal.SIGCONT)

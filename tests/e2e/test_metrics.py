@@ -69,7 +69,7 @@ class Counted(Gateway):
 
     def workers(self) -> set[int]:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return {int(pid) for pid in children if b"serve" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+        return {int(pid) for pid in children if b"antiphon.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()}
 
 
 def _series(name: str, labels: dict[str, str]) -> str:

@@ -14,10 +14,12 @@ from tests.strict.odd import AnyUpstream, answered_text
 
 MODELS = (
     "anthropic/claude-sonnet-4-5",
+    "anthropic/claude-opus-4-6",
     "anthropic/claude-opus-5",
     "bedrock/us.anthropic.claude-sonnet-4-5-20250929-v1:0",
     "bedrock/us.amazon.nova-lite-v1:0",
     "gemini/gemini-3-flash",
+    "gemini/gemini-3.8-flash",
 )
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(8)).decode()
 USER = {"role": "user", "content": "hi"}
@@ -109,6 +111,9 @@ CASES: dict[str, dict[str, Any]] = {
     "many marks": {"messages": [user(*({"type": "text", "text": f"{at}", **MARK} for at in range(6)))]},
     "instructions in the middle": {"messages": [USER, said("s", "system"), said(None), said("d", "developer"), USER]},
     "the assistant first": {"messages": [said("x"), said("", "user", name="bob"), USER]},
+    "a reply to be continued": {"messages": [USER, said("1, 2,")], "reasoning_effort": "high"},
+    "little thinking": {"reasoning_effort": "minimal"},
+    "no thinking": {"reasoning_effort": "none"},
     "fields of one provider": {"cache_control": {"type": "ephemeral"}, "thinking": {"type": "disabled"}},
 }
 
@@ -144,3 +149,27 @@ async def test_a_rare_request(http: httpx2.AsyncClient, model: str, case: str, s
         assert answer.text.endswith("data: [DONE]\n\n")
     else:
         assert answer.json()["choices"][0]["message"]["content"] == answered_text(model.partition("/")[0])
+
+
+@pytest.mark.parametrize(
+    ("model", "status"),
+    [
+        ("gemini/gemini-3.8-flash", 200),
+        ("bedrock/us.amazon.nova-lite-v1:0", 200),
+        ("anthropic/claude-opus-5", 400),
+    ],
+)
+async def test_a_video(http: httpx2.AsyncClient, model: str, status: int) -> None:
+    """Those that take videos get it; the others refuse the request, as without it, it would be another one."""
+    video = {"type": "video_url", "video_url": {"url": "data:video/mp4;base64,AAAA"}}
+    asked = {"model": model, "messages": [user({"type": "text", "text": "What is it?"}, video)]}
+    answer = await http.post("/chat/completions", json=asked)
+    assert answer.status_code == status, answer.text
+
+
+async def test_a_reply_that_was_continued_has_a_warning(http: httpx2.AsyncClient) -> None:
+    """Claude from 4.6 on is asked to continue, and the caller reads of it in a header."""
+    for model, expected in (("claude-sonnet-4-5", False), ("claude-opus-5", True)):
+        asked = {"model": f"anthropic/{model}", "messages": [USER, said("1, 2,")]}
+        answer = await http.post("/chat/completions", json=asked)
+        assert ("messages" in answer.headers.get("x-antiphon-warnings", "")) is expected

@@ -136,7 +136,7 @@ class Daemon(Gateway):
 def workers(gateway: Gateway) -> set[int]:
     """Return the process ids of the workers."""
     found = Path(f"/proc/{gateway.process.pid}/task/{gateway.process.pid}/children").read_text().split()
-    return {int(child) for child in found if b"serve" in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")}
+    return {int(child) for child in found if b"antiphon.worker" in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")}
 
 
 async def models(gateway: Gateway, key: str = KEY) -> list[str] | int:

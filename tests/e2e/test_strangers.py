@@ -64,7 +64,7 @@ class Peak:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._before = {part: memory(gateway, part) for part in ("serve", "envoy")}
+        self._before = {part: memory(gateway, part) for part in ("antiphon.worker", "envoy")}
         self.grown = dict.fromkeys(self._before, 0.0)
         self.report = ""
 
@@ -263,7 +263,7 @@ async def test_nothing_is_held_for_a_stranger(door: Gateway, attack: str) -> Non
             assert (await http.post("/chat/completions", json=HELLO)).status_code == 200
             await asyncio.sleep(0.01)
         await attacking
-    assert peak.grown["serve"] < 40, peak.report
+    assert peak.grown["antiphon.worker"] < 40, peak.report
     assert peak.grown["envoy"] < 120, peak.report
 
 
@@ -278,4 +278,4 @@ async def test_little_is_held_where_no_key_is_needed(door: Gateway, path: str, p
             assert (await http.post("/chat/completions", json=HELLO)).status_code == 200
             await asyncio.sleep(0.01)
         await attacking
-    assert peak.grown["serve"] < 8 * 31 + 100, peak.report
+    assert peak.grown["antiphon.worker"] < 8 * 31 + 100, peak.report

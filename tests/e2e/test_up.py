@@ -92,7 +92,7 @@ def antiphon(*arguments: str, folder: Path, **environment: str) -> subprocess.Co
     )
 
 
-@pytest.mark.parametrize("part", ["serve", "envoy"])
+@pytest.mark.parametrize("part", ["antiphon.worker", "envoy"])
 async def test_a_part_that_is_killed_is_started_again(two_workers: Gateway, part: str) -> None:
     """A killed worker or Envoy is replaced, with a log line, and calls are answered at once or soon after."""
     (victim, *_) = children(two_workers, part)
@@ -107,7 +107,7 @@ async def test_a_part_that_is_killed_is_started_again(two_workers: Gateway, part
 
     def replaced() -> bool:
         running = children(two_workers, part)
-        return victim not in running and len(running) == (2 if part == "serve" else 1)
+        return victim not in running and len(running) == (2 if part == "antiphon.worker" else 1)
 
     await until(replaced)
 
@@ -117,7 +117,7 @@ async def test_a_kill_again_and_again_costs_no_delay(two_workers: Gateway) -> No
     """A worker that has lived for a second is replaced at once, however often it is killed."""
     for count in range(1, 4):
         await asyncio.to_thread(two_workers.wait_for, '"event":"serving"', count + 1)
-        victim = max(children(two_workers, "serve"))
+        victim = max(children(two_workers, "antiphon.worker"))
         await until(lambda: age(victim) > 1.1)  # noqa: B023 - awaited here; the kernel tells a start to 10 ms only
         os.kill(victim, signal.SIGKILL)
         await asyncio.to_thread(two_workers.wait_for, "starting it again", count)
@@ -128,7 +128,7 @@ def test_envoy_has_no_secret(two_workers: Gateway) -> None:
     """Envoy's environment has no secret; the workers' has."""
     (envoy,) = children(two_workers, "bootstrap.yaml")
     assert KEY.encode() not in Path(f"/proc/{envoy}/environ").read_bytes()
-    assert KEY.encode() in Path(f"/proc/{children(two_workers, 'serve')[0]}/environ").read_bytes()
+    assert KEY.encode() in Path(f"/proc/{children(two_workers, 'antiphon.worker')[0]}/environ").read_bytes()
 
 
 @pytest.mark.slow
@@ -136,7 +136,7 @@ async def test_a_log_that_cannot_be_written_breaks_nothing(tmp_path: Path) -> No
     """If the log cannot be written, calls, restarts of workers and a stop work as usual."""
     gateway = Gateway(tmp_path, {**ECHO, "log": {"file": "/dev/full", "level": "debug"}})
     await asyncio.to_thread(gateway.wait_for, READY)
-    (worker,) = children(gateway, "serve")
+    (worker,) = children(gateway, "antiphon.worker")
     async with gateway.client() as http:
         assert (await http.post("/chat/completions", json=HELLO)).status_code == 200
         assert (await http.post("/chat/completions", json={**HELLO, "model": "none"})).status_code == 404
@@ -171,7 +171,7 @@ async def test_standard_streams_may_be_closed(closed: str, tmp_path: Path) -> No
         await wait_for_answer(http)
         pid = int((tmp_path / "pid").read_text())
         found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        (worker,) = (int(child) for child in found if b"serve" in Path(f"/proc/{child}/cmdline").read_bytes())
+        (worker,) = (int(child) for child in found if b"antiphon.worker" in Path(f"/proc/{child}/cmdline").read_bytes())
         os.kill(worker, signal.SIGKILL)  # the supervisor prints a line about it
         await wait_for_answer(http)
     os.kill(pid, signal.SIGTERM)
@@ -210,7 +210,7 @@ async def test_a_stop_lets_streams_finish(tmp_path: Path, upstream: OddUpstream,
     gateway = OwnGroup(tmp_path, configuration(upstream, llm))
     await asyncio.to_thread(gateway.wait_for, READY)
     itself = gateway.process.pid
-    pids = [*children(gateway, "envoy"), *children(gateway, "serve"), itself]
+    pids = [*children(gateway, "envoy"), *children(gateway, "antiphon.worker"), itself]
     assert len(pids) == 3
 
     def send_signals() -> None:
@@ -287,7 +287,7 @@ async def test_a_worker_that_dies_is_unavailable(tmp_path: Path, upstream: OddUp
         ended = asyncio.ensure_future(call.code())
         reading = asyncio.ensure_future(call.read()) if kind == "stream" else None
         await until(lambda: len(upstream.requests) > before)
-        os.kill(children(gateway, "serve")[0], signal.SIGKILL)
+        os.kill(children(gateway, "antiphon.worker")[0], signal.SIGKILL)
         assert await ended is grpc.StatusCode.UNAVAILABLE
         if reading is not None:
             await asyncio.wait([reading])

@@ -36,6 +36,11 @@ class AnyAnthropic(StrictAnthropic):
 
     def problems(self, body: dict[str, Any]) -> Iterator[str]:
         roles = [message["role"] for message in body["messages"]]
+        if roles[-1] == "assistant":
+            if not body["model"].startswith(("claude-sonnet-4-5", "claude-haiku-4-5", "claude-3")):
+                yield "the model does not support assistant message prefill"
+            if body.get("thinking", {}).get("type") == "enabled":
+                yield "a final assistant message has to begin with a thought"
         if roles[0] != "user" or any(before == after for before, after in pairwise(roles)):
             yield f"the roles are {roles}"
         if sum("cache_control" in node for node in nodes(body)) > 4:
@@ -76,7 +81,9 @@ class AnyBedrock(StrictBedrock):
 class AnyGemini(StrictGemini):
     """https://ai.google.dev/api/generate-content."""
 
-    model = "gemini-3-flash"
+    def answer(self, path: str, body: dict[str, Any]) -> tuple[Sequence[Step], list[str]]:
+        self.model = path.partition("/models/")[2].partition(":")[0]
+        return super().answer(path, body)
 
     def tool_names(self, body: dict[str, Any]) -> tuple[str, str]:
         return ("f", "g")
@@ -88,6 +95,13 @@ class AnyGemini(StrictGemini):
             yield f"the stop sequences are {stops}"
         if config.get("maxOutputTokens", 1) < 1:
             yield "the limit is no limit"
+        level = config.get("thinkingConfig", {}).get("thinkingLevel")
+        if level == "MINIMAL" and self.model != "gemini-3-flash":
+            yield "the model has no thinkingLevel MINIMAL"
+        for node in nodes(config.get("responseJsonSchema")):
+            properties = node.get("properties", {})
+            if any(inner.get("$ref") == "#" for name in node.get("required", ()) for inner in nodes(properties.get(name))):
+                yield "a cyclic reference is within a required property"
         schemas = [tool.get("functionDeclarations", []) for tool in body.get("tools", ())] + [config.get("responseJsonSchema")]
         for node in nodes(schemas):
             if "$ref" in node and any(not name.startswith("$") for name in node):

@@ -155,8 +155,9 @@ class ChatService:
         self, call: Call, request: ChatRequest, record: Record, route: Route, grant: Grant
     ) -> tuple[ChatRequest, TurnContext]:
         """Filter what will be stored, and start the turn; return the request with the whole conversation, and the turn."""
-        request = await self._guards.request(request)  # what is stored, also as title, is what the provider gets
-        record = await guarded_record(record, self._guards)
+        if self._guards.filters_requests:
+            request = await self._guards.request(request)  # what is stored, also as title, is what the provider gets
+            record = await guarded_record(record, self._guards)
 
         async def readmit(messages: tuple[Message, ...]) -> None:
             whole = replace(request, messages=messages)

@@ -6,12 +6,11 @@ The checks build the whole server, so `antiphon.cli.main` imports this module on
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-import uvloop
 from rich.markup import escape
 from rich.table import Table
 
@@ -20,13 +19,12 @@ from antiphon.auth.api_keys.static import KEY_VARIABLE
 from antiphon.cli.access import key_rows, show_access, token_rows
 from antiphon.cli.console import out, print_json, print_table
 from antiphon.config import Config, DatabaseConfig, KeyConfig, LimitsConfig, ProviderConfig, TlsConfig, database_url
-from antiphon.database.migrate import migrate
 from antiphon.database.open import parse
-from antiphon.domain.errors import StoreUnavailable
 from antiphon.net import certificates
 from antiphon.providers import hosts
 from antiphon.routing.router import Router
-from antiphon.telemetry import log
+from antiphon.start import model_names
+from antiphon.telemetry import log_file
 
 
 def environment_of_start(config: Config) -> dict[str, str]:
@@ -34,36 +32,10 @@ def environment_of_start(config: Config) -> dict[str, str]:
     return dict(os.environ) if config.auth.keys else {KEY_VARIABLE: "none", **os.environ}
 
 
-def build(config: Config, environment: Mapping[str, str]) -> Router:
-    """Check the whole configuration, and return its router. Raises `ConfigError` or `OSError`."""
-    certificates.check(config)
-    log.configure(config.log)
-    return App(config, environment).router
-
-
-def prepare(config: Config, environment: Mapping[str, str], wait: Callable[[], None] | None = None) -> Router:
-    """Check the whole configuration, migrate the database to this version, and return the router.
-
-    `wait` is called between two attempts to reach a database server. With None there is only one attempt. Raises `ConfigError` or
-    `OSError`.
-    """
-    router = build(config, environment)
-    url = database_url(config, environment)
-    while True:
-        try:
-            uvloop.run(migrate(url, config.database.timeout, pooler=config.database.pooler))
-        except StoreUnavailable:
-            if wait is None or parse(url).drivername == "sqlite":  # retrying does not help with a file
-                raise OSError("database.url: the database cannot be reached; the log line above has the reason") from None
-            wait()
-        else:
-            return router
-
-
 def show(config: Config, *, as_json: bool) -> None:
     """Check the whole configuration, and print its effect. Raises `ConfigError` or `OSError`."""
     certificates.check(config)
-    log.check(config.log)
+    log_file.check(config.log)
     environment = environment_of_start(config)
     router = App(config, environment).router
     settings = _settings(config)
@@ -82,11 +54,6 @@ def show(config: Config, *, as_json: bool) -> None:
 def models_as_json(router: Router) -> dict[str, Any]:
     """Return the default model and the names of all models, for JSON output."""
     return {"default": router.default, "models": model_names(router)}
-
-
-def model_names(router: Router) -> list[str]:
-    """Return the names of the models, in order."""
-    return [entry.name for entry in router.models()]
 
 
 def _show_providers(providers: dict[str, ProviderConfig], environment: Mapping[str, str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Annotated
 
 import grpc
@@ -17,6 +18,7 @@ from rich.table import Table
 
 from antiphon.auth.api_keys.static import KEY_VARIABLE
 from antiphon.cli.client import target
+from antiphon.config import ConfigError
 
 ADDRESS = "127.0.0.1:50051"
 
@@ -70,6 +72,19 @@ def print_note(markup: str) -> None:
     """Print a line on standard error. Write errors are ignored: a closed pipe or a full disk must not end the command."""
     with suppress(OSError):
         err.print(markup, soft_wrap=True)
+
+
+def print_failure(error: ConfigError | OSError, config: Path | None = None) -> int:
+    """Print an error that the operator can fix, without a traceback; return the exit code: 2 for the configuration, else 1.
+
+    `config` is the file that was read, if any.
+    """
+    if not isinstance(error, ConfigError):
+        print_note(f"[bold red]error:[/] {escape(str(error))}")
+        return 1
+    for line in error.lines(config):
+        print_note(f"[bold red]configuration:[/] {escape(line)}")
+    return 2
 
 
 def print_table(table: Table, print_narrow: Callable[[], None] | None = None) -> None:

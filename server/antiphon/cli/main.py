@@ -12,16 +12,12 @@ import os
 import shlex
 import signal
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-import uvloop
 from rich.markup import escape
 
 from antiphon.auth.api_keys.secret import new_key
@@ -30,6 +26,7 @@ from antiphon.cli.chat import chat
 from antiphon.cli.console import (
     JsonOption,
     out,
+    print_failure,
     print_json,
     print_note,
 )
@@ -41,15 +38,10 @@ from antiphon.cli.usage import usage
 from antiphon.config import ConfigError
 from antiphon.config.file import load
 from antiphon.edge import files
-from antiphon.telemetry import log
-from antiphon.up.banner import banner, warnings_of
-from antiphon.up.child import log_line, write
-from antiphon.up.heap import give_back_large_blocks
-from antiphon.up.heartbeat import Heart
+from antiphon.telemetry import log_file
+from antiphon.up.banner import warnings_of
+from antiphon.up.child import STDOUT, log_line, write
 from antiphon.up.launch import become_supervisor, block_signals, plan, plan_server, unusable_addresses
-
-PAUSE = 2.0
-"""Seconds between two attempts to reach the database."""
 
 RUN: Final = "Run a gateway"
 USE: Final = "Use a running gateway"
@@ -78,29 +70,8 @@ def _errors_reported(config: Path | None = None) -> Iterator[None]:
     """
     try:
         yield
-    except ConfigError as error:
-        for line in str(error).splitlines():
-            where = "" if error.located or config is None else f"{config}: "
-            print_note(f"[bold red]configuration:[/] {escape(where + line)}")
-        raise typer.Exit(2) from None
-    except OSError as error:
-        print_note(f"[bold red]error:[/] {escape(str(error))}")
-        raise typer.Exit(1) from None
-
-
-@contextmanager
-def _unprinted_dropped() -> Iterator[None]:
-    """Drop output that could not be printed when a long-running command ends: otherwise it would change the exit code."""
-    try:
-        yield
-    finally:
-        for stream in (sys.stdout, sys.stderr):
-            try:
-                stream.flush()
-            except OSError:
-                null = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(null, stream.fileno())
-                os.close(null)
+    except (ConfigError, OSError) as error:
+        raise typer.Exit(print_failure(error, config)) from None
 
 
 def _open_standard_streams() -> None:
@@ -119,68 +90,50 @@ def _open_standard_streams() -> None:
             stream.reconfigure(errors="replace")  # a character that the terminal cannot show must not end the command
 
 
-def _wait_for_database(config: Path | None, changed_at: int) -> None:
-    """Wait a moment. If the configuration file has changed since `changed_at`, replace this process by a new start."""
-    print_note("Not ready: waiting for the database, which cannot be reached; the log line above has the reason.")
-    time.sleep(PAUSE)
-    if _change_time(config) != changed_at:
-        print_note("The configuration has changed: starting again.")
-        os.execv(sys.executable, [sys.executable, "-m", "antiphon", *sys.argv[1:]])  # noqa: S606  # this same program
-
-
-def _change_time(config: Path | None) -> int:
-    """Return when the file was last changed, in nanoseconds since 1970; 0 if there is no file."""
-    return config.stat().st_mtime_ns if config is not None and config.exists() else 0
-
-
 @app.command(rich_help_panel=RUN)
 def up(config: ConfigOption = None) -> None:
     """Start the gateway: server and Envoy. A part that dies is started again.
 
     Example: antiphon up --config antiphon.yaml
     """
-    from antiphon.cli import check
-
     if not sys.stdin.isatty():
-        signal.signal(signal.SIGHUP, lambda *_: None)  # it requests a reload, and must not end a start that waits for its database
+        signal.signal(signal.SIGHUP, lambda *_: None)  # it requests a reload, and must not end a start
     with _errors_reported(config):
-        changed_at = _change_time(config)
         loaded = load(config)
         if loaded.rest.upstream is not None:
             raise ConfigError("rest.upstream: is for `antiphon edge` and `antiphon serve`; `up` has workers of its own")
         environment = dict(os.environ)
-        new_secret = None
-        if not loaded.auth.keys and not loaded.auth.tokens and not environment.get(KEY_VARIABLE, "").strip():
+        has_key = loaded.auth.keys or loaded.auth.tokens or environment.get(KEY_VARIABLE, "").strip()
+        if not has_key:
             if loaded.log.stream == "stdout" and not sys.stdout.isatty():
                 raise ConfigError(
                     f"auth.keys: nobody could call: there are no keys, no auth.tokens and no {KEY_VARIABLE}; and where standard "
                     "output takes the log (log.stream), no key is made for the run, as it could not be shown"
                 )
-            new_secret = environment[KEY_VARIABLE] = new_key().get_secret_value()
-        # An unusable configuration is reported here, once, and not by each worker.
-        router = check.prepare(loaded, environment, partial(_wait_for_database, config, changed_at))
+            environment[KEY_VARIABLE] = new_key().get_secret_value()
+        if loaded.rest.tls is not None:
+            from antiphon.net import certificates
+
+            certificates.check(loaded)  # Envoy is about to read them
+        if loaded.log.file is not None:
+            log_file.open_(loaded.log.file).close()  # the supervisor is about to open it
         if unusable := unusable_addresses(loaded):
             for line in unusable:
                 print_note(escape(line))
             raise typer.Exit(1)
         for line in warnings_of(loaded):
             if loaded.log.stream == "stdout":
-                write(1, log_line(line.removeprefix("warning: "), "warning"))
+                write(STDOUT, log_line(line.removeprefix("warning: "), "warning"))
             else:
                 print_note(escape(line))
-        text = banner(out, loaded, new_secret, router.default, check.model_names(router))
         block_signals()  # from here on a stop signal also removes the folder of the plan
-        become_supervisor(plan(loaded, config, text), environment)
+        become_supervisor(plan(loaded, config, made_key=not has_key, styled=out.is_terminal and not out.no_color), environment)
 
 
 @app.command(rich_help_panel=RUN)
 def serve(
     config: ConfigOption = None,
     socket: Annotated[Path | None, typer.Option(help="A unix socket to listen on, beside grpc.listen.")] = None,
-    worker: Annotated[
-        int | None, typer.Option(help="The number of this process in the log. Processes with a number share the address.")
-    ] = None,
-    heartbeat: Annotated[int | None, typer.Option(help="A file descriptor to write heartbeats to.", hidden=True)] = None,
     reload: Annotated[
         bool,
         typer.Option("--reload", help="Reload a changed configuration. The socket is in the folder that Envoy runs in."),
@@ -190,28 +143,10 @@ def serve(
     if reload:
         _serve_and_reload(config, socket)
         return
-    from antiphon.app import App, serve_until_signalled
-    from antiphon.cli.metrics_export import metrics_exported
+    from antiphon import serve as server
 
-    give_back_large_blocks()
-    with _unprinted_dropped(), _errors_reported(config):
-        loaded = load(config)
-        log.configure(loaded.log, worker=worker or 0)
-        server = App(loaded, os.environ)
-        if worker is None and (unusable := unusable_addresses(loaded, ["grpc.listen", "metrics.listen"])):
-            raise OSError(unusable[0])  # else both processes would share the port, and each would get some of the calls
-        addresses = [loaded.grpc.listen] + ([f"unix:{socket}"] if socket else [])
-
-        handover = None if socket is None or worker is None else socket.with_name(f"routing-{worker}.json")
-
-        heart = Heart()
-
-        async def run() -> None:
-            async with heart.beating(heartbeat):
-                await serve_until_signalled(server, addresses, handover)
-
-        with metrics_exported(server, loaded, None if worker is None else socket, heart):
-            uvloop.run(run())
+    with _errors_reported(config):
+        server.serve(load(config), os.environ, socket=socket)
 
 
 def _serve_and_reload(config: Path | None, socket: Path | None) -> None:
@@ -241,7 +176,7 @@ def check_reload(
         except (ConfigError, OSError) as error:
             if not as_json:
                 raise
-            write(1, log_line("configuration refused", "error", reason=str(error)))
+            write(STDOUT, log_line("configuration refused", "error", reason=str(error)))
             raise typer.Exit(2) from None
 
 
@@ -316,10 +251,11 @@ def check_config(
 def migrate(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Check the configuration, and bring the database to this version, as `up` does."""
     from antiphon.cli import check
+    from antiphon.start import prepare
 
     with _errors_reported(config):
         loaded = load(config)
-        router = check.prepare(loaded, check.environment_of_start(loaded))
+        router = prepare(loaded, check.environment_of_start(loaded))
         if as_json:
             print_json(check.models_as_json(router))
         else:
@@ -344,6 +280,8 @@ app.add_typer(routes, name="routes", rich_help_panel=USE)
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version
+
         out.print(f"antiphon {version('antiphon')}")
         raise typer.Exit
 

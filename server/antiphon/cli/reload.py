@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from antiphon.cli import check
+from antiphon import start
 from antiphon.config import Config, ConfigError, database_url
 from antiphon.config.file import load
 from antiphon.up.launch import keep_copy
@@ -41,9 +41,9 @@ def accept(folder: Path, path: Path | None, environment: Mapping[str, str], *, s
     if changed:
         raise ConfigError("\n".join(f"{setting}: cannot change while the gateway runs: start it anew" for setting in changed))
     if is_same:
-        check.build(wanted, environment)  # the database may be unreachable: this change does not concern it
+        start.build(wanted, environment)  # the database may be unreachable: this change does not concern it
     else:
-        check.prepare(wanted, environment)
+        start.prepare(wanted, environment)
     keep_copy(folder, NEXT, wanted, path, text)
 
 

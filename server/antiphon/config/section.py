@@ -25,6 +25,11 @@ class ConfigError(Exception):
         super().__init__(message)
         self.located = located
 
+    def lines(self, file: Path | None) -> list[str]:
+        """Return a line for each error, which names where it is; `file` is the file that was read, if any."""
+        where = "" if self.located or file is None else f"{file}: "
+        return [where + line for line in str(self).splitlines()]
+
 
 class Section(BaseModel):
     """The base of all sections: immutable, without unknown settings, and without values in errors, as they may be secrets."""

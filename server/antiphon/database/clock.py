@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -11,12 +12,12 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 
 def now() -> int:
     """Return the current time in microseconds since 1970."""
-    return (datetime.now(UTC) - _EPOCH) // _MICROSECOND
+    return time.time_ns() // 1000
 
 
-def stored(time: datetime) -> int:
+def stored(moment: datetime) -> int:
     """Return a time in the form in which it is stored."""
-    return (time - _EPOCH) // _MICROSECOND
+    return (moment - _EPOCH) // _MICROSECOND
 
 
 def read(microseconds: int) -> datetime:

@@ -27,7 +27,7 @@ from sqlalchemy import Connection, Engine, delete, insert, inspect, select, text
 from sqlalchemy.exc import DatabaseError, OperationalError
 
 from antiphon.config import ConfigError
-from antiphon.database import postgres, sqlite, tables
+from antiphon.database import sqlite, tables
 from antiphon.database.base import translated
 from antiphon.database.open import parse, sqlite_path
 
@@ -58,6 +58,8 @@ async def migrate(url: str, timeout: float = 5.0, scripts: Path = SCRIPTS, *, po
     if parsed.drivername == "sqlite":
         await asyncio.to_thread(_migrate_sqlite, sqlite_path(parsed), scripts)
         return
+    from antiphon.database import postgres  # imported here: it takes 10 MB
+
     with translated(postgres.FAULTS, parsed.password):
         engine = postgres.engine(url, timeout, connections=1, bounded=False, pooler=pooler, statement_cache=not pooler)
         try:

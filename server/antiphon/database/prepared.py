@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, Final, TypeAlias
 
 from sqlalchemy import Connection, Delete, Insert, Select, Update
@@ -24,17 +25,13 @@ class _Text:
         dialect = connection.dialect
         made = statement.compile(dialect=dialect, column_keys=sets or None)
         self.text: Final = str(made)
-        self._names: Final = tuple(made.positiontup or ())
         # Literals of the statement are parameters too.
-        self._literals: Final = {name: value for name, value in made.params.items() if not made.binds[name].required}
+        literals = {name: value for name, value in made.params.items() if not made.binds[name].required}
+        self.values: Final = _picking(tuple(made.positiontup or ()), literals)
         columns = statement.exported_columns
         self._row: Final[Callable[[Any], Any]] = getattr(namedtuple("Row", map(str, columns.keys())), "_make")  # noqa: B009, PYI024  # mypy does not know it
         processors = [each.type.dialect_impl(dialect).result_processor(dialect, None) for each in columns]
         self._processed: Final = [(at, process) for at, process in enumerate(processors) if process is not None]
-
-    def values(self, given: Values) -> tuple[Any, ...]:
-        literals = self._literals
-        return tuple([given[name] if name in given else literals[name] for name in self._names])
 
     def read(self, found: Sequence[Any]) -> Any:
         if not self._processed:
@@ -43,6 +40,13 @@ class _Text:
         for at, process in self._processed:
             changed[at] = process(changed[at])
         return self._row(changed)
+
+
+def _picking(names: tuple[str, ...], literals: Values) -> Callable[[Values], tuple[Any, ...]]:
+    """Return a function that returns the values of these parameters, in this order; those of `literals` need not be given."""
+    if len(names) > 1 and not literals:
+        return itemgetter(*names)
+    return lambda given: tuple([given[name] if name in given else literals[name] for name in names])
 
 
 class PreparedStatement:
@@ -76,22 +80,22 @@ class PreparedStatement:
 
     def _text(self, connection: Connection) -> _Text:
         name = connection.dialect.name
-        text = self._texts.get(name)
-        if text is None:
-            text = self._texts[name] = _Text(self._statement, self._sets, connection)
-        return text
+        if name not in self._texts:
+            self._texts[name] = _Text(self._statement, self._sets, connection)
+        return self._texts[name]
 
 
 def run(connection: Connection, text: str, values: Sequence[Any] = (), *, many: bool = False) -> Any:
     """Run a text with the driver, and return its cursor. `many`: run it with each of `values`. Raises `DBAPIError`."""
-    dialect, driver = connection.dialect, connection.connection
-    cursor = driver.cursor()
-    for see in connection.dispatch.before_cursor_execute:
-        see(connection, cursor, text, values, None, many)
-    known = dialect.loaded_dbapi
+    driver = connection.connection
+    cursor: Any = driver.cursor()
+    if connection.engine._has_events:  # noqa: SLF001  # looking for observers takes as long as a short statement
+        for see in connection.dispatch.before_cursor_execute:
+            see(connection, cursor, text, values, None, many)
     try:
         (cursor.executemany if many else cursor.execute)(text, values)
-    except known.Error as error:
+    except connection.dialect.loaded_dbapi.Error as error:
+        dialect, known = connection.dialect, connection.dialect.loaded_dbapi
         lost = dialect.is_disconnect(error, driver.dbapi_connection, cursor)
         if lost or isinstance(error, known.NotSupportedError):  # the latter: tables have changed under the statements it prepared
             connection.invalidate(error)

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -124,7 +124,7 @@ class SqliteDatabase:
         self._connection: Connection | None = None
         self._connected: tuple[int, int] | None = None
 
-    async def read(self, work: Callable[[Connection], T]) -> T:
+    def read(self, work: Callable[[Connection], T]) -> Coroutine[Any, Any, T]:
         def read() -> T:
             with _translated():
                 _identity(self._path)
@@ -133,15 +133,15 @@ class SqliteDatabase:
 
         job = _Job(read)
         self._readers.submit(self._read, job)
-        return await self._wait(job)
+        return self._wait(job)
 
-    async def write(self, work: Callable[[Connection], T]) -> T:
+    def write(self, work: Callable[[Connection], T]) -> Coroutine[Any, Any, T]:
         if self._writer is None:
             self._writer = Thread(target=self._write, name="history-writer", daemon=True)
             self._writer.start()
         job = _Job(work)
         self._jobs.put(job)
-        return await self._wait(job)
+        return self._wait(job)
 
     def insert(self, table: Table) -> Any:
         return sqlite.insert(table)
@@ -280,10 +280,8 @@ def _end(ended: list[tuple[_Job[Any], Any, BaseException | None]]) -> None:
         loop.call_soon_threadsafe(tell)
 
 
-@contextmanager
-def _translated() -> Iterator[None]:
-    with translated((OSError,), None):
-        yield
+def _translated() -> AbstractContextManager[None]:
+    return translated((OSError,), None)
 
 
 @contextmanager

@@ -19,7 +19,6 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
-    text,
 )
 
 METADATA: Final = MetaData()
@@ -61,8 +60,6 @@ conversations = Table(
         "pinned",
         "updated",
         "id",
-        sqlite_where=text("source <> ''"),
-        postgresql_where=text("source <> ''"),
     ),
     Index("conversations_tree", "tree_id"),
     Index("conversations_updated", "updated", "id"),
@@ -97,14 +94,10 @@ messages = Table(
         "conversation_id",
         "request_id",
         unique=True,
-        sqlite_where=text("request_id IS NOT NULL"),
-        postgresql_where=text("request_id IS NOT NULL"),
     ),
     Index(
         "messages_in_progress",
         "worker",
-        sqlite_where=text("state = 'in_progress'"),
-        postgresql_where=text("state = 'in_progress'"),
     ),
 )
 

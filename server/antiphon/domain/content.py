@@ -273,3 +273,7 @@ class Message(Struct, frozen=True, omit_defaults=True):
     """The provider that made the message. None: the caller sent it without saying who made it."""
     fields: JsonObject = NOTHING
     """The provider's fields of the message beside its blocks. They are sent back to the origin only."""
+
+    def origin_of(self, block: Block) -> Origin | None:
+        """Return who made a block of this message; None: the caller sent it without saying who made it."""
+        return self.origin if block.state is None else block.state.origin or self.origin

@@ -170,7 +170,9 @@ class ReplyChoice:
 
     def left_out(self) -> tuple[int, ...]:
         """Return the places of the empty texts that `message` leaves out."""
-        empty = tuple(at for at, one in enumerate(self.blocks) if not any(one.pieces) and one.block() == Text(""))
+        empty = tuple([at for at, one in enumerate(self.blocks) if not any(one.pieces) and one.block() == Text("")])
+        if not empty:
+            return ()
         others = (one for at, one in enumerate(self.blocks) if at not in empty)
         has_fields = any(value is not None for value in self.fields.values())
         return () if has_fields or any(not isinstance(one.value, THOUGHTS) for one in others) else empty

@@ -7,7 +7,10 @@ a reply, or one string, field name or number in JSON. A guard that counts anythi
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
+
+LONGEST: Final = 255
+"""The most characters of a match, and the most that are held back of a text. Longer matches are not found."""
 
 
 class Blocked(Exception):

@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from antiphon.config import ConfigError, GuardConfig, GuardOptions
-from antiphon.guards.base import Guard
+from antiphon.guards.base import LONGEST, Guard
 from antiphon.guards.pattern import Pattern, shortest
-from antiphon.guards.scanner import LONGEST, Finder, Rule, Scanner
+from antiphon.guards.scanner import Finder, Rule, Scanner
 
 
 class _Options(GuardOptions):

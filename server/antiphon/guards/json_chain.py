@@ -18,10 +18,9 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
-from antiphon.guards.base import Blocked, Guard
+from antiphon.guards.base import LONGEST, Blocked, Guard
 from antiphon.guards.chain import PIECE, Chain, filter_text
 from antiphon.guards.json_value import FieldNames
-from antiphon.guards.scanner import LONGEST
 
 _BETWEEN: Final = re.compile(r"[\s{}\[\]:,]+")
 _VALUE: Final = re.compile(r"(-?[0-9][0-9.eE+-]*|NaN|-?Infinity|true|false|null)(\s*)(?=([,}\]])|\Z)")

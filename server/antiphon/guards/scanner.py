@@ -8,15 +8,11 @@ or when all these characters are here.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
 
 from msgspec import Struct
 
-from antiphon.guards.base import Blocked
+from antiphon.guards.base import LONGEST, Blocked
 from antiphon.guards.pattern import Pattern
-
-LONGEST: Final = 255
-"""The most characters of a match, and the most that are held back of a text. Longer matches are not found."""
 
 
 class Rule(Struct, frozen=True):

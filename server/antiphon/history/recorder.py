@@ -16,7 +16,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from antiphon.domain.content import Message, Role
-from antiphon.domain.deadline import ANSWER_MARGIN
+from antiphon.domain.deadline import ANSWER_MARGIN, Deadline
 from antiphon.domain.errors import (
     AntiphonError,
     ConversationNotFound,
@@ -34,7 +34,7 @@ from antiphon.domain.reply import Reply, ReplyChoice
 from antiphon.history.base import MessageState, Parent, PartialReply, ProviderReplyInfo, Store, StoredMessage, Turn, TurnEnd
 from antiphon.history.resent import Continuation, continuation, up_to
 from antiphon.history.sendable import LeftOut, sendable
-from antiphon.history.storable import storable
+from antiphon.history.storable import clean
 from antiphon.history.title import title_of
 
 FIRST_DELAY = 0.1
@@ -146,7 +146,8 @@ class Recorder:
             return Recording(self, record.owner, turn)
         before = turn.path[: len(turn.path) - len(follows.places)]
         for_model, left_out = sendable(follows.for_model(before))
-        _log_left_out(turn, before, left_out)
+        if left_out:
+            _log_left_out(turn, before, left_out)
         recording = self._in_progress[turn.reply.id] = Recording(self, record.owner, turn, (*record.leading_messages, *for_model))
         return recording
 
@@ -185,8 +186,9 @@ class Recorder:
         The first try is made in the caller's own task, which saves another one and its hops. Whatever ends it, `settle` goes on.
         """
         self._in_progress.pop(turn.reply.id, None)
+        patience = Deadline(PATIENCE)
         try:
-            async with asyncio.timeout(PATIENCE):
+            with patience:
                 try:
                     return await self._store.end_turn(owner, turn.reply.id, end)
                 except StoreUnavailable:
@@ -194,8 +196,10 @@ class Recorder:
                 except asyncio.CancelledError:
                     self.settle(owner, turn, end, drop=False)
                     raise
-        except TimeoutError:
+        except DeadlineExceeded:
             raise StoreUnavailable from None
+        finally:
+            patience.close()
 
     def settle(self, owner: str, turn: Turn, end: TurnEnd, *, drop: bool) -> asyncio.Task[bool]:
         """Settle or remove a turn in a new task, which retries until it is done. Its result is that of `Store.end_turn`."""
@@ -280,10 +284,8 @@ class Recording:
         Characters that cannot be stored are replaced in the batch itself, so that the caller gets what is stored.
         """
         self.batch_count += 1
-        for index, event in enumerate(batch):
-            if (clean := storable(event)) is not event:
-                batch[index] = clean
-            self._reply.add(clean)
+        clean(batch)
+        self._reply.add(*batch)
 
     async def complete(self) -> None:
         """Store the whole reply, and return when it is stored.

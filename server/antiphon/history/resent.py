@@ -42,6 +42,7 @@ from antiphon.domain.content import (
     Audio,
     Document,
     Image,
+    Media,
     Message,
     Opaque,
     Refusal,
@@ -222,6 +223,8 @@ def _key(message: Message, transcripts: Mapping[str, str] = _NO_TRANSCRIPTS) -> 
                     rest.append((each.id, each.name))
                 case ToolResult():
                     rest.append(each.tool_call_id)
+                case Opaque(fields={"type": "video_url", "video_url": {"url": str(url)}}):
+                    rest.append(Media(url))  # as version 0.1.0 stored a video of a client
                 case Opaque():
                     rest.append(msgspec.json.encode(each.form, order="deterministic"))
                 case Audio() if each.media.url is None and each.media.file_id is None:

@@ -207,5 +207,8 @@ def read_token(written: str, kind: type[Token]) -> Token:
     return value
 
 
-NO_REPLY: Final = reply(Message(Role.ASSISTANT, ()))
+EMPTY: Final = Message(Role.ASSISTANT, ())
+"""A reply without output."""
+
+NO_REPLY: Final = reply(EMPTY)
 """The body of a reply without output."""

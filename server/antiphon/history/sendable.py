@@ -54,6 +54,9 @@ _CONTINUED: Final = frozenset({FinishReason.TOOL_CALLS, FinishReason.PAUSE, None
 """Finish reasons of a reply whose provider-run tool calls may have their results in the next reply."""
 
 
+_TEXT: Final = {Text}
+
+
 class Entry(Struct, frozen=True):
     """A message to send, and its stored row; `row` is None for a message of the request."""
 
@@ -83,6 +86,8 @@ def sendable(entries: Sequence[Entry]) -> tuple[tuple[Message, ...], tuple[LeftO
 
     An entirely empty reply is left out without an entry in the second list: it has nothing that could be missed.
     """
+    if all(map(_is_text, entries)):
+        return tuple([entry.message for entry in entries]), ()
     left_out: list[LeftOut] = []
     refused = _refused(entries)
     kept: list[Entry] = []
@@ -94,6 +99,11 @@ def sendable(entries: Sequence[Entry]) -> tuple[tuple[Message, ...], tuple[LeftO
         elif entry.message.blocks:
             left_out.append(LeftOut(entry.row, LeftOutReason.SAYS_NOTHING))
     return _Calls(kept, left_out).filtered(), tuple(left_out)
+
+
+def _is_text(entry: Entry) -> bool:
+    """Return whether an entry has text and nothing else, so that nothing of it is left out."""
+    return set(map(type, entry.message.blocks)) == _TEXT
 
 
 def has_output(message: Message) -> bool:

@@ -225,7 +225,7 @@ class SqlStore:
             return tree.append(connection, row, new), new
 
         changed, new = await self._database.write(work)
-        return changed, tuple(map(tree.stored, new))
+        return changed, tuple(map(tree.stored, new, messages))
 
     async def begin_turn(
         self,
@@ -241,7 +241,7 @@ class SqlStore:
         rows.check_request_id(request_id)
         rows.check_title(title)
         rows.check_source(source)
-        fixed = [] if callable(messages) else rows.bodies(messages)
+        fixed, told = ([], ()) if callable(messages) else (rows.bodies(messages), messages)
         reply_id, named = new_id(), request_id or None
         ours = {reply_id}
         reply = {"id": reply_id, "state": MessageState.IN_PROGRESS.value, "worker": self._worker, "request_id": named}
@@ -265,20 +265,20 @@ class SqlStore:
                     return turn
                 written = [*fixed, rows.NO_REPLY]
                 made, new = tree.create(connection, owner, written, title=title, source=source, request_id=named, reply=reply)
-                return tree.new_turn(made, (), new, created_conversation=True)
+                return tree.new_turn(made, (), new, told, created_conversation=True)
             row = tree.find(connection, owner, conversation, lock=True)
-            path, bodies, after = None, fixed, parent_id
+            path, asked, bodies, after = None, told, fixed, parent_id
             if callable(messages):
                 path = self._paths.read(connection, row, row.head_id)
-                told, after = messages(path)
-                bodies = rows.bodies(told)
+                asked, after = messages(path)
+                bodies = rows.bodies(asked)
             if turn := existing(connection, row, bodies):
                 return turn
             parent = tree.START if after is BEGINNING else tree.position(connection, row, after)
             before = self._paths.read(connection, row, parent.id) if path is None else path[: parent.length]
             new = tree.new_rows(parent, row.tree_id, row.id, [*bodies, rows.NO_REPLY])
             new[-1] |= reply
-            return tree.new_turn(tree.append(connection, row, new), before, new)
+            return tree.new_turn(tree.append(connection, row, new), before, new, asked)
 
         # The heartbeat must be stored before the turn, or another worker could settle the turn.
         if time.monotonic() - self._last_heartbeat > _HEARTBEAT_INTERVAL:

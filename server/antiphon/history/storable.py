@@ -5,7 +5,7 @@ It runs for every token, so an event without NUL is returned as it is.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec.structs import replace
@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from antiphon.database import text
 from antiphon.domain.content import JsonObject
 from antiphon.domain.events import (
+    Batch,
     BlockFinished,
     BlockStarted,
     Event,
@@ -24,6 +25,17 @@ from antiphon.domain.events import (
     ThinkingDelta,
 )
 from antiphon.history import rows
+
+_MAY_HAVE_NUL: Final = frozenset(
+    {TextDelta, InputDelta, ThinkingDelta, RefusalDelta, MediaDelta, BlockStarted, BlockFinished, ExtraFields}
+)
+
+
+def clean(batch: Batch) -> None:
+    """Replace the events of a batch that cannot be stored, in the batch itself."""
+    for at, event in enumerate(batch):
+        if type(event) in _MAY_HAVE_NUL:
+            batch[at] = storable(event)
 
 
 def storable(event: Event) -> Event:

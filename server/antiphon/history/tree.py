@@ -15,6 +15,7 @@ from antiphon.database import clock
 from antiphon.database.ids import is_id, new_id
 from antiphon.database.prepared import PreparedStatement
 from antiphon.database.tables import conversations, messages, trees
+from antiphon.domain.content import Message
 from antiphon.domain.errors import ConversationNotFound, MessageNotFound, RequestIdReused, TurnInProgress
 from antiphon.history import body, rows, statements
 from antiphon.history.base import Conversation, MessageState, StoredMessage, Turn
@@ -255,20 +256,27 @@ def conversation(
         "create_request_id": request_id,
     }
     _INSERT_CONVERSATION.count(connection, values)
-    return rows.conversation([values[column.name] for column in statements.CONVERSATION])
+    time = clock.read(created)
+    return Conversation(id_, owner, title, pinned, source, time, time, head.length, head.id, forked_from)
 
 
-def stored(new: NewRow) -> StoredMessage:
-    """Return an inserted row as the message that it is read as."""
-    return rows.stored([new[column.name] for column in statements.MESSAGE])
+def stored(new: NewRow, message: Message) -> StoredMessage:
+    """Return an inserted row of `message` as it is read, without reading its JSON again."""
+    created = clock.read(new["created"])
+    return StoredMessage(new["id"], new["parent_id"], message, MessageState(new["state"]), created, new["request_id"] or "")
 
 
 def new_turn(
-    changed: Conversation, before: tuple[StoredMessage, ...], new: Sequence[NewRow], *, created_conversation: bool = False
+    changed: Conversation,
+    before: tuple[StoredMessage, ...],
+    new: Sequence[NewRow],
+    messages_: Sequence[Message],
+    *,
+    created_conversation: bool = False,
 ) -> Turn:
-    """Return a turn that was started: its reply is the last of the new messages."""
-    *messages_, reply = map(stored, new)
-    return Turn(changed, (*before, *messages_), reply, existing=False, created_conversation=created_conversation)
+    """Return a turn that was started: the last of the new rows is its reply, which is empty; the others are of `messages_`."""
+    *asked, reply = map(stored, new, (*messages_, rows.EMPTY))
+    return Turn(changed, (*before, *asked), reply, existing=False, created_conversation=created_conversation)
 
 
 def existing_turn(connection: Connection, row: Found, request_id: str, bodies: Sequence[str]) -> Turn | None:

@@ -56,8 +56,9 @@ class Grant:
     @property
     def needs_estimate(self) -> bool:
         """Return whether any of its limits depends on how much the call uses."""
-        claims = () if self._ticket is None else self._ticket.claims
-        return any(claim.limit is Limit.TOKENS or claim.limit.is_budget for claim in claims)
+        if self._ticket is None:
+            return False
+        return any(claim.limit is Limit.TOKENS or claim.limit.is_budget for claim in self._ticket.claims)
 
     async def __aenter__(self) -> Self:
         return self

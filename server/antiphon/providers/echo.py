@@ -47,7 +47,8 @@ _DEEPEST: Final = 32
 class EchoProvider:
     """Replies with "You said: " and the text of the last user message."""
 
-    def __init__(self, name: str, config: ProviderConfig) -> None:
+    def __init__(self, name: str, config: ProviderConfig, *_: object) -> None:
+        """Others need a key and a transport as well."""
         self.name = name
         self._delay = config.token_delay
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import os
 import re
 import threading
 from datetime import UTC, datetime
@@ -21,9 +20,9 @@ from typing import Any, Final, Protocol
 import orjson
 import structlog
 
-from antiphon.config import ConfigError, LogConfig
+from antiphon.config import LogConfig
 from antiphon.domain.call import log_fields
-from antiphon.telemetry.private_file import open_private
+from antiphon.telemetry import log_file
 from antiphon.telemetry.redaction import redact
 
 STREAMS: Final = {"stdout": 1, "stderr": 2}
@@ -60,19 +59,6 @@ def configure(config: LogConfig, **fields: Any) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
-
-
-def check(config: LogConfig) -> None:
-    """Raise `ConfigError` if the log file cannot be written. Does not create the file."""
-    if config.file is None:
-        return
-    if config.file.is_dir():
-        raise ConfigError(f"log.file: {config.file}: is a folder")
-    folder = config.file.parent
-    if not folder.is_dir():
-        raise ConfigError(f"log.file: {config.file}: there is no folder {folder}")
-    if not os.access(config.file if config.file.exists() else folder, os.W_OK):
-        raise ConfigError(f"log.file: {config.file}: may not be written")
 
 
 _LEVELS: Final = {"warn": "warning", "exception": "error"}
@@ -151,10 +137,7 @@ class _TextStream:
 def _open(config: LogConfig) -> _RawFile:
     if config.file is None:
         return io.FileIO(STREAMS[config.stream], "wb", closefd=False)
-    try:
-        return open_private(config.file)
-    except OSError as error:
-        raise ConfigError(f"log.file: {config.file}: {error.strerror}") from error
+    return log_file.open_(config.file)
 
 
 def _redact_library(_logger: Any, _method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:

@@ -8,11 +8,9 @@ import shlex
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
-
-from rich.console import Console
 
 from antiphon.config import Config, split_address
 from antiphon.telemetry.private_file import stays_open_to_others
@@ -22,40 +20,39 @@ WIDTH: Final = 80
 
 _MODEL_LINES: Final = 3
 
+_BOLD_GREEN, _PLAIN = "\x1b[1;32m", "\x1b[0m"
 
-def banner(out: Console, config: Config, key: str | None, default: str, models: Sequence[str]) -> str:
-    """Return the text, with `out`'s styling, that says that the gateway is up and how to send it a request.
 
-    `key` is the API key that was made for this run, if any: it is shown only here. `default` is the default model.
+def banner(config: Config, key: str | None, default: str, models: Sequence[str], *, styled: bool = False) -> str:
+    """Return the text that says that the gateway is up and how to send it a request.
+
+    `key` is the API key that was made for this run, if any: it is shown only here. `default` is the default model. `styled`: for a
+    terminal that shows colours.
     """
-    with out.capture() as captured:
-        _print(out, config, key, default, models)
-    return captured.get()
+    return "".join(f"{line}\n" for line in _lines(config, key, default, models, styled=styled))
 
 
-def _print(out: Console, config: Config, key: str | None, default: str, models: Sequence[str]) -> None:
-    def say(line: str = "") -> None:
-        out.print(line, markup=False, soft_wrap=True)
-
+def _lines(config: Config, key: str | None, default: str, models: Sequence[str], *, styled: bool) -> Iterator[str]:
     url = f"{'https' if config.rest.tls else 'http'}://{config.rest.listen}/api/v1"
     grpc_address = f"{'grpcs://' if config.grpc.tls else ''}{config.grpc.listen}"
-    out.print("\n[bold green]Antiphon is up.[/]")
-    say(f"  REST    {url}")
-    say(f"  gRPC    {grpc_address}")
-    say(_models(default, models))
+    up = "Antiphon is up."
+    yield f"\n{_BOLD_GREEN}{up}{_PLAIN}" if styled else f"\n{up}"
+    yield f"  REST    {url}"
+    yield f"  gRPC    {grpc_address}"
+    yield _models(default, models)
     if key:
-        say("\nA key was made for this run. It is shown only here. To have one that stays,")
-        say("set ANTIPHON_KEY before the start.")
-        say(f"  export ANTIPHON_KEY={key}")
-    say("\nAsk it something; paste this:\n" if key else "\nAsk it something; paste this, with one of your keys in ANTIPHON_KEY:\n")
-    say(_curl(url, key or '"$ANTIPHON_KEY"', default))
-    say("\nOr, with ANTIPHON_KEY set as above:\n" if key else "\nOr:\n")
-    say(f"  {_program()} chat --address {grpc_address}\n")
+        yield "\nA key was made for this run. It is shown only here. To have one that stays,"
+        yield "set ANTIPHON_KEY before the start."
+        yield f"  export ANTIPHON_KEY={key}"
+    yield "\nAsk it something; paste this:\n" if key else "\nAsk it something; paste this, with one of your keys in ANTIPHON_KEY:\n"
+    yield _curl(url, key or '"$ANTIPHON_KEY"', default)
+    yield "\nOr, with ANTIPHON_KEY set as above:\n" if key else "\nOr:\n"
+    yield f"  {_program()} chat --address {grpc_address}\n"
     plain = "" if config.grpc.tls else "-plaintext "
-    say(f'  grpcurl {plain}-H "Authorization: Bearer $ANTIPHON_KEY" \\')
+    yield f'  grpcurl {plain}-H "Authorization: Bearer $ANTIPHON_KEY" \\'
     body = {"messages": [{"role": "ROLE_USER", "blocks": [{"text": {"text": "Hi"}}]}]}
-    say(f"    -d '{json.dumps(body, separators=(',', ':'))}' \\")
-    say(f"    {config.grpc.listen} antiphon.v1.ChatService/StreamGenerate\n")
+    yield f"    -d '{json.dumps(body, separators=(',', ':'))}' \\"
+    yield f"    {config.grpc.listen} antiphon.v1.ChatService/StreamGenerate\n"
 
 
 def _models(default: str, models: Sequence[str]) -> str:

@@ -51,6 +51,8 @@ RETIRE_SIGNAL = "SIGUSR1"
 HANDOVER_SIGNAL = "SIGUSR2"
 """The signal that makes a worker write down what the one that replaces it should know."""
 
+STDOUT, STDERR = 1, 2
+
 SIGNAL_WINDOW = 0.2
 """Seconds within which several signals count as one.
 
@@ -79,16 +81,40 @@ Say = Callable[[str], None]
 """Prints a line for the operator."""
 
 
+class Gate:
+    """A pipe at whose end workers wait until it is closed: then what they are to serve has been checked."""
+
+    def __init__(self) -> None:
+        """Make the pipe. Raises `OSError` if there is no room for one."""
+        self.reader: int | None
+        """The descriptor that a worker reads from; None once the gate is open."""
+        self.reader, self._writer = os.pipe()
+
+    def open(self) -> None:
+        """Let the workers in. May be called again."""
+        if self.reader is not None:
+            os.close(self._writer)
+            os.close(self.reader)
+            self.reader = None
+
+
 class Child:
     """One child process; see the module for when it is restarted."""
 
     def __init__(
-        self, program: Program, environment: Mapping[str, str], output: int, say: Say, probe: Callable[[], bool] | None = None
+        self,
+        program: Program,
+        environment: Mapping[str, str],
+        output: int,
+        say: Say,
+        probe: Callable[[], bool] | None = None,
+        gate: Gate | None = None,
     ) -> None:
         """Prepare the child; the first `look` starts it.
 
         `output` is the file descriptor for its standard output and error. `say` prints a line for the operator. `probe` returns
-        whether a child that can be queried answers; None: it cannot be queried.
+        whether a child that can be queried answers; None: it cannot be queried. A worker that is started while `gate` is closed
+        waits until it opens, with everything imported.
         """
         self.program = program
         self.settled = False
@@ -99,6 +125,7 @@ class Child:
         self._output = output
         self._say = say
         self._probe = probe
+        self._gate = gate
         self._liveness: Liveness | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
@@ -193,14 +220,18 @@ class Child:
         """Start the process. If the system cannot, this counts as a failed start."""
         self._started = time.monotonic()
         heartbeat_fd = None
+        descriptors: dict[str, int] = {}
         try:
             if self.program.sends_heartbeat:
                 self._liveness, heartbeat_fd = liveness_of_pipe()
+                descriptors["--heartbeat"] = heartbeat_fd
+                if self._gate is not None and self._gate.reader is not None:
+                    descriptors["--gate"] = self._gate.reader
             elif self._probe is not None:
                 self._liveness = Liveness(self._probe)
             self._process = subprocess.Popen(  # noqa: S603  # starting programs is the supervisor's task
-                _wrapped_command(self.program) + ([] if heartbeat_fd is None else ["--heartbeat", str(heartbeat_fd)]),
-                pass_fds=() if heartbeat_fd is None else (heartbeat_fd,),
+                wrapped_command(self.program) + [part for name, fd in descriptors.items() for part in (name, str(fd))],
+                pass_fds=list(descriptors.values()),
                 cwd=self.program.folder,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
@@ -254,7 +285,7 @@ def log_line(event: str, level: str, **fields: Any) -> str:
     return json.dumps({**fields, "event": event, "level": level, "timestamp": when, "process": "supervisor"}) + "\n"
 
 
-def _wrapped_command(program: Program) -> list[str]:
+def wrapped_command(program: Program) -> list[str]:
     """Return the command line that runs the program so that it dies with this process. On Linux only; elsewhere its own command."""
     if not sys.platform.startswith("linux"):
         return list(program.command)

@@ -7,20 +7,19 @@ same order, so a series is identified by its text. Uses the standard library onl
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import TypeAlias
 
 GAUGE = "gauge"
 COUNTER = "counter"
 
 
-@dataclass
 class Family:
     """A metric: its HELP and TYPE lines, its type, and the values of its series by their text."""
 
-    head: str
-    kind: str
-    series: dict[str, float] = field(default_factory=dict)
+    def __init__(self, head: str, kind: str, series: dict[str, float] | None = None) -> None:
+        self.head = head
+        self.kind = kind
+        self.series = {} if series is None else series
 
 
 Families: TypeAlias = dict[str, Family]

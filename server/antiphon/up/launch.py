@@ -15,10 +15,10 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from antiphon.auth.api_keys.static import KEY_VARIABLE
 from antiphon.config import Config, split_address
 from antiphon.edge import files as edge
 from antiphon.up import run_folder
@@ -33,10 +33,11 @@ _GRPC_CORE: Final = {"GRPC_ENABLE_FORK_SUPPORT": "0"}
 """Settings of gRPC's core, which reads them when it is imported; the environment can set others. Nothing here forks."""
 
 
-def plan(config: Config, config_path: Path | None, banner: str) -> Plan:
+def plan(config: Config, config_path: Path | None, *, made_key: bool = False, styled: bool = False) -> Plan:
     """Return the plan of a gateway with Envoy, in a folder made here. `config_path` is the file that `config` was read from.
 
-    Raises `OSError` if the folder cannot be made or filled.
+    `made_key`: the key in the environment was made for this run. `styled`: the banner goes to a terminal with colours. Raises
+    `OSError` if the folder cannot be made or filled.
     """
     sockets = [worker_socket(number) for number in range(config.workers)]
     folder, lock = _make_folder(config, config_path, lambda folder: edge.prepare(folder, config.rest, sockets, config.auth.tokens))
@@ -44,7 +45,15 @@ def plan(config: Config, config_path: Path | None, banner: str) -> Plan:
     threads = min((config.workers + 1) // 2, os.cpu_count() or 1)
     variables = sorted(edge.VARIABLES)
     envoy = Program("Envoy", edge.command(threads), folder=folder, grace=MARGIN, variables=variables, stop_signal="SIGINT")
-    return _plan(config, config_path, folder, lock, [folder / name for name in sockets], envoy, banner)
+    made = _plan(config, config_path, folder, lock, [folder / name for name in sockets], envoy)
+    chosen = ["--config", str(config_path)] if config_path else []
+    flags = [flag for flag, is_set in (("--made-key", made_key), ("--styled", styled)) if is_set]
+    command = [sys.executable, "-m", "antiphon.preparation", *chosen, *flags, "--folder", str(folder)]
+    return made._replace(
+        preparation=Program("preparation", command, folder=Path.cwd(), grace=MARGIN),
+        anew=(sys.executable, "-m", "antiphon", "up", *chosen),
+        made_variable=KEY_VARIABLE if made_key else "",
+    )
 
 
 def plan_server(config: Config, config_path: Path | None, socket: Path) -> Plan:
@@ -58,7 +67,7 @@ def plan_server(config: Config, config_path: Path | None, socket: Path) -> Plan:
     write_endpoints(socket.parent, [socket.name])
     turn_ready(socket.parent)
     folder, lock = _make_folder(config, config_path, lambda _: None)
-    return replace(_plan(config, config_path, folder, lock, [socket], None, "Antiphon is up.\n"), edge=socket.parent)
+    return _plan(config, config_path, folder, lock, [socket], None)._replace(edge=socket.parent)
 
 
 def _make_folder(config: Config, config_path: Path | None, fill: Callable[[Path], None]) -> tuple[Path, int]:
@@ -76,7 +85,7 @@ def _make_folder(config: Config, config_path: Path | None, fill: Callable[[Path]
 
 
 def _plan(
-    config: Config, config_path: Path | None, folder: Path, lock: int, sockets: Sequence[Path], envoy: Program | None, banner: str
+    config: Config, config_path: Path | None, folder: Path, lock: int, sockets: Sequence[Path], envoy: Program | None
 ) -> Plan:
     here = Path.cwd()
     drain = config.limits.drain_delay + config.limits.drain
@@ -104,7 +113,7 @@ def _plan(
         lock=lock,
         drain=drain,
         log_file=config.log.file,
-        banner=banner,
+        banner="Antiphon is up.\n",
         check=Program("check", check, folder=here, grace=MARGIN),
         retire_grace=config.limits.drain_delay + max(config.limits.request_timeout, config.limits.drain) + MARGIN,
         stdout_is_log=config.log.stream == "stdout",
@@ -158,7 +167,7 @@ def block_signals() -> None:
 def become_supervisor(plan: Plan, environment: Mapping[str, str]) -> NoReturn:
     """Replace this process by the supervisor of `plan`, whose children get `environment`. Raises `OSError` if that fails.
 
-    The plan is passed in a file without a name, as its banner may hold a key.
+    The plan is passed in a file without a name.
     """
     with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
         file.write(plan.dumps())
@@ -175,7 +184,7 @@ def become_supervisor(plan: Plan, environment: Mapping[str, str]) -> NoReturn:
 def worker_command(config_path: Path | None, socket_path: Path, number: int) -> list[str]:
     """Return the command line of a worker."""
     chosen = ["--config", str(config_path)] if config_path else []
-    return [sys.executable, "-m", "antiphon", "serve", *chosen, "--socket", str(socket_path), "--worker", str(number)]
+    return [sys.executable, "-m", "antiphon.worker", *chosen, "--socket", str(socket_path), "--worker", str(number)]
 
 
 def unusable_addresses(config: Config, settings: Sequence[str] = ("grpc.listen", "rest.listen", "metrics.listen")) -> list[str]:

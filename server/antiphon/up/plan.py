@@ -1,20 +1,18 @@
 """What a supervisor runs, as values that one process can pass to another.
 
-`antiphon.up.launch` makes a plan, `antiphon.up.supervisor` carries it out. Uses the standard library only, as the supervisor does.
-No I/O.
+`antiphon.up.launch` makes a plan, `antiphon.up.supervisor` carries it out. Uses the standard library only, as the supervisor does,
+and no `dataclasses`, which would take 1 MB there. No I/O.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True)
-class Program:
+class Program(NamedTuple):
     """What a child runs: `name` for messages, `command` with an absolute path first, `folder` as its working directory."""
 
     name: str
@@ -32,8 +30,7 @@ class Program:
     """A worker's unix socket, by its name in Envoy's folder."""
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """Everything that a supervisor needs; can be written as one JSON text."""
 
     workers: Sequence[Program]
@@ -46,7 +43,7 @@ class Plan:
     log_file: Path | None
     """Where the children's output goes; None: standard error, or standard output."""
     banner: str
-    """The text printed on standard output once the gateway is ready."""
+    """The text printed on standard output once the gateway is ready. What the preparation writes takes its place."""
     check: Program | None = None
     """The program that checks the configuration before a reload. None: no reload."""
     retire_grace: float = 0.0
@@ -59,6 +56,12 @@ class Plan:
     """The address for metrics and probes; None: there is none."""
     edge: Path | None = None
     """The folder that Envoy runs in, with its files and the workers' sockets; None: `folder`."""
+    preparation: Program | None = None
+    """The program that has to succeed before the workers serve (`antiphon.up.preparation`). None: nothing has to."""
+    anew: Sequence[str] = ()
+    """The command line of another start, for when the configuration changes before the first one is ready."""
+    made_variable: str = ""
+    """The environment variable that this start has set itself, and another one must not see; empty: none."""
 
     @property
     def envoys_folder(self) -> Path:
@@ -67,7 +70,13 @@ class Plan:
 
     def dumps(self) -> str:
         """Return the plan as JSON."""
-        return json.dumps(asdict(self), default=str)
+        programs = {
+            "workers": [worker._asdict() for worker in self.workers],
+            "envoy": self.envoy and self.envoy._asdict(),
+            "check": self.check and self.check._asdict(),
+            "preparation": self.preparation and self.preparation._asdict(),
+        }
+        return json.dumps(self._asdict() | programs, default=str)
 
     @classmethod
     def loads(cls, text: str) -> Plan:
@@ -86,6 +95,9 @@ class Plan:
             stdout_is_log=found["stdout_is_log"],
             metrics=found["metrics"],
             edge=Path(found["edge"]) if found["edge"] else None,
+            preparation=_program(found["preparation"]) if found["preparation"] else None,
+            anew=tuple(found["anew"]),
+            made_variable=found["made_variable"],
         )
 
 

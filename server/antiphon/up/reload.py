@@ -17,7 +17,6 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from antiphon.edge.endpoints import endpoints_text
@@ -196,7 +195,7 @@ class Reload:
         old, old_name = self._workers[number], self._sockets[number]
         name = successor_socket(self._first_sockets[number], self._generation)
         paths = {str(self._edge / old_name): str(self._edge / name)}
-        new = self._make(replace(old.program, command=[paths.get(part, part) for part in old.program.command]))
+        new = self._make(old.program._replace(command=[paths.get(part, part) for part in old.program.command]))
         if self._is_healthy(old_name):  # else it may not handle signals yet
             old.hand_over()
         self.other_workers.append(new)

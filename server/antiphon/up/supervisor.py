@@ -26,14 +26,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 
 from antiphon.telemetry.names import METRICS_SOCKET
 from antiphon.telemetry.private_file import open_private
 from antiphon.up.admin import is_answering, turn_unready
-from antiphon.up.child import SIGNAL_WINDOW, Child, Say, log_line, write
+from antiphon.up.child import SIGNAL_WINDOW, STDERR, STDOUT, Child, Gate, Say, log_line, write
 from antiphon.up.counts import Counts
 from antiphon.up.plan import Plan, Program
+from antiphon.up.preparation import EXIT_CHANGED, UNDER_WAY, Preparation
 from antiphon.up.readiness import missing
 from antiphon.up.reload import Reload
 from antiphon.up.responder import Parts, Responder
@@ -50,31 +50,35 @@ NOTICE_INTERVAL = 10.0
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """The signals that stop the gateway. SIGHUP reloads one that has no terminal."""
 
-STDOUT, STDERR = 1, 2
-
 Wait = Callable[[float | None], list[int]]
 """Waits up to so many seconds, or without limit for None; returns the signals received. May return early, without one."""
 
 
-def supervise(plan: Plan, environment: Mapping[str, str], *, say: Say, ready: Callable[[], None]) -> int:
+def supervise(plan: Plan, environment: Mapping[str, str], *, say: Say, ready: Callable[[str], None]) -> int:
     """Run the gateway until it is stopped; return the exit code.
 
-    The workers get `environment`, Envoy a part of it. `say` prints a line for the operator; `ready` is called once, when all
-    workers and Envoy answer. The code is 0 after one signal, 128 plus the signal's number after a second one, 1 if a child cannot
-    be started. At the end the plan's folder is removed. Raises `OSError` if the log file cannot be written, or the metrics address
-    cannot be listened on.
+    The workers get `environment`, Envoy a part of it. `say` prints a line for the operator; `ready` is called once, with the
+    banner, when all workers and Envoy answer. The code is 0 after one signal, 128 plus the signal's number after a second one, 1 if
+    a child cannot be started, and that of the preparation if it fails. At the end the plan's folder is removed.
+
+    Raises `OSError` if the log file cannot be written, or the metrics address cannot be listened on.
     """
     try:
         with _output(plan) as output:
+            gate = None if plan.preparation is None else Gate()
+            preparation = None if plan.preparation is None or gate is None else Preparation(plan.preparation, environment, gate)
 
             def child(program: Program, probe: Callable[[], bool] | None = None) -> Child:
                 names = environment if program.variables is None else program.variables
-                return Child(program, {name: environment[name] for name in names if name in environment}, output, say, probe)
+                return Child(program, {name: environment[name] for name in names if name in environment}, output, say, probe, gate)
 
             edge = plan.envoys_folder
             workers = [child(worker) for worker in plan.workers]
             envoy = child(plan.envoy, lambda: is_answering(edge)) if plan.envoy else None
-            not_ready = partial(missing, edge, len(workers))
+
+            def not_ready() -> list[str]:
+                return [UNDER_WAY] if preparation is not None and preparation.code is None else missing(edge, len(workers))
+
             check = plan.check
             reload = Reload(workers, child, check, plan.folder, output, plan.retire_grace, say, plan.edge) if check else None
             leaving = threading.Event()
@@ -87,7 +91,17 @@ def supervise(plan: Plan, environment: Mapping[str, str], *, say: Say, ready: Ca
                 return [one.program.name for one in (*workers, envoy) if one is not None and one.hangs]
 
             with _probes(plan, not_ready, hanging, leaving.is_set, lambda: reload is None or not reload.refused):
-                return run(workers, envoy, not_ready, drain=plan.drain, say=say, ready=ready, leave=leave, reload=reload)
+                return run(
+                    workers,
+                    envoy,
+                    not_ready,
+                    drain=plan.drain,
+                    say=say,
+                    ready=lambda: ready(plan.banner if preparation is None else preparation.banner),
+                    leave=leave,
+                    reload=reload,
+                    preparation=preparation,
+                )
     finally:
         shutil.rmtree(plan.folder, ignore_errors=True)
         if plan.lock is not None:
@@ -104,8 +118,9 @@ def run(
     ready: Callable[[], None],
     leave: Callable[[], None] = lambda: None,
     reload: Reload | None = None,
+    preparation: Preparation | None = None,
 ) -> int:
-    """Run the children until a stop signal, or until one is given up; return the exit code, as `supervise`.
+    """Run the children until a stop signal, or until one is given up, or `preparation` fails; return the exit code, as `supervise`.
 
     `missing` returns what is not ready. `leave` is called when a stop begins, before any child is signalled. `reload` replaces
     `workers` once the gateway has been ready. `drain` is the seconds that calls may take, for the message to the operator.
@@ -120,10 +135,12 @@ def run(
 
     with _signals() as wait:
         watch = _Watch(children, wait, drain, say, reload)
+        start = _Start(children(), missing, say, ready, preparation)
         try:
-            start = _Start(children(), missing, say, ready)
             while not watch.signals and not any(child.failure for child in (*workers, *envoys)):
                 start.look()
+                if start.code:
+                    return start.code
                 due = start.due
                 if reload and due is None:
                     reload.look()
@@ -137,6 +154,7 @@ def run(
             watch.end(servers())
             watch.end(envoys)
         finally:
+            start.end()
             for child in children():
                 child.kill()
             for child in children():
@@ -194,19 +212,37 @@ class _Start:
     """The start of the gateway, until it is ready."""
 
     def __init__(
-        self, children: Sequence[Child], missing: Callable[[], Sequence[str]], say: Say, ready: Callable[[], None]
+        self,
+        children: Sequence[Child],
+        missing: Callable[[], Sequence[str]],
+        say: Say,
+        ready: Callable[[], None],
+        preparation: Preparation | None,
     ) -> None:
         self._children = children
         self._missing = missing
         self._say = say
         self._ready = ready
+        self._preparation = preparation
         self._complete = False
         self._notice_at = time.monotonic() + NOTICE_INTERVAL
         self.due: float | None = time.monotonic()
         """When to call `look` again, by `time.monotonic`; None once the gateway is ready."""
 
+    @property
+    def code(self) -> int | None:
+        """The exit code of the preparation; None while it runs, or if there is none."""
+        return None if self._preparation is None else self._preparation.code
+
+    def end(self) -> None:
+        """End what only a start needs."""
+        if self._preparation is not None:
+            self._preparation.kill()
+
     def look(self) -> None:
         """Check what is not ready yet, if that is due."""
+        if self._preparation is not None:
+            self._preparation.look()
         now = time.monotonic()
         if self.due is None or now < self.due:
             return
@@ -299,17 +335,22 @@ def main(descriptor: int) -> int:
         else:
             write(STDERR, line + "\n")
 
-    def ready() -> None:
+    def ready(banner: str) -> None:
         if plan.stdout_is_log and not os.isatty(STDOUT):
             say("Antiphon is up.")
         else:
-            write(STDOUT, plan.banner)
+            write(STDOUT, banner)
 
     try:
-        return supervise(plan, os.environ, say=say, ready=ready)
+        code = supervise(plan, os.environ, say=say, ready=ready)
     except OSError as error:
         say(f"error: {error}")
         return 1
+    if code == EXIT_CHANGED:
+        say("The configuration has changed: starting again.")
+        os.environ.pop(plan.made_variable, None)
+        os.execv(plan.anew[0], list(plan.anew))  # noqa: S606  # this same program
+    return code
 
 
 if __name__ == "__main__":

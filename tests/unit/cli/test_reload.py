@@ -105,6 +105,6 @@ def test_the_copy_is_what_was_checked(path: Path, tmp_path: Path, monkeypatch: p
     def checked(*_: Any) -> None:
         path.write_text("grpc: {listen: '127.0.0.1:1'}")
 
-    monkeypatch.setattr("antiphon.cli.check.build", checked)
+    monkeypatch.setattr("antiphon.start.build", checked)
     accept(tmp_path / "run", path, ENVIRONMENT)
     assert (tmp_path / "run" / NEXT).read_text() == text

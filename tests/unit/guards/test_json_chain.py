@@ -9,12 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antiphon.config import GuardConfig
-from antiphon.guards.base import Blocked, Guard
+from antiphon.guards.base import LONGEST, Blocked, Guard
 from antiphon.guards.blocklist import build
 from antiphon.guards.chain import PIECE
 from antiphon.guards.json_chain import JsonChain, filter_json
 from antiphon.guards.json_value import filter_value
-from antiphon.guards.scanner import LONGEST
 
 GUARD: Guard = build(GuardConfig(name="words", kind="blocklist", patterns=["bad+|4{4}"], action="mask", replacement='"#'))  # type: ignore[call-arg]
 

@@ -27,6 +27,7 @@ from antiphon.domain.content import (
     Thinking,
     ToolCall,
     ToolResult,
+    Video,
 )
 from antiphon.history.base import BEGINNING, MessageState, Parent, StoredMessage
 from antiphon.history.resent import Continuation, continuation, up_to
@@ -188,6 +189,8 @@ def test_what_is_new(path: str, sent: str, new: str, parent: Parent) -> None:
         ((Audio(Media(), "a1", "La la"),), (Audio(Media(), "a2"),), False),
         ((Opaque({"type": "x", "y": 1}),), (Opaque({"y": 1, "type": "x"}),), True),
         ((Opaque({"type": "x", "y": 1}),), (Opaque({"type": "x", "y": 2}),), False),
+        ((Opaque({"type": "video_url", "video_url": {"url": "u"}}),), (Video(Media("u")),), True),
+        ((Opaque({"type": "video_url", "video_url": {"url": "u"}}),), (Video(Media("v")),), False),
     ],
 )
 def test_when_two_messages_are_the_same(kept: tuple[Block, ...], sent: tuple[Block, ...], same: bool) -> None:

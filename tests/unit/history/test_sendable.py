@@ -124,6 +124,19 @@ def test_a_stored_reply_is_sent_as_far_as_it_can_be(stored_reply: Any, kept: Mes
     assert messages == (user(), *([kept] if kept else []), user("and now?"))
 
 
+@given(
+    st.lists(st.sampled_from([*map(user, ("", "a")), reply(Text("")), reply(Text("b"))]), max_size=4),
+    st.sampled_from([*MessageState]),
+)
+def test_texts_alone_are_sent_as_beside_tool_calls(messages: list[Message], state: MessageState) -> None:
+    """A conversation of texts takes a shorter way, with the same result."""
+    texts = stored(*((message, state) for message in messages))
+    answered = stored(reply(call()), result("c"))
+    alone, beside = sendable(texts), sendable([*answered, *texts])
+    assert alone[0] == beside[0][2:]
+    assert alone[1] == beside[1]
+
+
 def test_what_was_refused_is_left_out_behind_a_retry_too() -> None:
     """A rejected message is left out also after a retry, which stores an empty reply alone.
 

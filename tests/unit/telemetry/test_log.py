@@ -14,7 +14,7 @@ import pytest
 import structlog
 
 from antiphon.config import ConfigError, LogConfig
-from antiphon.telemetry import log
+from antiphon.telemetry import log, log_file
 from antiphon.telemetry.log import Stream
 from tests.unit.rpc.test_server import running
 from tests.unit.scripted import ScriptedProvider
@@ -163,13 +163,13 @@ def test_a_log_file_that_cannot_be_opened_is_refused(path: str, tmp_path: Path) 
     """A log file that cannot be opened is a `ConfigError` that names the setting, both when checked and when opened."""
     (tmp_path / "file").touch()
     config = LogConfig(file=tmp_path / path)
-    for ask in (log.check, log.configure):
+    for ask in (log_file.check, log.configure):
         with pytest.raises(ConfigError, match=r"^log\.file: /"):
             ask(config)
 
 
 def test_a_check_makes_no_file(tmp_path: Path) -> None:
     """Checking the log's settings creates no file."""
-    log.check(LogConfig(file=tmp_path / "log"))
-    log.check(LogConfig())
+    log_file.check(LogConfig(file=tmp_path / "log"))
+    log_file.check(LogConfig())
     assert not list(tmp_path.iterdir())

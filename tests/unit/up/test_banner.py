@@ -5,7 +5,6 @@ import subprocess
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from antiphon.config import Config
 from antiphon.up.banner import banner, warnings_of
@@ -37,9 +36,8 @@ def test_plain_text_for_others_is_warned_of(settings: dict[str, Any], named: tup
 
 def test_with_tls_the_lines_to_paste_have_it() -> None:
     """With TLS the printed commands use `https` and `grpcs`."""
-    out = Console(width=200)
-    plain = banner(out, Config(), None, "echo", ["echo"])
-    secure = banner(out, Config(rest={"tls": TLS}, grpc={"tls": TLS}), None, "echo", ["echo"])
+    plain = banner(Config(), None, "echo", ["echo"])
+    secure = banner(Config(rest={"tls": TLS}, grpc={"tls": TLS}), None, "echo", ["echo"])
     assert "http://127.0.0.1:8080" in plain
     assert "-plaintext" in plain
     assert "https://127.0.0.1:8080" in secure
@@ -51,7 +49,7 @@ def test_with_tls_the_lines_to_paste_have_it() -> None:
 @pytest.mark.parametrize("names", [["echo"], ["echo", *(f"model-{number}" for number in range(500))]], ids=["one", "many"])
 def test_it_fits_a_terminal_of_80_columns(key: str | None, names: list[str]) -> None:
     """The banner fits 80 columns and fewer than 30 lines, however many models there are."""
-    output = banner(Console(width=80), Config(), key, "echo", names)
+    output = banner(Config(), key, "echo", names)
     assert [line for line in output.splitlines() if len(line) > 80] == []
     assert len(output.splitlines()) < 30
 
@@ -59,9 +57,15 @@ def test_it_fits_a_terminal_of_80_columns(key: str | None, names: list[str]) -> 
 def test_what_is_to_be_pasted_is_one_command_of_a_shell() -> None:
     """The printed curl command is one valid shell command with the generated key, whatever the model is called."""
     odd = 'it\'s $HOME \\ "x"'
-    output = banner(Console(width=80), Config(), "sk-made", odd, [odd])
+    output = banner(Config(), "sk-made", odd, [odd])
     command = output[output.index("  curl ") : output.index("\n\nOr")]
     words = subprocess.run(["bash", "-c", command.replace("curl", "printf '%s\\0'", 1)], capture_output=True, text=True, check=True)
     arguments = words.stdout.split("\0")
     assert arguments[arguments.index("--oauth2-bearer") + 1] == "sk-made"
     assert json.loads(arguments[arguments.index("-d") + 1])["model"] == odd
+
+
+def test_colours_are_for_terminals_that_show_them() -> None:
+    """The first line is green if that is asked for; otherwise there are no escape sequences."""
+    assert "\x1b[1;32mAntiphon is up.\x1b[0m" in banner(Config(), None, "echo", ["echo"], styled=True)
+    assert "\x1b" not in banner(Config(), None, "echo", ["echo"])

@@ -126,15 +126,15 @@ def test_an_unknown_host_is_reported(monkeypatch: pytest.MonkeyPatch, error: Exc
 def test_the_workers_command_line() -> None:
     """A worker runs with this Python and with the given configuration file, if any."""
     command = launch.worker_command(Path("a.yaml"), Path("/run/worker-1.sock"), 1)
-    assert command[:4] == [sys.executable, "-m", "antiphon", "serve"]
-    assert command[4:] == ["--config", "a.yaml", "--socket", "/run/worker-1.sock", "--worker", "1"]
+    assert command[:3] == [sys.executable, "-m", "antiphon.worker"]
+    assert command[3:] == ["--config", "a.yaml", "--socket", "/run/worker-1.sock", "--worker", "1"]
     assert "--config" not in launch.worker_command(None, Path("/run/worker-0.sock"), 0)
 
 
 def test_envoy_gets_no_secret_of_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Envoy gets only a fixed list of variables, without secrets; a worker gets all."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    made = launch.plan(config(), None, "")
+    made = launch.plan(config(), None)
     assert made.envoy.variables == sorted(edge.VARIABLES)
     assert not [name for name in made.envoy.variables or () if "KEY" in name or "TOKEN" in name or "URL" in name]
     assert [worker.variables for worker in made.workers] == [None]
@@ -149,13 +149,15 @@ def test_a_whole_gateway_comes_up_and_goes_down(monkeypatch: pytest.MonkeyPatch,
     settings = config(workers=2, log={"file": str(tmp_path / "log")}, limits={"drain": 1})
     host, _, port = settings.rest.listen.partition(":")
 
-    def ready() -> None:
+    def ready(_banner: str) -> None:
         with socket.create_connection((host, int(port)), timeout=20) as connection:
             connection.sendall(b"GET /nothing HTTP/1.0\r\n\r\n")
             answers.append(connection.makefile("rb").read())
         os.kill(os.getpid(), signal.SIGTERM)
 
-    assert supervise(launch.plan(settings, None, ""), os.environ, say=printed.append, ready=ready) == 0, printed
+    assert supervise(launch.plan(settings, None)._replace(preparation=None), os.environ, say=printed.append, ready=ready) == 0, (
+        printed
+    )
     assert b'{"code":404,"error":"Not Found"' in answers[0]
     assert [entry.name for entry in os.scandir(tmp_path)] == ["log"]
     assert (tmp_path / "log").stat().st_mode & 0o777 == 0o600
@@ -197,7 +199,7 @@ def test_the_workers_read_a_copy_of_the_configuration(monkeypatch: pytest.Monkey
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     path = tmp_path / "mine.yaml"
     path.write_text("workers: 1")
-    made = launch.plan(config(), path, "")
+    made = launch.plan(config(), path)
     copy = made.folder / "antiphon.yaml"
     assert copy.read_text(encoding="utf-8") == "workers: 1"
     assert copy.stat().st_mode & 0o777 == 0o600

@@ -1,6 +1,5 @@
 """Tests of the supervisor's plan."""
 
-from dataclasses import replace
 from pathlib import Path
 
 from antiphon.up.plan import Plan, Program
@@ -13,9 +12,12 @@ def test_a_plan_survives_its_text(tmp_path: Path) -> None:
         [worker], Program("Envoy", ["/bin/true"], tmp_path, 5.0, ["PATH"], "SIGINT"), tmp_path, 30.0, tmp_path / "log", "up\n"
     )
     assert Plan.loads(plan.dumps()) == plan
-    reloading = replace(plan, check=Program("check", ["/bin/true"], tmp_path, 5.0), retire_grace=600.0, lock=3)
+    reloading = plan._replace(check=Program("check", ["/bin/true"], tmp_path, 5.0), retire_grace=600.0, lock=3)
     assert Plan.loads(reloading.dumps()) == reloading
-    beside = replace(plan, envoy=None, edge=tmp_path / "edge")
+    preparation = Program("preparation", ["/bin/true"], tmp_path, 5.0)
+    reloading = plan._replace(preparation=preparation, anew=("/bin/true", "up"), made_variable="KEY")
+    assert Plan.loads(reloading.dumps()) == reloading
+    beside = plan._replace(envoy=None, edge=tmp_path / "edge")
     assert Plan.loads(beside.dumps()) == beside
     assert (plan.envoys_folder, beside.envoys_folder) == (tmp_path, tmp_path / "edge")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -123,7 +122,7 @@ def test_a_check_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_folder_that_is_gone_refuses_the_reload(tmp_path: Path) -> None:
     """If the check cannot be started, the reload is refused and the gateway goes on."""
     stage = Stage(tmp_path, "")
-    stage.reload._check = replace(stage.reload._check, folder=tmp_path / "none")
+    stage.reload._check = stage.reload._check._replace(folder=tmp_path / "none")
     stage.reload.request("SIGHUP")
     assert stage.look_until(2)[1].startswith("Not reloaded: [Errno 2]")
     assert stage.reload.refused

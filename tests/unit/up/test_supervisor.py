@@ -268,7 +268,7 @@ def test_a_child_that_dies_by_itself_is_started_again_later(stage: Stage, monkey
 def test_a_program_that_is_not_there_is_given_up(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that cannot be run counts as an early death."""
     monkeypatch.setattr(child, "FIRST_DELAY", 0.0)
-    monkeypatch.setattr(child, "_wrapped_command", lambda program: program.command)
+    monkeypatch.setattr(child, "wrapped_command", lambda program: program.command)
     stage.blocked = ["w0"]
     program = Program("w0", [str(stage.folder / "none")], folder=stage.folder, grace=1)
     assert stage.run(program) == 1
@@ -431,7 +431,7 @@ def test_a_child_gets_the_variables_of_its_program(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor() as threads:
         played = threads.submit(script)
-        supervisor.supervise(plan, environment, say=lambda _: None, ready=lambda: None)
+        supervisor.supervise(plan, environment, say=lambda _: None, ready=lambda _: None)
         played.result()
     assert json.loads(file.read_text(encoding="utf-8")).keys() - {"LC_CTYPE"} == {"LANG"}
 
@@ -454,7 +454,7 @@ def test_the_supervisor_answers_prometheus_and_probes(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor() as threads:
         played = threads.submit(script)
-        supervisor.supervise(Plan.loads(plan.dumps()), os.environ, say=lambda _: None, ready=lambda: None)
+        supervisor.supervise(Plan.loads(plan.dumps()), os.environ, say=lambda _: None, ready=lambda _: None)
         played.result()
     assert found == [(200, '{"status": "ok"}\n'), (503, '{"status": "not ready", "missing": ["Envoy"]}\n')]
     assert not folder.exists()
@@ -500,7 +500,7 @@ def test_probes_see_what_hangs_and_a_stop(tmp_path: Path, monkeypatch: pytest.Mo
 
     with ThreadPoolExecutor() as threads:
         played = threads.submit(script)
-        supervisor.supervise(plan, os.environ, say=printed.append, ready=lambda: None)
+        supervisor.supervise(plan, os.environ, say=printed.append, ready=lambda _: None)
         played.result()
     assert "worker 0 hangs: no sign of life for 0.6 s; killed" in printed
 

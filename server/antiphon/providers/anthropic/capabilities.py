@@ -52,6 +52,8 @@ class ModelCapabilities(Struct, frozen=True, kw_only=True):
     forced_tools: bool = True
     """Whether a tool call can be demanded."""
     structured_output: bool = True
+    prefill: bool = True
+    """Whether it continues a reply that comes last."""
     system_turns: bool = False
     """Whether instructions may follow a user message."""
 
@@ -66,8 +68,8 @@ _BUDGET_ONLY: Final = ModelCapabilities(max_output=64_000, thinking=ThinkingCont
 _OPUS_4: Final = ModelCapabilities(max_output=32_000, thinking=ThinkingControl.BUDGET, structured_output=False)
 _OPUS_4_1: Final = replace(_BUDGET, max_output=32_000)
 _OPUS_4_5: Final = replace(_BUDGET, efforts=_EFFORTS)
-_4_6: Final = replace(_BUDGET, max_output=128_000, thinking=ThinkingControl.ADAPTIVE, efforts=_UP_TO_MAX)
-_FIXED_SAMPLING: Final = ModelCapabilities(max_output=128_000, thinking=ThinkingControl.ADAPTIVE, efforts=_ALL, sampling=False)
+_4_6: Final = replace(_BUDGET, max_output=128_000, thinking=ThinkingControl.ADAPTIVE, efforts=_UP_TO_MAX, prefill=False)
+_FIXED_SAMPLING: Final = replace(_4_6, efforts=_ALL, sampling=False, top_p_beside_temperature=True)
 _NEWEST: Final = replace(_FIXED_SAMPLING, system_turns=True)
 _ALWAYS_THINKS: Final = replace(_NEWEST, off=ThinkingOff.LOW_EFFORT)
 _NO_FORCED_TOOLS: Final = replace(_ALWAYS_THINKS, forced_tools=False)

@@ -68,6 +68,9 @@ _OPENING: Final = {"type": "text", "text": "."}
 _ERROR: Final = {"type": "text", "text": "Error"}
 """The content of an error without any, which the API does not accept."""
 
+_SAID: Final = frozenset({"text", "thinking", "redacted_thinking"})
+"""What a reply has that its model did not pause for its own tools or for a compaction."""
+
 CACHE: Final = "cache_control"
 
 
@@ -119,11 +122,23 @@ class AnthropicEncoder:
                 content[-1] = {**content[-1], "text": content[-1]["text"].rstrip()}
 
     @property
+    def is_prefilled(self) -> bool:
+        """Return whether the model is to continue a reply that it did not pause itself."""
+        last = self.messages[-1]
+        return last["role"] == "assistant" and all(part.get("type") in _SAID for part in last["content"])
+
+    def ask(self, text: str) -> None:
+        """Add a message of the user."""
+        self._append("user", [{"type": "text", "text": text}])
+
+    @property
     def continues_unsigned(self) -> bool:
-        """Return whether the model is to continue after results of calls that it made without thinking.
+        """Return whether the model is to continue a reply without thinking, or after results of calls that it made without it.
 
         A model that is told how much to think refuses that.
         """
+        if self.messages[-1]["role"] == "assistant":
+            return self.messages[-1]["content"][0].get("type") not in ("thinking", "redacted_thinking")
         if len(self.messages) <= 1 or (self.messages[-2]["role"], self.messages[-1]["role"]) != ("assistant", "user"):
             return False
         reply = self.messages[-2]["content"]
@@ -262,12 +277,12 @@ class AnthropicEncoder:
 
     def _is_own(self, block: Block, message: Message) -> bool:
         """Return whether this provider made a block, or the caller wrote it."""
-        origin = message.origin if block.state is None else block.state.origin or message.origin
+        origin = message.origin_of(block)
         return origin.is_from(self._origin) if origin is not None else block.state is None
 
     def _is_exact(self, block: Block, message: Message) -> bool:
         """Return whether a block is known to be of this provider and this protocol."""
-        origin = message.origin if block.state is None else block.state.origin or message.origin
+        origin = message.origin_of(block)
         return origin is not None and origin.protocol == PROTOCOL and origin.is_from(self._origin)
 
 

@@ -30,6 +30,7 @@ from antiphon.providers.anthropic.format import is_held_to, told_and_enforced
 from antiphon.providers.anthropic.lacks import lacks_of
 from antiphon.providers.anthropic.messages import CACHE, PROTOCOL, AnthropicEncoder, plain
 from antiphon.providers.anthropic.names import NAMES
+from antiphon.providers.anthropic.prefill import continuation
 from antiphon.providers.anthropic.sampling import may_have_top_p, stop_sequences
 from antiphon.providers.anthropic.schema import enforced
 from antiphon.providers.anthropic.thinking import add_thinking
@@ -85,6 +86,8 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
     model = capabilities(request.model)
     encoder = AnthropicEncoder(provider, system_turns=model.system_turns)
     encoder.encode(request.messages)
+    if encoder.is_prefilled and not model.prefill:
+        encoder.ask(continuation(provider, parameters))
     where = {"model": request.model} if version is None else {"anthropic_version": version}
     body: dict[str, Any] = {**where, "max_tokens": _limit(request, model), "stream": True}
     add_thinking(body, request, model, parameters, is_possible=not encoder.continues_unsigned)

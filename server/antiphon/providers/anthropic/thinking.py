@@ -108,7 +108,7 @@ def _budget_alone(effort: str, limit: int, parameters: Parameters, *, is_forced:
     """Return the budget for a model that has no efforts."""
     budget = _budget(effort, limit)
     if not is_possible:
-        parameters.dropped(EFFORT.path, "the last reply calls tools without the thinking that led to them")
+        parameters.dropped(EFFORT.path, "the last reply has no thinking before what the model is to continue")
     elif is_forced:
         parameters.dropped(EFFORT.path, "the model cannot think if it must call a tool")
     elif budget is None:

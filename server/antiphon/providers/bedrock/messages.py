@@ -134,11 +134,23 @@ class BedrockEncoder:
         return [message for turn in self._turns for message in self._messages_of(turn)]
 
     @property
+    def is_prefilled(self) -> bool:
+        """Return whether the model is to continue a reply that it did not pause itself."""
+        last = self._turns[-1]
+        return last.role == "assistant" and not any("toolUse" in part or "toolResult" in part for part in last.content)
+
+    def ask(self, text: str) -> None:
+        """Add a message of the user."""
+        self._turns.append(_Turn("user", content=[{"text": text}]))
+
+    @property
     def continues_unsigned(self) -> bool:
-        """Return whether the model is to continue after results of calls that it made without thinking.
+        """Return whether the model is to continue a reply without thinking, or after results of calls that it made without it.
 
         A Claude model that is told how much to think refuses that.
         """
+        if self._turns[-1].role == "assistant":
+            return _REASONING not in self._turns[-1].content[0]
         if len(self._turns) <= 1 or not self._turns[-1].results:
             return False
         reply = self._turns[-2].content
@@ -295,14 +307,14 @@ class BedrockEncoder:
 
     def _is_own(self, block: Block, message: Message) -> bool:
         """Return whether this provider and a model of the same maker made a block, or the caller wrote it."""
-        origin = message.origin if block.state is None else block.state.origin or message.origin
+        origin = message.origin_of(block)
         if origin is None:
             return block.state is None
         return origin.is_from(Origin(PROTOCOL, self._provider)) and self._is_same_maker(origin.model)
 
     def _is_exact(self, block: Block, message: Message) -> bool:
         """Return whether a block is known to be of this provider and this protocol."""
-        origin = message.origin if block.state is None else block.state.origin or message.origin
+        origin = message.origin_of(block)
         return origin is not None and origin.protocol == PROTOCOL and self._is_own(block, message)
 
     def _is_same_maker(self, model: str) -> bool:

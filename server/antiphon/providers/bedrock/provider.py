@@ -6,7 +6,7 @@ key, and `client` makes the calls.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Final
 from urllib.parse import quote
@@ -16,10 +16,8 @@ from pydantic import SecretStr
 from yarl import URL
 
 from antiphon.config import ConfigError, ProviderConfig
-from antiphon.domain.events import Batch
 from antiphon.domain.models import ModelInfo
 from antiphon.domain.request import ChatRequest
-from antiphon.domain.warnings import Warnings, ignore
 from antiphon.net import outbound
 from antiphon.net.http import Transport
 from antiphon.providers.bedrock import credentials
@@ -30,6 +28,7 @@ from antiphon.providers.bedrock.signing import SignatureAuth
 from antiphon.providers.client import Auth, Prepared, ProviderClient
 from antiphon.providers.credentials.auth import authorize
 from antiphon.providers.credentials.cache import TokenCache
+from antiphon.providers.host_provider import HostProvider, ModelList
 from antiphon.providers.parameters import Parameters
 from antiphon.providers.regions import CONTROL, RUNTIME, endpoint, region_in, region_of
 from antiphon.providers.url import MODEL, headers, template
@@ -44,7 +43,7 @@ _PLACE: Final = "model-goes-here"
 """Stands for `MODEL` while a URL is normalized."""
 
 
-class BedrockProvider:
+class BedrockProvider(HostProvider):
     """One region of Bedrock. Needs no event loop until the first call, and then belongs to the loop of that call.
 
     A bearer key is used if there is one, else the AWS credentials of the environment, with which each request is signed.
@@ -61,15 +60,13 @@ class BedrockProvider:
         environment: Mapping[str, str],
     ) -> None:
         """`environment` has the AWS credentials of a provider without a key, and the region if nothing else names one."""
-        self.name = name
-        self._unsupported = config.unsupported
         self._whole = _normal(template(name, config, _WHOLE))
         self._stream = _normal(template(name, config, _STREAM))
         url = URL(self._stream.replace(MODEL, "model"))
         host = url.host or ""
-        self._models: URL | None = None
+        models: ModelList | None = None
         if (region := region_of(host)) is not None and host == URL(endpoint(RUNTIME, region)).host:
-            self._models = URL(endpoint(CONTROL, region) + _MODELS)
+            models = ModelList(URL(endpoint(CONTROL, region) + _MODELS), read_models)
         self._signing: SignatureAuth | None = None
         auth: Auth
         if key is None:
@@ -77,34 +74,21 @@ class BedrockProvider:
         else:
             # A value in the query may be a key, too.
             auth = authorize(key, config.auth_header, _headers(), config.headers, url.query.values())
-        self._client = ProviderClient(name, transport, auth, url)
-
-    def stream(self, request: ChatRequest, warn: Callable[[Warnings], None] = ignore) -> AsyncGenerator[Batch, None]:
-        """Send a request, and yield the events of the reply (see `Provider.stream`)."""
-        return self._client.stream(request, self._prepare, warn)
-
-    async def probe(self) -> int | None:
-        """Return the status of the list of models (see `Provider.probe`); None at a host of which no control plane is known."""
-        return None if self._models is None else await self._client.status_of(self._models)
+        super().__init__(name, config.unsupported, ProviderClient(name, transport, auth, url), models)
 
     async def list_models(self) -> tuple[ModelInfo, ...] | None:
         """Return the models and profiles of the region (see `Provider.list_models`); None where no control plane is known."""
-        if self._models is None:
+        models = await super().list_models()
+        if models is None or self._models is None:
             return None
-        models = await self._client.list_models(self._models, read_models)
-        profiles = self._models.with_path(_PROFILES).with_query(FIRST_PROFILES)
+        profiles = self._models.url.with_path(_PROFILES).with_query(FIRST_PROFILES)
         return merged(models, await self._client.list_models(profiles, read_profiles))
-
-    @property
-    def buffered(self) -> int:
-        """Return the bytes received but not read yet (see `Provider.buffered`)."""
-        return self._client.buffered
 
     async def close(self) -> None:
         """Close the connections that are kept open."""
         if self._signing is not None:
             await self._signing.close()
-        await self._client.close()
+        await super().close()
 
     def _prepare(self, request: ChatRequest) -> Prepared:
         text = self._stream if request.stream else self._whole

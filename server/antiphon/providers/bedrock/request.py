@@ -29,6 +29,7 @@ from antiphon.providers.anthropic.budget import SchemaBudget
 from antiphon.providers.anthropic.capabilities import capabilities
 from antiphon.providers.anthropic.format import is_held_to, told_and_enforced
 from antiphon.providers.anthropic.lacks import lacks_while_thinking
+from antiphon.providers.anthropic.prefill import continuation
 from antiphon.providers.anthropic.sampling import may_have_top_p, stop_sequences
 from antiphon.providers.anthropic.schema import enforced
 from antiphon.providers.anthropic.tool_schema import object_schema, without_union
@@ -78,6 +79,8 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
     system_turns = claude is not None and claude.system_turns
     encoder = BedrockEncoder(provider, request.model, system_turns=system_turns, has_tools=bool(tools))
     encoder.encode(request.messages)
+    if claude is not None and not claude.prefill and encoder.is_prefilled:
+        encoder.ask(continuation(provider, parameters))
     body: dict[str, Any] = {"messages": encoder.messages}
     enforces = accepted.structured_output and (claude is None or claude.structured_output)
     budget = None if claude is None else SchemaBudget()

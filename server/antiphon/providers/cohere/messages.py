@@ -159,7 +159,7 @@ class CohereEncoder:
 
     def _is_own(self, block: Block, message: Message) -> bool:
         """Return whether this provider made a block, or the caller wrote it."""
-        origin = message.origin if block.state is None else block.state.origin or message.origin
+        origin = message.origin_of(block)
         return origin.is_from(self._origin) if origin is not None else block.state is None
 
     def _content(self, blocks: Sequence[Block]) -> str | list[JsonObject]:

@@ -5,7 +5,6 @@ This module builds the calls. `request` and `response` convert in the two direct
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
 from functools import partial
 from typing import Final
 from urllib.parse import quote
@@ -14,10 +13,7 @@ from pydantic import SecretStr
 from yarl import URL
 
 from antiphon.config import ProviderConfig
-from antiphon.domain.events import Batch
-from antiphon.domain.models import ModelInfo
 from antiphon.domain.request import ChatRequest
-from antiphon.domain.warnings import Warnings, ignore
 from antiphon.net.http import Transport
 from antiphon.providers.client import Prepared, ProviderClient
 from antiphon.providers.cohere.models import FIRST_PAGE, read_page
@@ -25,6 +21,7 @@ from antiphon.providers.cohere.request import encode
 from antiphon.providers.cohere.response import CohereReader
 from antiphon.providers.credentials.auth import authorize
 from antiphon.providers.credentials.cache import TokenCache
+from antiphon.providers.host_provider import HostProvider, ModelList
 from antiphon.providers.parameters import Parameters
 from antiphon.providers.url import MODEL, headers, template
 
@@ -34,43 +31,20 @@ _MODELS: Final = "/v1/models"
 """The list of models, which version 2 of the API does not have."""
 
 
-class CohereProvider:
+class CohereProvider(HostProvider):
     """One configured host. Needs no event loop until the first call, and then belongs to the loop of that call.
 
     The base URL is that of Cohere's SDKs, without a version. Raises `ConfigError` if it is missing or invalid.
     """
 
     def __init__(self, name: str, config: ProviderConfig, key: SecretStr | TokenCache | None, transport: Transport) -> None:
-        self.name = name
-        self._unsupported = config.unsupported
         self._url = template(name, config, _CHAT)
-        self._models = URL(template(name, config, _MODELS).replace(MODEL, "model"))
+        models = ModelList(URL(template(name, config, _MODELS).replace(MODEL, "model")), read_page, FIRST_PAGE)
         self._fixed_url = None if MODEL in self._url else URL(self._url)
         url = URL(self._url.replace(MODEL, "model"))
         # A value in the query may be a key, too.
         auth = authorize(key, config.auth_header, headers(), config.headers, url.query.values())
-        self._client = ProviderClient(name, transport, auth, url)
-
-    def stream(self, request: ChatRequest, warn: Callable[[Warnings], None] = ignore) -> AsyncGenerator[Batch, None]:
-        """Send a request, and yield the events of the reply (see `Provider.stream`)."""
-        return self._client.stream(request, self._prepare, warn)
-
-    async def probe(self) -> int | None:
-        """Return the status of the list of models (see `Provider.probe`)."""
-        return await self._client.status_of(self._models)
-
-    async def list_models(self) -> tuple[ModelInfo, ...]:
-        """Return the list of models (see `Provider.list_models`)."""
-        return await self._client.list_models(self._models.update_query(FIRST_PAGE), read_page)
-
-    @property
-    def buffered(self) -> int:
-        """Return the bytes received but not read yet (see `Provider.buffered`)."""
-        return self._client.buffered
-
-    async def close(self) -> None:
-        """Close the connections that are kept open."""
-        await self._client.close()
+        super().__init__(name, config.unsupported, ProviderClient(name, transport, auth, url), models)
 
     def _prepare(self, request: ChatRequest) -> Prepared:
         parameters = Parameters(self.name, self._unsupported)

@@ -1,7 +1,10 @@
 """What Gemini's models accept, by name. Data, with its sources.
 
-https://ai.google.dev/gemini-api/docs/thinking, https://ai.google.dev/gemini-api/docs/thought-signatures and
-https://ai.google.dev/gemini-api/docs/function-calling. A model that no row names is taken for one of the newest.
+https://ai.google.dev/gemini-api/docs/thinking, https://ai.google.dev/gemini-api/docs/thought-signatures,
+https://ai.google.dev/gemini-api/docs/function-calling and
+https://docs.cloud.google.com/gemini-enterprise-agent-platform/models/guides/gemini-3-8-flash ("Supported thinking levels"), and
+https://ai.google.dev/gemini-api/docs/image-generation for Gemini 3.1 Flash Image. A model that no row names is taken for one of the
+newest.
 """
 
 from __future__ import annotations
@@ -17,16 +20,17 @@ SENTINEL: Final = "skip_thought_signature_validator"
 """The documented signature of a call that another model made."""
 
 _LEVELS: Final = {
-    "none": "MINIMAL",  # as little as there is: these models always think
-    "minimal": "MINIMAL",
+    "none": "LOW",  # as little as there is: these models always think
+    "minimal": "LOW",
     "low": "LOW",
     "medium": "MEDIUM",
     "high": "HIGH",
     "xhigh": "HIGH",
     "max": "HIGH",
 }
-_PRO_LEVELS: Final = {**_LEVELS, "none": "LOW", "minimal": "LOW"}
-_FIRST_PRO_LEVELS: Final = {**_PRO_LEVELS, "medium": "HIGH"}
+_FROM_MINIMAL: Final = {**_LEVELS, "none": "MINIMAL", "minimal": "MINIMAL"}  # others refuse MINIMAL, so Gemini 3.7 Flash and later
+_IMAGE_LEVELS: Final = {effort: "MINIMAL" if level == "LOW" else "HIGH" for effort, level in _LEVELS.items()}  # it has these two
+_FIRST_PRO_LEVELS: Final = {**_LEVELS, "medium": "HIGH"}
 
 # Those of https://ai.google.dev/gemini-api/docs/openai#thinking, within the range of the model.
 _BUDGETS: Final = {"none": 0, "minimal": 1024, "low": 1024, "medium": 8192, "high": 24576, "xhigh": 24576, "max": 24576}
@@ -51,6 +55,7 @@ class GeminiCapabilities(Struct, frozen=True):
 
 
 _NEWEST: Final = GeminiCapabilities(levels=_LEVELS)
+_FIRST_FLASH: Final = replace(_NEWEST, levels=_FROM_MINIMAL)
 _SECOND: Final = GeminiCapabilities(levels={}, budgets=_BUDGETS, signs_calls=False, result_media=False, formats_beside_tools=False)
 _SECOND_PRO: Final = replace(_SECOND, budgets=_PRO_BUDGETS)
 _OLD: Final = replace(_SECOND, budgets={}, validates=False)
@@ -61,17 +66,15 @@ _ROWS: Final = (
     ("*gemma*", _OLD),
     ("*gemini-2.5*image*", _OLD),
     ("*gemini-2.5*tts*", _OLD),
-    (
-        "*gemini-2.5*pro*",
-        _SECOND_PRO,
-    ),
-    (
-        "*gemini-2*",
-        _SECOND,
-    ),
+    ("*gemini-2.5*pro*", _SECOND_PRO),
+    ("*gemini-2*", _SECOND),
     ("*gemini-3-pro*image*", GeminiCapabilities(levels={}, validates=False)),
     ("*gemini-3-pro*", GeminiCapabilities(levels=_FIRST_PRO_LEVELS)),
-    ("*pro*", GeminiCapabilities(levels=_PRO_LEVELS)),
+    ("*gemini-3.1-flash-image*", replace(_NEWEST, levels=_IMAGE_LEVELS, validates=False)),
+    ("*gemini-3-flash*", _FIRST_FLASH),
+    ("*gemini-3.[1-6]-flash*", _FIRST_FLASH),
+    ("*gemini-3*flash-lite*", _FIRST_FLASH),
+    ("*gemini-flash-lite-latest*", _FIRST_FLASH),
 )
 
 

@@ -3,7 +3,8 @@
 https://ai.google.dev/api/generate-content#FinishReason. The rules:
 
 - There is no marker of the end: a reply is complete if each choice has a finish reason, or the prompt was blocked.
-- The end of the body ends a reply, and so do `WAIT` seconds of silence after the last finish reason.
+- The end of the body ends a reply, which may have fewer choices than requested: the API leaves out what it made none of.
+- `WAIT` seconds of silence after the last finish reason end it, too, if all choices requested are there.
 - Output after a finish reason takes it back, unless a finish reason comes with it.
 """
 
@@ -66,7 +67,7 @@ class GeminiEnding:
         self.changed = False
         """The time that `wait` returns starts again. The caller resets this flag."""
         self.is_object = False
-        """The reply is one JSON object, which may have fewer choices than requested."""
+        """The reply is one JSON object."""
         self.is_blocked = False
         """The prompt was blocked: there is no choice."""
         self.reasons: dict[int, str] = {}
@@ -82,13 +83,12 @@ class GeminiEnding:
         """Record that the prompt was blocked."""
         self.is_blocked = self.changed = True
 
-    @property
-    def is_complete(self) -> bool:
-        """Return whether the reply is complete if it ends now."""
+    def is_complete(self, *, silent: bool) -> bool:
+        """Return whether the reply is complete if it ends now. `silent`: the end of the body has not arrived."""
         if not self.reasons:
             return self.is_blocked
-        return all(self.reasons.values()) and (self.is_object or self.is_blocked or len(self.reasons) >= self._asked)
+        return all(self.reasons.values()) and (not silent or self.is_blocked or len(self.reasons) >= self._asked)
 
     def wait(self) -> float | None:
         """Return the seconds of silence that end the reply; None while it is unfinished."""
-        return WAIT if self.is_complete else None
+        return WAIT if self.is_complete(silent=True) else None

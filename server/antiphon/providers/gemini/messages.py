@@ -225,7 +225,7 @@ class GeminiEncoder:
         A block of such a reply has one, even if it is empty. A client of another API sends signatures back, and the fields of that
         API, which are left out: such a state names the provider, but not the protocol.
         """
-        origin = message.origin if block.state is None else block.state.origin or message.origin
+        origin = message.origin_of(block)
         if origin is None or not self._is_own(origin):
             return None
         state = block.state or State()

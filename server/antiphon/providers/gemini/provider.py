@@ -6,7 +6,6 @@ This module builds the calls. `request` and `response` convert in the two direct
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Callable
 from functools import partial
 from typing import Final
 from urllib.parse import quote
@@ -15,10 +14,7 @@ from pydantic import SecretStr
 from yarl import URL
 
 from antiphon.config import ProviderConfig
-from antiphon.domain.events import Batch
-from antiphon.domain.models import ModelInfo
 from antiphon.domain.request import ChatRequest
-from antiphon.domain.warnings import Warnings, ignore
 from antiphon.net.http import Transport
 from antiphon.providers.client import Prepared, ProviderClient
 from antiphon.providers.credentials.auth import authorize
@@ -26,6 +22,7 @@ from antiphon.providers.credentials.cache import TokenCache
 from antiphon.providers.gemini.models import FIRST_PAGE, read_page
 from antiphon.providers.gemini.request import encode
 from antiphon.providers.gemini.response import GeminiReader
+from antiphon.providers.host_provider import HostProvider, ModelList
 from antiphon.providers.parameters import Parameters
 from antiphon.providers.url import MODEL, headers, template
 
@@ -41,45 +38,22 @@ _STREAM: Final = f"/v1beta/{_RESOURCE}:streamGenerateContent"
 _RESOURCE_NAME: Final = re.compile(r"(?:models|tunedModels)/[^/]+")
 
 
-class GeminiProvider:
+class GeminiProvider(HostProvider):
     """One configured host. Needs no event loop until the first call, and then belongs to the loop of that call.
 
     The base URL is that of Google's SDKs, without a version. Raises `ConfigError` if it is missing or invalid.
     """
 
     def __init__(self, name: str, config: ProviderConfig, key: SecretStr | TokenCache | None, transport: Transport) -> None:
-        self.name = name
-        self._unsupported = config.unsupported
         self._whole = template(name, config, _WHOLE)
         streamed = template(name, config, _STREAM)
         self._stream = f"{streamed}{'&' if '?' in streamed else '?'}alt=sse"
-        self._models = URL(template(name, config, _MODELS).replace(MODEL, "model"))
+        models = ModelList(URL(template(name, config, _MODELS).replace(MODEL, "model")), read_page, FIRST_PAGE)
         url = URL(self._whole.replace(MODEL, "model").replace(_RESOURCE, "model"))
         header = config.auth_header if "auth_header" in config.model_fields_set else AUTH_HEADER
         # A value in the query may be a key, too.
         auth = authorize(key, header, headers(), config.headers, url.query.values())
-        self._client = ProviderClient(name, transport, auth, url)
-
-    def stream(self, request: ChatRequest, warn: Callable[[Warnings], None] = ignore) -> AsyncGenerator[Batch, None]:
-        """Send a request, and yield the events of the reply (see `Provider.stream`)."""
-        return self._client.stream(request, self._prepare, warn)
-
-    async def probe(self) -> int | None:
-        """Return the status of the list of models (see `Provider.probe`)."""
-        return await self._client.status_of(self._models)
-
-    async def list_models(self) -> tuple[ModelInfo, ...]:
-        """Return the list of models (see `Provider.list_models`)."""
-        return await self._client.list_models(self._models.update_query(FIRST_PAGE), read_page)
-
-    @property
-    def buffered(self) -> int:
-        """Return the bytes received but not read yet (see `Provider.buffered`)."""
-        return self._client.buffered
-
-    async def close(self) -> None:
-        """Close the connections that are kept open."""
-        await self._client.close()
+        super().__init__(name, config.unsupported, ProviderClient(name, transport, auth, url), models)
 
     def _prepare(self, request: ChatRequest) -> Prepared:
         parameters = Parameters(self.name, self._unsupported)

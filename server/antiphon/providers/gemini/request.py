@@ -29,6 +29,7 @@ from antiphon.providers.gemini.blocks import PROTOCOL
 from antiphon.providers.gemini.capabilities import GeminiCapabilities, capabilities_of
 from antiphon.providers.gemini.messages import GeminiEncoder
 from antiphon.providers.gemini.names import NAMES
+from antiphon.providers.gemini.recursion import without_required_cycles
 from antiphon.providers.gemini.schema import accepted
 from antiphon.providers.json_instruction import json_instruction
 from antiphon.providers.parameters import Parameters
@@ -37,6 +38,7 @@ from antiphon.providers.support import (
     END_USER,
     FREQUENCY_PENALTY,
     IMAGE_DETAIL,
+    JSON_SCHEMA,
     LOGIT_BIAS,
     ONE_CALL,
     PARTICIPANTS,
@@ -78,6 +80,8 @@ _NONE: Final = "none"
 _NEAREST: Final = "the nearest level that the model has"
 
 _JSON: Final = {"responseMimeType": "application/json"}
+
+_CYCLES: Final = "the API requires no property that contains its own schema again"
 
 _FORMATS: Final = frozenset({"pcm16", "pcm"})
 """The only format of recordings that the API makes."""
@@ -257,7 +261,11 @@ def _response_format(response_format: ResponseFormat, parameters: Parameters) ->
         case JsonObjectFormat():
             return _JSON
         case JsonSchemaFormat():
-            return {**_JSON, "responseJsonSchema": accepted(response_format.schema)}
+            schema = accepted(response_format.schema)
+            freed = without_required_cycles(schema)
+            if freed is not schema and not parameters.mapped(JSON_SCHEMA.path, "a schema that requires less", _CYCLES):
+                return _JSON
+            return {**_JSON, "responseJsonSchema": freed}
         case NativeFormat():
             kind = response_format.fields.get("type")
             if kind is None:

@@ -87,7 +87,7 @@ class GeminiReader(StreamReader):
         return usage.read(self._usage)
 
     def _is_complete(self, *, silent: bool) -> bool:
-        return self.ending.is_complete
+        return self.ending.is_complete(silent=silent)
 
     @staticmethod
     def _is_output(event: Event) -> bool:

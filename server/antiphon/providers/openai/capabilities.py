@@ -69,6 +69,8 @@ class HostCapabilities(Struct, frozen=True, kw_only=True):
     turns: Turns = Turns.ANY
     document_urls: bool = False
     """Whether documents and recordings are sent in Mistral's form: their URL, or their data alone."""
+    videos: bool = True
+    """Whether the host may take videos, as `video_url`, which is not OpenAI's: https://openrouter.ai/docs/features/multimodal/videos."""
     own_fields: frozenset[str] | None = None
     """The fields of chat completions without a place in the domain that the host accepts; None: it ignores unknown ones."""
     names: NameRule | None = None
@@ -105,7 +107,9 @@ NO_PARTS: Final = HostCapabilities(thought_parts=False, refusals=False)
 NO_THOUGHTS: Final = HostCapabilities(thoughts=Thoughts.NONE, refusals=False)
 """A host that accepts no reasoning, and ignores unknown fields."""
 
-OPENAI: Final = HostCapabilities(thoughts=Thoughts.NONE, options=openai_models.OPENAI, names=_NAMES, call_id_length=_OPENAI_CALL_ID)
+OPENAI: Final = HostCapabilities(
+    thoughts=Thoughts.NONE, options=openai_models.OPENAI, names=_NAMES, call_id_length=_OPENAI_CALL_ID, videos=False
+)
 """OpenAI's own API: the same, except that it has refusals."""
 
 _ROWS: Final[Mapping[str, HostCapabilities]] = {

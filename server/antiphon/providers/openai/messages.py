@@ -150,7 +150,9 @@ class OpenAIEncoder:
         if message.name is not None and self._accepts("name"):
             body["name"] = message.name
         is_listed = message.listed and not has_results
-        body["content"] = content_json(content, self._provider, listed=is_listed, document_urls=self._host.document_urls)
+        body["content"] = content_json(
+            content, self._provider, listed=is_listed, document_urls=self._host.document_urls, videos=self._host.videos
+        )
         self._encoded.append(with_extra(body, message.extra))
 
     def _add_result(self, block: ToolResult, message: Message) -> None:
@@ -248,7 +250,7 @@ class OpenAIEncoder:
 
     def _is_own(self, block: Block, message: Message) -> bool:
         """Return whether a block may be sent with its state: the host made it, or the caller wrote it."""
-        origin = message.origin if block.state is None else block.state.origin or message.origin
+        origin = message.origin_of(block)
         return origin.is_from(self._origin) if origin is not None else block.state is None
 
     def _accepts(self, name: str) -> bool:

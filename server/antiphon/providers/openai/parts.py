@@ -15,12 +15,18 @@ _AUDIO_FORMATS: Final = {"mpeg": "mp3", "wave": "wav", "vnd.wave": "wav", "mp4":
 
 
 def content_json(
-    blocks: Iterable[Block | JsonObject], provider: str, *, listed: bool, joins: bool = False, document_urls: bool = False
+    blocks: Iterable[Block | JsonObject],
+    provider: str,
+    *,
+    listed: bool,
+    joins: bool = False,
+    document_urls: bool = False,
+    videos: bool = True,
 ) -> str | list[JsonObject] | None:
     """Return the content: a string for a single text, because some hosts accept nothing else; otherwise a list.
 
     `listed`: the caller sent a list, so it stays one. `joins`: several texts are concatenated without a separator.
-    `document_urls`: see `HostCapabilities`. Returns None for no content.
+    `document_urls` and `videos`: see `HostCapabilities`. Returns None for no content.
     """
     blocks = list(blocks)
     if not blocks:
@@ -28,10 +34,13 @@ def content_json(
     texts = [block.text for block in blocks if isinstance(block, Text) and not block.extra]
     if not listed and len(texts) == len(blocks) and (joins or len(texts) == 1):
         return "".join(texts)
-    return [_part(block, provider, document_urls=document_urls) if isinstance(block, Struct) else block for block in blocks]
+    return [
+        _part(block, provider, document_urls=document_urls, videos=videos) if isinstance(block, Struct) else block
+        for block in blocks
+    ]
 
 
-def _part(block: Block, provider: str, *, document_urls: bool) -> JsonObject:
+def _part(block: Block, provider: str, *, document_urls: bool, videos: bool) -> JsonObject:
     """Return a block as a content part. Raises `Unsupported` for blocks that this API cannot express."""
     match block:
         case Text():
@@ -58,10 +67,16 @@ def _part(block: Block, provider: str, *, document_urls: bool) -> JsonObject:
             return {"type": "refusal", "refusal": block.text}
         case Opaque():
             return block.form
-        case Video():
-            raise Unsupported(f"The provider {provider} accepts no video.", provider=provider)
+        case Video() if videos:
+            return _video(block, provider)
         case _:
             raise Unsupported(f"The provider {provider} accepts no {type(block).__name__} here.", provider=provider)
+
+
+def _video(block: Video, provider: str) -> JsonObject:
+    if block.media.url is None:
+        raise Unsupported(f"The provider {provider} accepts a video only as a URL.", provider=provider)
+    return with_extra({"type": "video_url", "video_url": {"url": block.media.url}}, block.extra)
 
 
 def _document(block: Document) -> JsonObject:

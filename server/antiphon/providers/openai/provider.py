@@ -6,7 +6,6 @@ calls. Hosts are rows in `hosts`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
 from functools import partial
 from typing import Final
 from urllib.parse import quote
@@ -15,14 +14,12 @@ from pydantic import SecretStr
 from yarl import URL
 
 from antiphon.config import ProviderConfig
-from antiphon.domain.events import Batch
-from antiphon.domain.models import ModelInfo
 from antiphon.domain.request import ChatRequest
-from antiphon.domain.warnings import Warnings, ignore
 from antiphon.net.http import Transport
 from antiphon.providers.client import Prepared, ProviderClient
 from antiphon.providers.credentials.auth import authorize
 from antiphon.providers.credentials.cache import TokenCache
+from antiphon.providers.host_provider import HostProvider, ModelList
 from antiphon.providers.hosts import lists_models
 from antiphon.providers.openai.capabilities import capabilities_of
 from antiphon.providers.openai.plain import read_plain
@@ -36,48 +33,23 @@ _PATH: Final = "/chat/completions"
 _MODELS: Final = "/models"
 
 
-class OpenAIProvider:
+class OpenAIProvider(HostProvider):
     """One configured host. Needs no event loop until the first call, and then belongs to the loop of that call.
 
     Raises `ConfigError` if the base URL is missing or invalid. A `{model}` in it is replaced by the model's name.
     """
 
     def __init__(self, name: str, config: ProviderConfig, key: SecretStr | TokenCache | None, transport: Transport) -> None:
-        self.name = name
         self._url = template(name, config, _PATH)
         self._fixed_url = None if MODEL in self._url else URL(self._url)
-        self._models = URL(template(name, config, _MODELS).replace(MODEL, "model"))
-        self._lists_models = lists_models(name, config.base_url)
+        has_list = self._fixed_url is not None and lists_models(name, config.base_url)
+        models = ModelList(URL(template(name, config, _MODELS).replace(MODEL, "model")), read_page if has_list else None)
         self._stream_usage = config.stream_usage
         self._capabilities = capabilities_of(name, config.base_url)
-        self._unsupported = config.unsupported
         url = URL(self._url.replace(MODEL, "model"))
         # A value in the query may be a key, too.
         auth = authorize(key, config.auth_header, headers(), config.headers, url.query.values())
-        self._client = ProviderClient(name, transport, auth, url)
-
-    def stream(self, request: ChatRequest, warn: Callable[[Warnings], None] = ignore) -> AsyncGenerator[Batch, None]:
-        """Send a request, and yield the events of the reply (see `Provider.stream`)."""
-        return self._client.stream(request, self._prepare, warn)
-
-    async def probe(self) -> int | None:
-        """Return the status of the list of models (see `Provider.probe`)."""
-        return await self._client.status_of(self._models)
-
-    async def list_models(self) -> tuple[ModelInfo, ...] | None:
-        """Return the list of models (see `Provider.list_models`). None if each model has a URL of its own, or the host no list."""
-        if self._fixed_url is None or not self._lists_models:
-            return None
-        return await self._client.list_models(self._models, read_page)
-
-    @property
-    def buffered(self) -> int:
-        """Return the bytes received but not read yet (see `Provider.buffered`)."""
-        return self._client.buffered
-
-    async def close(self) -> None:
-        """Close the connections that are kept open."""
-        await self._client.close()
+        super().__init__(name, config.unsupported, ProviderClient(name, transport, auth, url), models)
 
     def _prepare(self, request: ChatRequest) -> Prepared:
         parameters = Parameters(self.name, self._unsupported)

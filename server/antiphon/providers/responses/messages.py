@@ -252,7 +252,7 @@ class ResponsesEncoder:
 
     def _is_own(self, block: Block, message: Message) -> bool:
         """Return whether this deployment made a block, or the caller wrote it. The API encrypts by organisation and region."""
-        origin = message.origin if block.state is None else block.state.origin or message.origin
+        origin = message.origin_of(block)
         return origin.is_at(self._origin) if origin is not None else block.state is None
 
     def _content(self, blocks: Sequence[Block]) -> str | list[JsonObject]:

@@ -17,13 +17,13 @@ from yarl import URL
 from antiphon.config import ProviderConfig
 from antiphon.domain.errors import ProviderRejected
 from antiphon.domain.events import Batch
-from antiphon.domain.models import ModelInfo
 from antiphon.domain.request import ChatRequest
 from antiphon.domain.warnings import Warnings, ignore
 from antiphon.net.http import Transport
 from antiphon.providers.client import Prepared, ProviderClient
 from antiphon.providers.credentials.auth import authorize
 from antiphon.providers.credentials.cache import TokenCache
+from antiphon.providers.host_provider import HostProvider, ModelList
 from antiphon.providers.hosts import lists_models
 from antiphon.providers.openai_model_list import read_page
 from antiphon.providers.parameters import Parameters
@@ -39,48 +39,27 @@ _UNREADABLE: Final = "invalid_encrypted_content"
 """The code with which the provider refuses encrypted content, before any output."""
 
 
-class ResponsesProvider:
+class ResponsesProvider(HostProvider):
     """One configured host. Needs no event loop until the first call, and then belongs to the loop of that call.
 
     The base URL is that of chat completions, with a version. Raises `ConfigError` if it is missing or invalid.
     """
 
     def __init__(self, name: str, config: ProviderConfig, key: SecretStr | TokenCache | None, transport: Transport) -> None:
-        self.name = name
-        self._unsupported = config.unsupported
         self._url = template(name, config, _RESPONSES)
-        self._models = URL(template(name, config, _MODELS).replace(MODEL, "model"))
-        self._lists_models = lists_models(name, config.base_url)
         self._fixed_url = None if MODEL in self._url else URL(self._url)
+        has_list = self._fixed_url is not None and lists_models(name, config.base_url)
+        models = ModelList(URL(template(name, config, _MODELS).replace(MODEL, "model")), read_page if has_list else None)
         url = URL(self._url.replace(MODEL, "model"))
         # A value in the query may be a key, too.
         auth = authorize(key, config.auth_header, headers(), config.headers, url.query.values())
-        self._client = ProviderClient(name, transport, auth, url)
+        super().__init__(name, config.unsupported, ProviderClient(name, transport, auth, url), models)
 
     def stream(self, request: ChatRequest, warn: Callable[[Warnings], None] = ignore) -> AsyncGenerator[Batch, None]:
         """Send a request, and yield the events of the reply (see `Provider.stream`)."""
         if not has_encrypted(request):
             return self._client.stream(request, self._prepare, warn)
         return self._stream_replayed(request, warn)
-
-    async def probe(self) -> int | None:
-        """Return the status of the list of models (see `Provider.probe`)."""
-        return await self._client.status_of(self._models)
-
-    async def list_models(self) -> tuple[ModelInfo, ...] | None:
-        """Return the list of models (see `Provider.list_models`). None if each model has a URL of its own, or the host no list."""
-        if self._fixed_url is None or not self._lists_models:
-            return None
-        return await self._client.list_models(self._models, read_page)
-
-    @property
-    def buffered(self) -> int:
-        """Return the bytes received but not read yet (see `Provider.buffered`)."""
-        return self._client.buffered
-
-    async def close(self) -> None:
-        """Close the connections that are kept open."""
-        await self._client.close()
 
     async def _stream_replayed(self, request: ChatRequest, warn: Callable[[Warnings], None]) -> AsyncGenerator[Batch, None]:
         """Send a request with encrypted content of earlier replies; once more without it, if the provider refuses that.

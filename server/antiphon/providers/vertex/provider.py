@@ -6,7 +6,6 @@ and `anthropic`; `client` makes the calls.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
 from functools import partial
 from typing import Final
 from urllib.parse import quote
@@ -15,9 +14,7 @@ from pydantic import SecretStr
 from yarl import URL
 
 from antiphon.config import ConfigError, ProviderConfig
-from antiphon.domain.events import Batch
 from antiphon.domain.request import ChatRequest
-from antiphon.domain.warnings import Warnings, ignore
 from antiphon.net.http import Transport
 from antiphon.providers.anthropic.provider import BETAS_HEADER
 from antiphon.providers.anthropic.request import betas
@@ -27,6 +24,7 @@ from antiphon.providers.credentials.auth import authorize
 from antiphon.providers.credentials.cache import TokenCache
 from antiphon.providers.gemini.provider import AUTH_HEADER
 from antiphon.providers.gemini.response import GeminiReader
+from antiphon.providers.host_provider import HostProvider, ModelList
 from antiphon.providers.parameters import Parameters
 from antiphon.providers.url import MODEL, headers, template
 from antiphon.providers.vertex import resource
@@ -43,7 +41,7 @@ _VERSION: Final = "/v1beta1"
 _MODELS: Final = f"{_VERSION}/publishers/google/models"
 
 
-class VertexProvider:
+class VertexProvider(HostProvider):
     """One project and location, or express mode. Belongs to the event loop of its first call.
 
     The base URL is that of Google's SDKs, without a version. Raises `ConfigError` if it or the project is missing or
@@ -51,41 +49,19 @@ class VertexProvider:
     """
 
     def __init__(self, name: str, config: ProviderConfig, key: SecretStr | TokenCache | None, transport: Transport) -> None:
-        self.name = name
-        self._unsupported = config.unsupported
         if config.project is None and not isinstance(key, SecretStr):
             raise ConfigError(f"providers.{name}.project: set it, or GOOGLE_CLOUD_PROJECT; only an API key works without")
         if key is None and not config.headers and (URL(config.base_url or "").host or "").endswith(_GOOGLE_HOSTS):
             raise ConfigError(f"providers.{name}.credentials: set it, or GOOGLE_APPLICATION_CREDENTIALS, or an API key")
         self._url = template(name, config, f"{_VERSION}/{parent(config.project, config.location)}{_METHOD}")
-        self._models = URL(template(name, config, _MODELS).replace(MODEL, "model"))
+        # Google lists what it offers, not what the project may use.
+        models = ModelList(URL(template(name, config, _MODELS).replace(MODEL, "model")))
         url = URL(self._url.replace(MODEL, "model").replace(_METHOD, "model"))
         header = config.auth_header if "auth_header" in config.model_fields_set else AUTH_HEADER
         # A value in the query may be a key, too.
         auth = authorize(key, header, headers(), config.headers, url.query.values())
         self._betas = next((value for header, value in config.headers.items() if header.lower() == BETAS_HEADER), "")
-        self._client = ProviderClient(name, transport, auth, url)
-
-    def stream(self, request: ChatRequest, warn: Callable[[Warnings], None] = ignore) -> AsyncGenerator[Batch, None]:
-        """Send a request, and yield the events of the reply (see `Provider.stream`)."""
-        return self._client.stream(request, self._prepare, warn)
-
-    async def probe(self) -> int | None:
-        """Return the status of the list of models (see `Provider.probe`)."""
-        return await self._client.status_of(self._models)
-
-    async def list_models(self) -> None:
-        """Return None (see `Provider.list_models`): Google lists what it offers, not what the project may use."""
-        return
-
-    @property
-    def buffered(self) -> int:
-        """Return the bytes received but not read yet (see `Provider.buffered`)."""
-        return self._client.buffered
-
-    async def close(self) -> None:
-        """Close the connections that are kept open."""
-        await self._client.close()
+        super().__init__(name, config.unsupported, ProviderClient(name, transport, auth, url), models)
 
     def _prepare(self, request: ChatRequest) -> Prepared:
         """Return the call of a model. Raises `Unsupported` for one of another publisher."""

@@ -234,6 +234,12 @@ def _block(part: Mapping[str, Any], path: tuple[str | int, ...]) -> domain.Block
                 raise invalid(Violation((*path, "file"), "needs one of file_id and file_data"))
             extra = inner_extra(part, "file", file_data=str, file_id=str, filename=str)
             return domain.Document(media, optional_field(file, "filename", str), extra=extra)
+        case "video_url":
+            match part.get("video_url"):
+                case {"url": str(url)}:  # not of OpenAI, but the same at all hosts that take videos
+                    return domain.Video(domain.Media(url=url), extra=inner_extra(part, "video_url", url=str))
+                case _:
+                    return domain.Opaque(part)
         case _:
             return domain.Opaque(part)
 

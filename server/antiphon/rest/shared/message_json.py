@@ -138,7 +138,7 @@ def _part_json(block: domain.Block) -> domain.JsonObject:  # noqa: C901  # a mat
                 return with_extra({"type": "input_audio", "input_audio": audio}, block.extra)
             return {"type": "audio_url", "audio_url": _media_json(block.media), **block.extra}
         case domain.Video():
-            return {"type": "video_url", "video_url": _media_json(block.media), **block.extra}
+            return with_extra({"type": "video_url", "video_url": _media_json(block.media)}, block.extra)
         case domain.Document():
             file = {"file_data": block.media.url} if block.media.file_id is None else {"file_id": block.media.file_id}
             file |= {"filename": block.filename} if block.filename is not None else {}

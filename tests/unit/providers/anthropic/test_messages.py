@@ -1,6 +1,7 @@
 """From messages of the domain to those of Anthropic's Messages API."""
 
 import base64
+import json
 from typing import Any
 
 import pytest
@@ -33,8 +34,14 @@ from antiphon.domain.content import (
 )
 from antiphon.domain.errors import InvalidRequest, Unsupported
 from antiphon.domain.opaque import wrap
+from antiphon.domain.reply import Reply
+from antiphon.domain.request import ChatRequest
+from antiphon.history import stored_form
 from antiphon.providers.anthropic.messages import AnthropicEncoder, plain
+from antiphon.providers.anthropic.response import AnthropicReader
 from antiphon.rest.shared.carried import read_carried
+from antiphon.rpc.convert.blocks import message_to_proto
+from antiphon.rpc.convert.request import messages_from_proto
 
 OWN, OTHER = Origin("anthropic", "acme", "m", "acme"), Origin("openai-chat", "openai", "m", "openai")
 CALL = ToolCall("c", "f", '{"q": 1}')
@@ -372,3 +379,15 @@ def test_instructions_alone() -> None:
     encoder = AnthropicEncoder("acme", system_turns=True)
     encoder.encode((Message(Role.SYSTEM, (Text("Tell a joke."),)),))
     assert (encoder.system, encoder.messages) == ([], [{"role": "user", "content": [{"type": "text", "text": "Tell a joke."}]}])
+
+
+def test_texts_side_by_side() -> None:
+    """The texts of a reply are sent back as the texts that came, also from the typed API and from a stored conversation."""
+    texts = [{"type": "text", "text": text} for text in ("One.", " Two.", "Three")]
+    whole = {"id": "m", "role": "assistant", "content": texts, "model": "c", "stop_reason": "end_turn", "usage": {}}
+    received = Reply()
+    received.add(*AnthropicReader(ChatRequest("c", (), stream=False), "acme").read_object(json.dumps(whole).encode()))
+    message = received.message()
+    (typed,) = messages_from_proto([message_to_proto(message)])
+    for each in (message, typed, stored_form.decode(stored_form.encode(message).decode())):
+        assert encode(user(), each, user())[1] == {"role": "assistant", "content": texts}

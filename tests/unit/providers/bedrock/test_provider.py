@@ -196,7 +196,8 @@ async def test_probe(upstream: OddUpstream, provider: BedrockProvider) -> None:
     assert upstream.requests == []
     config = ProviderConfig(base_url="https://bedrock-runtime.eu-central-1.amazonaws.com")
     known = BedrockProvider("acme", config, SecretStr("k"), Transport("acme", config), {})
-    assert str(known._models) == "https://bedrock.eu-central-1.amazonaws.com/foundation-models"
+    assert known._models is not None
+    assert str(known._models.url) == "https://bedrock.eu-central-1.amazonaws.com/foundation-models"
     config = ProviderConfig(base_url="https://vpce-1.bedrock-runtime.eu-central-1.vpce.amazonaws.com")
     assert await BedrockProvider("acme", config, SecretStr("k"), Transport("acme", config), {}).probe() is None
 

@@ -355,6 +355,20 @@ def test_choices() -> None:
         reader.end()
 
 
+def test_fewer_choices_than_requested() -> None:
+    """Those that came are the reply: streamed once the body has ended, and whole. Silence does not end it, as another may come."""
+    request = ChatRequest("m", (), stream=True, sampling=Sampling(choices=3))
+    one, end = chunk({"text": "a"}), chunk(reason="STOP", index=0)
+    assert read(one, end, request=request)[-1] == STOP
+    reader = GeminiReader(request, "acme")
+    reader.feed(sse(one, end))
+    assert reader.ending.wait() is None
+    with pytest.raises(ProviderProtocolError):
+        reader.end(silent=True)
+    whole = GeminiReader(request, "acme").read_object(json.dumps(chunk({"text": "a"}, reason="STOP")).encode())
+    assert whole[-1] == STOP
+
+
 def test_names_that_were_replaced() -> None:
     """They are those of the request again."""
     request = ChatRequest("m", (), stream=True, tools=(Tool("look up"),))

@@ -27,7 +27,9 @@ from antiphon.domain.content import (
     Thinking,
     ToolCall,
     ToolResult,
+    Video,
 )
+from antiphon.domain.errors import Unsupported
 from antiphon.providers.openai.capabilities import capabilities_of
 from antiphon.providers.openai.messages import OpenAIEncoder
 
@@ -421,3 +423,16 @@ def test_a_refusal_that_a_client_sends_to_another_host(host: str) -> None:
     """It is text there: a reply without content would be refused."""
     (sent,) = encoded(host, Message(Role.ASSISTANT, (Refusal("No"),)))
     assert sent == {"role": "assistant", **as_host_has_it(host, {"content": "No"})}
+
+
+def test_videos() -> None:
+    """They go out in the form in which hosts take them, with the caller's own fields; OpenAI takes none."""
+    video = Video(Media("data:video/mp4;base64,AAAA"), extra={"video_url": {"fps": 2}, "a": 1})
+    asked = Message(Role.USER, (Text("See"), video))
+    (message,) = encoded("openrouter", asked)
+    sent = {"type": "video_url", "video_url": {"url": "data:video/mp4;base64,AAAA", "fps": 2}, "a": 1}
+    assert message["content"] == [*parts("See"), sent]
+    with pytest.raises(Unsupported, match="accepts no Video"):
+        encoded("openai", asked)
+    with pytest.raises(Unsupported, match="only as a URL"):
+        encoded("openrouter", Message(Role.USER, (Video(Media(file_id="f")),)))

@@ -126,7 +126,7 @@ async def test_bearer_and_none(upstream: OddUpstream, provider: OpenAIProvider) 
 
 async def test_unsupported_reaches_nobody(upstream: OddUpstream, provider: OpenAIProvider) -> None:
     """A block that the protocol has no form for raises `Unsupported` before the host is asked."""
-    video = ChatRequest("m", (Message(Role.USER, (Video(Media(url="https://x/y")),)),), stream=True)
+    video = ChatRequest("m", (Message(Role.USER, (Video(Media(file_id="f")),)),), stream=True)
     with pytest.raises(Unsupported):
         await anext(provider.stream(video))
     assert upstream.connections == 0

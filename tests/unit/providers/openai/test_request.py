@@ -151,7 +151,7 @@ def test_audio(media_type: str, name: str) -> None:
 @pytest.mark.parametrize(
     "part",
     [
-        Video(Media(url="https://x/y.mp4")),
+        Video(Media(file_id="file-1")),
         Audio(Media(url="https://x/y.wav")),
         Audio(Media(url="data:audio/wav,raw")),
         Audio(Media(url="data:image/png;base64,QQ==")),

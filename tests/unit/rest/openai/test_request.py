@@ -112,7 +112,7 @@ def test_messages_of_every_role_and_part() -> None:
                 domain.Audio(domain.Media(url="data:audio/wav;base64,AAEC")),
                 domain.Document(domain.Media(file_id="f1")),
                 domain.Document(domain.Media(url="data:application/pdf;base64,AA"), "a.pdf"),
-                domain.Opaque({"type": "video_url", "video_url": {"url": "https://x.test/a.mp4"}}),
+                domain.Video(domain.Media(url="https://x.test/a.mp4")),
             ),
             listed=True,
         ),
