@@ -3,6 +3,7 @@
 Each fault is scripted for `tests.odd_upstream.OddUpstream`, or is one of the connection.
 """
 
+import gzip
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final, NamedTuple
@@ -19,6 +20,10 @@ def refusing(status: str, *headers: str, **error: str) -> list[Step]:
 
 ROLE: Final = chunk(sse(delta(role="assistant")))
 HI: Final = chunk(sse(delta("Hi")))
+STOP: Final = delta(finish="stop")
+PART: Final = b"HTTP/1.1 200 OK\r\nx-part: "
+HINTS: Final = (b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n")
+"""Informational answers, which precede the one that counts."""
 
 
 GOOD: Final = (head(), chunk(sse(delta("Well"))), chunk(sse(delta(finish="stop"), "[DONE]")), LAST)
@@ -79,6 +84,10 @@ FAULTS: Final = (
     Fault("certificate that is not trusted", "connect", 502, UNAVAILABLE, 1, COUNTS, address="tls"),
     Fault("connection reset before an answer", "connect", 502, UNAVAILABLE, 2, COUNTS, [RESET]),
     Fault("connection closed before an answer", "connect", 502, UNAVAILABLE, 2, COUNTS, [CUT]),
+    Fault("connection reset within the head", "connect", 502, UNAVAILABLE, 2, COUNTS, [PART, Pause(0.05), RESET]),
+    Fault("a byte of the head at a time", "late", 504, TIMEOUT, 1, COUNTS, [PART, *(b"x", Pause(0.3)) * 40]),
+    Fault("head of a mebibyte", "overloaded", 502, PROTOCOL, 2, COUNTS, [head("200 OK", "text/event-stream", f"x: {'y' * 2**20}")]),
+    Fault("what is not HTTP", "overloaded", 502, PROTOCOL, 2, COUNTS, [b"SSH-2.0-OpenSSH\r\n", HANG]),
     Fault("idle connection that was closed", "ok", 200, "", 1, NOTHING, GOOD, "pooled", [*GOOD, CUT], moves_on=False),
     Fault(
         "idle connection closed while the request is sent",
@@ -154,6 +163,30 @@ FAULTS: Final = (
     Fault("200 with an HTML page", "overloaded", 502, PROTOCOL, 2, COUNTS, [answer(b"<html>x</html>", "200 OK", "text/html")]),
     Fault("200 with an error", "overloaded", 502, UNAVAILABLE, 2, COUNTS, [answer(ERROR)]),
     Fault("200 with truncated JSON", "overloaded", 502, PROTOCOL, 2, COUNTS, [answer(b'{"choices": [{"mess')]),
+    Fault("200 with less than its length", "overloaded", 502, PROTOCOL, 2, COUNTS, [answer(ERROR)[:-9], CUT]),
+    Fault(
+        "HTTP/1.0 with truncated JSON",
+        "overloaded",
+        502,
+        PROTOCOL,
+        2,
+        COUNTS,
+        [b"HTTP/1.0 200 OK\r\n\r\n", b'{"choices": [{"me', CUT],
+    ),
+    Fault(
+        "200 with truncated gzip",
+        "overloaded",
+        502,
+        PROTOCOL,
+        2,
+        COUNTS,
+        [answer(gzip.compress(sse(delta("Well")))[:12], "200 OK", "text/event-stream", "content-encoding: gzip")],
+    ),
+    Fault("chunks of no size", "overloaded", 502, PROTOCOL, 2, COUNTS, [head(), b"zz\r\nxx\r\n", LAST]),
+    Fault("informational answers first", "ok", 200, "", 1, NOTHING, [*HINTS, *GOOD], moves_on=False),
+    Fault(
+        "an error behind the end", "ok", 200, "", 1, NOTHING, [*GOOD[:-2], chunk(sse(STOP, "[DONE]", ERROR)), LAST], moves_on=False
+    ),
     Fault("role chunk, then an error", "overloaded", 502, UNAVAILABLE, 2, COUNTS, [head(), ROLE, chunk(sse(ERROR)), LAST]),
     Fault(
         "role chunk, then a rate limit",

@@ -43,8 +43,10 @@ class Settlement:
 
     async def charge(self, usage: Usage | None) -> float | None:
         """Charge the usage, with that of failed attempts, and return the cost of all in USD; None if no price is known."""
+        return await self._charge(usage, self._failed_uses())
+
+    async def _charge(self, usage: Usage | None, failed_uses: tuple[FailedUse, ...]) -> float | None:
         cost = None if usage is None else self._price(usage)
-        failed_uses = self._failed_uses()
         if self._paid_by_caller:
             free = tuple(replace(each, cost_usd=0.0) for each in failed_uses)
             await self._grant.settle(usage, 0.0, free)
@@ -55,5 +57,6 @@ class Settlement:
     async def __aexit__(self, _kind: object, error: BaseException | None, _trace: TracebackType | None) -> None:
         if self._grant.open:
             usage = self._usage_on_error(error)
-            if usage is not None or self._failed_uses():
-                await self.charge(usage)
+            failed_uses = self._failed_uses()
+            if usage is not None or failed_uses:
+                await self._charge(usage, failed_uses)

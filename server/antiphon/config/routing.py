@@ -58,7 +58,8 @@ class TimeoutsConfig(Section):
     stall: float = Field(default=300.0, gt=0)
     """The longest silence: before the first byte, and between two. A reply that is not streamed is silent until it is complete."""
     total: float | None = Field(default=None, gt=0)
-    """For the whole try, until the end of its reply, streamed or not. Unset: no limit but that of the call."""
+    """For the whole try, until the end of its reply, streamed or not, without the time in which the caller does not read. Unset: no
+    limit but that of the call."""
 
     def overridden(self, own: DeploymentTimeoutsConfig) -> TimeoutsConfig:
         """Return these times with those that a deployment sets itself."""
@@ -139,7 +140,8 @@ class BreakerConfig(Section):
     window: float = Field(default=30.0, gt=0)
     """The time over which `ratio` is counted."""
     open: float = Field(default=5.0, gt=0)
-    """How long it is left alone before one call probes it; twice as long after each failed probe, give or take 20 %."""
+    """How long it is left alone before one call probes it; twice as long after each failed probe, give or take 20 %. While a
+    route has nothing that works, a call probes it each fifth of this time."""
     open_most: float = Field(default=120.0, gt=0)
     """The longest of these times."""
 

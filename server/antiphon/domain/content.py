@@ -57,11 +57,16 @@ class Origin(Struct, frozen=True, omit_defaults=True):
     model: str = ""
     deployment: str = ""
 
+    @property
+    def provider_name(self) -> str:
+        """Return the name of the provider in the configuration."""
+        return self.provider.partition("/")[0]
+
     def is_from(self, other: Origin) -> bool:
         """Return whether both have the same protocol and provider. A field that is empty on either side is not compared."""
         if self.protocol and other.protocol and self.protocol != other.protocol:
             return False
-        ours, theirs = self.provider.partition("/")[0], other.provider.partition("/")[0]
+        ours, theirs = self.provider_name, other.provider_name
         return not ours or not theirs or ours == theirs
 
     def is_at(self, other: Origin) -> bool:

@@ -16,7 +16,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from antiphon.domain.content import Message, Role
-from antiphon.domain.deadline import Deadline
+from antiphon.domain.deadline import ANSWER_MARGIN, Deadline
 from antiphon.domain.errors import (
     AntiphonError,
     ConversationNotFound,
@@ -45,6 +45,9 @@ LONGEST_DELAY = 5.0
 
 PATIENCE = 2.0
 """The most seconds that a call waits for its turn to be settled before its caller gets an error."""
+
+LAST_MOMENT = ANSWER_MARGIN / 2
+"""The same, of a call whose deadline passed: its status has to reach the caller in what is left."""
 
 Admit: TypeAlias = Callable[[tuple[Message, ...]], Awaitable[None]]
 """Raises an error if the caller's limits do not allow to send a model these messages."""
@@ -295,7 +298,7 @@ class Recording:
             raise await self._recorder.why_not_stored(self._owner, self.turn)
 
     async def fail(self, error: Exception) -> None:
-        """Store that the turn failed; return when it is stored, or after `PATIENCE`.
+        """Store that the turn failed; return when it is stored, or after `PATIENCE` or `LAST_MOMENT`.
 
         If the provider answered nothing, a conversation that the turn created is removed: its caller only knows that the call
         failed, and a retry would create another one.
@@ -304,7 +307,7 @@ class Recording:
             has_output = self._reply.has_output
             drop = self.turn.created_conversation and self.batch_count == 0
             task = self._settle(MessageState.INCOMPLETE if has_output else MessageState.FAILED, _reason(error), drop=drop)
-            await asyncio.wait({task}, timeout=PATIENCE)
+            await asyncio.wait({task}, timeout=LAST_MOMENT if isinstance(error, DeadlineExceeded) else PATIENCE)
 
     def cancel(self) -> None:
         """Store the reply so far in the background, as the caller is gone.

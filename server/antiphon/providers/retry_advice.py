@@ -44,10 +44,11 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the seconds to wait before a retry, or None if the headers do not say.
 
     Reads `retry-after-ms`, else `Retry-After` in seconds or as a date. The names in `headers` must be lower-case, or its lookup
-    case-insensitive.
+    case-insensitive. A wait of 0 says nothing, and neither does a date that is over, as that of a host whose clock is slow: to call
+    at once a host that has just refused would be refused again.
     """
     milliseconds = _number(headers.get("retry-after-ms"))
-    if milliseconds is not None:
+    if milliseconds:
         return min(milliseconds / 1000, LONGEST_RETRY)
     value = headers.get("retry-after")
     if value is None:
@@ -59,21 +60,21 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
             seconds = (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
         except (ValueError, OverflowError):
             return None
-    return min(max(seconds, 0.0), LONGEST_RETRY)
+    return _wait(seconds)
 
 
 def retry_delay(fields: Mapping[str, Any]) -> float | None:
     """Return the seconds to wait before a retry, or None if the error object does not say."""
     for entry in details_of(fields):
         found = _DELAY.fullmatch(str(entry.get("retryDelay")))
-        if found:
-            return min(float(found[1]), LONGEST_RETRY)
+        if found and (wait := _wait(float(found[1]))) is not None:
+            return wait
     metadata = fields.get("metadata")
     metadata = metadata if isinstance(metadata, dict) else {}
     for place in (fields, metadata):
         for name, unit in _FIELDS.items():
             seconds = _number(str(place.get(name)))
-            if seconds is not None:
+            if seconds:
                 return min(seconds * unit, LONGEST_RETRY)
     headers = metadata.get("headers")
     if (
@@ -92,7 +93,11 @@ def _by_header(headers: Mapping[str, str]) -> float | None:
     if seconds is not None or moment is None:
         return seconds
     moment = moment / 1000 if moment >= _MILLISECONDS else moment
-    return min(max(0.0, moment - datetime.now(UTC).timestamp()), LONGEST_RETRY)
+    return _wait(moment - datetime.now(UTC).timestamp())
+
+
+def _wait(seconds: float) -> float | None:
+    return min(seconds, LONGEST_RETRY) if seconds > 0 else None
 
 
 def _wait_in_message(message: str) -> float | None:
@@ -100,7 +105,7 @@ def _wait_in_message(message: str) -> float | None:
     found = _SENTENCE.search(message[:2000])
     if found is None:
         return None
-    return min(sum(float(number) * _UNITS[unit.lower()] for number, unit in _PART.findall(found[1])), LONGEST_RETRY)
+    return _wait(sum(float(number) * _UNITS[unit.lower()] for number, unit in _PART.findall(found[1])))
 
 
 def _number(text: str | None) -> float | None:

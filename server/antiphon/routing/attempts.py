@@ -193,7 +193,8 @@ class Attempts:
             raise too_slow(deployment.name) from None
         if deployment.timeouts.total is not None:
             assert self._attempt is not None, "an attempt was started"
-            self._open = bounded(stream, self._attempt.started_at + deployment.timeouts.total, deployment.name)
+            used = time.monotonic() - self._attempt.started_at
+            self._open = bounded(stream, deployment.timeouts.total - used, deployment.name)
         return batch
 
     async def _hold(self, stream: AsyncGenerator[Batch, None], batch: Batch) -> Batch:
@@ -272,7 +273,7 @@ class Attempts:
         found = AttemptClass.OK if error is None else classify(error, has_output=self._stream is not None)
         call.attempts += (AttemptReport(attempt.deployment, attempt.model, found, now - attempt.started_at, attempt.waited),)
         candidate.deployment.leave()
-        before = candidate.breaker.state
+        was_open = candidate.breaker.state is BreakerState.OPEN or candidate.breaker.is_early
         own_key = self._request.api_key is not None
         candidate.record(now, self._epoch, found, error, own_key=own_key, alone=self._route.only is candidate)
         if error is None:
@@ -280,7 +281,7 @@ class Attempts:
         name, model, seconds = attempt.deployment, attempt.model, round(candidate.breaker.wait(now), 1)
         if RULES[found].onward:
             log.warning("attempt_failed", deployment=name, model=model, error=found.value, number=attempt.number)
-        if candidate.breaker.state is BreakerState.OPEN and before is not BreakerState.OPEN:
+        if candidate.breaker.state is BreakerState.OPEN and not was_open:
             if found is AttemptClass.CREDENTIALS:
                 log.error("deployment_refuses_all", deployment=name, model=model, error=found.value, seconds=seconds)
             else:

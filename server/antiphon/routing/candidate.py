@@ -74,6 +74,14 @@ class Candidate:
         is_well = self.breaker.refresh(now) is BreakerState.CLOSED and self.cool_until <= now
         return is_well and (self.shaper is None or self.shaper.is_idle)
 
+    def is_down(self, now: float) -> bool:
+        """Return whether it fails, as far as is known, or limits its rate; one that comes back slowly works."""
+        return self.cool_until > now or self.is_broken(now)
+
+    def is_broken(self, now: float) -> bool:
+        """Return whether it failed so often that no call, or only a probe, may be made."""
+        return self.breaker.refresh(now) in (BreakerState.OPEN, BreakerState.HALF_OPEN)
+
     def load(self, weight: float, now: float) -> Load:
         """Return what the balance has to know."""
         return Load(weight, self.deployment.in_flight, self.first_token.value, self.failures.at(now))

@@ -19,20 +19,24 @@ def too_slow(name: str) -> ProviderTimeout:
     return ProviderTimeout(f"The provider {name} took too long.", provider=name)
 
 
-async def bounded(stream: AsyncGenerator[Batch, None], until: float, name: str) -> AsyncGenerator[Batch, None]:
-    """Yield the rest of a reply of the deployment `name`. Raises `ProviderTimeout` at `until`, in seconds of the monotonic clock.
+async def bounded(stream: AsyncGenerator[Batch, None], seconds: float, name: str) -> AsyncGenerator[Batch, None]:
+    """Yield the rest of a reply of the deployment `name`. Raises `ProviderTimeout` once it was waited for so many seconds.
 
-    Closing it closes the reply.
+    The time in which nobody asks for the next batch does not count: a caller that reads slowly says nothing about the provider, and
+    is bounded by the deadline of the call. Closing it closes the reply.
     """
+    left = seconds
     try:
         while True:
+            began = time.monotonic()
             try:
-                async with asyncio.timeout(until - time.monotonic()):
+                async with asyncio.timeout(left):
                     batch = await anext(stream)
             except StopAsyncIteration:
                 return
             except TimeoutError:
                 raise too_slow(name) from None
+            left -= time.monotonic() - began
             yield batch
     finally:
         await stream.aclose()

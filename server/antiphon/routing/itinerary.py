@@ -16,6 +16,7 @@ from antiphon.domain.request import ChatRequest
 from antiphon.limits.base import Limit
 from antiphon.limits.estimate import estimated_tokens
 from antiphon.routing.backoff import Backoff
+from antiphon.routing.breaker import BreakerState
 from antiphon.routing.candidate import Candidate
 from antiphon.routing.router import Route
 from antiphon.routing.rules import RULES
@@ -84,9 +85,12 @@ class Itinerary:
                         return short
                     now = time.monotonic()
                     continue
-                if self._failed:
+                wait = first_wait(self._tiers, now, random.random, self._failed)
+                if self._failed and not self._may_wait(wait, since, now):
                     return await self._again(now)
-                await self._wait(first_wait(self._tiers, now, random.random), since, now)
+                probed = await self._wait(wait, since, now)
+                if probed is not None:
+                    return probed
                 now = time.monotonic()
         finally:
             self._waited += time.monotonic() - since
@@ -263,13 +267,25 @@ class Itinerary:
             message = f"The provider {deployment.name} has as many calls as it may have at once. Try again."
             raise RateLimited(message, limit="queue", scope="provider", quota=queue.size, retry_after=max(1.0, queue.wait))
 
-    async def _wait(self, wait: Wait | None, since: float, now: float) -> None:
-        """Wait until a candidate may be available. Raises what the caller gets if that takes too long."""
+    def _may_wait(self, wait: Wait | None, since: float, now: float) -> bool:
+        """Return whether a call waits for what it has not tried yet: not at all, or as all that it tried are left alone by now."""
+        if wait is None:
+            return False
+        if wait.candidate.breaker.may_start(now) and wait.seconds <= 0:
+            return True
+        return all(each.is_broken(now) for each in self._failed) and self._fits(wait, since, now)
+
+    async def _wait(self, wait: Wait | None, since: float, now: float) -> Candidate | None:
+        """Wait until a candidate may be available, or return the one to probe now.
+
+        Raises what the caller gets if that takes too long.
+        """
         if wait is None:
             raise RouteUnavailable(self._route.provider.name, None)
+        if wait.is_early and wait.seconds <= 0:
+            return wait.candidate if await self._probe(wait.candidate) else None
         candidate, deployment = wait.candidate, wait.candidate.deployment
-        most = self._rules.retry_after_most if wait.why is Why.COOLING else deployment.config.queue.wait
-        if wait.seconds > min(most - (now - since), self._deadline.left) or deployment.queue_is_full:
+        if not self._fits(wait, since, now):
             if wait.why is Why.COOLING:
                 message = f"The provider {deployment.name} limits the rate of calls."
                 raise ProviderRateLimited(message, provider=deployment.name, retry_after=wait.seconds)
@@ -281,6 +297,26 @@ class Itinerary:
             await asyncio.sleep(wait.seconds)
         finally:
             deployment.waiting -= 1
+        return None
+
+    def _fits(self, wait: Wait, since: float, now: float) -> bool:
+        """Return whether a call that waits since then may wait so long."""
+        deployment = wait.candidate.deployment
+        most = self._rules.retry_after_most if wait.why is Why.COOLING else deployment.config.queue.wait
+        return wait.seconds <= min(most - (now - since), self._deadline.left) and not deployment.queue_is_full
+
+    async def _probe(self, candidate: Candidate) -> bool:
+        """Enter a deployment that is not available to all. Return False if its provider grants no attempt at the moment."""
+        candidate.deployment.enter()
+        if candidate.breaker.state is BreakerState.RAMP:
+            return await self._take(candidate)
+        place, is_taken = candidate.breaker.probe_early(), False
+        try:
+            is_taken = await self._take(candidate)
+        finally:
+            if not is_taken:
+                candidate.breaker.release(place)
+        return is_taken
 
     def _backoff(self) -> Backoff:
         return Backoff(self._rules.backoff.first, self._rules.backoff.most)

@@ -40,11 +40,15 @@ class Failure(Struct, frozen=True):
 
 
 class Wait(Struct, frozen=True):
-    """The candidate to wait for, and for how many seconds before it is called or looked at again."""
+    """The candidate to wait for, and for how many seconds before it is called or looked at again.
+
+    `is_early`: it is called then although its breaker is open, or admits only a part of the calls.
+    """
 
     candidate: Candidate
     seconds: float
     why: Why
+    is_early: bool = False
 
 
 class Picker(Struct, frozen=True):
@@ -134,7 +138,7 @@ def retry(
     def pause(candidate: Candidate, failure: Failure) -> Wait:
         if failure.found is AttemptClass.RATE_LIMITED:
             return Wait(candidate, max(0.0, candidate.cool_until - now, failure.until - now), Why.COOLING)
-        return Wait(candidate, backoff.seconds(retries, random()), Why.BACKOFF)
+        return Wait(candidate, max(backoff.seconds(retries, random()), failure.until - now), Why.BACKOFF)
 
     waits = [
         pause(candidate, failure)
@@ -148,14 +152,29 @@ def retry(
     return soonest if soonest.candidate.deployment.budget.withdraw() else None
 
 
-def first_wait(tiers: Sequence[Tier], now: float, random: Callable[[], float]) -> Wait | None:
-    """Return what to wait for when no candidate could be called yet: the one that may be the first; None if all are drained."""
+def first_wait(tiers: Sequence[Tier], now: float, random: Callable[[], float], failed: Collection[Candidate] = ()) -> Wait | None:
+    """Return what to wait for when no candidate can be called: the one that may be the first, and was not tried.
+
+    None if there is none, as all are drained, or were tried and `failed`. If no candidate works at all, the call need not wait for
+    the end of a breaker's time, as an early probe can show sooner that the candidate is well again. And one that is returning is
+    called at once if few others call it.
+    """
+    in_use = [choice.candidate for tier in tiers for choice in tier if not choice.candidate.deployment.drained]
+    none_works = all(candidate.is_down(now) for candidate in in_use)
 
     def block(candidate: Candidate) -> Wait:
         opens = candidate.breaker.wait(now)
         if candidate.cool_until > now and candidate.cool_until - now >= opens:
             return Wait(candidate, candidate.cool_until - now, Why.COOLING)
+        if candidate.deployment.is_full:
+            early = None
+        elif candidate.breaker.may_start(now):
+            early = 0.0
+        else:
+            early = candidate.breaker.early_wait(now) if none_works else None
+        if early is not None:
+            return Wait(candidate, max(early, candidate.cool_until - now), Why.BROKEN, is_early=True)
         return Wait(candidate, opens or _RECHECK * (0.5 + random()), Why.BROKEN)
 
-    waits = [block(choice.candidate) for tier in tiers for choice in tier if not choice.candidate.deployment.drained]
+    waits = [block(candidate) for candidate in in_use if candidate not in failed]
     return min(waits, key=lambda wait: wait.seconds, default=None)

@@ -225,7 +225,8 @@ class Handling:
             case None:
                 self._end("OK")
             case asyncio.CancelledError():
-                self._end("CANCELLED")
+                # A server that is too busy to end a call before its deadline finds it ended by gRPC, as if the caller had left.
+                self._end("DEADLINE_EXCEEDED" if self._call.time_left == 0 else "CANCELLED")
             case grpc.aio.InternalError():
                 # Nothing can be sent: the caller is gone, or gRPC has ended the call because the message is too large.
                 is_too_large = self._message is not None and self._message.ByteSize() > MAX_MESSAGE_BYTES

@@ -151,7 +151,7 @@ class StoredMessage(_message.Message):
     recorded turn.
     """
     provider: _builtins.str
-    """The provider that produced the message."""
+    """The provider that produced the message: its name in the configuration, or <provider>/<deployment> if it has several."""
     finish_reason: _chat_pb2.FinishReason.ValueType
     """Why the reply ended."""
     request_id: _builtins.str

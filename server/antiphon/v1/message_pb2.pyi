@@ -75,7 +75,7 @@ class Origin(_message.Message):
     model: _builtins.str
     """The model, as it was requested."""
     deployment: _builtins.str
-    """The provider's deployment."""
+    """The deployment: the name of the provider in the configuration, or <provider>/<deployment>."""
     def __init__(
         self,
         *,

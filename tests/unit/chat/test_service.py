@@ -743,16 +743,17 @@ async def test_storing_the_end_of_a_turn_is_retried() -> None:
 
 
 class SlowStore(MemoryStore):
-    """A store whose first `end_turn` takes until it is cancelled."""
+    """A store whose first `end_turn` takes until it is cancelled, or may go on."""
 
     def __init__(self) -> None:
         super().__init__()
         self.began = asyncio.Event()
+        self.go_on = asyncio.Event()
 
     async def end_turn(self, owner: str, reply_id: str, end: TurnEnd) -> bool:
         if not self.began.is_set():
             self.began.set()
-            await asyncio.Event().wait()
+            await self.go_on.wait()
         return await super().end_turn(owner, reply_id, end)
 
 
@@ -778,6 +779,21 @@ async def test_a_caller_does_not_wait_for_a_store_that_hangs(monkeypatch: pytest
         await collect(chat.stream(Call(), request_for(), Record("ann")))
     await chat.settled()
     assert [message.state for message in await path(store)] == [MessageState.COMPLETE] * 2
+
+
+async def test_the_status_of_a_deadline_does_not_wait_for_a_slow_store() -> None:
+    """A turn whose deadline passed is stored behind its caller's back: the margin before the caller's own timer is short."""
+    store = SlowStore()
+    chat = recording(ScriptedProvider([START, TextDelta(0, "Hello")], None), store)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    with pytest.raises(DeadlineExceeded):
+        await collect(chat.stream(Call(timeout=0.1), request_for(), Record("ann")))
+    assert loop.time() - began < 1
+    assert store.began.is_set()
+    store.go_on.set()
+    await chat.settled()
+    assert [message.state for message in await path(store)] == [MessageState.COMPLETE, MessageState.INCOMPLETE]
 
 
 async def test_a_recorded_reply_is_sent_as_it_is_stored() -> None:

@@ -1,14 +1,16 @@
 """Tests of the attempts of a call: what is tried again, where, and what the caller sees."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
+import msgspec
 import pytest
 from pydantic import SecretStr
 
 from antiphon.config import ProviderConfig, RoutingConfig, TimeoutsConfig
-from antiphon.config.routing import AliasConfig, BackoffConfig, QueueConfig
+from antiphon.config.routing import AliasConfig, BackoffConfig, BreakerConfig, QueueConfig
 from antiphon.domain.call import Call, FailedUse
 from antiphon.domain.content import Message, Origin, RedactedThinking, Role, State, Text, Thinking
 from antiphon.domain.deadline import Deadline
@@ -33,6 +35,7 @@ from antiphon.domain.principal import Principal
 from antiphon.domain.request import ChatRequest
 from antiphon.domain.warnings import Warnings, ignore
 from antiphon.routing.attempts import Attempting, Attempts
+from antiphon.routing.breaker import BreakerState
 from antiphon.routing.deployment import Deployment, Pool
 from antiphon.routing.router import Router
 from antiphon.routing.shaper import Allowance, Demand
@@ -205,7 +208,7 @@ async def test_a_deployment_that_fails_is_left_alone_and_found_well_again(monkey
         assert (await ask(router)).error is BROKEN
     outcome = await ask(router)
     assert isinstance(outcome.error, RouteUnavailable)
-    assert 3 < (outcome.error.retry_after or 0) <= 7
+    assert outcome.error.retry_after == pytest.approx(1, abs=0.25), "the time until the next early probe"
     assert len(a.requests) == 5
     a.scripts = [REPLY]
     router.deployments()[0].candidates()[0].breaker.open_until = 0.0
@@ -224,6 +227,117 @@ async def test_calls_wait_for_the_probe_while_everything_is_left_alone() -> None
     outcomes = await asyncio.gather(*(ask(router) for _ in range(3)))
     assert any(outcome.text == "Hello" for outcome in outcomes)
     assert all(outcome.call.attempts[0].waited > 0.05 for outcome in outcomes if outcome.call.attempts)
+
+
+QUICK = FAST.model_copy(update={"breaker": BreakerConfig(consecutive=2, open=0.5)})
+"""Early probes each 0.1 s."""
+
+
+async def test_the_first_good_answer_does_not_wait_for_the_end_of_a_breakers_time() -> None:
+    """While all are left alone for long, one call at a time probes them, seldom, and the others wait; the first success ends it."""
+    a, b = Turns("a", BROKEN), Turns("b", BROKEN)
+    router = routed([a], [b], rules=QUICK, queue=QueueConfig(wait=1))
+    first, second = (deployment.candidates()[0] for deployment in router.deployments())
+    while not (first.is_broken(0.0) and second.is_broken(0.0)):
+        await ask(router)
+    for candidate in (first, second):
+        candidate.breaker.open_until += 60
+    asked = len(a.requests) + len(b.requests)
+    began = time.monotonic()
+    calls = [asyncio.create_task(ask(router)) for _ in range(20)]
+    await asyncio.sleep(0.45)
+    assert 2 <= len(a.requests) + len(b.requests) - asked <= 12, "a probe each 0.1 s of each, give or take"
+    assert not any(call.done() and call.result().text for call in calls)
+    b.scripts = [REPLY]
+    while not any(call.done() and call.result().text for call in calls):
+        await asyncio.sleep(0.01)
+        assert time.monotonic() - began < 0.95, "none was answered"
+    await asyncio.gather(*calls)
+    assert first.breaker.open_until - time.monotonic() > 55, "failed early probes leave the times as they were"
+    assert (first.deployment.in_flight, first.deployment.queued) == (0, 0)
+
+
+async def test_a_failed_early_probe_waits_for_the_others() -> None:
+    """The call that probed one in vain is not lost: it waits for another that returns, and is told of the failure if none does."""
+    a, b = Turns("a", BROKEN), Turns("b", BROKEN)
+    router = routed([a], [b], rules=QUICK, queue=QueueConfig(wait=0.5))
+    first, second = (deployment.candidates()[0] for deployment in router.deployments())
+    now = time.monotonic()
+    for candidate, early in ((first, 0.0), (second, 0.2)):
+        for _ in range(2):
+            candidate.breaker.fail(now, candidate.breaker.begin())
+        candidate.breaker.restore(msgspec.structs.replace(candidate.breaker.save(now), open_for=60, early_for=early), now)
+    b.scripts = [REPLY]
+    outcome = await ask(router)
+    assert (outcome.text, outcome.tries) == ("Hello", ["a:overloaded", "b:ok"])
+    assert 0.15 < outcome.call.attempts[1].waited < 0.5
+    second.breaker.trip(time.monotonic(), 60)
+    outcome = await ask(router)
+    assert (outcome.error, outcome.tries) == (BROKEN, ["a:overloaded"])
+
+
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "behind one that fails"])
+async def test_few_calls_do_not_wait_for_a_deployment_that_returns(alone: bool) -> None:
+    """Calls one by one are no stampede: none of them waits until all of the calls are admitted again, or fails."""
+    a = Turns("a", BROKEN)
+    first = Turns("b", ProviderTimeout("Late.", **P))
+    rules = QUICK.model_copy(update={"breaker": BreakerConfig(consecutive=2, open=0.1)})
+    router = routed([a], rules=rules) if alone else routed([first], [a], rules=rules)
+    candidate = router.deployments()[-1].candidates()[0]
+    while not candidate.is_broken(0.0):
+        await ask(router)
+    a.scripts = [REPLY]
+    assert (await ask(router)).text == "Hello"
+    assert candidate.breaker.state is BreakerState.RAMP
+    for _ in range(20):
+        outcome = await ask(router)
+        assert outcome.text == "Hello", (outcome.error, outcome.tries)
+        assert outcome.call.attempts[-1].waited < 0.1
+
+
+async def test_a_deployment_that_refuses_the_key_is_not_probed_early() -> None:
+    """Nothing but somebody's work would mend it, and a wait of a minute is told at once."""
+    a, b = Turns("a", KEY), Turns("b", KEY)
+    router = routed([a], [b], queue=QueueConfig(wait=1))
+    for _ in range(5):
+        assert isinstance((await ask(router)).error, ProviderCredentials)
+    assert (len(a.requests), len(b.requests)) == (1, 1)
+
+
+async def test_a_caller_that_leaves_gives_the_early_probe_to_the_next() -> None:
+    """Its end says nothing: the deployment stays left alone for as long as it was, and the next call probes it."""
+    a = Turns("a", BROKEN)
+    router = routed([a], rules=QUICK)
+    for _ in range(2):
+        await ask(router)
+    candidate = router.deployments()[0].candidates()[0]
+    candidate.breaker.open_until += 60
+    a.scripts = [(None,)]
+    asked = len(a.requests)
+    task = asyncio.create_task(ask(router))
+    while len(a.requests) == asked:
+        await asyncio.sleep(0.01)
+    assert candidate.breaker.is_early
+    task.cancel()
+    assert isinstance((await task).error, asyncio.CancelledError)
+    assert candidate.breaker.state is BreakerState.OPEN
+    a.scripts = [REPLY]
+    assert (await ask(router)).text == "Hello"
+    assert candidate.breaker.state is BreakerState.RAMP
+
+
+async def test_the_time_that_a_provider_in_trouble_names_is_waited_for() -> None:
+    """Also of a 503: a retry before it would be in vain. One that does not fit is not made, and the caller is told the time."""
+    soon = ProviderUnavailable("Overloaded.", status=503, retry_after=0.2, **P)
+    a = Turns("a", soon, REPLY)
+    outcome = await ask(routed([a]))
+    assert (outcome.text, outcome.tries) == ("Hello", ["a:overloaded", "a:ok"])
+    assert 0.19 < outcome.call.attempts[1].waited < 1
+    for seconds in (21, 6):  # more than `retry_after_most`, and more than the deadline leaves
+        late = ProviderUnavailable("Overloaded.", status=503, retry_after=seconds, **P)
+        outcome = await ask(routed([Turns("a", late, REPLY)]))
+        assert (outcome.error, outcome.tries) == (late, ["a:overloaded"])
+    assert (await ask(routed([Turns("a", late)], [Turns("b")]))).text == "Hello"
 
 
 async def test_bad_credentials_are_not_tried_with_every_call() -> None:
@@ -347,6 +461,33 @@ async def test_the_total_time_bounds_a_whole_try() -> None:
     assert a.closed == 1
     whole = await ask(routed([Turns("a")], timeouts=TimeoutsConfig(total=5)))
     assert (whole.tries, whole.text, whole.error) == (["a:ok"], "Hello", None)
+
+
+async def test_a_caller_that_reads_slowly_does_not_use_up_the_total_time() -> None:
+    """Only the waits for the provider count: it cannot be quicker than its reader."""
+
+    class Paced(Turns):
+        async def _replay(self, batches: AsyncGenerator[Batch, None]) -> AsyncGenerator[Batch, None]:
+            async for batch in batches:
+                await asyncio.sleep(0.01)
+                yield batch
+
+        def stream(self, request: ChatRequest, warn: Callable[[Warnings], None] = ignore) -> AsyncGenerator[Batch, None]:
+            return self._replay(super().stream(request, warn))
+
+    router = routed([Paced("a")], [Turns("b")], timeouts=TimeoutsConfig(total=0.1))
+    call = Call(observer=Listener(), headers={}, caller=Principal("ann", owner="ann"))
+    request = ChatRequest("any", (HELLO,), stream=True)
+    deadline = Deadline(5)
+    seen: list[Batch] = []
+    async with Attempts(call, router.resolve("any"), request, router.rules, deadline) as attempts:
+        async for batch in attempts:
+            seen.append(batch)
+            await asyncio.sleep(0.15)
+    deadline.close()
+    assert "".join(event.text for batch in seen for event in batch if isinstance(event, TextDelta)) == "Hello"
+    assert [each.outcome for each in call.attempts] == ["ok"]
+    assert router.deployments()[0].candidates()[0].failures.value == 0
 
 
 async def test_a_caller_that_leaves_closes_a_reply_with_a_total_time() -> None:

@@ -20,16 +20,27 @@ def failed(breaker: Breaker, now: float, times: int = RULES.consecutive) -> None
         breaker.fail(now, breaker.begin())
 
 
-STEPS = st.lists(st.tuples(st.integers(0, 40), st.sampled_from(["fail", "succeed", "trip"])), max_size=40)
+STEPS = st.lists(
+    st.tuples(st.integers(0, 40), st.sampled_from(["fail", "succeed", "trip", "early fail", "early succeed", "early release"])),
+    max_size=40,
+)
 
 
-def do(breaker: Breaker, now: float, step: str) -> tuple[BreakerState, bool, float]:
+def do(breaker: Breaker, now: float, step: str) -> tuple[BreakerState, bool, float, float | None]:
     """Make a call with this outcome if the breaker admits it, or trip it; return what can be seen of it afterwards."""
+    step, is_early = step.removeprefix("early "), step.startswith("early")
     if step == "trip":
         breaker.trip(now, 60)
-    elif breaker.admits(now):
+    elif is_early and breaker.early_wait(now) == 0:
+        before, number = breaker.open_until, breaker.probe_early()
+        assert not breaker.admits(now), "one probe at a time"
+        assert breaker.early_wait(now) is None
+        assert breaker.begin() == number
+        breaker.release(number) if step == "release" else getattr(breaker, step)(now, number)
+        assert breaker.open_until == before, "an early probe has no influence on the time"
+    elif not is_early and breaker.admits(now):
         getattr(breaker, step)(now, breaker.begin())
-    return breaker.refresh(now), breaker.admits(now), breaker.wait(now)
+    return breaker.refresh(now), breaker.admits(now), breaker.wait(now), breaker.early_wait(now)
 
 
 @given(before=STEPS, after=STEPS, pause=st.integers(0, 200))
@@ -133,6 +144,54 @@ def test_it_stays_open_for_twice_as_long_each_time_and_starts_again_once_closed(
     assert breaker.admits(now)
     failed(breaker, now)
     assert breaker.wait(now) == 5
+
+
+def test_an_early_probe_changes_nothing_unless_it_succeeds() -> None:
+    """A second after each failure one may be made; its failure, or none, keeps the end as it was; its success begins the ramp."""
+    breaker = Breaker(RULES, middle)
+    assert breaker.early_wait(0.0) is None, "it is closed"
+    failed(breaker, 0.0)
+    assert breaker.early_wait(0.25) == 0.75
+    assert breaker.early_wait(1.0) == 0
+    breaker.fail(1.5, breaker.probe_early())
+    assert (breaker.wait(1.5), breaker.early_wait(1.5)) == (3.5, 1.0)
+    breaker.release(breaker.probe_early())
+    assert (breaker.state, breaker.early_wait(2.5)) == (BreakerState.OPEN, 0)
+    probe = breaker.probe_early()
+    assert breaker.save(2.5).state is BreakerState.OPEN
+    breaker.succeed(2.5, probe)
+    assert breaker.state is BreakerState.RAMP
+    failed(breaker, 3.0)
+    assert breaker.wait(3.0) == 10.0, "the time doubles with what was no early probe"
+    assert not breaker.admits(9.0)
+    assert breaker.early_wait(12.5) == 0
+    late = breaker.probe_early()
+    breaker.fail(13.5, late)
+    assert breaker.wait(13.5) == 20.0, "one that ends after the time is the probe"
+    assert breaker.early_wait(33.0) == 0
+    breaker.trip(33.0, 60.0)
+    assert breaker.early_wait(92.0) is None, "whoever tripped it knows better"
+
+
+def test_few_calls_that_have_nothing_else_are_admitted_in_the_ramp() -> None:
+    """One at a time at first, and one more at once after each second. However a call ends, it gives its place back."""
+    breaker = Breaker(RULES, middle)
+    failed(breaker, 0.0)
+    assert not breaker.may_start(5.0)
+    assert breaker.admits(5.0)
+    breaker.succeed(5.0, breaker.begin())
+    for second in range(4):
+        now, numbers = 5.5 + second, []
+        while breaker.may_start(now):
+            numbers.append(breaker.begin())
+        assert len(numbers) == second + 1
+        for number, end in zip(numbers, (breaker.succeed, breaker.fail, breaker.succeed, breaker.fail), strict=False):
+            end(now, number)
+    number = breaker.begin()
+    breaker.release(number)
+    assert breaker.may_start(8.5)
+    assert breaker.admits(5.0 + RAMP)
+    assert not breaker.may_start(5.0 + RAMP), "it is closed, and admits all"
 
 
 def test_it_can_be_tripped_and_reset() -> None:

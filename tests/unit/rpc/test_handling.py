@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from typing import Any
 
 import grpc
@@ -96,6 +97,28 @@ async def test_a_caller_that_leaves_in_a_write_has_cancelled(
     codes = [line["code"] for line in lines if line["event"] == "call"]
     assert codes == ["CANCELLED"] * 5
     assert caplog.text == ""
+
+
+class Busy(ScriptedProvider):
+    """A provider that keeps the whole server busy, for longer than the caller waits."""
+
+    async def stream(self, request: Any, warn: Any = None) -> Any:
+        for _ in range(3):
+            time.sleep(0.2)  # nothing else may run
+            await asyncio.sleep(0)
+        await asyncio.Event().wait()
+        yield []
+
+
+async def test_a_call_that_gRPC_ends_at_its_deadline_is_logged_as_that(unused_tcp_port: int) -> None:  # its name
+    """If the server is too busy to end a call before its deadline, the log does not say that the caller left."""
+    with capture_logs() as lines:
+        async with running(Busy(), unused_tcp_port) as gateway:
+            assert await gateway.chat.Generate(HELLO, metadata=KEY, timeout=0.3).code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            async with asyncio.timeout(5):
+                while gateway.service.in_flight:
+                    await asyncio.sleep(0.01)
+    assert [line["code"] for line in lines if line["event"] == "call"] == ["DEADLINE_EXCEEDED"]
 
 
 async def test_a_reply_that_is_too_large_is_logged_as_that(unused_tcp_port: int) -> None:

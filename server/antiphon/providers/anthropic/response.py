@@ -72,6 +72,10 @@ class AnthropicReader(MarkedReader):
     def _used(self) -> Usage | None:
         return self._tokens.usage(self._model)
 
+    def _used_so_far(self) -> Usage | None:
+        used = self._used()
+        return None if used is None else replace(used, estimated=self._reason is None)
+
     def _read_event(self, event: Any, name: bytes, payload: bytes) -> None:
         """Read one server-sent event. Its type is in the JSON; a name is only read if it is `error`."""
         kind = event.get("type")
@@ -80,6 +84,7 @@ class AnthropicReader(MarkedReader):
             return
         if kind == "error" or name == b"error" or (kind is None and "error" in event):
             self.error_body = payload
+            self._tokens.add(event.get("usage"))  # some hosts add it
             raise error_of_payload(self._provider, event)
         match kind:
             case "message_start":
@@ -105,6 +110,7 @@ class AnthropicReader(MarkedReader):
         reply = json.read(body)
         if not isinstance(reply, dict) or not isinstance(reply.get("content"), list):
             self.error_body = body
+            self._tokens.add(as_object(reply).get("usage"))
             raise error_of_payload(self._provider, reply)
         self._start(reply)
         self._end()

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
@@ -98,9 +99,12 @@ class StreamReader(ABC):
         """Ignore data that follows the end of the reply: nothing of it does."""
 
     def break_off(self) -> Batch:
-        """Return the tokens that were told together with the failure: no other event is held back."""
+        """Return the tokens used, as far as they are known when the reply breaks off: no other event is held back."""
         told: Batch = [event for event in self._batch if type(event) is Usage]
         self._batch = []
+        with suppress(*_EXPECTED_ERRORS):  # it may be what could not be read
+            used = self._used_so_far()
+            return told if used is None else [used]
         return told
 
     def end(self, *, silent: bool = False) -> Batch:
@@ -137,6 +141,10 @@ class StreamReader(ABC):
     @abstractmethod
     def _used(self) -> Usage | None:
         """Return the tokens used as far as they are reported; None if nothing is."""
+
+    def _used_so_far(self) -> Usage | None:
+        """Return the tokens used by a reply that breaks off; `estimated`, if not all output is counted yet."""
+        return self._used()
 
     @abstractmethod
     def _is_complete(self, *, silent: bool) -> bool:

@@ -107,18 +107,14 @@ class GeminiReader(StreamReader):
         for chunk in value if isinstance(value, list) else (value,):
             if "error" in chunk or not chunk.keys() & _REPLY_FIELDS:
                 self.error_body = payload
+                self._read_usage(chunk)
                 raise error_of_payload(self._provider, chunk)
             self._read_chunk(chunk, payload)
 
     def _read_chunk(self, chunk: JsonObject, payload: bytes) -> None:
         """Read one `GenerateContentResponse`."""
         self._read_reply_fields(chunk)
-        counts = chunk.get("usageMetadata")
-        if counts:
-            self._usage |= {name: value for name, value in counts.items() if value is not None}
-            used = self._used()
-            if used is not None and not self.ending.is_object:  # each chunk counts all until then
-                self._batch.append(used)
+        self._read_usage(chunk)
         feedback = chunk.get(_FEEDBACK)
         if feedback:
             self._feedback = {**self._feedback, **feedback}
@@ -126,6 +122,15 @@ class GeminiReader(StreamReader):
                 self.ending.block()
         for candidate in chunk.get("candidates") or ():
             self._read_candidate(candidate, payload)
+
+    def _read_usage(self, chunk: JsonObject) -> None:
+        """Read the tokens used: each chunk of a stream counts all until then."""
+        counts = chunk.get("usageMetadata")
+        if counts:
+            self._usage |= {name: value for name, value in counts.items() if value is not None}
+            used = self._used()
+            if used is not None and not self.ending.is_object:
+                self._batch.append(used)
 
     def _read_reply_fields(self, chunk: JsonObject) -> None:
         """Append `Started` for the first chunk, and for later ones what is new of the reply as a whole."""

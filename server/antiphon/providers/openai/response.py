@@ -375,12 +375,12 @@ class OpenAIReader(StreamReader):
         if not isinstance(reason, str):
             raise TypeError("finish_reason")
         self._report_output()
-        if not self.ending.finish(index, reason):
-            self.error_body = payload
-            raise ProviderUnavailable(f"The provider {self._provider} failed during the reply.", provider=self._provider)
         usage = choice.get("usage")  # Moonshot
         if usage:
             self._usage = as_object(usage)
+        if not self.ending.finish(index, reason):
+            self.error_body = payload
+            raise ProviderUnavailable(f"The provider {self._provider} failed during the reply.", provider=self._provider)
 
     def _note_output(self) -> None:
         if not self.has_output or self.ending.is_finished:

@@ -70,7 +70,7 @@ def reply_to_proto(reply: Reply) -> chat_pb2.GenerateResponse:
     return chat_pb2.GenerateResponse(
         id=started.id,
         model=started.model,
-        provider=started.origin.provider,
+        provider=started.origin.provider_name,
         create_time=timestamp_pb2.Timestamp(seconds=started.created),
         choices=[_choice(choice, started.origin) for choice in reply.choices],
         usage=usage_to_proto(reply.usage) if reply.usage else None,
@@ -144,7 +144,7 @@ def _started(event: domain.Started) -> chat_pb2.Started:
     return chat_pb2.Started(
         id=event.id,
         model=event.model,
-        provider=event.origin.provider,
+        provider=event.origin.provider_name,
         create_time=timestamp_pb2.Timestamp(seconds=event.created or int(time.time())),
         fields=json_bytes(event.fields),
         conversation_id=event.conversation_id,

@@ -3,7 +3,7 @@
 import json
 
 from hypothesis import given
-from msgspec.structs import astuple
+from msgspec.structs import astuple, replace
 
 from antiphon import domain
 from antiphon.rpc.convert.reply import batch_to_proto, reply_to_proto, usage_to_proto
@@ -68,6 +68,18 @@ def test_every_kind_of_event_has_a_typed_form() -> None:
     usage = proto.events[18].usage
     assert (usage.cached_tokens, usage.reasoning_tokens, usage.HasField("audio_input_tokens")) == (3, 2, False)
     assert (proto.events[19].finished.provider_reason, json.loads(proto.events[19].finished.details)) == ("odd", {"why": "x"})
+
+
+def test_the_provider_of_a_deployment_is_named_without_it() -> None:
+    """`provider` is the name in the configuration, of a stream and of a whole reply; the origin has the deployment beside it."""
+    started = replace(START, origin=domain.Origin("openai-chat", "openai/east", "m", "openai/east"))
+    (event,) = batch_to_proto([started], 0).events
+    whole = reply_to_proto(folded(started, STOP))
+    for provider, origin in (
+        (event.started.provider, event.started.origin),
+        (whole.provider, whole.choices[0].message.origin),
+    ):
+        assert (provider, origin.provider, origin.deployment) == ("openai", "openai", "openai/east")
 
 
 def test_an_empty_text_is_a_delta_all_the_same() -> None:
