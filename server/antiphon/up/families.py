@@ -7,19 +7,18 @@ same order, so a series is identified by its text. Uses the standard library onl
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 GAUGE = "gauge"
 COUNTER = "counter"
 
 
-class Family:
+class Family(NamedTuple):
     """A metric: its HELP and TYPE lines, its type, and the values of its series by their text."""
 
-    def __init__(self, head: str, kind: str, series: dict[str, float] | None = None) -> None:
-        self.head = head
-        self.kind = kind
-        self.series = {} if series is None else series
+    head: str
+    kind: str
+    series: dict[str, float]
 
 
 Families: TypeAlias = dict[str, Family]
@@ -30,13 +29,13 @@ def parse(text: str) -> Families:
     """Return the metrics in a text. Raises `ValueError` for a line that is not valid."""
     found: Families = {}
     describing = ""
-    family = Family("", "")
+    family = Family("", "", {})
     for line in text.split("\n"):  # not splitlines: a label may hold other line separators
         if line.startswith("# HELP "):
             describing = line + "\n"
         elif line.startswith("# TYPE "):
             _, _, name, kind = line.split(" ")
-            family = found[name] = Family(describing + line + "\n", kind)
+            family = found[name] = Family(describing + line + "\n", kind, {})
         elif line:
             series, _, value = line.rpartition(" ")
             family.series[series] = float(value)
@@ -51,7 +50,7 @@ def add(total: Families, counted: Families, *, gauges: bool = True) -> None:
     for name, family in counted.items():
         if family.kind == GAUGE and not gauges:
             continue
-        into = total.setdefault(name, Family(family.head, family.kind)).series
+        into = total.setdefault(name, Family(family.head, family.kind, {})).series
         for series, value in family.series.items():
             into[series] = value if name.endswith("_info") else into.get(series, 0.0) + value
 
