@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Any, cast
 
 import grpc
@@ -53,9 +54,14 @@ async def turns_per_call(server: grpc.aio.Server, handlers: Handlers, port: int)
 
 async def test_a_call_is_accepted_in_few_turns_of_the_event_loop(unused_tcp_port_factory: Any) -> None:
     """Calls that wait need fewer turns than with grpc.aio's own server. If an update changes that, `_Acceptor` is not needed."""
-    ours, theirs = Handlers(), Handlers()
-    turns = await turns_per_call(aio_server([ours], [], [ECHO]), ours, unused_tcp_port_factory())
-    usual = await turns_per_call(grpc.aio.server(handlers=[theirs]), theirs, unused_tcp_port_factory())
+
+    async def fewest(make: Callable[[Handlers], Any]) -> float:
+        # Of several: on a busy machine calls arrive one by one, and each gets turns of its own.
+        tries = [Handlers() for _ in range(5)]
+        return min([await turns_per_call(make(each), each, unused_tcp_port_factory()) for each in tries])
+
+    turns = await fewest(lambda handlers: aio_server([handlers], [], [ECHO]))
+    usual = await fewest(lambda handlers: grpc.aio.server(handlers=[handlers]))
     assert turns < usual / 2
 
 
