@@ -131,6 +131,29 @@ def test_envoy_has_no_secret(two_workers: Gateway) -> None:
     assert KEY.encode() in Path(f"/proc/{children(two_workers, 'antiphon.worker')[0]}/environ").read_bytes()
 
 
+async def test_a_start_waits_for_its_database(tmp_path: Path) -> None:
+    """While the database is out of reach, a start says so, and callers get 503. A changed configuration begins it anew."""
+    gateway = Gateway(tmp_path, {**ECHO, "database": {"url": f"postgresql://nobody@127.0.0.1:{free_port()}/none"}})
+    await asyncio.to_thread(gateway.wait_for, "waiting for the database", 2)
+    async with gateway.client() as http:
+        assert (await http.post("/chat/completions", json=HELLO)).status_code == 503
+        gateway.configure(ECHO)
+        await asyncio.to_thread(gateway.wait_for, "The configuration has changed: starting again.")
+        await asyncio.to_thread(gateway.wait_for, READY)
+        assert (await http.post("/chat/completions", json=HELLO)).status_code == 200
+    assert await asyncio.to_thread(gateway.stop) == 0
+
+
+async def test_a_start_that_waits_can_be_stopped(tmp_path: Path) -> None:
+    """A signal ends a start that waits for its database, and all that it has started."""
+    gateway = Gateway(tmp_path, {**ECHO, "database": {"url": f"postgresql://nobody@127.0.0.1:{free_port()}/none"}})
+    await asyncio.to_thread(gateway.wait_for, "waiting for the database")
+    started = [*children(gateway, "antiphon"), *children(gateway, "bootstrap.yaml")]
+    assert len(started) == 3
+    assert await asyncio.to_thread(gateway.stop) == 0
+    assert not [pid for pid in started if Path(f"/proc/{pid}").exists()]
+
+
 @pytest.mark.slow
 async def test_a_log_that_cannot_be_written_breaks_nothing(tmp_path: Path) -> None:
     """If the log cannot be written, calls, restarts of workers and a stop work as usual."""

@@ -1,8 +1,7 @@
 """The command `antiphon`.
 
-Modules that run, check or describe the server are imported inside the commands that need them. That import takes 0.5 s and 29 MB,
-which a client command should not pay. `antiphon.cli.check` takes another 19 MB, mostly for migrations, which a worker does not
-need.
+Modules that run, check or describe the server are imported inside the commands that need them: they take 0.5 s and 40 MB, which a
+client command should not pay, and neither should `up`, which only starts the programs that do it.
 """
 
 from __future__ import annotations
