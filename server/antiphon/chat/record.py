@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from antiphon.chat.replay import replay
 from antiphon.domain.call import Call
-from antiphon.domain.events import Batch, Started
+from antiphon.domain.events import Batch, Finished, Started
 from antiphon.history.recorder import Record, Recording
 
 
@@ -27,6 +27,10 @@ class TurnContext(Protocol):
 
     def see(self, batch: Batch) -> None:
         """Take a batch of the reply before it is sent. May change the batch."""
+        ...
+
+    def before_end(self, batch: Batch) -> Batch:
+        """Return what of the last batch is sent before the reply is stored; empty: nothing, as there is nothing to wait for."""
         ...
 
     async def complete(self) -> None:
@@ -45,6 +49,9 @@ class Unrecorded(TurnContext):
 
     def see(self, batch: Batch) -> None:
         pass
+
+    def before_end(self, batch: Batch) -> Batch:
+        return []
 
     async def complete(self) -> None:
         pass
@@ -69,6 +76,9 @@ class Recorded(TurnContext):
         self._recording.see(batch)
         if type(batch[0]) is Started:
             batch[0] = self._located(batch[0])
+
+    def before_end(self, batch: Batch) -> Batch:
+        return [event for event in batch if type(event) is not Finished]
 
     async def complete(self) -> None:
         await self._recording.complete()

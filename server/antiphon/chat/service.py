@@ -62,7 +62,7 @@ class ChatService:
         self._guards = guards or Guards([], [])
         self._deadlines = Deadlines(timeout)
 
-    async def stream(  # noqa: PLR0915  # the whole pipeline, at a glance
+    async def stream(  # noqa: C901, PLR0915  # the whole pipeline, at a glance
         self, call: Call, request: ChatRequest, record: Record | None = None
     ) -> AsyncGenerator[Batch, None]:
         """Call the provider that has the model, and yield batches of events.
@@ -118,6 +118,10 @@ class ChatService:
                                 if batch:
                                     turn.see(batch)
                                     yield batch
+                        if record is not None and request.stream and (said := turn.before_end(batch)):
+                            turn.see(said)
+                            yield said
+                            batch = [event for event in batch if type(event) is Finished]
                         usage = watch.usage()
                         batch = closing(batch, usage, watch.metrics(await settlement.charge(usage), call.attempts))
                         turn.see(batch)

@@ -220,7 +220,8 @@ class ProviderClient:
                     return
                 async for piece in reply:
                     batch = reader.feed(piece)
-                    if batch and request.stream:
+                    # What arrives with the end is passed on with it: a message less for each stream.
+                    if batch and request.stream and not (ending.done and reader.has_usage):
                         yield batch
                         if not coalesces and reader.has_output:
                             coalesces = True
@@ -244,7 +245,9 @@ class ProviderClient:
                 yield collected + reader.end(silent=reply.timed_out)
             except ProviderError as error:
                 self._explain(error, reply, reader.error_body, secrets)
-                held: Batch = reader.break_off() if request.stream else _usage_in(collected + reader.break_off())
+                held: Batch = collected + reader.break_off()
+                if not request.stream:
+                    held = _usage_in(held)
                 if held:
                     yield held
                 raise

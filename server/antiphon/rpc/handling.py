@@ -45,7 +45,7 @@ BUFFERED_HEADER = "x-antiphon-whole"
 `status.lua` sets it, and removes it from what callers send.
 """
 
-SMALL_BYTES = 16 * 1024
+SMALL_BYTES = 32 * 1024
 """The most bytes of a response that is sent with its status: a caller that leaves meanwhile is not noticed."""
 
 PIECE_BYTES = 1024 * 1024

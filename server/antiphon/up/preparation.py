@@ -10,6 +10,7 @@ import contextlib
 import os
 import subprocess
 from collections.abc import Mapping
+from typing import Final
 
 from antiphon.up.child import STDERR, Gate, wrapped_command
 from antiphon.up.plan import Program
@@ -24,13 +25,13 @@ UNDER_WAY = "the check of the configuration and the database"
 class Preparation:
     """The running program, and the gate that it opens."""
 
-    def __init__(self, program: Program, environment: Mapping[str, str], gate: Gate) -> None:
+    def __init__(self, program: Program, environment: Mapping[str, str]) -> None:
         """Start the program, with `--banner DESCRIPTOR` added. Raises `OSError`."""
         self.code: int | None = None
         """The exit code; None while it runs."""
         self.banner = ""
         """What the program wrote to the descriptor."""
-        self._gate = gate
+        self.gate: Final = Gate()
         self._reader, writer = os.pipe()
         try:
             self._process = subprocess.Popen(  # noqa: S603  # our own program
@@ -52,7 +53,7 @@ class Preparation:
                 self.banner = reader.read()
             self.code = code if code >= 0 else 128 - code
             if code == 0:
-                self._gate.open()
+                self.gate.open()
 
     def kill(self) -> None:
         """End the program if it runs."""

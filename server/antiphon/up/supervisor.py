@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from antiphon.telemetry.names import METRICS_SOCKET
 from antiphon.telemetry.private_file import open_private
 from antiphon.up.admin import is_answering, turn_unready
-from antiphon.up.child import SIGNAL_WINDOW, STDERR, STDOUT, Child, Gate, Say, log_line, write
+from antiphon.up.child import SIGNAL_WINDOW, STDERR, STDOUT, Child, Say, log_line, write
 from antiphon.up.counts import Counts
 from antiphon.up.plan import Plan, Program
 from antiphon.up.preparation import EXIT_CHANGED, UNDER_WAY, Preparation
@@ -65,8 +65,8 @@ def supervise(plan: Plan, environment: Mapping[str, str], *, say: Say, ready: Ca
     """
     try:
         with _output(plan) as output:
-            gate = None if plan.preparation is None else Gate()
-            preparation = None if plan.preparation is None or gate is None else Preparation(plan.preparation, environment, gate)
+            preparation = None if plan.preparation is None else Preparation(plan.preparation, environment)
+            gate = None if preparation is None else preparation.gate
 
             def child(program: Program, probe: Callable[[], bool] | None = None) -> Child:
                 names = environment if program.variables is None else program.variables

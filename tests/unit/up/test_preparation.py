@@ -115,9 +115,8 @@ def test_a_stop_ends_the_preparation(run: Run, monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_preparation_that_is_killed_has_failed(tmp_path: Path) -> None:
     """The code of a preparation that a signal ended is that of a shell, and the gate stays closed."""
-    gate = Gate()
     script = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
-    preparation = Preparation(Program("p", [sys.executable, "-c", script], tmp_path, 5.0), os.environ, gate)
+    preparation = Preparation(Program("p", [sys.executable, "-c", script], tmp_path, 5.0), os.environ)
 
     def ended() -> bool:
         preparation.look()
@@ -125,7 +124,12 @@ def test_a_preparation_that_is_killed_has_failed(tmp_path: Path) -> None:
 
     until(ended)
     assert preparation.code == 128 + signal.SIGKILL
-    assert gate.reader is not None
+    assert preparation.gate.reader is not None
+
+
+def test_a_gate_can_be_opened_twice() -> None:
+    """An open gate stays open."""
+    gate = Gate()
     gate.open()
     gate.open()
     assert gate.reader is None
