@@ -11,7 +11,7 @@ hold where absolute figures do not. Each sample has the cores that other process
 with more than `report.QUIET` of them counts only if there is no better one.
 
 The results are written to build/bench/bench.json, with tables in bench.md and plots beside them; `--publish` puts tables and plots
-into docs/guide/benchmarks.md, and a short table into README.md if that has its marks. `--report` measures nothing, and writes all
+into docs/guide/benchmarks.md, and a short table into README.md. `--report` measures nothing, and writes all
 of this again from bench.json.
 """
 
@@ -333,8 +333,7 @@ def main() -> None:
     if options.publish:
         report.publish("bench", report.markdown(results, report.IMAGES_OF_PAGE), report.pictures(results))
         readme = report.README.read_text(encoding="utf-8")
-        if "<!-- bench: begin -->" in readme:
-            report.README.write_text(report.replace(readme, "bench", report.brief(results)), encoding="utf-8")
+        report.README.write_text(report.replace(readme, "bench", report.brief(results)), encoding="utf-8")
     Console(width=132).print(report.markdown(results), markup=False, highlight=False)
 
 

@@ -216,10 +216,12 @@ def brief(results: Results) -> str:
     """Return the figures for a README: CPU of calls and tokens, and memory, each as a ratio to Antiphon's."""
     summary = Summary(results)
     shown = [name for name in summary.gateways if name != DIRECT]
-    wanted = [scenario for scenario in summary.scenarios if scenario.name in {"json-64", "burst-16", "paced-256"}]
+    wanted = [scenario for scenario in summary.scenarios if scenario.name in {"json-64", "burst-16", "paced-256", "paced-1000"}]
     rows = [[f"CPU of a {s.unit}: {s.title}", *(_cost(summary, s, name) for name in shown)] for s in wanted]
     idle = {name: statistics.median(s.memory for s in results.starts if s.gateway == name) for name in _started(results)}
+    first = {name: statistics.median(s.answered for s in results.starts if s.gateway == name) for name in _started(results)}
     if OURS in idle:
+        rows.append(["first answer after a start", *(f"{first[name]:.1f} s" if name in first else "-" for name in shown)])
         rows.append(["memory when idle", *(f"{idle[name]:.0f} MB" if name in idle else "-" for name in shown)])
     return "\n".join([*_table(["", *shown], rows), "", f"Measured on {results.date}: {results.machine}.", ""])
 

@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Mapping
 from typing import Final
 
-from antiphon.up.child import STDERR, Gate, wrapped_command
+from antiphon.up.child import Gate, wrapped_command
 from antiphon.up.plan import Program
 
 EXIT_CHANGED = 75
@@ -40,7 +40,6 @@ class Preparation:
                 cwd=program.folder,
                 env=dict(environment),
                 stdin=subprocess.DEVNULL,
-                stdout=STDERR,
                 start_new_session=True,
             )
         finally:
