@@ -57,6 +57,9 @@ RETRY_AFTER = 60.0
 REMOVAL_TIMEOUT = 5.0
 """Seconds that Envoy may take to remove a worker from its endpoints."""
 
+APPLIED_AFTER = 0.5
+"""Seconds after which Envoy's threads have applied that, too, on a busy machine: a call that reaches a stopping worker is lost."""
+
 
 class Reload:
     """Watches the configuration, and replaces the workers when it changes."""
@@ -213,7 +216,9 @@ class Reload:
         end = time.monotonic() + REMOVAL_TIMEOUT
         while self._is_healthy(old_name) is not None and time.monotonic() < end:
             yield
-        yield  # Envoy's threads apply the change a moment later
+        end = time.monotonic() + APPLIED_AFTER
+        while time.monotonic() < end:
+            yield
         old.retire(self._retire_grace)
         return True
 
