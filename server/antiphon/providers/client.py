@@ -213,15 +213,17 @@ class ProviderClient:
             ending = reader.ending
             collected: Batch = []
             size = 0
-            coalesces = False
+            coalesces = is_told = False
             try:
                 if whole is not None:
                     yield reader.read_object(whole)
                     return
                 async for piece in reply:
                     batch = reader.feed(piece)
+                    if ending.done:
+                        is_told = reader.has_usage
                     # What arrives with the end is passed on with it: a message less for each stream.
-                    if batch and request.stream and not (ending.done and reader.has_usage):
+                    if batch and request.stream and not is_told:
                         yield batch
                         if not coalesces and reader.has_output:
                             coalesces = True
@@ -240,7 +242,7 @@ class ProviderClient:
                     if ending.changed:
                         ending.changed = False
                         reply.end_within(ending.wait())
-                if ending.done and not reader.has_usage:
+                if ending.done and not is_told:
                     reader.feed_after_done(await reply.read_some(_AFTER_DONE_BYTES, _AFTER_DONE))
                 yield collected + reader.end(silent=reply.timed_out)
             except ProviderError as error:

@@ -40,9 +40,8 @@ def message_to_proto(message: domain.Message) -> message_pb2.Message:
 
 def origin_to_proto(origin: domain.Origin) -> message_pb2.Origin:
     """Return the origin of a reply as a typed message. `Origin.is_at` finds the typed one and this one to be the same."""
-    provider, deployment = origin.provider_name, origin.deployment
-    if provider != origin.provider:
-        deployment = deployment or origin.provider
+    provider, is_deployment, _ = origin.provider.partition("/")
+    deployment = origin.deployment or (origin.provider if is_deployment else "")
     return message_pb2.Origin(protocol=origin.protocol, provider=provider, model=origin.model, deployment=deployment)
 
 

@@ -141,15 +141,16 @@ def _fill(made: chat_pb2.StreamEvent, event: domain.Event) -> None:  # noqa: C90
 
 
 def _started(event: domain.Started) -> chat_pb2.Started:
+    origin = origin_to_proto(event.origin)
     return chat_pb2.Started(
         id=event.id,
         model=event.model,
-        provider=event.origin.provider_name,
+        provider=origin.provider,
         create_time=timestamp_pb2.Timestamp(seconds=event.created or int(time.time())),
         fields=json_bytes(event.fields),
         conversation_id=event.conversation_id,
         message_id=event.message_id,
-        origin=origin_to_proto(event.origin),
+        origin=origin,
         warnings=map(_warning, event.warnings),
     )
 
