@@ -118,9 +118,9 @@ class ChatService:
                                 if batch:
                                     turn.see(batch)
                                     yield batch
-                        if record is not None and request.stream and (said := turn.before_end(batch)):
-                            turn.see(said)
-                            yield said
+                        if record is not None and request.stream and (early := turn.before_end(batch)):
+                            turn.see(early)
+                            yield early
                             batch = [event for event in batch if type(event) is Finished]
                         usage = watch.usage()
                         batch = closing(batch, usage, watch.metrics(await settlement.charge(usage), call.attempts))

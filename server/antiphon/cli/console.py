@@ -19,6 +19,7 @@ from rich.table import Table
 from antiphon.auth.api_keys.static import KEY_VARIABLE
 from antiphon.cli.client import target
 from antiphon.config import ConfigError
+from antiphon.up.child import EXIT_UNUSABLE_CONFIG
 
 ADDRESS = "127.0.0.1:50051"
 
@@ -84,7 +85,7 @@ def print_failure(error: ConfigError | OSError, config: Path | None = None) -> i
         return 1
     for line in error.lines(config):
         print_note(f"[bold red]configuration:[/] {escape(line)}")
-    return 2
+    return EXIT_UNUSABLE_CONFIG
 
 
 def print_table(table: Table, print_narrow: Callable[[], None] | None = None) -> None:

@@ -213,7 +213,7 @@ class ProviderClient:
             ending = reader.ending
             collected: Batch = []
             size = 0
-            coalesces = is_told = False
+            coalesces = has_usage = False
             try:
                 if whole is not None:
                     yield reader.read_object(whole)
@@ -221,9 +221,9 @@ class ProviderClient:
                 async for piece in reply:
                     batch = reader.feed(piece)
                     if ending.done:
-                        is_told = reader.has_usage
+                        has_usage = reader.has_usage
                     # What arrives with the end is passed on with it: a message less for each stream.
-                    if batch and request.stream and not is_told:
+                    if batch and request.stream and not has_usage:
                         yield batch
                         if not coalesces and reader.has_output:
                             coalesces = True
@@ -242,7 +242,7 @@ class ProviderClient:
                     if ending.changed:
                         ending.changed = False
                         reply.end_within(ending.wait())
-                if ending.done and not is_told:
+                if ending.done and not has_usage:
                     reader.feed_after_done(await reply.read_some(_AFTER_DONE_BYTES, _AFTER_DONE))
                 yield collected + reader.end(silent=reply.timed_out)
             except ProviderError as error:

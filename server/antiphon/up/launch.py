@@ -167,7 +167,7 @@ def block_signals() -> None:
 def become_supervisor(plan: Plan, environment: Mapping[str, str]) -> NoReturn:
     """Replace this process by the supervisor of `plan`, whose children get `environment`. Raises `OSError` if that fails.
 
-    The plan is passed in a file without a name.
+    The plan is passed in a file without a name, so that nothing of it is left behind.
     """
     with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
         file.write(plan.dumps())
