@@ -10,7 +10,7 @@ from antiphon import domain
 from antiphon.domain.content import CUSTOM, FUNCTION_CALL
 from antiphon.rest.openai.delta import DeltaFields, OpenBlock, merged
 from antiphon.rest.openai.reply import finish_reason, usage_json, written_origin
-from antiphon.rest.shared.json import COMMENT, DONE, EVENT_STREAM, dumps
+from antiphon.rest.shared.json import COMMENT, DONE, EVENT_STREAM, dump_texts, dumps
 
 _TEXT_DELTAS: Final = frozenset({domain.TextDelta, domain.ThinkingDelta, domain.InputDelta, domain.RefusalDelta})
 
@@ -44,16 +44,24 @@ class ChunkWriter:
     def write(self, batch: domain.Batch) -> bytes:  # noqa: C901  # a match over the kinds of event; it runs for each token
         """Return the events for a batch. May be empty: not every event has a chunk."""
         pieces: list[bytes] = []
-        prepared = self._prepared
+        texts: list[str] = []  # of deltas that follow each other, of block number `run`
+        run = -1
         if self._deltas.has_places:
             self._deltas.count(batch)
         events = iter(batch)
         for event in events:
-            # By far the most common case, so it builds no dictionary.
+            # By far the most common case, so it builds no dictionary, and all texts of a run become JSON at once.
             kind = type(event)
-            if kind in _TEXT_DELTAS and event.block in prepared and not (kind is domain.TextDelta and event.logprobs):  # type: ignore[union-attr]
-                before, behind = prepared[event.block]  # type: ignore[union-attr]
-                pieces.append(b"%b%b%b" % (before, dumps(event.text), behind))  # type: ignore[union-attr]
+            is_text = kind in _TEXT_DELTAS and not (kind is domain.TextDelta and event.logprobs)  # type: ignore[union-attr]
+            if is_text and event.block == run:  # type: ignore[union-attr]
+                texts.append(event.text)  # type: ignore[union-attr]
+                continue
+            if texts:
+                pieces.append(dump_texts(texts, *self._prepared[run]))
+                texts, run = [], -1
+            if is_text and event.block in self._prepared:  # type: ignore[union-attr]
+                texts.append(event.text)  # type: ignore[union-attr]
+                run = event.block  # type: ignore[union-attr]
                 continue
             match event:
                 case domain.DeltaGroup(choice, count):
@@ -83,6 +91,8 @@ class ChunkWriter:
                     pass
                 case _:
                     assert_never(event)
+        if texts:
+            pieces.append(dump_texts(texts, *self._prepared[run]))
         return b"".join(pieces)
 
     def end(self) -> bytes:

@@ -4,6 +4,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from antiphon import domain
 from antiphon.rest.openai.chunks import ChunkWriter
@@ -319,3 +321,29 @@ def test_text_cannot_forge_an_event(text: str) -> None:
     lines = [line for line in data.splitlines() if line]
     assert len(lines) == 2
     assert json.loads(lines[1].removeprefix("data: "))["choices"][0]["delta"]["content"] == text
+
+
+TEXTS = st.sampled_from(["", "a", '",', '","', "\\", "\n\n", "data: ", "[DONE]", "\u2028\x85", "é😀", "\x00"]) | st.text(max_size=3)
+
+
+TOLD = st.tuples(st.sampled_from(["text", "thought", "argument", "scored", "end"]), TEXTS)
+
+
+@given(st.lists(TOLD, max_size=30), st.integers(0, 30))
+def test_many_deltas_at_once_are_the_same_chunks_as_one_by_one(told: list[tuple[str, str]], cut: int) -> None:
+    """Chunks of texts that arrive together are those that each would have by itself, whatever is in the texts and between them."""
+    of = {
+        "text": lambda text: domain.TextDelta(0, text),
+        "thought": lambda text: domain.ThinkingDelta(1, text),
+        "argument": lambda text: domain.InputDelta(2, text),
+        "scored": lambda text: domain.TextDelta(0, text, ({"token": text},)),
+        "end": lambda text: domain.ExtraFields(0, {"x": text}),
+    }
+    blocks = domain.BlockStarted(0, 0, domain.Text("")), domain.BlockStarted(1, 0, domain.Thinking("")), call(2)
+    before: domain.Batch = [START, *blocks]
+    events = [of[kind](text) for kind, text in told]
+    alone = ChunkWriter(include_usage=False)
+    expected = b"".join(alone.write([event]) for event in [*before, *events])
+    together = ChunkWriter(include_usage=False)
+    assert together.write([*before, *events[:cut]]) + together.write(events[cut:]) == expected
+    assert all(event == b"" or json.loads(event.removeprefix(b"data: ")) for event in expected.split(b"\n\n"))
