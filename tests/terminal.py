@@ -25,18 +25,12 @@ class Terminal:
         self._ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
         os.set_blocking(self._ours, False)
-
-        def control() -> None:  # so that Ctrl-C reaches the program
-            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
         self.process = subprocess.Popen(
-            command,
+            ["setsid", "--ctty", *command],  # so that Ctrl-C reaches the program
             env=dict(environment),
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
-            start_new_session=True,
-            preexec_fn=control,  # noqa: PLW1509 - one system call
         )
         os.close(theirs)
         self._raw = b""
