@@ -21,6 +21,7 @@ from antiphon.domain.request import (
     ToolChoiceMode,
 )
 from antiphon.providers.body import dumps
+from antiphon.providers.chat_forms import with_known_format, without_foreign_tools
 from antiphon.providers.cohere.messages import CohereEncoder
 from antiphon.providers.cohere.names import NAMES
 from antiphon.providers.cohere.schema import NOT_ENFORCEABLE, is_enforceable, reduced
@@ -63,6 +64,10 @@ _SAMPLING: Final = (
 """Names of fields: the domain's, and the API's."""
 
 
+_FOREIGN_TOOL: Final = "custom"
+_FOREIGN_CHOICES: Final = ("function", "custom", "allowed_tools")
+"""Types that chat completions has and this API has not, which has only functions, and no object as a choice."""
+
 _ONLY_TEXT: Final = Support("the models write text only")
 
 _LACKS: Final[Lacks] = {
@@ -88,6 +93,7 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
     nested too deeply to be sent.
     """
     parameters = parameters or Parameters(provider)
+    request = without_foreign_tools(with_known_format(request), parameters, is_tool=_is_own_tool, is_choice=_is_own_choice)
     request = adapted(request, _LACKS, parameters)
     sampling = request.sampling
     messages = CohereEncoder(provider).encode(request.messages)
@@ -121,6 +127,14 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
     elif effort is not None:
         parameters.dropped(EFFORT.path, "the API has no degrees of effort; models that think do so by themselves")
     return dumps(with_extra(body, own_fields(request.extra, parameters, "cohere")))
+
+
+def _is_own_tool(form: JsonObject) -> bool:
+    return form.get("type") != _FOREIGN_TOOL
+
+
+def _is_own_choice(form: JsonObject) -> bool:
+    return form.get("type") not in _FOREIGN_CHOICES
 
 
 def _add_tools(body: dict[str, Any], request: ChatRequest, parameters: Parameters) -> None:
