@@ -15,6 +15,7 @@ from antiphon.providers.bedrock.request import encode as encode_bedrock
 from antiphon.providers.cohere.request import encode as encode_cohere
 from antiphon.providers.gemini.request import encode as encode_gemini
 from antiphon.providers.parameters import Parameters
+from antiphon.providers.registry import PROTOCOLS
 
 CUSTOM = NativeTool({"type": "custom", "custom": {"name": "c"}})
 OWN = {
@@ -61,6 +62,11 @@ def choice(body: dict[str, Any]) -> Any:
     if found is None or "type" in found:
         return None if found is None else found.get("name", found["type"])
     return found.get("tool", {}).get("name") or next(iter(found))
+
+
+def test_every_protocol_is_here() -> None:
+    """A new protocol has to be added, as it is asked for by chat completions, too. The others have these forms themselves."""
+    assert MODELS.keys() == PROTOCOLS.keys() - {"echo", "openai", "openai-by-model", "openai-responses", "vertex"}
 
 
 @every
