@@ -48,6 +48,7 @@ from antiphon.providers.support import (
     Lacks,
     Support,
     adapted,
+    stop_texts,
     within,
 )
 
@@ -67,6 +68,8 @@ _SAMPLING: Final = (
 _FOREIGN_TOOL: Final = "custom"
 _FOREIGN_CHOICES: Final = ("function", "custom", "allowed_tools")
 """Types that chat completions has and this API has not, which has only functions, and no object as a choice."""
+
+_MOST_STOPS: Final = 5
 
 _ONLY_TEXT: Final = Support("the models write text only")
 
@@ -111,8 +114,8 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
     limit = sampling.max_tokens if sampling.max_completion_tokens is None else sampling.max_completion_tokens
     if limit is not None:
         body["max_tokens"] = limit
-    if sampling.stop is not None:
-        body["stop_sequences"] = [sampling.stop] if isinstance(sampling.stop, str) else sampling.stop
+    if stops := stop_texts(sampling, parameters, _MOST_STOPS):
+        body["stop_sequences"] = stops
     _add_tools(body, request, parameters)
     told, form = _response_format(request, parameters)
     if told:
