@@ -50,10 +50,15 @@ CONVERSATIONS: dict[str, list[Any]] = {
     "broken arguments": [*HELLO, called("1", arguments="{oops"), result("1")],
     "a list of arguments": [*HELLO, called("1", arguments="[1]", content="Look."), result("1")],
     "parts in a result": [*HELLO, called("1"), result("1", [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}])],
+    "a picture in a result": [*HELLO, called("1"), result("1", [{"type": "image_url", "image_url": {"url": PNG}}])],
     "a foreign thought": [*HELLO, called("1", reasoning_content="Hm."), result("1")],
 }
 
 
+ALLOWED = {
+    "type": "allowed_tools",
+    "allowed_tools": {"mode": "auto", "tools": [{"type": "function", "function": {"name": "get_weather"}}]},
+}
 OPTIONS: tuple[dict[str, Any], ...] = (
     {"temperature": 0.7, "top_p": 0.9},
     {"temperature": 2, "top_p": 1, "seed": 3, "user": "u", "n": 2},
@@ -62,6 +67,7 @@ OPTIONS: tuple[dict[str, Any], ...] = (
     {"max_completion_tokens": 5, "stop": "\n\n"},
     {"store": False, "metadata": {"a": "b"}, "service_tier": "auto", "verbosity": "low", "response_format": {"type": "text"}},
     {"tools": [tool()], "parallel_tool_calls": False, "tool_choice": "none"},
+    {"tools": [tool(), {"type": "custom", "custom": {"name": "c"}}], "tool_choice": ALLOWED},
     {"tool_choice": "auto", "parallel_tool_calls": True},
     {"reasoning_effort": "low", "temperature": 0.5, "max_tokens": 3000},
     {"reasoning_effort": "high", "top_p": 0.9},

@@ -15,6 +15,7 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, Tool
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel, SecretStr
 
+from antiphon.providers.registry import PROTOCOLS
 from tests.e2e.conftest import KEY, READY, Gateway
 from tests.e2e.openai_requests import ANSWER, CONVERSATIONS, HELLO, OPTIONS, PDF, TOOLS, Answer, Counts, Node, Pet, result, tool
 from tests.e2e.upstreams import anthropic, bedrock, cohere, gemini, responses
@@ -94,6 +95,11 @@ def provider(request: pytest.FixtureRequest, providers: dict[str, Provider]) -> 
     found.script()
     yield found
     assert found.refused + found.upstream.refused == []
+
+
+def test_every_protocol_is_here() -> None:
+    """A new protocol has to be added. Vertex speaks two of these, and `openai` is that of the clients themselves."""
+    assert WIRES.keys() == PROTOCOLS.keys() - {"echo", "openai", "openai-by-model", "vertex"}
 
 
 async def test_texts(sdk: openai.AsyncOpenAI, provider: Provider) -> None:

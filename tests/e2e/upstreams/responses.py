@@ -52,8 +52,8 @@ def problems(path: str, headers: dict[str, str], body: dict[str, Any]) -> list[s
         if tool["parameters"].get("type") != "object":
             found.append("schema must be a JSON Schema of 'type: \"object\"'")
     choice = body.get("tool_choice")
-    if isinstance(choice, dict) and choice.get("name") not in names:
-        found.append(f"Tool choice {choice.get('name')!r} not found in 'tools' parameter.")
+    allowed = choice.get("tools", [choice]) if isinstance(choice, dict) else []
+    found += [f"Tool choice {one.get('name')!r} not found in 'tools' parameter." for one in allowed if one.get("name") not in names]
     if choice == "required" and not names:
         found.append("Tool choice 'required' must be specified with 'tools' parameter.")
     form = body.get("text", {}).get("format", {"type": "text"})

@@ -12,7 +12,8 @@ What is sent of an earlier reply:
 | a block of an unknown kind | unchanged | nothing |
 | all else | nothing | nothing |
 
-The results of calls follow the calls, in their order; one without a call is left out. Blank messages are left out, and instructions
+The results of calls follow the calls, in their order; one without a call is left out. A result has only text and documents, so
+that its pictures are in a message of the user after the results. Blank messages are left out, and instructions
 alone are a message of the user, because the API refuses them.
 
 A message written by the caller has no origin, and is sent as if this provider had made it. Other APIs have no word for a plan, so
@@ -70,6 +71,8 @@ class CohereEncoder:
         """Ids of calls that this API cannot express, so that their results are left out too."""
         self._pictures: list[Block] = []
         """Images of a reply, to be added to the next user message."""
+        self._shown: list[Block] = []
+        """Images of results, for the user message after them, which is added if there is none."""
         self._functions = 0
         """The number of function calls of OpenAI's API of 2023, which have no ids."""
 
@@ -80,6 +83,7 @@ class CohereEncoder:
                 self._add_reply(message)
             else:
                 self._add_message(message)
+        self._add_shown()
         if all(message["role"] == "system" for message in self._encoded):
             return [{**message, "role": "user"} for message in self._encoded] or [_NOTHING_SAID]
         return _in_order(self._encoded)
@@ -94,7 +98,7 @@ class CohereEncoder:
                 self._add_result(block)
         content = [block for block in content if not isinstance(block, Text) or block.text.strip()]
         if message.role is Role.USER:
-            content, self._pictures = [*self._pictures, *content], []
+            content, self._pictures, self._shown = [*self._pictures, *self._shown, *content], [], []
         if not content:
             return
         role = Role.SYSTEM if message.role is Role.DEVELOPER else message.role
@@ -102,10 +106,19 @@ class CohereEncoder:
 
     def _add_result(self, block: ToolResult) -> None:
         call_id = self._function_id if block.type == FUNCTION_CALL else block.tool_call_id
-        self._encoded.append({"role": "tool", "tool_call_id": call_id, "content": self._content(block.blocks)})
+        self._shown += (one for one in block.blocks if isinstance(one, Image))
+        content = self._content([one for one in block.blocks if not isinstance(one, Image)])
+        self._encoded.append({"role": "tool", "tool_call_id": call_id, "content": content})
+
+    def _add_shown(self) -> None:
+        """Add the images of results that no message of the user followed."""
+        if self._shown:
+            self._encoded.append({"role": "user", "content": self._content(self._shown)})
+            self._shown = []
 
     def _add_reply(self, message: Message) -> None:  # noqa: C901  # a match over the kinds of block
         """Add an earlier reply. It is left out if neither text nor calls remain, because the API refuses that."""
+        self._add_shown()
         content: list[JsonObject] = []
         calls: list[JsonObject] = []
         plan = ""

@@ -21,6 +21,7 @@ from antiphon.domain.request import (
     ToolChoiceMode,
 )
 from antiphon.providers.body import dumps
+from antiphon.providers.chat_forms import with_known_format, without_foreign_tools
 from antiphon.providers.cohere.messages import CohereEncoder
 from antiphon.providers.cohere.names import NAMES
 from antiphon.providers.cohere.schema import NOT_ENFORCEABLE, is_enforceable, reduced
@@ -47,6 +48,7 @@ from antiphon.providers.support import (
     Lacks,
     Support,
     adapted,
+    stop_texts,
     within,
 )
 
@@ -62,6 +64,12 @@ _SAMPLING: Final = (
 )
 """Names of fields: the domain's, and the API's."""
 
+
+_FOREIGN_TOOL: Final = "custom"
+_FOREIGN_CHOICES: Final = ("function", "custom", "allowed_tools")
+"""Types that chat completions has and this API has not, which has only functions, and no object as a choice."""
+
+_MOST_STOPS: Final = 5
 
 _ONLY_TEXT: Final = Support("the models write text only")
 
@@ -88,6 +96,7 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
     nested too deeply to be sent.
     """
     parameters = parameters or Parameters(provider)
+    request = without_foreign_tools(with_known_format(request), parameters, is_tool=_is_own_tool, is_choice=_is_own_choice)
     request = adapted(request, _LACKS, parameters)
     sampling = request.sampling
     messages = CohereEncoder(provider).encode(request.messages)
@@ -105,8 +114,8 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
     limit = sampling.max_tokens if sampling.max_completion_tokens is None else sampling.max_completion_tokens
     if limit is not None:
         body["max_tokens"] = limit
-    if sampling.stop is not None:
-        body["stop_sequences"] = [sampling.stop] if isinstance(sampling.stop, str) else sampling.stop
+    if stops := stop_texts(sampling, parameters, _MOST_STOPS):
+        body["stop_sequences"] = stops
     _add_tools(body, request, parameters)
     told, form = _response_format(request, parameters)
     if told:
@@ -121,6 +130,14 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
     elif effort is not None:
         parameters.dropped(EFFORT.path, "the API has no degrees of effort; models that think do so by themselves")
     return dumps(with_extra(body, own_fields(request.extra, parameters, "cohere")))
+
+
+def _is_own_tool(form: JsonObject) -> bool:
+    return form.get("type") != _FOREIGN_TOOL
+
+
+def _is_own_choice(form: JsonObject) -> bool:
+    return form.get("type") not in _FOREIGN_CHOICES
 
 
 def _add_tools(body: dict[str, Any], request: ChatRequest, parameters: Parameters) -> None:

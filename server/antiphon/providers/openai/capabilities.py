@@ -71,6 +71,8 @@ class HostCapabilities(Struct, frozen=True, kw_only=True):
     """Whether documents and recordings are sent in Mistral's form: their URL, or their data alone."""
     videos: bool = True
     """Whether the host may take videos, as `video_url`, which is not OpenAI's: https://openrouter.ai/docs/features/multimodal/videos."""
+    result_pictures: bool = True
+    """Whether the host may take pictures in the results of tools; if not, they are in a message of the user after the results."""
     own_fields: frozenset[str] | None = None
     """The fields of chat completions without a place in the domain that the host accepts; None: it ignores unknown ones."""
     names: NameRule | None = None
@@ -108,9 +110,15 @@ NO_THOUGHTS: Final = HostCapabilities(thoughts=Thoughts.NONE, refusals=False)
 """A host that accepts no reasoning, and ignores unknown fields."""
 
 OPENAI: Final = HostCapabilities(
-    thoughts=Thoughts.NONE, options=openai_models.OPENAI, names=_NAMES, call_id_length=_OPENAI_CALL_ID, videos=False
+    thoughts=Thoughts.NONE,
+    options=openai_models.OPENAI,
+    names=_NAMES,
+    call_id_length=_OPENAI_CALL_ID,
+    videos=False,
+    result_pictures=False,
 )
-"""OpenAI's own API: the same, except that it has refusals."""
+"""OpenAI's own API: the same, except that it has refusals. In results it has only text:
+https://platform.openai.com/docs/api-reference/chat/create, `ChatCompletionToolMessageParam` of its SDK."""
 
 _ROWS: Final[Mapping[str, HostCapabilities]] = {
     "openai": OPENAI,

@@ -14,13 +14,15 @@ What is sent of an earlier reply:
 | a block of an unknown kind, fields of the message | unchanged, if the host accepts them | nothing |
 | calls, results and summaries of the provider: server tools, compaction | nothing | nothing |
 
+Pictures in the results of tools are in a message of the user after the results, if the host has none there.
+
 A message written by the caller has no origin. It is sent unchanged, except for fields and forms listed here that the host refuses.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from msgspec.structs import replace
@@ -116,6 +118,8 @@ class OpenAIEncoder:
         """Ids of calls that this API cannot express, so that their results are left out too."""
         self._pictures: list[Block] = []
         """Images of another provider's reply, to be added to the next user message."""
+        self._shown: list[Block] = []
+        """Images of results, for the user message after them, which is added if there is none."""
         self._functions = 0
         """The number of function calls of the API of 2023 that were sent as tool calls."""
 
@@ -127,6 +131,7 @@ class OpenAIEncoder:
                 self._add_reply(known)
             else:
                 self._add_message(known)
+        self._add_shown()
         return self._encoded
 
     def _add_message(self, message: Message) -> None:
@@ -143,7 +148,7 @@ class OpenAIEncoder:
         if has_results and not content:
             return
         if message.role is Role.USER:
-            content, self._pictures = [*self._pictures, *content], []
+            content, self._pictures, self._shown = [*self._pictures, *self._shown, *content], [], []
         body: dict[str, Any] = {"role": _role(message, self._host)}
         if message.role is Role.USER and message.extra.get("role") == _FUNCTION_ROLE:
             body["role"] = _FUNCTION_ROLE  # a caller of the typed API may set it in `extra`
@@ -157,7 +162,7 @@ class OpenAIEncoder:
 
     def _add_result(self, block: ToolResult, message: Message) -> None:
         """Add the result of a tool call as a message with the role "tool", or "function" for the API of 2023."""
-        text = content_json(block.blocks, self._provider, listed=message.listed)
+        text = content_json(self._result_blocks(block), self._provider, listed=message.listed)
         body: dict[str, Any] = {"role": "tool", "tool_call_id": self._call_id(block.tool_call_id)}
         if block.type == FUNCTION_CALL:
             as_tool = {**body, "tool_call_id": self._call_id(self._function_id)}
@@ -167,11 +172,26 @@ class OpenAIEncoder:
             body["name"] = message.name
         self._encoded.append(with_extra(body, message.extra))
 
+    def _result_blocks(self, result: ToolResult) -> Sequence[Block]:
+        """Return the blocks that the host accepts in a result. Pictures that it does not are kept for the user's message."""
+        pictures = () if self._host.result_pictures else tuple(block for block in result.blocks if isinstance(block, Image))
+        if not pictures:
+            return result.blocks
+        self._shown += pictures
+        return [block for block in result.blocks if not isinstance(block, Image)] or [Text("")]
+
+    def _add_shown(self) -> None:
+        """Add the images of results that no message of the user followed."""
+        if self._shown:
+            self._encoded.append({"role": Role.USER, "content": content_json(self._shown, self._provider, listed=True)})
+            self._shown = []
+
     def _add_reply(self, message: Message) -> None:  # noqa: C901, PLR0915  # a match over the kinds of block
         """Add an earlier reply, in the form that the host accepts.
 
         The reply is left out if no content remains, because hosts refuse empty replies.
         """
+        self._add_shown()
         body: dict[str, Any] = {"role": message.role}
         if message.name is not None and self._accepts("name"):
             body["name"] = message.name

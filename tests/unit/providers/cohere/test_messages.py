@@ -125,6 +125,27 @@ def test_an_image_of_a_reply() -> None:
     assert messages[1]["content"][0] == {"type": "image_url", "image_url": {"url": "https://x/y"}}
 
 
+def test_images_of_results() -> None:
+    """They are in a message of the user after the results, as a result has none: the next one, or one that is added."""
+    image = Image(Media("https://x/y"))
+    part = {"type": "image_url", "image_url": {"url": "https://x/y"}}
+    turn = (
+        reply(ToolCall("a", "f", "{}"), ToolCall("b", "f", "{}")),
+        Message(Role.TOOL, (ToolResult("a", (Text("a map"), image)), ToolResult("b", (image,)))),
+    )
+    results = [
+        {"role": "tool", "tool_call_id": "a", "content": "a map"},
+        {"role": "tool", "tool_call_id": "b", "content": ""},
+    ]
+    assert encode(*turn)[1:] == [*results, {"role": "user", "content": [part, part]}]
+    assert encode(*turn, Message(Role.USER, (Text("So?"),)))[1:] == [
+        *results,
+        {"role": "user", "content": [part, part, {"type": "text", "text": "So?"}]},
+    ]
+    made = encode(*turn, reply(Text("Well.")))
+    assert [message["role"] for message in made] == ["assistant", "tool", "tool", "user", "assistant"]
+
+
 @pytest.mark.parametrize("block", [Video(Media("https://x")), Document(Media("https://x")), Image(Media(file_id="f"))])
 def test_unsupported(block: Block) -> None:
     """What the API cannot express is refused."""

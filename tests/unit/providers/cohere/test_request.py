@@ -188,6 +188,15 @@ def test_top_p() -> None:
         assert len(parameters.warnings) == (given != sent)
 
 
+def test_stops() -> None:
+    """The API has five stop sequences at most, and no empty ones."""
+    assert body(sampling=Sampling(stop=())) == body(sampling=Sampling(stop="")) == {}
+    parameters = Parameters("acme")
+    assert body(sampling=Sampling(stop=("", *"abcdef")), parameters=parameters) == {"stop_sequences": list("abcde")}
+    (warning,) = parameters.warnings
+    assert warning.path == ("sampling", "stop")
+
+
 def test_names() -> None:
     """A name that the API refuses is replaced."""
     made = body(tools=(Tool("files.read", parameters=SCHEMA), Tool("get-it", parameters=SCHEMA)))

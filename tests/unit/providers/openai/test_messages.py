@@ -425,6 +425,27 @@ def test_a_refusal_that_a_client_sends_to_another_host(host: str) -> None:
     assert sent == {"role": "assistant", **as_host_has_it(host, {"content": "No"})}
 
 
+@pytest.mark.parametrize("host", ["openai", "azure", "openrouter"])
+def test_pictures_of_results(host: str) -> None:
+    """OpenAI has only text in results, so that their pictures are in a message of the user after them: the next, or one more."""
+    picture = Image(Media("https://x.test/a"))
+    calls = reply(host, ToolCall("call_1", "f", "{}"), ToolCall("call_2", "f", "{}"))
+    results = (
+        Message(Role.TOOL, (ToolResult("call_1", (Text("A map"), picture)),), listed=True),
+        Message(Role.TOOL, (ToolResult("call_2", (picture,)),), listed=True),
+    )
+    _, first, second, *rest = encoded(host, calls, *results)
+    if host == "openrouter":
+        assert (first["content"], second["content"], rest) == ([*parts("A map"), PICTURE], [PICTURE], [])
+        return
+    assert (first["content"], second["content"]) == (parts("A map"), parts(""))
+    assert rest == [{"role": "user", "content": [PICTURE, PICTURE]}]
+    asked = encoded(host, calls, *results, Message(Role.USER, (Text("Go"),)))
+    assert asked[3:] == [{"role": "user", "content": [PICTURE, PICTURE, *parts("Go")]}]
+    went_on = encoded(host, calls, *results, reply(host, Text("Well.")))
+    assert [message["role"] for message in went_on[1:]] == ["tool", "tool", "user", "assistant"]
+
+
 def test_videos() -> None:
     """They go out in the form in which hosts take them, with the caller's own fields; OpenAI takes none."""
     video = Video(Media("data:video/mp4;base64,AAAA"), extra={"video_url": {"fps": 2}, "a": 1})
