@@ -14,9 +14,9 @@ from typing import Final
 import structlog
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, OTELResourceDetector, Resource
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SynchronousMultiSpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import ParentBased, Sampler, TraceIdRatioBased
 
 from antiphon.telemetry.redaction import redact
 
@@ -29,15 +29,41 @@ LIBRARY: Final = "opentelemetry"
 log = structlog.get_logger(__name__)
 
 
-def make_provider(sample: float | None, version: str) -> TracerProvider:
-    """Return a provider of tracers that exports nothing until `export` is called.
+class Provider(TracerProvider):
+    """The library's sampler, ids, resource and export, for spans that `telemetry.tracing` makes."""
+
+    def __init__(self, sampler: Sampler | None, resource: Resource) -> None:
+        self._processors = SynchronousMultiSpanProcessor()  # type: ignore[no-untyped-call]
+        super().__init__(sampler, _Service(resource), shutdown_on_exit=False, active_span_processor=self._processors)
+
+    def take(self, span: ReadableSpan) -> None:
+        """Export a span that is complete."""
+        self._processors.on_end(span)
+
+
+class _Service(Resource):
+    """A resource that is hashed once: the exporter groups spans by it, and its hash is that of its JSON."""
+
+    def __init__(self, resource: Resource) -> None:
+        super().__init__(resource.attributes, resource.schema_url)
+        self._hash = super().__hash__()
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or super().__eq__(other)
+
+
+def make_provider(sample: float | None, version: str) -> Provider:
+    """Return a provider that exports nothing until `export` is called.
 
     `sample` is the share of calls that are traced if the caller has not decided, from 0 to 1. None leaves that to OpenTelemetry's
     environment variables, which also set the name and the attributes of the service.
     """
     ours = Resource.create({SERVICE_NAME: "antiphon", SERVICE_VERSION: version})
     sampler = None if sample is None else ParentBased(TraceIdRatioBased(sample))
-    return TracerProvider(sampler=sampler, resource=ours.merge(OTELResourceDetector().detect()), shutdown_on_exit=False)
+    return Provider(sampler, ours.merge(OTELResourceDetector().detect()))
 
 
 def export(provider: TracerProvider, url: str) -> None:

@@ -2,6 +2,9 @@
 
 Names and attributes are those of OpenTelemetry's semantic conventions 1.41. A call that is not sampled has no span, and its
 caller's trace context is passed on unchanged.
+
+The spans are made here, and not by the library's tracer: one of its own costs 50 us, as any thread may read and change it at any
+time. A span of a call belongs to one thread, and is handed over when it is complete.
 """
 
 from __future__ import annotations
@@ -13,15 +16,17 @@ from typing import Final
 from msgspec import Struct
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, StatusCode, TraceFlags, TraceState
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.sampling import Decision
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 from opentelemetry.util.types import AttributeValue
 
 from antiphon.domain.attempt_class import AttemptClass, classify
 from antiphon.domain.call import Attempt, Call, Observer
 from antiphon.domain.errors import AntiphonError, Reason
 from antiphon.domain.trace import TraceContext, set_outgoing_trace
-from antiphon.telemetry.otlp import export, flush
+from antiphon.telemetry.otlp import Provider, export, flush
 
 SCHEMA: Final = "https://opentelemetry.io/schemas/1.41.0"
 
@@ -43,16 +48,30 @@ _USAGE: Final = {
 """The span attribute by the field of `Usage`."""
 
 
+_UNSET: Final = Status(StatusCode.UNSET)
+_ERROR: Final = Status(StatusCode.ERROR)
+
+
+class _Span(Struct):
+    """A span that has not ended. Times are in nanoseconds since 1970."""
+
+    name: str
+    kind: SpanKind
+    context: SpanContext
+    parent: SpanContext | None
+    start: int
+    attributes: dict[str, AttributeValue]
+    status: Status = _UNSET
+    end: int | None = None
+    """When an attempt was over: its span ends later, as attributes may still be added."""
+
+
 class _OpenCall(Struct):
     """The spans of a call that is being recorded."""
 
-    span: Span
-    context: Context
-    """The context that contains `span`."""
-    attempt: Span | None = None
-    """The span of the last attempt. It is ended late, as attributes may still be added after the attempt is over."""
-    attempt_end: int | None = None
-    """When the attempt was over, in nanoseconds since 1970."""
+    span: _Span
+    attempt: _Span | None = None
+    """The span of the last attempt."""
 
 
 class Tracing(Observer):
@@ -60,7 +79,7 @@ class Tracing(Observer):
 
     def __init__(
         self,
-        provider: TracerProvider,
+        provider: Provider,
         url: str | None,
         servers: Mapping[str, tuple[str, int]],
         version: str,
@@ -75,7 +94,7 @@ class Tracing(Observer):
         self._provider = provider
         self._url = url
         self._servers = servers
-        self._tracer = provider.get_tracer("antiphon", version, schema_url=SCHEMA)
+        self._scope = InstrumentationScope("antiphon", version, SCHEMA)
         self._usage = {**_USAGE, _CACHE_WRITE: "gen_ai.usage.cache_write.input_tokens"} if latest else _USAGE
         self._open: dict[Call, _OpenCall] = {}
 
@@ -86,17 +105,22 @@ class Tracing(Observer):
 
     def started(self, call: Call) -> None:
         """Start the span of the call, as a child of its caller's span."""
-        caller = call.trace
-        parent = (
-            _EMPTY_CONTEXT if caller is None else trace.set_span_in_context(NonRecordingSpan(_context_of(caller)), _EMPTY_CONTEXT)
-        )
-        attributes = {"rpc.system.name": "grpc", "rpc.method": call.method}
-        span = self._tracer.start_span(call.method, parent, SpanKind.SERVER, attributes, start_time=_since_1970(call.started_at))
-        if not span.is_recording():
+        ids, caller = self._provider.id_generator, call.trace
+        if caller is None:
+            parent, around, trace_id, is_random = None, _EMPTY_CONTEXT, ids.generate_trace_id(), ids.is_trace_id_random()
+        else:
+            parent = _context_of(caller)
+            around = trace.set_span_in_context(NonRecordingSpan(parent), _EMPTY_CONTEXT)
+            trace_id, is_random = parent.trace_id, parent.trace_flags.random_trace_id
+        attributes: dict[str, AttributeValue] = {"rpc.system.name": "grpc", "rpc.method": call.method}
+        sampled = self._provider.sampler.should_sample(around, trace_id, call.method, SpanKind.SERVER, attributes)
+        if sampled.decision is not Decision.RECORD_AND_SAMPLE:
             return
-        span.set_attribute("antiphon.request_id", call.request_id)
-        call.trace = _trace_of(span, "" if caller is None else caller.state)
-        self._open[call] = _OpenCall(span, trace.set_span_in_context(span, _EMPTY_CONTEXT))
+        flags = TraceFlags(TraceFlags.SAMPLED | (TraceFlags.RANDOM_TRACE_ID if is_random else 0))
+        context = SpanContext(trace_id, ids.generate_span_id(), False, flags, sampled.trace_state)  # noqa: FBT003  # is_remote
+        attributes = {**sampled.attributes, "antiphon.request_id": call.request_id}
+        call.trace = _trace_of(context, "" if caller is None else caller.state)
+        self._open[call] = _OpenCall(_Span(call.method, SpanKind.SERVER, context, parent, _since_1970(call.started_at), attributes))
 
     def attempt_started(self, call: Call, attempt: Attempt) -> None:
         """Start the span of the attempt, and pass its trace context to the provider."""
@@ -104,7 +128,7 @@ class Tracing(Observer):
         if state is None:
             set_outgoing_trace(call.trace)
             return
-        _end_attempt(state)
+        self._end_attempt(state)
         attributes: dict[str, AttributeValue] = {}
         if attempt.model:
             name = f"chat {attempt.model}"
@@ -122,10 +146,11 @@ class Tracing(Observer):
             name = "POST"
             attributes["http.request.method"] = "POST"
             attributes["server.address"] = attempt.provider
-        start = _since_1970(attempt.started_at)
-        state.attempt = self._tracer.start_span(name, state.context, SpanKind.CLIENT, attributes, start_time=start)
-        state.attempt_end = None
-        set_outgoing_trace(_trace_of(state.attempt, "" if call.trace is None else call.trace.state))
+        above = state.span.context
+        span_id = self._provider.id_generator.generate_span_id()
+        context = SpanContext(above.trace_id, span_id, False, above.trace_flags, above.trace_state)  # noqa: FBT003  # is_remote
+        state.attempt = _Span(name, SpanKind.CLIENT, context, above, _since_1970(attempt.started_at), attributes)
+        set_outgoing_trace(_trace_of(context, "" if call.trace is None else call.trace.state))
 
     def attempt_ended(self, call: Call, attempt: Attempt, error: BaseException | None) -> None:
         """Record the outcome of the attempt. Its usage is added by `settled`, later."""
@@ -133,14 +158,14 @@ class Tracing(Observer):
         state = self._open.get(call)
         if state is None or state.attempt is None:
             return
-        state.attempt_end = time.time_ns()
+        state.attempt.end = time.time_ns()
         if attempt.streamed and call.first_token is not None:
-            state.attempt.set_attribute("gen_ai.response.time_to_first_chunk", call.first_token)
+            state.attempt.attributes["gen_ai.response.time_to_first_chunk"] = call.first_token
         end = classify(error, has_output=call.first_token is not None)
         if end is not AttemptClass.OK:
-            state.attempt.set_attribute("error.type", end.value)
+            state.attempt.attributes["error.type"] = end.value
             if end is not AttemptClass.GONE:
-                state.attempt.set_status(StatusCode.ERROR)
+                state.attempt.status = _ERROR
 
     def settled(self, call: Call) -> None:
         """Record the tokens of the reply."""
@@ -149,36 +174,51 @@ class Tracing(Observer):
             return
         for field, name in self._usage.items():
             if (count := getattr(usage, field)) or field in {"input_tokens", "output_tokens"}:
-                state.attempt.set_attribute(name, count)
+                state.attempt.attributes[name] = count
 
     def ended(self, call: Call, code: str, error: AntiphonError | None) -> None:
         """End the spans of the call. An unauthenticated call is not exported: otherwise strangers could fill the collector."""
         state = self._open.pop(call, None)
         if state is None or (error is not None and error.reason is Reason.UNAUTHENTICATED):
             return
-        _end_attempt(state)
+        self._end_attempt(state)
         span = state.span
-        span.set_attribute("rpc.response.status_code", code)
+        span.attributes["rpc.response.status_code"] = code
         if call.route:
-            span.set_attribute("antiphon.route", call.route)
+            span.attributes["antiphon.route"] = call.route
         cost = call.total_cost_usd
         if cost is not None:
-            span.set_attribute("antiphon.cost_usd", cost)
+            span.attributes["antiphon.cost_usd"] = cost
         if error is not None:
-            span.set_attribute("error.type", error.reason.value)
+            span.attributes["error.type"] = error.reason.value
         if code in _SERVER_ERRORS:
-            span.set_status(StatusCode.ERROR)
-        span.end()
+            span.status = _ERROR
+        self._end(span)
 
     def stopped(self) -> None:
         """Wait for the last spans to be exported."""
         flush(self._provider)
 
+    def _end_attempt(self, state: _OpenCall) -> None:
+        if state.attempt is not None:
+            self._end(state.attempt)
+            state.attempt = None
 
-def _end_attempt(state: _OpenCall) -> None:
-    if state.attempt is not None:
-        state.attempt.end(state.attempt_end)
-        state.attempt = None
+    def _end(self, span: _Span) -> None:
+        self._provider.take(
+            ReadableSpan(
+                span.name,
+                span.context,
+                span.parent,
+                self._provider.resource,
+                span.attributes,
+                kind=span.kind,
+                status=span.status,
+                start_time=span.start,
+                end_time=span.end or time.time_ns(),
+                instrumentation_scope=self._scope,
+            )
+        )
 
 
 def _since_1970(monotonic: float) -> int:
@@ -192,6 +232,5 @@ def _context_of(context: TraceContext) -> SpanContext:
     return SpanContext(*ids, is_remote=True, trace_flags=TraceFlags(context.flags), trace_state=state)
 
 
-def _trace_of(span: Span, state: str) -> TraceContext:
-    context = span.get_span_context()
+def _trace_of(context: SpanContext, state: str) -> TraceContext:
     return TraceContext(f"{context.trace_id:032x}", f"{context.span_id:016x}", int(context.trace_flags), state)
