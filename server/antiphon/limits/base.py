@@ -32,15 +32,11 @@ class Limit(StrEnum):
     DAY = "daily_usd"
     MONTH = "monthly_usd"
 
-    @property
-    def is_rate(self) -> bool:
-        """Return whether the limit is per minute."""
-        return self in {Limit.REQUESTS, Limit.TOKENS}
-
-    @property
-    def is_budget(self) -> bool:
-        """Return whether the limit is an amount of money."""
-        return self in {Limit.DAY, Limit.MONTH}
+    def __init__(self, name: str) -> None:
+        self.is_rate: Final = name.endswith("_per_minute")
+        """Whether the limit is per minute."""
+        self.is_budget: Final = name.endswith("_usd")
+        """Whether the limit is an amount of money."""
 
 
 class Estimate(Struct, frozen=True):

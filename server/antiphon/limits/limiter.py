@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from functools import cache, partial
+from functools import partial
 from typing import Final, Self
 
 import structlog
@@ -142,8 +142,9 @@ class Limiter:
     async def _take(self, call: Call, bounds: Sequence[Bound], estimate: Estimator | None) -> tuple[Counters, Ticket] | None:
         if not bounds:
             return None
-        known = None if estimate is None else cache(estimate)  # it is slow, and several limits may need it
-        counters, ticket = await self._counting.take(partial(self._claims, known, bounds), closed=self._closed)
+        expected: list[Estimate] = []  # one, once it is needed: it is slow, and claims are made twice if Redis does not answer
+        claims = partial(self._claims, bounds, estimate, expected)
+        counters, ticket = await self._counting.take(claims, closed=self._closed)
         call.headers.update(rate_limit_headers(ticket))
         if ticket.refused:
             raise _refusal(ticket)
@@ -185,29 +186,29 @@ class Limiter:
         except Exception:
             log.exception("the ledger could not be written")
 
-    def _claims(self, estimate: Estimator | None, bounds: Sequence[Bound], workers: int) -> list[Claim]:
+    def _claims(self, bounds: Sequence[Bound], estimate: Estimator | None, expected: list[Estimate], workers: int) -> list[Claim]:
         claims = []
         for bound in bounds:
-            limit = bound.limit
+            limit, scope = bound.limit, bound.scope
             maximum = bound.maximum if limit.is_budget else -(-bound.maximum // workers)
-            match limit:
-                case Limit.REQUESTS:
-                    claims.append(Claim(limit, bound.scope, f"requests:{bound.subject}", maximum, 1))
-                case Limit.STREAMS:
-                    claims.append(Claim(limit, bound.scope, f"streams:{bound.subject}", maximum, 1))
-                case Limit.TOKENS:
-                    if estimate is not None:
-                        claims.append(
-                            Claim(limit, bound.scope, f"tokens:{bound.subject}", maximum, _tokens(estimate(), bound, maximum))
-                        )
-                case Limit.DAY | Limit.MONTH:
-                    if estimate is not None and self._ledger is not None and not estimate().paid_by_caller:
-                        period = self._ledger.day() if limit is Limit.DAY else self._ledger.month()
-                        known = self._ledger.spent(bound.subject, period)
-                        held = round((estimate().cost_usd or 0.0) * NANOS)
-                        claims.append(
-                            Claim(limit, bound.scope, f"usd:{period}:{bound.subject}", maximum, min(held, maximum), known)
-                        )
+            if limit is Limit.REQUESTS:
+                claims.append(Claim(limit, scope, f"requests:{bound.subject}", maximum, 1))
+                continue
+            if limit is Limit.STREAMS:
+                claims.append(Claim(limit, scope, f"streams:{bound.subject}", maximum, 1))
+                continue
+            if estimate is None:
+                continue
+            if not expected:
+                expected.append(estimate())
+            use = expected[0]
+            if limit is Limit.TOKENS:
+                claims.append(Claim(limit, scope, f"tokens:{bound.subject}", maximum, _tokens(use, bound, maximum)))
+            elif self._ledger is not None and not use.paid_by_caller:
+                period = self._ledger.day() if limit is Limit.DAY else self._ledger.month()
+                known = self._ledger.spent(bound.subject, period)
+                held = round((use.cost_usd or 0.0) * NANOS)
+                claims.append(Claim(limit, scope, f"usd:{period}:{bound.subject}", maximum, min(held, maximum), known))
         return claims
 
 

@@ -102,14 +102,14 @@ class MemoryCounters:
         second = int(now)
         if second - self._dropped_at >= _SWEEP_INTERVAL:
             self._drop_unused(now)
-        standings = [self._standing(claim, now) for claim in claims]
-        if all(standing.wait is None for standing in standings):
+        ticket = Ticket("", claims, [self._standing(claim, now) for claim in claims], second)
+        if not ticket.refused:
             for claim in claims:
                 if claim.limit.is_rate:
                     self._windows[claim.counter].add(now, claim.wanted)
                 else:
                     self._held[claim.counter] += claim.wanted
-        return Ticket("", claims, standings, second)
+        return ticket
 
     async def settle(self, ticket: Ticket, tokens: int, nanos: int) -> None:
         now = self._clock()
