@@ -56,6 +56,7 @@ from antiphon.providers.responses.items import (
     PARTS,
     REASONING,
     ItemKind,
+    action_field,
     check_depth,
     empty_block,
     input_field,
@@ -346,7 +347,7 @@ class ResponsesBlockReader:
     def _end_block(self, index: int, item: _Item, raw: JsonObject, events: Batch) -> None:
         """Read the end of an item that is one block."""
         block: int = item.block  # type: ignore[assignment]  # these kinds start with one
-        name = input_field(item.type)
+        name = action_field(raw) if item.kind is ItemKind.NATIVE_CALL else input_field(item.type)
         given = raw.get(name)
         call_id = None
         match item.kind:
@@ -356,7 +357,9 @@ class ResponsesBlockReader:
             case ItemKind.NATIVE_CALL:
                 own = without(raw, name)
                 call_id = text(raw.get("call_id")) or None
-                events.append(InputDelta(block, msgspec.json.encode(as_object(given)).decode()))
+                events.append(
+                    InputDelta(block, msgspec.json.encode(given if isinstance(given, list) else as_object(given)).decode())
+                )
             case ItemKind.SERVER_CALL:
                 own = without(raw, name) if isinstance(given, str) else dict(raw)
             case _:

@@ -53,9 +53,13 @@ PARTS: Final[dict[str, tuple[str, ...]]] = {MESSAGE: ("content",), REASONING: ("
 PART_TYPES: Final = {"summary": "summary_text", "content": "reasoning_text"}
 """The types of the parts of a reasoning item, by field."""
 
+_COMPUTER: Final = "computer_call"
+_BATCH: Final = "actions"
+"""The field for several actions at once, which newer models write in place of `action`."""
+
 _ACTIONS: Final = {
     "apply_patch_call": "operation",
-    "computer_call": "action",
+    _COMPUTER: "action",
     "local_shell_call": "action",
     "shell_call": "action",
     "tool_search_call": "arguments",
@@ -112,6 +116,19 @@ def input_field(kind: str) -> str:
     if kind == CUSTOM_ITEM:
         return "input"
     return _ACTIONS.get(kind) or ("code" if kind in ("code_interpreter_call", "program") else "arguments")
+
+
+def action_field(item: JsonObject) -> str:
+    """Return the name of the field that says what the client is to do, in an item that only this API has."""
+    is_batch = item["type"] == _COMPUTER and item.get(_BATCH) is not None and item.get("action") is None
+    return _BATCH if is_batch else input_field(item["type"])
+
+
+def action_json(kind: str, action: object) -> JsonObject:
+    """Return the field for what the client is to do; nothing if it is neither an object nor a batch."""
+    if isinstance(action, list) and kind == _COMPUTER:
+        return {_BATCH: action}
+    return {input_field(kind): action} if isinstance(action, dict) else {}
 
 
 def empty_block(kind: str, opaque: str | None) -> Block:
