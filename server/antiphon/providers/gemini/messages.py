@@ -55,6 +55,7 @@ from antiphon.domain.content import (
 )
 from antiphon.domain.errors import Unsupported
 from antiphon.providers.codec.calls import INPUT, SENT_CALLS, object_of
+from antiphon.providers.codec.pictures import of_the_user
 from antiphon.providers.gemini.blocks import CALL, CODE, CONTINUATION, PROTOCOL, SIGNATURE, TOOL_CALL
 from antiphon.providers.gemini.capabilities import SENTINEL, GeminiCapabilities
 from antiphon.providers.gemini.media import media_part
@@ -62,6 +63,9 @@ from antiphon.providers.gemini.names import NAMES, is_made
 
 _RESULT_MEDIA: Final = ("image/png", "image/jpeg", "image/webp", "application/pdf", "text/plain")
 """The media types that the result of a tool may hold: https://ai.google.dev/gemini-api/docs/function-calling#multimodal."""
+
+_ADDRESSES: Final = ("data:", "https://", "http://", "gs://")
+"""The beginnings of the addresses that the API reads."""
 
 _RESPONSE: Final = "functionResponse"
 _NOTHING_SAID: Final = " "
@@ -171,7 +175,7 @@ class GeminiEncoder:
                 return [_with_state({"text": block.text}, state)] if block.text or state not in (None, State()) else []
             case Refusal(text=text) | Audio(transcript=text):
                 return [{"text": text}] if text else []
-            case Image() if block.media.url is not None or block.media.file_id is not None:
+            case Image() if of_the_user(block, lambda picture: media_part(picture, self._provider), _ADDRESSES):
                 return [_with_state(media_part(block, self._provider), state)]
             case ServerToolCall() if state is not None and state.fields:
                 value = block.input if block.type == CODE else _decoded(block.input)

@@ -73,6 +73,8 @@ class HostCapabilities(Struct, frozen=True, kw_only=True):
     """Whether the host may take videos, as `video_url`, which is not OpenAI's: https://openrouter.ai/docs/features/multimodal/videos."""
     own_fields: frozenset[str] | None = None
     """The fields of chat completions without a place in the domain that the host accepts; None: it ignores unknown ones."""
+    result_pictures: bool = True
+    """Whether the results of tools may hold pictures; if not, these are in a message of the user after the results."""
     names: NameRule | None = None
     """The names of functions and schemas that the host accepts; None: all, as far as is known."""
     options: HostOptions = ANY
@@ -108,7 +110,12 @@ NO_THOUGHTS: Final = HostCapabilities(thoughts=Thoughts.NONE, refusals=False)
 """A host that accepts no reasoning, and ignores unknown fields."""
 
 OPENAI: Final = HostCapabilities(
-    thoughts=Thoughts.NONE, options=openai_models.OPENAI, names=_NAMES, call_id_length=_OPENAI_CALL_ID, videos=False
+    thoughts=Thoughts.NONE,
+    options=openai_models.OPENAI,
+    names=_NAMES,
+    call_id_length=_OPENAI_CALL_ID,
+    videos=False,
+    result_pictures=False,
 )
 """OpenAI's own API: the same, except that it has refusals."""
 

@@ -50,6 +50,7 @@ from antiphon.domain.content import (
     with_extra,
 )
 from antiphon.providers.codec.names import stable_hash
+from antiphon.providers.codec.pictures import of_the_user, without_pictures
 from antiphon.providers.openai.block_json import (
     call_json,
     citation_json,
@@ -115,7 +116,7 @@ class OpenAIEncoder:
         self._dropped_calls: set[str] = set()
         """Ids of calls that this API cannot express, so that their results are left out too."""
         self._pictures: list[Block] = []
-        """Images of another provider's reply, to be added to the next user message."""
+        """Images of another provider's reply or of results, to be added to the next user message."""
         self._functions = 0
         """The number of function calls of the API of 2023 that were sent as tool calls."""
 
@@ -124,10 +125,18 @@ class OpenAIEncoder:
         for message in messages:
             known = without_unknown(message) if self._known_fields else message
             if message.role is Role.ASSISTANT:
+                self._show_pictures()
                 self._add_reply(known)
             else:
                 self._add_message(known)
+        self._show_pictures()
         return self._encoded
+
+    def _show_pictures(self) -> None:
+        """Add the pictures that stood in the latest results as a message of the user, if there is none after them."""
+        if self._pictures and self._encoded and self._encoded[-1]["role"] in ("tool", _FUNCTION_ROLE):
+            self._encoded.append({"role": Role.USER, "content": content_json(self._pictures, self._provider, listed=True)})
+            self._pictures = []
 
     def _add_message(self, message: Message) -> None:
         """Add a message that is not a reply. It becomes several messages if it holds the results of several tools."""
@@ -157,6 +166,8 @@ class OpenAIEncoder:
 
     def _add_result(self, block: ToolResult, message: Message) -> None:
         """Add the result of a tool call as a message with the role "tool", or "function" for the API of 2023."""
+        if not self._host.result_pictures:
+            block = without_pictures(block, self._pictures)
         text = content_json(block.blocks, self._provider, listed=message.listed)
         body: dict[str, Any] = {"role": "tool", "tool_call_id": self._call_id(block.tool_call_id)}
         if block.type == FUNCTION_CALL:
@@ -199,7 +210,7 @@ class OpenAIEncoder:
                     if is_own and self._accepts("images"):
                         rest.setdefault("images", []).append(with_extra(image_json(block, message.origin), block.extra))
                     else:
-                        self._pictures.append(replace(block, state=None))
+                        self._pictures += of_the_user(block, lambda picture: content_json([picture], self._provider, listed=True))
                 case Audio(media=media) if media.url is None and media.file_id is None:
                     content += self._audio_blocks(block, rest, is_own=is_own)
                 case Text():

@@ -125,6 +125,34 @@ def test_an_image_of_a_reply() -> None:
     assert messages[1]["content"][0] == {"type": "image_url", "image_url": {"url": "https://x/y"}}
 
 
+@pytest.mark.parametrize("media", [Media(), Media("s3://b/x.png")])
+def test_an_image_of_a_reply_that_cannot_be_sent(media: Media) -> None:
+    """The conversation goes on without it."""
+    assert encode(reply(Text("hi"), Image(media)), Message(Role.USER, (Text("what?"),)))[1]["content"] == "what?"
+
+
+def test_pictures_in_results() -> None:
+    """They follow all results of the turn, in the next message of the user or in one of their own."""
+    picture = Image(Media("https://x/y"))
+    calls = reply(ToolCall("a", "f", "{}"), ToolCall("b", "f", "{}"))
+    results = Message(Role.TOOL, (ToolResult("a", (Text("see"), picture)),)), Message(Role.TOOL, (ToolResult("b", (picture,)),))
+    shown = {"type": "image_url", "image_url": {"url": "https://x/y"}}
+    found = [{"role": "tool", "tool_call_id": "a", "content": "see"}, {"role": "tool", "tool_call_id": "b", "content": ""}]
+    assert encode(calls, *results)[1:] == [*found, {"role": "user", "content": [shown, shown]}]
+    asked = {"role": "user", "content": [shown, shown, {"type": "text", "text": "so?"}]}
+    assert encode(calls, *results, Message(Role.USER, (Text("so?"),)))[1:] == [*found, asked]
+    assert encode(calls, *results, reply(Text("hi")))[1:] == [
+        *found,
+        {"role": "user", "content": [shown, shown]},
+        {"role": "assistant", "content": [HI]},
+    ]
+
+
+def test_results_alone() -> None:
+    """Without their calls they are nothing, which the API does not accept."""
+    assert encode(result("x", "0")) == [{"role": "user", "content": "."}]
+
+
 @pytest.mark.parametrize("block", [Video(Media("https://x")), Document(Media("https://x")), Image(Media(file_id="f"))])
 def test_unsupported(block: Block) -> None:
     """What the API cannot express is refused."""

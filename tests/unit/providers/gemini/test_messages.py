@@ -107,6 +107,7 @@ def test_turns() -> None:
         (Audio(Media()), [], []),
         (Image(Media(PNG), state=State("s")), [{**PNG_PART, "thoughtSignature": "s"}], [PNG_PART]),
         (Image(Media()), [], []),
+        (Image(Media("s3://b/x.png")), [], []),
         (Compaction("c"), [], []),
         (
             ServerToolCall(

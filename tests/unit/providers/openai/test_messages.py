@@ -218,6 +218,30 @@ def test_a_picture(host: str, *, is_own: bool) -> None:
         assert second == {"role": "user", "content": [PICTURE, *parts("Go")]}
 
 
+@pytest.mark.parametrize("url", [None, "s3://b/x.png"])
+def test_a_picture_that_cannot_be_sent(url: str | None) -> None:
+    """The conversation goes on without it."""
+    go = Message(Role.USER, (Text("Go"),))
+    assert encoded("openai", reply("else", Text("Hi"), Image(Media(url))), go) == [{"role": "assistant", **HI}, GO]
+
+
+@pytest.mark.parametrize("host", ["openai", "unknown"])
+def test_pictures_in_results(host: str) -> None:
+    """OpenAI has them in a message of the user alone, after all results of the turn; other hosts may take them where they are."""
+    picture = Image(Media("https://x.test/a"))
+    calls = reply("else", ToolCall("c1", "f", "{}"), ToolCall("c2", "f", "{}"))
+    results = [Message(Role.TOOL, (ToolResult(name, (Text("ok"), picture)),)) for name in ("c1", "c2")]
+    go = Message(Role.USER, (Text("Go"),))
+    if host == "unknown":
+        assert [one["content"] for one in encoded(host, calls, *results)[1:]] == [[*parts("ok"), PICTURE]] * 2
+        return
+    answers = [ANSWER, {**ANSWER, "tool_call_id": "c2"}]
+    shown = {"role": "user", "content": [PICTURE, PICTURE]}
+    assert encoded(host, calls, *results)[1:] == [*answers, shown]
+    assert encoded(host, calls, *results, reply("else", Text("Hi")))[1:] == [*answers, shown, {"role": "assistant", **HI}]
+    assert encoded(host, calls, *results, go)[1:] == [*answers, {"role": "user", "content": [PICTURE, PICTURE, *parts("Go")]}]
+
+
 @pytest.mark.parametrize("host", ["openai", "mistral", "unknown"])
 def test_a_call_of_a_providers_own_type(host: str) -> None:
     """A call of a provider's own type goes back to that host only. Another host gets neither the call nor its result."""
