@@ -17,10 +17,12 @@ from antiphon.domain.request import (
     JsonSchemaFormat,
     NativeFormat,
     NativeTool,
+    Sampling,
     Tool,
     ToolChoiceMode,
 )
 from antiphon.providers.body import dumps
+from antiphon.providers.codec.results import paired
 from antiphon.providers.cohere.messages import CohereEncoder
 from antiphon.providers.cohere.names import NAMES
 from antiphon.providers.cohere.schema import NOT_ENFORCEABLE, is_enforceable, reduced
@@ -42,11 +44,13 @@ from antiphon.providers.support import (
     PRESENCE_PENALTY,
     STRICT_FORMAT,
     STRICT_TOOLS,
+    TOP_K,
     TOP_LOGPROBS,
     TOP_P,
     Lacks,
     Support,
     adapted,
+    stop_texts,
     within,
 )
 
@@ -62,6 +66,8 @@ _SAMPLING: Final = (
 )
 """Names of fields: the domain's, and the API's."""
 
+_MOST_STOPS: Final = 5
+_MOST_K: Final = 500
 
 _ONLY_TEXT: Final = Support("the models write text only")
 
@@ -89,24 +95,11 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
     """
     parameters = parameters or Parameters(provider)
     request = adapted(request, _LACKS, parameters)
-    sampling = request.sampling
-    messages = CohereEncoder(provider).encode(request.messages)
+    messages = CohereEncoder(provider).encode(paired(request.messages))
     body: dict[str, Any] = {"model": request.model, "messages": messages}
     if request.stream:
         body["stream"] = True
-    body |= {theirs: value for ours, theirs in _SAMPLING if (value := getattr(sampling, ours)) is not None}
-    top_p = within(sampling.top_p, TOP_P, 0.01, 0.99, parameters)
-    if top_p is not None:
-        body["p"] = top_p
-    for option in (PRESENCE_PENALTY, FREQUENCY_PENALTY):  # others have them from -2 to 2
-        penalty = within(body.pop(option.path[-1], None), option, 0, 1, parameters)
-        if penalty is not None:
-            body[option.path[-1]] = penalty
-    limit = sampling.max_tokens if sampling.max_completion_tokens is None else sampling.max_completion_tokens
-    if limit is not None:
-        body["max_tokens"] = limit
-    if sampling.stop is not None:
-        body["stop_sequences"] = [sampling.stop] if isinstance(sampling.stop, str) else sampling.stop
+    _add_sampling(body, request.sampling, parameters)
     _add_tools(body, request, parameters)
     told, form = _response_format(request, parameters)
     if told:
@@ -121,6 +114,25 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
     elif effort is not None:
         parameters.dropped(EFFORT.path, "the API has no degrees of effort; models that think do so by themselves")
     return dumps(with_extra(body, own_fields(request.extra, parameters, "cohere")))
+
+
+def _add_sampling(body: dict[str, Any], sampling: Sampling, parameters: Parameters) -> None:
+    body |= {theirs: value for ours, theirs in _SAMPLING if (value := getattr(sampling, ours)) is not None}
+    top_p = within(sampling.top_p, TOP_P, 0.01, 0.99, parameters)
+    if top_p is not None:
+        body["p"] = top_p
+    for option in (PRESENCE_PENALTY, FREQUENCY_PENALTY):  # others have them from -2 to 2
+        penalty = within(body.pop(option.path[-1], None), option, 0, 1, parameters)
+        if penalty is not None:
+            body[option.path[-1]] = penalty
+    top_k = within(body.pop("k", None), TOP_K, 0, _MOST_K, parameters)
+    if top_k is not None:
+        body["k"] = top_k
+    limit = sampling.max_tokens if sampling.max_completion_tokens is None else sampling.max_completion_tokens
+    if limit is not None:
+        body["max_tokens"] = limit
+    if stops := stop_texts(sampling, parameters, _MOST_STOPS):
+        body["stop_sequences"] = stops
 
 
 def _add_tools(body: dict[str, Any], request: ChatRequest, parameters: Parameters) -> None:
