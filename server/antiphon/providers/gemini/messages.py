@@ -19,7 +19,8 @@ The form of a conversation there:
 - The results of calls follow the calls, in their order, in a content of their own. A call without a result, and a result without a
   call, are left out, because the API refuses them.
 - The first of the calls of a reply needs a signature, unless the model is an old one. If another model made it, or nobody, it gets
-  the one that the API documents for that: https://ai.google.dev/gemini-api/docs/thought-signatures.
+  the one that the API documents for that: https://ai.google.dev/gemini-api/docs/thought-signatures. So do the first part and the
+  images of a reply, with a model that makes images.
 
 A message written by the caller has no origin, and is sent as if another provider had made it.
 """
@@ -111,6 +112,9 @@ class GeminiEncoder:
         if self._capabilities.signs_calls:
             for content in self._contents:
                 _sign(content)
+        if self._capabilities.signs_parts:
+            for content in self._contents:
+                _sign_images(content)
         return self._contents
 
     def _pair(self, messages: tuple[Message, ...]) -> None:
@@ -282,6 +286,19 @@ def _sign(content: dict[str, Any]) -> None:
             if SIGNATURE not in part:
                 content["parts"][position] = {**part, SIGNATURE: SENTINEL}
             return
+
+
+def _sign_images(content: dict[str, Any]) -> None:
+    """Sign the first part of a reply after the thoughts, and each image, without a signature."""
+    if content["role"] != "model":
+        return
+    is_first = True
+    for position, part in enumerate(content["parts"]):
+        if part.get("thought"):
+            continue
+        if (is_first or "inlineData" in part) and SIGNATURE not in part:
+            content["parts"][position] = {**part, SIGNATURE: SENTINEL}
+        is_first = False
 
 
 def _arguments(call: ToolCall) -> JsonObject:

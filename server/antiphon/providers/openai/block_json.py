@@ -92,9 +92,10 @@ def citation_json(citation: Citation) -> dict[str, Any]:
     return with_extra({"type": "url_citation", "url_citation": cited}, citation.fields)
 
 
-def image_json(image: Image, origin: Origin | None) -> dict[str, Any]:
-    """Return an entry of `images`, the field for images of a reply by `origin`."""
-    return with_extra({"type": "image_url", "image_url": {"url": image.media.url or ""}}, chat_fields(image.state, origin))
+def image_json(image: Image, origin: Origin | None, opaque: str | None = None) -> dict[str, Any]:
+    """Return an entry of `images`, the field for images of a reply by `origin`. `opaque` is Google's signature."""
+    made = with_extra({"type": "image_url", "image_url": {"url": image.media.url or ""}}, chat_fields(image.state, origin))
+    return with_signature(made, opaque)
 
 
 def _decoded(arguments: str) -> Any:

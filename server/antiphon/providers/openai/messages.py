@@ -208,7 +208,8 @@ class OpenAIEncoder:
                         content.append(Text(block.text))
                 case Image() if not message.listed:
                     if is_own and self._accepts("images"):
-                        rest.setdefault("images", []).append(with_extra(image_json(block, message.origin), block.extra))
+                        opaque = None if block.state is None else block.state.opaque
+                        rest.setdefault("images", []).append(with_extra(image_json(block, message.origin, opaque), block.extra))
                     else:
                         self._pictures += of_the_user(block, lambda picture: content_json([picture], self._provider, listed=True))
                 case Audio(media=media) if media.url is None and media.file_id is None:

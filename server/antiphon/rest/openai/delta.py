@@ -137,7 +137,7 @@ class DeltaFields:
                 self._counts[event.choice, kind] = index + 1
                 return None
             case domain.Image():
-                return {"images": [image_json(value, self._origin)]}
+                return {"images": [image_json(value, self._origin, signature_of(value, self._origin))]}
             case domain.Opaque():
                 return {"content": [value.form]}
             case _:

@@ -128,7 +128,7 @@ def _message(choice: ReplyChoice, origin: domain.Origin) -> dict[str, Any]:
                 audio = {"id": block.id, "data": "".join(one.data), "expires_at": block.expires, "transcript": block.transcript}
                 message["audio"] = audio
             case domain.Image():
-                message.setdefault("images", []).append(image_json(block, origin))
+                message.setdefault("images", []).append(image_json(block, origin, signature_of(block, origin)))
             case domain.Opaque():
                 _add_content(message, block.form)
             case _:
@@ -188,7 +188,7 @@ def _add_item(
 
 
 def signature_of(block: domain.Block, origin: domain.Origin, place: BlockPlace | None = None) -> str | None:
-    """Return the signature of a text or a call, with its state, as a client gets it; None without a signature."""
+    """Return the signature of a text, a call or an image, with its state, as a client gets it; None without a signature."""
     return None if block.state is None or block.state.opaque is None else carried(block, origin, text=place)
 
 

@@ -87,7 +87,7 @@ def _add_assistant_block(  # noqa: C901  # as `_part_json`
             known = {"id": block.id, "transcript": block.transcript, "expires_at": block.expires}
             body["audio"] = {name: value for name, value in known.items() if value} | dict(block.extra)
         case domain.Image() if not message.listed:
-            body.setdefault("images", []).append(with_extra(image_json(block, message.origin), block.extra))
+            body.setdefault("images", []).append(with_extra(image_json(block, message.origin, opaque), block.extra))
         case domain.Text():
             if opaque is not None and block.state is not None and block.state.opaque is not None:
                 known = {name: value for name, value in fields.items() if name not in block.extra}

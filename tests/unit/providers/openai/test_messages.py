@@ -218,6 +218,12 @@ def test_a_picture(host: str, *, is_own: bool) -> None:
         assert second == {"role": "user", "content": [PICTURE, *parts("Go")]}
 
 
+def test_the_signature_of_a_picture() -> None:
+    """It goes back with the image to the host that made it."""
+    (first,) = encoded("unknown", reply("unknown", Image(Media("https://x.test/a"), state=State("sig"))))
+    assert first["images"] == [{**PICTURE, **GOOGLE}]
+
+
 @pytest.mark.parametrize("url", [None, "s3://b/x.png"])
 def test_a_picture_that_cannot_be_sent(url: str | None) -> None:
     """The conversation goes on without it."""

@@ -95,6 +95,14 @@ def test_thoughts_with_a_state_are_in_details_too() -> None:
     ]
 
 
+def test_the_signature_of_an_image() -> None:
+    """It is beside the image, wrapped, in the form of Google's hosts."""
+    google = {"google": {"thought_signature": "ap1.scripted:openai-chat:model-1.sig"}}
+    image = {"type": "image_url", "image_url": {"url": "u"}, "extra_content": google}
+    block = domain.BlockStarted(0, 0, domain.Image(domain.Media("u"), state=domain.State("sig")))
+    assert deltas(block, domain.BlockFinished(0)) == [{"images": [image]}]
+
+
 def test_every_kind_of_block_has_its_chunks() -> None:
     """Every kind of block has its chunks, for each of two choices."""
     token = {"token": "x", "logprob": -1}

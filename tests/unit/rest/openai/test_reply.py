@@ -116,14 +116,16 @@ def test_sources_pictures_and_sound() -> None:
     found = message(
         domain.TextDelta(0, "Hi"),
         domain.CitationDelta(0, domain.Citation("u", "t", start=0, end=2, fields={"url_citation": {"x": 1}})),
-        domain.BlockStarted(1, 0, domain.Image(domain.Media("u"), state=domain.State(fields={"index": 0}))),
+        domain.BlockStarted(1, 0, domain.Image(domain.Media("u"), state=domain.State("sig", {"index": 0}))),
         domain.BlockStarted(2, 0, domain.Audio(domain.Media(), "a")),
         domain.MediaDelta(2, "AAAA", "la", expires=7),
         domain.MediaDelta(2, "BBBB"),
     )
     cited = {"url": "u", "title": "t", "start_index": 0, "end_index": 2, "x": 1}
     assert found["annotations"] == [{"type": "url_citation", "url_citation": cited}]
-    assert found["images"] == [{"type": "image_url", "image_url": {"url": "u"}, "index": 0}]
+    (image,) = found["images"]
+    assert image.pop("extra_content")["google"]["thought_signature"].endswith(".sig")
+    assert image == {"type": "image_url", "image_url": {"url": "u"}, "index": 0}
     assert found["audio"] == {"id": "a", "data": "AAAABBBB", "expires_at": 7, "transcript": "la"}
 
 
