@@ -41,6 +41,8 @@ _TOO_LONG: Final = re.compile(
     re.IGNORECASE,
 )
 
+_REFUSED: Final = re.compile(r"blocked (?:input|output)\b", re.IGNORECASE)  # Cohere
+
 _STATE: Final = re.compile(
     r"(?:messages[.\[\]\w]*:? )?"
     r"(?:invalid [`'\"]?signature[`'\"]? in [`'\"]?thinking"  # Anthropic: "messages.1.content.0: Invalid `signature` in ..."
@@ -60,4 +62,6 @@ def rejection_of(fields: Mapping[str, Any], explanation: str) -> Rejection:
             return found
     if _TOO_LONG.match(explanation):
         return Rejection.TOO_LONG
+    if _REFUSED.match(explanation):
+        return Rejection.REFUSED
     return Rejection.STATE if _STATE.match(explanation) else Rejection.INVALID

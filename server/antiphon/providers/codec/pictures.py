@@ -1,4 +1,4 @@
-"""Pictures of replies and of results of tools, for APIs that take pictures from the user alone. No I/O."""
+"""Pictures of replies and media in results of tools, for APIs that take them from the user alone. No I/O."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from antiphon.domain.content import Block, Image, ToolResult
+from antiphon.domain.content import Audio, Block, Document, Image, ToolResult, Video
 from antiphon.domain.errors import InvalidRequest, Unsupported
+
+_MEDIA: Final = (Image, Audio, Video, Document)
 
 _ADDRESSES: Final = ("data:", "https://", "http://")
 
 
-def without_pictures(result: ToolResult, pictures: list[Block]) -> ToolResult:
-    """Return a result without its pictures, which are appended to `pictures`."""
-    found = [block for block in result.blocks if isinstance(block, Image)]
+def without_media(result: ToolResult, media: list[Block]) -> ToolResult:
+    """Return a result without its pictures, recordings and documents, which are appended to `media`."""
+    found = [block for block in result.blocks if isinstance(block, _MEDIA)]
     if not found:
         return result
-    pictures += found
-    return replace(result, blocks=tuple(block for block in result.blocks if not isinstance(block, Image)))
+    media += found
+    return replace(result, blocks=tuple(block for block in result.blocks if not isinstance(block, _MEDIA)))
 
 
 def of_the_user(picture: Image, write: Callable[[Image], object], addresses: tuple[str, ...] = _ADDRESSES) -> list[Block]:

@@ -48,7 +48,7 @@ from antiphon.domain.content import (
     with_extra,
 )
 from antiphon.domain.errors import Unsupported
-from antiphon.providers.codec.pictures import of_the_user, without_pictures
+from antiphon.providers.codec.pictures import of_the_user, without_media
 from antiphon.providers.cohere.blocks import PLAN, PROTOCOL
 from antiphon.providers.cohere.names import NAMES
 
@@ -112,7 +112,7 @@ class CohereEncoder:
 
     def _add_result(self, block: ToolResult) -> None:
         call_id = self._function_id if block.type == FUNCTION_CALL else block.tool_call_id
-        content = self._content(without_pictures(block, self._pictures).blocks)
+        content = self._content(without_media(block, self._pictures).blocks)
         self._encoded.append({"role": "tool", "tool_call_id": call_id, "content": content})
 
     def _add_reply(self, message: Message) -> None:  # noqa: C901  # a match over the kinds of block

@@ -50,7 +50,7 @@ from antiphon.domain.content import (
     with_extra,
 )
 from antiphon.providers.codec.names import stable_hash
-from antiphon.providers.codec.pictures import of_the_user, without_pictures
+from antiphon.providers.codec.pictures import of_the_user, without_media
 from antiphon.providers.openai.block_json import (
     call_json,
     citation_json,
@@ -60,7 +60,7 @@ from antiphon.providers.openai.block_json import (
 )
 from antiphon.providers.openai.blocks import EXTRA_CONTENT, PROTOCOL, take_signature
 from antiphon.providers.openai.capabilities import HostCapabilities, Thoughts
-from antiphon.providers.openai.known_fields import without_unknown
+from antiphon.providers.openai.known_fields import without_cache_marks, without_unknown
 from antiphon.providers.openai.parts import content_json
 from antiphon.providers.openai.thoughts import add_thoughts, has_calls, thought_part
 
@@ -116,7 +116,7 @@ class OpenAIEncoder:
         self._dropped_calls: set[str] = set()
         """Ids of calls that this API cannot express, so that their results are left out too."""
         self._pictures: list[Block] = []
-        """Images of another provider's reply or of results, to be added to the next user message."""
+        """Images of another provider's reply, and media of results, to be added to the next user message."""
         self._functions = 0
         """The number of function calls of the API of 2023 that were sent as tool calls."""
 
@@ -124,6 +124,8 @@ class OpenAIEncoder:
         """Return the messages as JSON objects. Raises `Unsupported` for content that this API cannot express."""
         for message in messages:
             known = without_unknown(message) if self._known_fields else message
+            if not self._host.cache_marks:
+                known = without_cache_marks(known)
             if message.role is Role.ASSISTANT:
                 self._show_pictures()
                 self._add_reply(known)
@@ -133,7 +135,7 @@ class OpenAIEncoder:
         return self._encoded
 
     def _show_pictures(self) -> None:
-        """Add the pictures that stood in the latest results as a message of the user, if there is none after them."""
+        """Add what stood in the latest results beside text as a message of the user, if there is none after them."""
         if self._pictures and self._encoded and self._encoded[-1]["role"] in ("tool", _FUNCTION_ROLE):
             self._encoded.append({"role": Role.USER, "content": content_json(self._pictures, self._provider, listed=True)})
             self._pictures = []
@@ -166,8 +168,8 @@ class OpenAIEncoder:
 
     def _add_result(self, block: ToolResult, message: Message) -> None:
         """Add the result of a tool call as a message with the role "tool", or "function" for the API of 2023."""
-        if not self._host.result_pictures:
-            block = without_pictures(block, self._pictures)
+        if not self._host.result_media:
+            block = without_media(block, self._pictures)
         text = content_json(block.blocks, self._provider, listed=message.listed)
         body: dict[str, Any] = {"role": "tool", "tool_call_id": self._call_id(block.tool_call_id)}
         if block.type == FUNCTION_CALL:

@@ -2,9 +2,9 @@
 
 import pytest
 
-from antiphon.domain.content import Image, Media, State, Text, ToolResult
+from antiphon.domain.content import Document, Image, Media, State, Text, ToolResult
 from antiphon.domain.errors import Unsupported
-from antiphon.providers.codec.pictures import of_the_user, without_pictures
+from antiphon.providers.codec.pictures import of_the_user, without_media
 
 PICTURE = Image(Media("data:image/png;base64,AA=="), detail="low")
 
@@ -30,11 +30,11 @@ def test_a_picture_of_an_unknown_format() -> None:
     assert of_the_user(PICTURE, refuse) == []
 
 
-def test_the_pictures_of_a_result() -> None:
+def test_the_media_of_a_result() -> None:
     """They are taken out of it, in order, and the rest stays."""
     pictures: list[object] = []
-    other = Image(Media("https://x/y.png"))
-    rest = without_pictures(ToolResult("c", (PICTURE, Text("t"), other), is_error=True), pictures)  # type: ignore[arg-type]
+    other = Document(Media("https://x/y.pdf"))
+    rest = without_media(ToolResult("c", (PICTURE, Text("t"), other), is_error=True), pictures)  # type: ignore[arg-type]
     assert rest == ToolResult("c", (Text("t"),), is_error=True)
     assert pictures == [PICTURE, other]
-    assert without_pictures(rest, pictures) is rest  # type: ignore[arg-type]
+    assert without_media(rest, pictures) is rest  # type: ignore[arg-type]

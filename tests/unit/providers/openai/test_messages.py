@@ -1,6 +1,7 @@
 """Tests of how a reply is sent back in the next request: to the host that made it, and to another host."""
 
 import hashlib
+import json
 from typing import Any, Final
 
 import pytest
@@ -12,6 +13,7 @@ from antiphon.domain.content import (
     Block,
     Citation,
     Compaction,
+    Document,
     Image,
     Media,
     Message,
@@ -216,6 +218,29 @@ def test_a_picture(host: str, *, is_own: bool) -> None:
     else:
         assert first == {"role": "assistant", **as_host_has_it(host, {"content": "See"})}
         assert second == {"role": "user", "content": [PICTURE, *parts("Go")]}
+
+
+@pytest.mark.parametrize(("host", "is_marked"), [("openai", False), ("groq", False), ("openrouter", True), ("unknown", True)])
+def test_marks_for_a_cache(host: str, is_marked: bool) -> None:
+    """They reach only hosts that may know them, wherever they are."""
+    mark = {"cache_control": {"type": "ephemeral"}}
+    text = Text("Hi", extra=mark)
+    messages = (
+        Message(Role.SYSTEM, (text,), extra=mark),
+        reply("else", ToolCall("c1", "f", "{}", extra=mark)),
+        Message(Role.TOOL, (ToolResult("c1", (text,)),)),
+    )
+    assert json.dumps(encoded(host, *messages)).count("cache_control") == (4 if is_marked else 0)
+
+
+def test_documents_in_results() -> None:
+    """OpenAI has them in a message of the user, too."""
+    document = Document(Media("data:application/pdf;base64,AA=="), "a.pdf")
+    messages = encoded("openai", reply("else", ToolCall("c1", "f", "{}")), Message(Role.TOOL, (ToolResult("c1", (document,)),)))
+    assert messages[1:] == [
+        {**ANSWER, "content": ""},
+        {"role": "user", "content": [{"type": "file", "file": {"file_data": document.media.url, "filename": "a.pdf"}}]},
+    ]
 
 
 def test_the_signature_of_a_picture() -> None:
