@@ -76,7 +76,7 @@ Bedrock), a request that came too early, a tier without capacity (Groq), or Goog
 
 _BLOCKED: Final = 498
 _BLOCKED_TEXT: Final = re.compile(r"\s*blocked (?:input|output)\b", re.IGNORECASE)
-"""Cohere's status for a prompt or a reply that it refuses, and the start of its messages: Groq has the status for a lack of capacity."""
+"""Cohere's status for a prompt or a reply that it refuses, and the start of its messages. Groq has it for a lack of capacity."""
 
 _FINAL_STATUSES: Final = frozenset({501, 505})
 """Statuses from 500 on after which a retry is useless, because the host cannot do it at all."""
