@@ -26,13 +26,13 @@ from antiphon.providers.codec.results import paired
 from antiphon.providers.cohere.messages import CohereEncoder
 from antiphon.providers.cohere.names import NAMES
 from antiphon.providers.cohere.schema import NOT_ENFORCEABLE, is_enforceable, reduced
+from antiphon.providers.cohere.thinking import thinking
 from antiphon.providers.foreign import own_fields
 from antiphon.providers.json_instruction import json_instruction
 from antiphon.providers.parameters import Parameters
 from antiphon.providers.support import (
     AUDIO_OUTPUT,
     CHOICES,
-    EFFORT,
     END_USER,
     FREQUENCY_PENALTY,
     LOGIT_BIAS,
@@ -106,13 +106,8 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
         body["messages"] = [*messages, {"role": "system", "content": told}]
     if form is not None:
         body["response_format"] = form
-    effort = None if request.reasoning is None else request.reasoning.effort
-    if effort == "none":
-        body["thinking"] = {"type": "disabled"}
-    elif effort is not None and "thinking" in request.extra:
-        parameters.dropped(EFFORT.path, "the request has the API's own parameter for it")
-    elif effort is not None:
-        parameters.dropped(EFFORT.path, "the API has no degrees of effort; models that think do so by themselves")
+    if (thought := thinking(request, body.get("max_tokens"), parameters)) is not None:
+        body["thinking"] = thought
     return dumps(with_extra(body, own_fields(request.extra, parameters, "cohere")))
 
 
