@@ -118,17 +118,22 @@ def input_field(kind: str) -> str:
     return _ACTIONS.get(kind) or ("code" if kind in ("code_interpreter_call", "program") else "arguments")
 
 
-def action_field(item: JsonObject) -> str:
-    """Return the name of the field that says what the client is to do, in an item that only this API has."""
-    is_batch = item["type"] == _COMPUTER and item.get(_BATCH) is not None and item.get("action") is None
-    return _BATCH if is_batch else input_field(item["type"])
+def action_of(item: JsonObject) -> tuple[str, JsonObject]:
+    """Return the name of the field that says what the client is to do, and what a call has as its arguments for it.
+
+    `item` is one that only this API has. A batch of actions is in an object, as a single one is.
+    """
+    if item["type"] == _COMPUTER and isinstance(item.get(_BATCH), list) and item.get("action") is None:
+        return _BATCH, {_BATCH: item[_BATCH]}
+    name = input_field(item["type"])
+    return name, as_object(item.get(name))
 
 
 def action_json(kind: str, action: object) -> JsonObject:
-    """Return the field for what the client is to do; nothing if it is neither an object nor a batch."""
-    if isinstance(action, list) and kind == _COMPUTER:
-        return {_BATCH: action}
-    return {input_field(kind): action} if isinstance(action, dict) else {}
+    """Return the field for what the client is to do, from the arguments of a call; nothing if they are no object."""
+    if not isinstance(action, dict):
+        return {}
+    return action if kind == _COMPUTER and action.keys() == {_BATCH} else {input_field(kind): action}
 
 
 def empty_block(kind: str, opaque: str | None) -> Block:

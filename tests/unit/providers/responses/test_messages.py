@@ -309,7 +309,7 @@ def test_calls_that_only_this_api_has_by_way_of_another_api() -> None:
     assert encode(reply(call, origin=None)) == [{"type": "shell_call", "call_id": "c", "action": {"commands": ["ls"]}}]
     assert encode(reply(replace(call, arguments="{"), origin=None), result()) == []
     assert encode(reply(replace(call, arguments="[]"), origin=None), result()) == []
-    batch = replace(call, arguments='[{"type":"wait"}]', type="computer_call")
+    batch = replace(call, arguments='{"actions":[{"type":"wait"}]}', type="computer_call")
     (item,) = ResponsesEncoder("acme").encode([reply(batch, origin=None)])
     assert item == {"type": "computer_call", "call_id": "c", "actions": [{"type": "wait"}]}
 

@@ -349,7 +349,7 @@ def test_calls_that_only_this_api_has(item: dict[str, Any], field: str) -> None:
     assert read_item(item, progress, first={**item, field: {}}) == [
         BlockStarted(0, 0, ToolCall("c", "", "", str(item["type"]))),
         BlockProgress(0, f"{item['type']}_part.delta", {"delta": "x"}),
-        InputDelta(0, json.dumps(item[field], separators=(",", ":"))),
+        InputDelta(0, json.dumps({field: item[field]} if field == "actions" else item[field], separators=(",", ":"))),
         BlockFinished(0, state(own)),
     ]
     assert read(START, done(item), end())[-1] == Finished(0, FinishReason.TOOL_CALLS, "completed")
