@@ -201,13 +201,14 @@ class DeltaFields:
         opaque = signature_of(value, self._origin)
         if not value.name and value.type != FUNCTION_CALL:
             call = replace(value, arguments=open_.arguments)
-            return {"tool_calls": [{"index": open_.index, **call_json(call, state_fields(call, self._origin), opaque)}]}
+            entry = {"index": open_.index, **call_json(call, state_fields(call, self._origin), opaque)}
+            return {"tool_calls": [entry], **(self._item(open_.choice, value) or {})}
         if event.state is None:
             return None
         known = domain.NOTHING if before is None else before.fields
         fields = {name: one for name, one in state_fields(value, self._origin).items() if known.get(name) != one}
         already_sent = before is not None and before.opaque == event.state.opaque
-        entry: dict[str, Any] = {"index": open_.index}
+        entry = {"index": open_.index}
         if value.type != CUSTOM:
             entry["function"] = {"arguments": ""}
         made = {"tool_calls": [with_signature(domain.with_extra(entry, fields), None if already_sent else opaque)]}

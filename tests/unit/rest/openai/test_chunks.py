@@ -4,9 +4,11 @@ import json
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from antiphon import domain
 from antiphon.rest.openai.chunks import ChunkWriter
+from antiphon.rest.shared.carried import item_entry
 from antiphon.rest.shared.json import DONE
 from tests.unit.framing import Frames, framed
 from tests.unit.scripted import ORIGIN, START, STOP, USAGE
@@ -93,6 +95,28 @@ def test_thoughts_with_a_state_are_in_details_too() -> None:
         {"reasoning_content": "m"},
         {"reasoning_details": [{"type": "reasoning.text", "index": 2, "signature": "ap1.scripted:openai-chat:model-1.late"}]},
     ]
+
+
+def test_the_item_of_a_call_that_only_one_api_has() -> None:
+    """It comes with the call, in the form in which `item_entry` has it, so that the call goes back as it was."""
+    origin = domain.Origin("responses", "up", "m", "up")
+    started = replace(START, origin=origin)
+    item = domain.State(fields={"item": {"type": "shell_call", "id": "sh_1"}}, item=1)
+    value = domain.ToolCall("c0", "", "", "shell_call")
+    found = chunks(
+        [
+            started,
+            domain.BlockStarted(0, 0, domain.RedactedThinking(state=domain.State("e", item=0))),
+            domain.BlockFinished(0),
+            domain.BlockStarted(1, 0, value),
+            domain.InputDelta(1, '{"a":1}'),
+            domain.BlockFinished(1, item),
+            STOP,
+        ]
+    )
+    made = [chunk["choices"][0]["delta"] for chunk in found][-2]
+    assert made["tool_calls"] == [{"index": 0, "id": "c0", "type": "shell_call", "shell_call": {"a": 1}}]
+    assert made["reasoning_details"] == [item_entry(replace(value, state=item), origin, 1)]
 
 
 def test_the_signature_of_an_image() -> None:
