@@ -7,7 +7,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from antiphon.domain.content import Audio, Block, Document, Image, ToolResult, Video
+from antiphon.domain.content import NOTHING, Audio, Block, Document, Image, ToolResult, Video
 from antiphon.domain.errors import InvalidRequest, Unsupported
 
 _MEDIA: Final = (Image, Audio, Video, Document)
@@ -31,7 +31,7 @@ def of_the_user(picture: Image, write: Callable[[Image], object], addresses: tup
     goes on without it, as the caller cannot change what a model has made. `write` is the encoder of pictures of the user, and
     `addresses` are the beginnings of the URLs that the API reads.
     """
-    made = replace(picture, state=None)
+    made = replace(picture, state=None, extra=NOTHING)
     if not (made.media.url or "").startswith(addresses):
         return []
     try:

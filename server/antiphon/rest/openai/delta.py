@@ -17,12 +17,11 @@ from antiphon.providers.openai.block_json import (
     citation_json,
     detail_json,
     function_call_json,
-    image_json,
     with_signature,
 )
 from antiphon.providers.openai.blocks import is_chat
 from antiphon.providers.openai.details import DETAILS
-from antiphon.rest.openai.reply import signature_of, state_fields, text_part, thinking_fields
+from antiphon.rest.openai.reply import image_entry, signature_of, state_fields, text_part, thinking_fields
 from antiphon.rest.shared.carried import carried, item_entry
 from antiphon.rest.shared.places import BlockPlace, placed
 
@@ -53,6 +52,8 @@ class DeltaFields:
         """The choices that have the single function call of 2023."""
         self.blocks: dict[int, OpenBlock] = {}
         """The open blocks, by number."""
+        self.citations: dict[int, list[domain.JsonObject]] = {}
+        """What is cited in each choice, which is one delta at its end, as OpenAI has it: its SDK takes no second one."""
         self._origin = domain.Origin()
         self._counts: dict[tuple[int, str], int] = {}
         self._signatures: dict[int, str] = {}
@@ -99,13 +100,21 @@ class DeltaFields:
                     self.blocks[event.block].value = replace(known, id="")
                 return {"audio": {name: value for name, value in audio.items() if value}}
             case domain.CitationDelta():
-                return {"annotations": [citation_json(event.citation)]}
+                return self._cite(event)
             case domain.ExtraFields(place=domain.Place.MESSAGE):
                 return event.fields if is_chat(self._origin) else None
             case domain.ExtraFields():
                 return domain.NOTHING
             case _:
                 return None
+
+    def _cite(self, event: domain.CitationDelta) -> domain.JsonObject | None:
+        """Return the citation as the provider's own delta, or keep it until the end of the choice."""
+        found = citation_json(event.citation)
+        if not self.has_places:
+            return {"annotations": [found]}
+        self.citations.setdefault(self.blocks[event.block].choice, []).append(found)
+        return None
 
     def _start(self, event: domain.BlockStarted) -> domain.JsonObject | None:
         value = event.value
@@ -137,8 +146,10 @@ class DeltaFields:
                 self._counts[event.choice, kind] = index + 1
                 return None
             case domain.Image():
-                return {"images": [image_json(value, self._origin, signature_of(value, self._origin))]}
-            case domain.Opaque():
+                number = self._counts.get((event.choice, "image"), 0)
+                self._counts[event.choice, "image"] = number + 1
+                return {"images": [image_entry(value, number, self._origin)]}
+            case domain.Opaque() if not self.has_places:
                 return {"content": [value.form]}
             case _:
                 return None

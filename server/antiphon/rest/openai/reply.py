@@ -128,8 +128,9 @@ def _message(choice: ReplyChoice, origin: domain.Origin) -> dict[str, Any]:
                 audio = {"id": block.id, "data": "".join(one.data), "expires_at": block.expires, "transcript": block.transcript}
                 message["audio"] = audio
             case domain.Image():
-                message.setdefault("images", []).append(image_json(block, origin, signature_of(block, origin)))
-            case domain.Opaque():
+                images = message.setdefault("images", [])
+                images.append(image_entry(block, len(images), origin))
+            case domain.Opaque() if is_chat(origin):
                 _add_content(message, block.form)
             case _:
                 pass  # this dialect has no form for it
@@ -190,6 +191,12 @@ def _add_item(
 def signature_of(block: domain.Block, origin: domain.Origin, place: BlockPlace | None = None) -> str | None:
     """Return the signature of a text, a call or an image, with its state, as a client gets it; None without a signature."""
     return None if block.state is None or block.state.opaque is None else carried(block, origin, text=place)
+
+
+def image_entry(image: domain.Image, index: int, origin: domain.Origin) -> dict[str, Any]:
+    """Return an entry of `images`. It has an index if the provider has another protocol: OpenAI's SDK adds deltas up by that."""
+    made = image_json(image, origin, signature_of(image, origin))
+    return made if is_chat(origin) else {"index": index, **made}
 
 
 def state_fields(block: domain.Block, origin: domain.Origin) -> domain.JsonObject:

@@ -99,6 +99,8 @@ def _add_assistant_block(  # noqa: C901  # as `_part_json`
             return False
         case domain.ServerToolCall() | domain.ServerToolResult() | domain.Compaction():
             pass  # this API has no form for them
+        case domain.Opaque() if has_places:
+            pass  # nor for a block of another protocol
         case _:
             return False
     return True

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from openai.lib.streaming.chat import ChatCompletionStreamState
+from openai.types.chat import ChatCompletionChunk
 
 from antiphon import domain
 from antiphon.rest.openai.chunks import ChunkWriter
@@ -117,6 +119,48 @@ def test_the_item_of_a_call_that_only_one_api_has() -> None:
     made = [chunk["choices"][0]["delta"] for chunk in found][-2]
     assert made["tool_calls"] == [{"index": 0, "id": "c0", "type": "shell_call", "shell_call": {"a": 1}}]
     assert made["reasoning_details"] == [item_entry(replace(value, state=item), origin, 1)]
+
+
+OTHER = replace(START, origin=domain.Origin("anthropic", "up", "m", "up"))
+"""The start of a reply of a provider with another protocol."""
+
+
+def test_deltas_that_the_sdk_adds_up() -> None:
+    """Of a provider with another protocol, OpenAI's SDK gets citations in one delta at the end, and images with an index."""
+
+    def source(url: str) -> dict[str, Any]:
+        return {"type": "url_citation", "url_citation": {"url": url}}
+
+    found = chunks(
+        [
+            OTHER,
+            domain.BlockStarted(0, 0, domain.Text("")),
+            domain.TextDelta(0, "a"),
+            domain.CitationDelta(0, domain.Citation("u")),
+            domain.CitationDelta(0, domain.Citation("v")),
+            domain.BlockFinished(0),
+            domain.BlockStarted(1, 0, domain.Image(domain.Media("x"))),
+            domain.BlockFinished(1),
+            domain.BlockStarted(2, 0, domain.Image(domain.Media("y"))),
+            domain.BlockFinished(2),
+            STOP,
+        ]
+    )
+    state = ChatCompletionStreamState()
+    for chunk in found:
+        state.handle_chunk(ChatCompletionChunk.model_validate(chunk))
+    message = state.get_final_completion().choices[0].message.model_dump()
+    assert [one["url_citation"]["url"] for one in message["annotations"]] == ["u", "v"]
+    assert [(one["index"], one["image_url"]["url"]) for one in message["images"]] == [(0, "x"), (1, "y")]
+    assert found[-2]["choices"][0]["delta"] == {"annotations": [source("u"), source("v")]}
+
+
+def test_an_unknown_block_of_another_protocol() -> None:
+    """It has no place in this API: the content stays a text."""
+    block = domain.Opaque(state=domain.State(fields={"type": "fallback"}))
+    opaque = [domain.BlockStarted(0, 0, block), domain.BlockFinished(0)]
+    text = [domain.BlockStarted(1, 0, domain.Text("")), domain.TextDelta(1, "a"), domain.BlockFinished(1)]
+    assert [chunk["choices"][0]["delta"].get("content") for chunk in chunks([OTHER, *opaque, *text, STOP])] == ["", "a", None]
 
 
 def test_the_signature_of_an_image() -> None:

@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from antiphon import domain
+from antiphon.domain.reply import Reply
 from antiphon.rest.openai import reply as module
 from antiphon.rest.openai.chunks import ChunkWriter
 from antiphon.rest.openai.reply import completion, written_origin
 from antiphon.rest.shared.json import dumps
+from antiphon.rest.shared.message_json import message_json
 from tests.unit.framing import folded
 from tests.unit.scripted import ORIGIN, START, STOP
 
@@ -109,6 +111,23 @@ def test_parts_that_are_not_known_stand_among_the_text() -> None:
     ]
     assert message(*events)["content"] == [part, {"type": "text", "text": "Hi!"}, other]
     assert message(*events[1:])["content"] == [{"type": "text", "text": "Hi!"}, other]
+
+
+def test_blocks_of_another_protocol() -> None:
+    """An unknown one has no place in this API, and an image has an index."""
+    reply = Reply()
+    reply.add(
+        replace(START, origin=domain.Origin("anthropic", "up", "m", "up")),
+        domain.BlockStarted(0, 0, domain.Opaque(state=domain.State(fields={"type": "fallback"}))),
+        domain.BlockStarted(1, 0, domain.Text("")),
+        domain.TextDelta(1, "a"),
+        domain.BlockStarted(2, 0, domain.Image(domain.Media("x"))),
+        STOP,
+    )
+    written = completion(reply)["choices"][0]["message"]
+    assert written["content"] == "a"
+    assert written["images"] == [{"index": 0, "type": "image_url", "image_url": {"url": "x"}}]
+    assert message_json(reply.message())["content"] == "a"
 
 
 def test_sources_pictures_and_sound() -> None:
