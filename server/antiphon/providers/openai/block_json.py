@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from antiphon.domain.content import (
     CUSTOM,
@@ -90,6 +91,18 @@ def citation_json(citation: Citation) -> dict[str, Any]:
     known = {"url": citation.url, "title": citation.title, "start_index": citation.start, "end_index": citation.end}
     cited = {name: value for name, value in known.items() if value not in (None, "") or name == "url"}
     return with_extra({"type": "url_citation", "url_citation": cited}, citation.fields)
+
+
+def placed_citation(citation: Citation, start: int, end: int) -> dict[str, Any]:
+    """Return an entry of `annotations` with all the fields that OpenAI's have, which clients require.
+
+    `start` and `end` are those of the cited text in the content. The offsets of a citation count from the beginning of its text;
+    one without any is of all of it.
+    """
+    first = start if citation.start is None else start + citation.start
+    last = end if citation.end is None else start + citation.end
+    made = citation_json(replace(citation, start=first, end=last))
+    return {**made, "url_citation": {"title": "", **made["url_citation"]}}
 
 
 def image_json(image: Image, origin: Origin | None, opaque: str | None = None) -> dict[str, Any]:

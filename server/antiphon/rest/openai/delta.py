@@ -17,6 +17,7 @@ from antiphon.providers.openai.block_json import (
     citation_json,
     detail_json,
     function_call_json,
+    placed_citation,
     with_signature,
 )
 from antiphon.providers.openai.blocks import is_chat
@@ -29,7 +30,7 @@ from antiphon.rest.shared.places import BlockPlace, placed
 class OpenBlock:
     """A block that has started and is not finished."""
 
-    __slots__ = ("arguments", "choice", "index", "is_kept", "place", "value")
+    __slots__ = ("arguments", "choice", "citations", "index", "is_kept", "place", "value")
 
     def __init__(self, choice: int, value: domain.Block, index: int) -> None:
         self.choice = choice
@@ -38,6 +39,8 @@ class OpenBlock:
         """Its number among the tool calls, or the thinking blocks, of its choice."""
         self.arguments = ""
         """The arguments of a tool call of an unknown kind, or a thought that is kept: both are written when it is finished."""
+        self.citations: list[domain.Citation] = []
+        """What is cited in a text of a provider with another protocol."""
         self.is_kept = False
         """Whether it is a thought after another one. If it is signed, its text is written again, so that each has its own."""
         self.place = BlockPlace()
@@ -110,10 +113,9 @@ class DeltaFields:
 
     def _cite(self, event: domain.CitationDelta) -> domain.JsonObject | None:
         """Return the citation as the provider's own delta, or keep it until the end of the choice."""
-        found = citation_json(event.citation)
         if not self.has_places:
-            return {"annotations": [found]}
-        self.citations.setdefault(self.blocks[event.block].choice, []).append(found)
+            return {"annotations": [citation_json(event.citation)]}
+        self.blocks[event.block].citations.append(event.citation)
         return None
 
     def _start(self, event: domain.BlockStarted) -> domain.JsonObject | None:
@@ -187,7 +189,10 @@ class DeltaFields:
         open_ = self.blocks.pop(event.block)
         before = open_.value.state
         value = open_.value if event.state is None else replace(open_.value, state=event.state)
-        _, end = self._spans.pop(event.block, (0, 0))
+        start, end = self._spans.pop(event.block, (0, 0))
+        if open_.citations:
+            made = (placed_citation(one, start, end) for one in open_.citations)
+            self.citations.setdefault(open_.choice, []).extend(made)
         match value:
             case domain.ToolCall():
                 return self._end_call(open_, value, event)

@@ -22,6 +22,7 @@ from antiphon.providers.openai.block_json import (
     function_call_json,
     image_json,
     is_detailed,
+    placed_citation,
     with_signature,
 )
 from antiphon.providers.openai.blocks import chat_fields, is_chat
@@ -112,7 +113,11 @@ def _message(choice: ReplyChoice, origin: domain.Origin) -> dict[str, Any]:
                     signature = with_signature(dict(state_fields(block, origin)), signatures)
                 _add_item(message, block, origin, piece)
                 if block.citations:
-                    message.setdefault("annotations", []).extend(map(citation_json, block.citations))
+                    annotations = message.setdefault("annotations", [])
+                    start = end - len(one.text)
+                    annotations += (
+                        citation_json(cited) if piece is None else placed_citation(cited, start, end) for cited in block.citations
+                    )
             case domain.Thinking() | domain.RedactedThinking():
                 _add_thinking(message, block, origin, place)
             case domain.Refusal():

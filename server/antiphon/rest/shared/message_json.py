@@ -16,6 +16,7 @@ from antiphon.providers.openai.block_json import (
     function_call_json,
     image_json,
     is_detailed,
+    placed_citation,
     with_signature,
 )
 from antiphon.providers.openai.blocks import chat_fields, is_chat, take_signature
@@ -95,7 +96,11 @@ def _add_assistant_block(  # noqa: C901  # as `_part_json`
                 body |= with_signature(known, before + opaque)
             _add_item(body, block, message, place)
             if block.citations:
-                body.setdefault("annotations", []).extend(map(citation_json, block.citations))
+                annotations = body.setdefault("annotations", [])
+                start = place.end - len(block.text)
+                annotations += (
+                    placed_citation(cited, start, place.end) if has_places else citation_json(cited) for cited in block.citations
+                )
             return False
         case domain.ServerToolCall() | domain.ServerToolResult() | domain.Compaction():
             pass  # this API has no form for them

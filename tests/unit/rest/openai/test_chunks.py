@@ -126,23 +126,29 @@ OTHER = replace(START, origin=domain.Origin("anthropic", "up", "m", "up"))
 
 
 def test_deltas_that_the_sdk_adds_up() -> None:
-    """Of a provider with another protocol, OpenAI's SDK gets citations in one delta at the end, and images with an index."""
+    """Of a provider with another protocol, OpenAI's SDK gets citations in one delta at the end, and images with an index.
 
-    def source(url: str) -> dict[str, Any]:
-        return {"type": "url_citation", "url_citation": {"url": url}}
+    Citations have all fields, and their offsets are those in the content.
+    """
+
+    def source(url: str, title: str, start: int, end: int) -> dict[str, Any]:
+        return {"type": "url_citation", "url_citation": {"url": url, "title": title, "start_index": start, "end_index": end}}
 
     found = chunks(
         [
             OTHER,
             domain.BlockStarted(0, 0, domain.Text("")),
-            domain.TextDelta(0, "a"),
+            domain.TextDelta(0, "ab"),
             domain.CitationDelta(0, domain.Citation("u")),
-            domain.CitationDelta(0, domain.Citation("v")),
             domain.BlockFinished(0),
             domain.BlockStarted(1, 0, domain.Image(domain.Media("x"))),
             domain.BlockFinished(1),
             domain.BlockStarted(2, 0, domain.Image(domain.Media("y"))),
             domain.BlockFinished(2),
+            domain.BlockStarted(3, 0, domain.Text("")),
+            domain.TextDelta(3, "cde"),
+            domain.CitationDelta(3, domain.Citation("v", "t", start=1, end=2)),
+            domain.BlockFinished(3),
             STOP,
         ]
     )
@@ -152,7 +158,7 @@ def test_deltas_that_the_sdk_adds_up() -> None:
     message = state.get_final_completion().choices[0].message.model_dump()
     assert [one["url_citation"]["url"] for one in message["annotations"]] == ["u", "v"]
     assert [(one["index"], one["image_url"]["url"]) for one in message["images"]] == [(0, "x"), (1, "y")]
-    assert found[-2]["choices"][0]["delta"] == {"annotations": [source("u"), source("v")]}
+    assert found[-2]["choices"][0]["delta"] == {"annotations": [source("u", "", 0, 2), source("v", "t", 3, 4)]}
 
 
 def test_an_unknown_block_of_another_protocol() -> None:

@@ -114,7 +114,7 @@ def test_parts_that_are_not_known_stand_among_the_text() -> None:
 
 
 def test_blocks_of_another_protocol() -> None:
-    """An unknown one has no place in this API, and an image has an index."""
+    """An unknown one has no place in this API, an image has an index, and a citation its place in the content."""
     reply = Reply()
     reply.add(
         replace(START, origin=domain.Origin("anthropic", "up", "m", "up")),
@@ -122,12 +122,22 @@ def test_blocks_of_another_protocol() -> None:
         domain.BlockStarted(1, 0, domain.Text("")),
         domain.TextDelta(1, "a"),
         domain.BlockStarted(2, 0, domain.Image(domain.Media("x"))),
+        domain.BlockStarted(3, 0, domain.Text("")),
+        domain.TextDelta(3, "bcd"),
+        domain.CitationDelta(3, domain.Citation("u")),
+        domain.CitationDelta(3, domain.Citation("v", "t", start=1, end=2)),
         STOP,
     )
     written = completion(reply)["choices"][0]["message"]
-    assert written["content"] == "a"
+    assert written["content"] == "abcd"
+    cited = [
+        {"type": "url_citation", "url_citation": {"url": "u", "title": "", "start_index": 1, "end_index": 4}},
+        {"type": "url_citation", "url_citation": {"url": "v", "title": "t", "start_index": 2, "end_index": 3}},
+    ]
+    assert written["annotations"] == cited
+    assert message_json(reply.message())["annotations"] == cited
     assert written["images"] == [{"index": 0, "type": "image_url", "image_url": {"url": "x"}}]
-    assert message_json(reply.message())["content"] == "a"
+    assert message_json(reply.message())["content"] == "abcd"
 
 
 def test_sources_pictures_and_sound() -> None:
