@@ -253,6 +253,7 @@ MODELS: Final = (
             "qwen.qwen3-32b-v1:0",
         )
     ),
+    Column("cohere", "command-a-reasoning-08-2025", _cohere),
     Column("mistral", "mistral-large-latest", _host("mistral")),
     *(Column("deepseek", model, _host("deepseek")) for model in ("deepseek-reasoner", "deepseek-v4-flash")),
     *(Column("xai", model, _host("xai")) for model in ("grok-3-mini", "grok-4", "grok-4-fast-non-reasoning", "grok-5")),

@@ -9,7 +9,7 @@ keep them (`ProviderConfig.keep_alive`), and such a request is sent once more (`
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import aiohttp
@@ -226,7 +226,7 @@ class Connection(asyncio.Protocol):
             if not response.begun:
                 lost = aiohttp.ClientOSError(*exc.args) if isinstance(exc, OSError) else exc
                 response.fail(lost or aiohttp.ServerDisconnectedError())
-            elif exc is None and _ends_with_connection(response):
+            elif exc is None and ends_with_connection(response.headers):
                 response.receive(b"", ended=True)
             else:
                 response.fail(aiohttp.ClientPayloadError("The body is not complete."))
@@ -290,6 +290,6 @@ class Connection(asyncio.Protocol):
             await asyncio.sleep(0)  # other calls come first
 
 
-def _ends_with_connection(response: ClientResponse) -> bool:
-    """Return whether a body has no other end than that of its connection."""
-    return "content-length" not in response.headers and "chunked" not in response.headers.get("transfer-encoding", "").lower()
+def ends_with_connection(headers: Mapping[str, str]) -> bool:
+    """Return whether a body has no other end than that of its connection, so that one that was cut looks like a whole one."""
+    return "content-length" not in headers and "chunked" not in headers.get("transfer-encoding", "").lower()

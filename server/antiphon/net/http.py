@@ -14,6 +14,7 @@ from antiphon.config import MAX_MESSAGE_BYTES, ProviderConfig
 from antiphon.domain.errors import ProviderError, ProviderProtocolError
 from antiphon.net.client import Client
 from antiphon.net.coalescing import Coalescer
+from antiphon.net.connection import ends_with_connection
 from antiphon.net.http_errors import HTTP_ERRORS, raise_translated
 from antiphon.net.inflate import Inflater, inflater
 from antiphon.net.outbound import DIRECT, Outbound
@@ -65,6 +66,11 @@ class HttpResponse:
         if not piece:
             raise StopAsyncIteration
         return piece
+
+    @property
+    def is_end_uncertain(self) -> bool:
+        """Whether nothing marked the end of the body: the time of `end_within` was over, or the connection alone ended it."""
+        return self.timed_out or ends_with_connection(self.headers)
 
     def end_within(self, seconds: float | None) -> None:
         """Treat the body as ended `seconds` from now even if more would come, or earlier if the read time-out passes.

@@ -88,7 +88,7 @@ class Reader(Protocol):
     def end(self, *, silent: bool = False) -> Batch:
         """Return the last batch. Raises `ProviderProtocolError` if the reply is incomplete.
 
-        `silent`: the host did not end the reply, but was silent for the time of `EndState.wait`.
+        `silent`: nothing marked the end of the body: the host was silent for the time of `EndState.wait`, or closed the connection.
         """
         ...
 
@@ -244,7 +244,7 @@ class ProviderClient:
                         reply.end_within(ending.wait())
                 if ending.done and not has_usage:
                     reader.feed_after_done(await reply.read_some(_AFTER_DONE_BYTES, _AFTER_DONE))
-                yield collected + reader.end(silent=reply.timed_out)
+                yield collected + reader.end(silent=reply.is_end_uncertain)
             except ProviderError as error:
                 self._explain(error, reply, reader.error_body, secrets)
                 held: Batch = collected + reader.break_off()

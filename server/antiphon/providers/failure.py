@@ -74,6 +74,10 @@ _RETRYABLE_STATUSES: Final = frozenset({409, 424, 425, 498, 499})
 """Statuses below 500 without an error class of their own after which a retry may succeed: a conflict, a model that failed (AWS
 Bedrock), a request that came too early, a tier without capacity (Groq), or Google's `CANCELLED`."""
 
+_BLOCKED: Final = 498
+_BLOCKED_TEXT: Final = re.compile(r"\s*blocked (?:input|output)\b", re.IGNORECASE)
+"""Cohere's status for a prompt or a reply that it refuses, and the start of its messages. Groq has it for a lack of capacity."""
+
 _FINAL_STATUSES: Final = frozenset({501, 505})
 """Statuses from 500 on after which a retry is useless, because the host cannot do it at all."""
 
@@ -236,7 +240,8 @@ def error_of_status(provider: str, status: int, headers: Mapping[str, str], body
     fields = error_fields(body)
     if _AWS_TYPE in headers and "type" not in fields:
         fields = {**fields, "type": headers[_AWS_TYPE].partition(":")[0]}
-    kind = _rejection_kind(_BY_STATUS.get(status, ProviderUnavailable), fields)
+    is_blocked = status == _BLOCKED and _BLOCKED_TEXT.match(explanation(fields)) is not None
+    kind = ProviderRejected if is_blocked else _rejection_kind(_BY_STATUS.get(status, ProviderUnavailable), fields)
     wait = retry_after(headers)
     error = _build(provider, kind, status, fields, retry_delay(fields) if wait is None else wait)
     advice = _SHOULD_RETRY.get(headers.get("x-should-retry", ""))

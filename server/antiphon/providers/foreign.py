@@ -38,17 +38,24 @@ _FIELDS: Final = frozenset(
 )
 
 _BY_OWNERS: Final[dict[str, str]] = {
-    "anthropic": "betas container diagnostics inference_geo mcp_servers output_config speed",
+    "anthropic": (
+        "betas billing_policy compaction container diagnostics fallback_credit_token fallbacks inference_geo mcp_servers"
+        " output_config output_format speed thread user_profile_id workspace_id"
+    ),
     "anthropic cohere deepseek fireworks moonshot openrouter": "thinking",
     "anthropic openrouter": "cache_control",
     "anthropic responses": "context_management",
     "bedrock": (
         "additionalModelRequestFields additionalModelResponseFieldPaths guardrailConfig inferenceConfig outputConfig"
-        " performanceConfig promptVariables requestMetadata"
+        " performanceConfig projectIdentifier promptVariables requestMetadata"
     ),
+    "bedrock gemini": "serviceTier",
     "cohere": "priority raw_prompting safety_mode strict_tools",
     "cohere groq": "citation_options documents",
-    "gemini": "cachedContent cached_content generationConfig safetySettings safety_settings systemInstruction toolConfig",
+    "gemini": (
+        "cachedContent cached_content generationConfig labels modelArmorConfig safetySettings safety_settings systemInstruction"
+        " toolConfig"
+    ),
     "groq": "compound_custom disable_tool_validation exclude_domains include_domains search_settings",
     "groq cerebras": "reasoning_format",
     "groq cerebras openrouter": "include_reasoning",
@@ -59,16 +66,22 @@ _BY_OWNERS: Final[dict[str, str]] = {
         "last_updated_after_filter last_updated_before_filter return_images return_related_questions search_after_date_filter"
         " search_before_date_filter search_domain_filter search_mode search_recency_filter"
     ),
-    "responses": "background conversation include instructions max_tool_calls previous_response_id prompt text truncation",
+    "responses": (
+        "access_programs background background_options conversation image include instructions max_tool_calls previous_response_id"
+        " prompt text truncation"
+    ),
     "xai": "deferred search_parameters",
 }
 """The fields of a few APIs, by the protocols and hosts that have them: from the types of their SDKs and their references."""
 
 _OWNERS: Final = {name: frozenset(owners.split()) for owners, names in _BY_OWNERS.items() for name in names.split()}
 
+_TIER: Final = "service_tier"
+"""The field of chat completions for the service that a call gets."""
+
 _NEUTRAL: Final[dict[str, tuple[Any, ...]]] = {
     "response_format": ({"type": "text"},),
-    "service_tier": ("auto", "default"),
+    _TIER: ("auto", "default"),
     "store": (False,),
     "stream": (False,),
     "verbosity": ("medium",),
@@ -76,6 +89,14 @@ _NEUTRAL: Final[dict[str, tuple[Any, ...]]] = {
 """Values that ask for nothing, beside null and empty ones."""
 
 _EMPTY: Final[tuple[Any, ...]] = (None, [], {})
+
+
+def with_own_tier(extra: JsonObject, name: str, tiers: JsonObject) -> JsonObject:
+    """Return the fields with `service_tier` as the API's own field, if `tiers` has the API's value for it."""
+    tier = extra.get(_TIER)
+    if name in extra or not isinstance(tier, str) or tier not in tiers:
+        return extra
+    return {**{key: value for key, value in extra.items() if key != _TIER}, name: tiers[tier]}
 
 
 def own_fields(extra: JsonObject, parameters: Parameters, owner: str, chat: frozenset[str] | None = frozenset()) -> JsonObject:

@@ -23,6 +23,9 @@ _CODES: Final[Mapping[str, Rejection]] = {
     "image_content_policy_violation": Rejection.REFUSED,
     "responsibleaipolicyviolation": Rejection.REFUSED,
     "data_inspection_failed": Rejection.REFUSED,
+    "bio_policy": Rejection.REFUSED,
+    "cyber_policy": Rejection.REFUSED,
+    "misalignment_policy_violation": Rejection.REFUSED,
     "invalid_encrypted_content": Rejection.STATE,
     "invalid_thinking_signature": Rejection.STATE,
     "thinking_signature_invalid": Rejection.STATE,
@@ -40,6 +43,8 @@ _TOO_LONG: Final = re.compile(
     r"|this request exceeds the model'?s context\b)",
     re.IGNORECASE,
 )
+
+_REFUSED: Final = re.compile(r"blocked (?:input|output)\b", re.IGNORECASE)  # Cohere
 
 _STATE: Final = re.compile(
     r"(?:messages[.\[\]\w]*:? )?"
@@ -60,4 +65,6 @@ def rejection_of(fields: Mapping[str, Any], explanation: str) -> Rejection:
             return found
     if _TOO_LONG.match(explanation):
         return Rejection.TOO_LONG
+    if _REFUSED.match(explanation):
+        return Rejection.REFUSED
     return Rejection.STATE if _STATE.match(explanation) else Rejection.INVALID

@@ -16,6 +16,7 @@ from antiphon.domain.errors import (
     ProviderRejected,
     ProviderTimeout,
     ProviderUnavailable,
+    Rejection,
 )
 from antiphon.providers.failure import EXPLANATION_CHARACTERS, error_of_payload, error_of_status, explain, log_refusal
 
@@ -59,6 +60,14 @@ def test_statuses(status: int, kind: type[ProviderError]) -> None:
 def test_a_permanent_failure_is_not_retryable(status: int, retryable: bool) -> None:
     """A status that would be the same again, such as a redirect or a lack of credit, is not retryable."""
     assert error_of_status("acme", status, {}, b"").retryable is retryable
+
+
+def test_a_blocked_reply_is_a_refusal() -> None:
+    """What Cohere blocks is blocked again; Groq has the same status for a lack of capacity."""
+    error = error_of_status("acme", 498, {}, b'{"message": "blocked output: this generation may be a potential violation"}')
+    assert isinstance(error, ProviderRejected)
+    assert error.rejection is Rejection.REFUSED
+    assert not error.retryable
 
 
 @pytest.mark.parametrize("fields", [{"code": "insufficient_quota"}, {"type": "insufficient_quota", "code": None}])

@@ -22,6 +22,8 @@ UNCHANGED = "`thinking` or `redacted_thinking` blocks in the latest assistant me
         ),
         ({"message": "Input is too long for requested model."}, Rejection.TOO_LONG),
         ({"code": "content_filter", "message": "The response was filtered"}, Rejection.REFUSED),
+        ({"code": "cyber_policy", "message": "This request was flagged."}, Rejection.REFUSED),
+        ({"message": "blocked output: this generation may be a potential violation"}, Rejection.REFUSED),
         ({"code": "400", "innererror": {"code": "ResponsibleAIPolicyViolation"}}, Rejection.REFUSED),
         ({"message": "messages.1.content.0: Invalid `signature` in `thinking` block"}, Rejection.STATE),
         ({"message": f"messages.1.content.2: {UNCHANGED}"}, Rejection.STATE),

@@ -29,8 +29,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from msgspec.structs import replace
-
 from antiphon.domain.content import (
     FUNCTION_CALL,
     NOTHING,
@@ -57,6 +55,7 @@ from antiphon.providers.anthropic.names import NAMES, accepted_id
 from antiphon.providers.anthropic.parts import part_of, with_caller_fields
 from antiphon.providers.codec.calls import SENT_CALLS, input_of, object_of
 from antiphon.providers.codec.names import CallIds
+from antiphon.providers.codec.pictures import of_the_user
 from antiphon.providers.codec.results import paired
 
 PROTOCOL: Final = "anthropic"
@@ -236,7 +235,7 @@ class AnthropicEncoder:
                 case Opaque() if is_own:
                     content.append(dict(block.form))
                 case Image():
-                    self._pictures.append(replace(block, state=None))
+                    self._pictures += of_the_user(block, lambda picture: part_of(picture, self._provider))
                 case _:
                     pass
         _marked(content, message.extra)

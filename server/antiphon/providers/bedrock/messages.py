@@ -29,7 +29,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from antiphon.domain.content import (
     FUNCTION_CALL,
@@ -58,6 +57,7 @@ from antiphon.providers.bedrock.names import CALL_IDS, NAMES
 from antiphon.providers.bedrock.parts import DocumentNames, cache_point, native, part_of
 from antiphon.providers.codec.calls import SENT_CALLS, input_of, object_of
 from antiphon.providers.codec.names import CallIds
+from antiphon.providers.codec.pictures import of_the_user
 from antiphon.providers.codec.results import paired
 
 PROTOCOL: Final = "bedrock"
@@ -68,6 +68,9 @@ _FILLER: Final = {"text": "."}
 
 _ERROR: Final = {"text": "Error"}
 """The content of an error without any, which Claude does not accept."""
+
+_ADDRESSES: Final = ("data:", "s3://")
+"""The beginnings of the addresses that the API reads."""
 
 _REASONING: Final = "reasoningContent"
 _MEDIA: Final = ("document", "video")
@@ -284,7 +287,7 @@ class BedrockEncoder:
             case Opaque() if is_own and START not in block.form and DELTA not in block.form:
                 return [native(block.form)]
             case Image():
-                self._pictures.append(replace(block, state=None))
+                self._pictures += of_the_user(block, lambda picture: part_of(picture, self._provider, DocumentNames()), _ADDRESSES)
                 return []
             case _:
                 return []

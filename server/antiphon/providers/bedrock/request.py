@@ -42,7 +42,7 @@ from antiphon.providers.bedrock.thinking import INFERENCE, add_thinking
 from antiphon.providers.body import dumps
 from antiphon.providers.chat_forms import with_known_format, without_foreign_tools
 from antiphon.providers.codec.cache_marks import limit_marks
-from antiphon.providers.foreign import own_fields
+from antiphon.providers.foreign import own_fields, with_own_tier
 from antiphon.providers.parameters import Parameters
 from antiphon.providers.support import NATIVE_FORMAT, TEMPERATURE, adapted, output_limit, stop_texts, within
 
@@ -58,6 +58,10 @@ _MOST_MARKS: Final = 4
 _OF_CLAUDE: Final = ((_THINKING, _THINKING), ("betas", "anthropic_beta"), ("context_management", "context_management"))
 """Fields of requests of Anthropic's API, and their names here:
 https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-anthropic-claude-messages-request-response.html."""
+_TIER: Final = "serviceTier"
+_TIERS: Final = {name: {"type": name} for name in ("flex", "priority", "reserved")}
+"""https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ServiceTier.html, by the values of chat completions."""
+
 _FOREIGN_TOOLS: Final = ("type", "custom")
 """Fields that only tools of other APIs have."""
 
@@ -105,7 +109,8 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
     if additional:
         body[ADDITIONAL] = additional
     _limit_marks(body, accepted, parameters)
-    return dumps(with_extra(body, own_fields(request.extra, parameters, PROTOCOL)))
+    extra = with_own_tier(request.extra, _TIER, _TIERS)
+    return dumps(with_extra(body, own_fields(extra, parameters, PROTOCOL)))
 
 
 def _limit_marks(body: JsonObject, accepted: ModelFamily, parameters: Parameters) -> None:

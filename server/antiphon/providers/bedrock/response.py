@@ -16,6 +16,8 @@ import time
 from typing import Any, Final
 from uuid import uuid4
 
+from msgspec.structs import replace
+
 from antiphon.config import MAX_MESSAGE_BYTES
 from antiphon.domain.content import JsonObject
 from antiphon.domain.errors import ProviderError, ProviderUnavailable
@@ -31,7 +33,7 @@ from antiphon.providers.codec import json
 from antiphon.providers.codec.blocks import is_written
 from antiphon.providers.codec.names import ToolNames, tool_names
 from antiphon.providers.codec.reader import StreamReader
-from antiphon.providers.codec.values import as_object, is_shallow, other_fields, text
+from antiphon.providers.codec.values import as_object, is_shallow, other_fields, service_tier, text
 from antiphon.providers.failure import error_of_payload
 
 _REASONS: Final = {
@@ -49,6 +51,7 @@ _COMPLETE: Final = (FinishReason.STOP, FinishReason.TOOL_CALLS)
 """The reasons after which no block is cut."""
 
 _RESPONSE_FIELDS: Final = "additionalModelResponseFields"
+_TIER: Final = "serviceTier"
 _KNOWN: Final = frozenset({"output", "stopReason", "usage", _RESPONSE_FIELDS, "p"})
 """Fields of the reply or its metadata that have a place in the events; `p` is padding, which hides the lengths of messages."""
 
@@ -202,6 +205,7 @@ class BedrockReader(StreamReader):
 
     def _read_metadata(self, event: JsonObject) -> None:
         if (usage := event.get("usage")) is not None:
-            self._usage = read_usage(as_object(usage))
+            tier = service_tier(as_object(event.get(_TIER)).get("type"))
+            self._usage = replace(read_usage(as_object(usage)), service_tier=tier)
         if fields := other_fields(event, _KNOWN):
             self._batch.append(ExtraFields(None, fields, Place.REPLY))

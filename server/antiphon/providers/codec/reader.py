@@ -110,7 +110,7 @@ class StreamReader(ABC):
     def end(self, *, silent: bool = False) -> Batch:
         """Return the last batch: usage and end. Raises `ProviderProtocolError` if the reply is incomplete.
 
-        `silent`: the host did not end the reply, but was silent for the time of `EndState.wait`.
+        `silent`: nothing marked the end of the body (see `client.Reader.end`).
         """
         if self.failure is not None:
             raise self.failure

@@ -12,9 +12,8 @@ What is sent of an earlier reply:
 | a block of an unknown kind | unchanged | nothing |
 | all else | nothing | nothing |
 
-The results of calls follow the calls, in their order; one without a call is left out. A result has only text and documents, so
-that its pictures are in a message of the user after the results. Blank messages are left out, and instructions
-alone are a message of the user, because the API refuses them.
+The results of calls follow the calls, in their order; one without a call is left out. Their pictures are in a message of the user
+after them. Blank messages are left out, and instructions alone are a message of the user, because the API refuses them.
 
 A message written by the caller has no origin, and is sent as if this provider had made it. Other APIs have no word for a plan, so
 that a caller's thought before calls is sent as one, which models that cannot think accept too. Unknown fields of messages and
@@ -49,6 +48,7 @@ from antiphon.domain.content import (
     with_extra,
 )
 from antiphon.domain.errors import Unsupported
+from antiphon.providers.codec.pictures import of_the_user, without_media
 from antiphon.providers.cohere.blocks import PLAN, PROTOCOL
 from antiphon.providers.cohere.names import NAMES
 
@@ -70,9 +70,7 @@ class CohereEncoder:
         self._dropped_calls: set[str] = set()
         """Ids of calls that this API cannot express, so that their results are left out too."""
         self._pictures: list[Block] = []
-        """Images of a reply, to be added to the next user message."""
-        self._shown: list[Block] = []
-        """Images of results, for the user message after them, which is added if there is none."""
+        """Images of a reply or of the results of its calls, to be added to the next user message."""
         self._functions = 0
         """The number of function calls of OpenAI's API of 2023, which have no ids."""
 
@@ -80,13 +78,21 @@ class CohereEncoder:
         """Return the messages as JSON objects. Raises `Unsupported` for content that this API cannot express."""
         for message in messages:
             if message.role is Role.ASSISTANT:
+                self._show_pictures()
                 self._add_reply(message)
             else:
                 self._add_message(message)
-        self._add_shown()
-        if all(message["role"] == "system" for message in self._encoded):
-            return [{**message, "role": "user"} for message in self._encoded] or [_NOTHING_SAID]
-        return _in_order(self._encoded)
+        self._show_pictures()
+        ordered = _in_order(self._encoded)
+        if all(message["role"] == "system" for message in ordered):
+            return [{**message, "role": "user"} for message in ordered] or [_NOTHING_SAID]
+        return ordered
+
+    def _show_pictures(self) -> None:
+        """Add the pictures that stood in the latest results as a message of the user, if there is none after them."""
+        if self._pictures and self._encoded and self._encoded[-1]["role"] == "tool":
+            self._encoded.append({"role": "user", "content": self._content(self._pictures)})
+            self._pictures = []
 
     def _add_message(self, message: Message) -> None:
         """Add a message that is not a reply. It becomes several messages if it holds the results of several tools."""
@@ -98,7 +104,7 @@ class CohereEncoder:
                 self._add_result(block)
         content = [block for block in content if not isinstance(block, Text) or block.text.strip()]
         if message.role is Role.USER:
-            content, self._pictures, self._shown = [*self._pictures, *self._shown, *content], [], []
+            content, self._pictures = [*self._pictures, *content], []
         if not content:
             return
         role = Role.SYSTEM if message.role is Role.DEVELOPER else message.role
@@ -106,19 +112,11 @@ class CohereEncoder:
 
     def _add_result(self, block: ToolResult) -> None:
         call_id = self._function_id if block.type == FUNCTION_CALL else block.tool_call_id
-        self._shown += (one for one in block.blocks if isinstance(one, Image))
-        content = self._content([one for one in block.blocks if not isinstance(one, Image)])
+        content = self._content(without_media(block, self._pictures).blocks)
         self._encoded.append({"role": "tool", "tool_call_id": call_id, "content": content})
-
-    def _add_shown(self) -> None:
-        """Add the images of results that no message of the user followed."""
-        if self._shown:
-            self._encoded.append({"role": "user", "content": self._content(self._shown)})
-            self._shown = []
 
     def _add_reply(self, message: Message) -> None:  # noqa: C901  # a match over the kinds of block
         """Add an earlier reply. It is left out if neither text nor calls remain, because the API refuses that."""
-        self._add_shown()
         content: list[JsonObject] = []
         calls: list[JsonObject] = []
         plan = ""
@@ -137,7 +135,7 @@ class CohereEncoder:
                 case ToolCall():
                     self._dropped_calls.add(block.id)
                 case Image():
-                    self._pictures.append(replace(block, state=None))
+                    self._pictures += of_the_user(block, self._part)
                 case Opaque() if is_own:
                     content.append(block.form)
                 case _:

@@ -17,21 +17,23 @@ from antiphon.domain.request import (
     JsonSchemaFormat,
     NativeFormat,
     NativeTool,
+    Sampling,
     Tool,
     ToolChoiceMode,
 )
 from antiphon.providers.body import dumps
 from antiphon.providers.chat_forms import with_known_format, without_foreign_tools
+from antiphon.providers.codec.results import paired
 from antiphon.providers.cohere.messages import CohereEncoder
 from antiphon.providers.cohere.names import NAMES
 from antiphon.providers.cohere.schema import NOT_ENFORCEABLE, is_enforceable, reduced
+from antiphon.providers.cohere.thinking import thinking
 from antiphon.providers.foreign import own_fields
 from antiphon.providers.json_instruction import json_instruction
 from antiphon.providers.parameters import Parameters
 from antiphon.providers.support import (
     AUDIO_OUTPUT,
     CHOICES,
-    EFFORT,
     END_USER,
     FREQUENCY_PENALTY,
     LOGIT_BIAS,
@@ -43,6 +45,7 @@ from antiphon.providers.support import (
     PRESENCE_PENALTY,
     STRICT_FORMAT,
     STRICT_TOOLS,
+    TOP_K,
     TOP_LOGPROBS,
     TOP_P,
     Lacks,
@@ -64,12 +67,12 @@ _SAMPLING: Final = (
 )
 """Names of fields: the domain's, and the API's."""
 
+_MOST_STOPS: Final = 5
+_MOST_K: Final = 500
 
 _FOREIGN_TOOL: Final = "custom"
 _FOREIGN_CHOICES: Final = ("function", "custom", "allowed_tools")
 """Types that chat completions has and this API has not, which has only functions, and no object as a choice."""
-
-_MOST_STOPS: Final = 5
 
 _ONLY_TEXT: Final = Support("the models write text only")
 
@@ -98,11 +101,23 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
     parameters = parameters or Parameters(provider)
     request = without_foreign_tools(with_known_format(request), parameters, is_tool=_is_own_tool, is_choice=_is_own_choice)
     request = adapted(request, _LACKS, parameters)
-    sampling = request.sampling
-    messages = CohereEncoder(provider).encode(request.messages)
+    messages = CohereEncoder(provider).encode(paired(request.messages))
     body: dict[str, Any] = {"model": request.model, "messages": messages}
     if request.stream:
         body["stream"] = True
+    _add_sampling(body, request.sampling, parameters)
+    _add_tools(body, request, parameters)
+    told, form = _response_format(request, parameters)
+    if told:
+        body["messages"] = [*messages, {"role": "system", "content": told}]
+    if form is not None:
+        body["response_format"] = form
+    if (thought := thinking(request, body.get("max_tokens"), parameters)) is not None:
+        body["thinking"] = thought
+    return dumps(with_extra(body, own_fields(request.extra, parameters, "cohere")))
+
+
+def _add_sampling(body: dict[str, Any], sampling: Sampling, parameters: Parameters) -> None:
     body |= {theirs: value for ours, theirs in _SAMPLING if (value := getattr(sampling, ours)) is not None}
     top_p = within(sampling.top_p, TOP_P, 0.01, 0.99, parameters)
     if top_p is not None:
@@ -111,25 +126,14 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
         penalty = within(body.pop(option.path[-1], None), option, 0, 1, parameters)
         if penalty is not None:
             body[option.path[-1]] = penalty
+    top_k = within(body.pop("k", None), TOP_K, 0, _MOST_K, parameters)
+    if top_k is not None:
+        body["k"] = top_k
     limit = sampling.max_tokens if sampling.max_completion_tokens is None else sampling.max_completion_tokens
     if limit is not None:
         body["max_tokens"] = limit
     if stops := stop_texts(sampling, parameters, _MOST_STOPS):
         body["stop_sequences"] = stops
-    _add_tools(body, request, parameters)
-    told, form = _response_format(request, parameters)
-    if told:
-        body["messages"] = [*messages, {"role": "system", "content": told}]
-    if form is not None:
-        body["response_format"] = form
-    effort = None if request.reasoning is None else request.reasoning.effort
-    if effort == "none":
-        body["thinking"] = {"type": "disabled"}
-    elif effort is not None and "thinking" in request.extra:
-        parameters.dropped(EFFORT.path, "the request has the API's own parameter for it")
-    elif effort is not None:
-        parameters.dropped(EFFORT.path, "the API has no degrees of effort; models that think do so by themselves")
-    return dumps(with_extra(body, own_fields(request.extra, parameters, "cohere")))
 
 
 def _is_own_tool(form: JsonObject) -> bool:

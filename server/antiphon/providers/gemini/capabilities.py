@@ -17,7 +17,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 SENTINEL: Final = "skip_thought_signature_validator"
-"""The documented signature of a call that another model made."""
+"""The documented signature of what another model made."""
 
 _LEVELS: Final = {
     "none": "LOW",  # as little as there is: these models always think
@@ -46,6 +46,8 @@ class GeminiCapabilities(Struct, frozen=True):
     """The `thinkingBudget` for each effort; empty if the model has none."""
     signs_calls: bool = True
     """It refuses an earlier step of calls whose first call has no signature."""
+    signs_parts: bool = False
+    """It refuses an earlier reply if its first part, or an image in it, has no signature."""
     result_media: bool = True
     """It accepts pictures and documents within the result of a tool."""
     formats_beside_tools: bool = True
@@ -68,9 +70,10 @@ _ROWS: Final = (
     ("*gemini-2.5*tts*", _OLD),
     ("*gemini-2.5*pro*", _SECOND_PRO),
     ("*gemini-2*", _SECOND),
-    ("*gemini-3-pro*image*", GeminiCapabilities(levels={}, validates=False)),
+    ("*gemini-3-pro*image*", GeminiCapabilities(levels={}, validates=False, signs_parts=True)),
     ("*gemini-3-pro*", GeminiCapabilities(levels=_FIRST_PRO_LEVELS)),
-    ("*gemini-3.1-flash-image*", replace(_NEWEST, levels=_IMAGE_LEVELS, validates=False)),
+    ("*gemini-3.1-flash-image*", replace(_NEWEST, levels=_IMAGE_LEVELS, validates=False, signs_parts=True)),
+    ("*gemini-3*image*", replace(_NEWEST, signs_parts=True)),
     ("*gemini-3-flash*", _FIRST_FLASH),
     ("*gemini-3.[1-6]-flash*", _FIRST_FLASH),
     ("*gemini-3*flash-lite*", _FIRST_FLASH),

@@ -4,7 +4,8 @@ https://ai.google.dev/api/generate-content#FinishReason. The rules:
 
 - There is no marker of the end: a reply is complete if each choice has a finish reason, or the prompt was blocked.
 - The end of the body ends a reply, which may have fewer choices than requested: the API leaves out what it made none of.
-- `WAIT` seconds of silence after the last finish reason end it, too, if all choices requested are there.
+- `WAIT` seconds of silence after the last finish reason end it, too, and so does a connection without any other end of the body, if
+  all choices requested are there: it may have been cut between two choices.
 - Output after a finish reason takes it back, unless a finish reason comes with it.
 """
 
@@ -84,7 +85,7 @@ class GeminiEnding:
         self.is_blocked = self.changed = True
 
     def is_complete(self, *, silent: bool) -> bool:
-        """Return whether the reply is complete if it ends now. `silent`: the end of the body has not arrived."""
+        """Return whether the reply is complete if it ends now. `silent`: nothing marked the end of the body."""
         if not self.reasons:
             return self.is_blocked
         return all(self.reasons.values()) and (not silent or self.is_blocked or len(self.reasons) >= self._asked)

@@ -19,7 +19,8 @@ The form of a conversation there:
 - The results of calls follow the calls, in their order, in a content of their own. A call without a result, and a result without a
   call, are left out, because the API refuses them.
 - The first of the calls of a reply needs a signature, unless the model is an old one. If another model made it, or nobody, it gets
-  the one that the API documents for that: https://ai.google.dev/gemini-api/docs/thought-signatures.
+  the one that the API documents for that: https://ai.google.dev/gemini-api/docs/thought-signatures. So do the first part and the
+  images of a reply, with a model that makes images.
 
 A message written by the caller has no origin, and is sent as if another provider had made it.
 """
@@ -55,6 +56,7 @@ from antiphon.domain.content import (
 )
 from antiphon.domain.errors import Unsupported
 from antiphon.providers.codec.calls import INPUT, SENT_CALLS, object_of
+from antiphon.providers.codec.pictures import of_the_user
 from antiphon.providers.gemini.blocks import CALL, CODE, CONTINUATION, PROTOCOL, SIGNATURE, TOOL_CALL
 from antiphon.providers.gemini.capabilities import SENTINEL, GeminiCapabilities
 from antiphon.providers.gemini.media import media_part
@@ -62,6 +64,9 @@ from antiphon.providers.gemini.names import NAMES, is_made
 
 _RESULT_MEDIA: Final = ("image/png", "image/jpeg", "image/webp", "application/pdf", "text/plain")
 """The media types that the result of a tool may hold: https://ai.google.dev/gemini-api/docs/function-calling#multimodal."""
+
+_ADDRESSES: Final = ("data:", "https://", "http://", "gs://")
+"""The beginnings of the addresses that the API reads."""
 
 _RESPONSE: Final = "functionResponse"
 _NOTHING_SAID: Final = " "
@@ -107,6 +112,9 @@ class GeminiEncoder:
         if self._capabilities.signs_calls:
             for content in self._contents:
                 _sign(content)
+        if self._capabilities.signs_parts:
+            for content in self._contents:
+                _sign_images(content)
         return self._contents
 
     def _pair(self, messages: tuple[Message, ...]) -> None:
@@ -171,7 +179,7 @@ class GeminiEncoder:
                 return [_with_state({"text": block.text}, state)] if block.text or state not in (None, State()) else []
             case Refusal(text=text) | Audio(transcript=text):
                 return [{"text": text}] if text else []
-            case Image() if block.media.url is not None or block.media.file_id is not None:
+            case Image() if of_the_user(block, lambda picture: media_part(picture, self._provider), _ADDRESSES):
                 return [_with_state(media_part(block, self._provider), state)]
             case ServerToolCall() if state is not None and state.fields:
                 value = block.input if block.type == CODE else _decoded(block.input)
@@ -278,6 +286,19 @@ def _sign(content: dict[str, Any]) -> None:
             if SIGNATURE not in part:
                 content["parts"][position] = {**part, SIGNATURE: SENTINEL}
             return
+
+
+def _sign_images(content: dict[str, Any]) -> None:
+    """Sign the first part of a reply after the thoughts, and each image, without a signature."""
+    if content["role"] != "model":
+        return
+    is_first = True
+    for position, part in enumerate(content["parts"]):
+        if part.get("thought"):
+            continue
+        if (is_first or "inlineData" in part) and SIGNATURE not in part:
+            content["parts"][position] = {**part, SIGNATURE: SENTINEL}
+        is_first = False
 
 
 def _arguments(call: ToolCall) -> JsonObject:

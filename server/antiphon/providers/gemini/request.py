@@ -24,7 +24,7 @@ from antiphon.domain.request import (
 )
 from antiphon.providers.body import dumps
 from antiphon.providers.chat_forms import with_known_format, without_foreign_tools
-from antiphon.providers.foreign import own_fields
+from antiphon.providers.foreign import own_fields, with_own_tier
 from antiphon.providers.gemini.blocks import PROTOCOL
 from antiphon.providers.gemini.capabilities import GeminiCapabilities, capabilities_of
 from antiphon.providers.gemini.messages import GeminiEncoder
@@ -79,6 +79,10 @@ _BUDGET: Final = "thinkingBudget"
 _NONE: Final = "none"
 _NEAREST: Final = "the nearest level that the model has"
 
+_TIER: Final = "serviceTier"
+_TIERS: Final = {name: name for name in ("flex", "priority")}
+"""https://ai.google.dev/api/generate-content#ServiceTier, by the values of chat completions."""
+
 _JSON: Final = {"responseMimeType": "application/json"}
 
 _CYCLES: Final = "the API requires no property that contains its own schema again"
@@ -124,7 +128,8 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
         config["continuationToken"] = encoder.continuation
     if config:
         body[_CONFIG] = config
-    return dumps(with_extra(body, own_fields(request.extra, parameters, PROTOCOL)))
+    extra = with_own_tier(request.extra, _TIER, _TIERS)
+    return dumps(with_extra(body, own_fields(extra, parameters, PROTOCOL)))
 
 
 def _is_own(form: JsonObject) -> bool:

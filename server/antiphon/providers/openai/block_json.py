@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from antiphon.domain.content import (
     CUSTOM,
@@ -92,9 +93,22 @@ def citation_json(citation: Citation) -> dict[str, Any]:
     return with_extra({"type": "url_citation", "url_citation": cited}, citation.fields)
 
 
-def image_json(image: Image, origin: Origin | None) -> dict[str, Any]:
-    """Return an entry of `images`, the field for images of a reply by `origin`."""
-    return with_extra({"type": "image_url", "image_url": {"url": image.media.url or ""}}, chat_fields(image.state, origin))
+def placed_citation(citation: Citation, start: int, end: int) -> dict[str, Any]:
+    """Return an entry of `annotations` with all the fields that OpenAI's have, which clients require.
+
+    `start` and `end` are those of the cited text in the content. The offsets of a citation count from the beginning of its text;
+    one without any is of all of it.
+    """
+    first = start if citation.start is None else start + citation.start
+    last = end if citation.end is None else start + citation.end
+    made = citation_json(replace(citation, start=first, end=last))
+    return {**made, "url_citation": {"title": "", **made["url_citation"]}}
+
+
+def image_json(image: Image, origin: Origin | None, opaque: str | None = None) -> dict[str, Any]:
+    """Return an entry of `images`, the field for images of a reply by `origin`. `opaque` is Google's signature."""
+    made = with_extra({"type": "image_url", "image_url": {"url": image.media.url or ""}}, chat_fields(image.state, origin))
+    return with_signature(made, opaque)
 
 
 def _decoded(arguments: str) -> Any:

@@ -71,10 +71,12 @@ class HostCapabilities(Struct, frozen=True, kw_only=True):
     """Whether documents and recordings are sent in Mistral's form: their URL, or their data alone."""
     videos: bool = True
     """Whether the host may take videos, as `video_url`, which is not OpenAI's: https://openrouter.ai/docs/features/multimodal/videos."""
-    result_pictures: bool = True
-    """Whether the host may take pictures in the results of tools; if not, they are in a message of the user after the results."""
     own_fields: frozenset[str] | None = None
     """The fields of chat completions without a place in the domain that the host accepts; None: it ignores unknown ones."""
+    result_media: bool = True
+    """Whether the results of tools may hold more than text; if not, the rest is in a message of the user after the results."""
+    cache_marks: bool = True
+    """Whether the host may take `cache_control`, which is not OpenAI's: https://openrouter.ai/docs/features/prompt-caching."""
     names: NameRule | None = None
     """The names of functions and schemas that the host accepts; None: all, as far as is known."""
     options: HostOptions = ANY
@@ -106,7 +108,7 @@ UNKNOWN: Final = HostCapabilities()
 NO_PARTS: Final = HostCapabilities(thought_parts=False, refusals=False)
 """A host that has reasoning only in fields of the message, if at all, and ignores unknown fields."""
 
-NO_THOUGHTS: Final = HostCapabilities(thoughts=Thoughts.NONE, refusals=False)
+NO_THOUGHTS: Final = HostCapabilities(thoughts=Thoughts.NONE, refusals=False, cache_marks=False)
 """A host that accepts no reasoning, and ignores unknown fields."""
 
 OPENAI: Final = HostCapabilities(
@@ -115,7 +117,8 @@ OPENAI: Final = HostCapabilities(
     names=_NAMES,
     call_id_length=_OPENAI_CALL_ID,
     videos=False,
-    result_pictures=False,
+    result_media=False,
+    cache_marks=False,
 )
 """OpenAI's own API: the same, except that it has refusals. In results it has only text:
 https://platform.openai.com/docs/api-reference/chat/create, `ChatCompletionToolMessageParam` of its SDK."""
@@ -134,6 +137,7 @@ _ROWS: Final[Mapping[str, HostCapabilities]] = {
         names=_GOOGLE_NAMES,
         unsigned_call="skip_thought_signature_validator",
         unsigned_models=("*gemini-1*", "*gemini-2*", "*gemma*"),
+        cache_marks=False,
     ),
     # https://docs.mistral.ai/api/endpoint/chat and `ChatCompletionRequest` of its SDK (mistralai 3.7.0). It refuses fields and
     # roles that it does not know, and a user after a tool ("Unexpected role 'user' after role 'tool'").
@@ -149,6 +153,7 @@ _ROWS: Final[Mapping[str, HostCapabilities]] = {
             {"metadata", "parallel_tool_calls", "prediction", "prompt_cache_key", "response_format", "service_tier", "stream"}
         ),
         names=_NAMES,
+        cache_marks=False,
         options=lacks.MISTRAL,
     ),
     "deepseek": HostCapabilities(
@@ -157,11 +162,17 @@ _ROWS: Final[Mapping[str, HostCapabilities]] = {
         refusals=False,
         developer=False,
         names=_NAMES,
+        cache_marks=False,
         options=lacks.DEEPSEEK,
     ),
     # Kimi refuses an empty `reasoning_content` as well as a missing one.
     "moonshot": HostCapabilities(
-        thoughts=Thoughts.REASONING_CONTENT, empty_thought=" ", refusals=False, developer=False, names=_LETTER_FIRST
+        thoughts=Thoughts.REASONING_CONTENT,
+        empty_thought=" ",
+        refusals=False,
+        developer=False,
+        names=_LETTER_FIRST,
+        cache_marks=False,
     ),
     # It answers that after the system messages, "user or tool message(s) should alternate with assistant message(s)".
     "perplexity": replace(NO_THOUGHTS, developer=False, turns=Turns.ALTERNATING),
@@ -176,12 +187,14 @@ _ROWS: Final[Mapping[str, HostCapabilities]] = {
             {"function_call", "functions", "metadata", "parallel_tool_calls", "response_format", "service_tier", "store", "stream"}
         ),
         names=_NAMES,
+        cache_marks=False,
         options=lacks.GROQ,
     ),
     "cerebras": HostCapabilities(
         thoughts=Thoughts.REASONING,
         reply_fields=frozenset({"role", "content", "name", "tool_calls", "reasoning"}),
         names=_NAMES,
+        cache_marks=False,
         options=lacks.CEREBRAS,
     ),
     "openrouter": HostCapabilities(thoughts=Thoughts.DETAILS, names=_NAMES, call_id_length=_OPENAI_CALL_ID),

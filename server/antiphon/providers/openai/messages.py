@@ -22,7 +22,7 @@ A message written by the caller has no origin. It is sent unchanged, except for 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Final
 
 from msgspec.structs import replace
@@ -52,6 +52,7 @@ from antiphon.domain.content import (
     with_extra,
 )
 from antiphon.providers.codec.names import stable_hash
+from antiphon.providers.codec.pictures import of_the_user, without_media
 from antiphon.providers.openai.block_json import (
     call_json,
     citation_json,
@@ -61,7 +62,7 @@ from antiphon.providers.openai.block_json import (
 )
 from antiphon.providers.openai.blocks import EXTRA_CONTENT, PROTOCOL, take_signature
 from antiphon.providers.openai.capabilities import HostCapabilities, Thoughts
-from antiphon.providers.openai.known_fields import without_unknown
+from antiphon.providers.openai.known_fields import without_cache_marks, without_unknown
 from antiphon.providers.openai.parts import content_json
 from antiphon.providers.openai.thoughts import add_thoughts, has_calls, thought_part
 
@@ -117,9 +118,7 @@ class OpenAIEncoder:
         self._dropped_calls: set[str] = set()
         """Ids of calls that this API cannot express, so that their results are left out too."""
         self._pictures: list[Block] = []
-        """Images of another provider's reply, to be added to the next user message."""
-        self._shown: list[Block] = []
-        """Images of results, for the user message after them, which is added if there is none."""
+        """Images of another provider's reply, and media of results, to be added to the next user message."""
         self._functions = 0
         """The number of function calls of the API of 2023 that were sent as tool calls."""
 
@@ -127,12 +126,21 @@ class OpenAIEncoder:
         """Return the messages as JSON objects. Raises `Unsupported` for content that this API cannot express."""
         for message in messages:
             known = without_unknown(message) if self._known_fields else message
+            if not self._host.cache_marks:
+                known = without_cache_marks(known)
             if message.role is Role.ASSISTANT:
+                self._show_pictures()
                 self._add_reply(known)
             else:
                 self._add_message(known)
-        self._add_shown()
+        self._show_pictures()
         return self._encoded
+
+    def _show_pictures(self) -> None:
+        """Add what stood in the latest results beside text as a message of the user, if there is none after them."""
+        if self._pictures and self._encoded and self._encoded[-1]["role"] in ("tool", _FUNCTION_ROLE):
+            self._encoded.append({"role": Role.USER, "content": content_json(self._pictures, self._provider, listed=True)})
+            self._pictures = []
 
     def _add_message(self, message: Message) -> None:
         """Add a message that is not a reply. It becomes several messages if it holds the results of several tools."""
@@ -148,7 +156,7 @@ class OpenAIEncoder:
         if has_results and not content:
             return
         if message.role is Role.USER:
-            content, self._pictures, self._shown = [*self._pictures, *self._shown, *content], [], []
+            content, self._pictures = [*self._pictures, *content], []
         body: dict[str, Any] = {"role": _role(message, self._host)}
         if message.role is Role.USER and message.extra.get("role") == _FUNCTION_ROLE:
             body["role"] = _FUNCTION_ROLE  # a caller of the typed API may set it in `extra`
@@ -162,7 +170,9 @@ class OpenAIEncoder:
 
     def _add_result(self, block: ToolResult, message: Message) -> None:
         """Add the result of a tool call as a message with the role "tool", or "function" for the API of 2023."""
-        text = content_json(self._result_blocks(block), self._provider, listed=message.listed)
+        if not self._host.result_media:
+            block = without_media(block, self._pictures)
+        text = content_json(block.blocks, self._provider, listed=message.listed)
         body: dict[str, Any] = {"role": "tool", "tool_call_id": self._call_id(block.tool_call_id)}
         if block.type == FUNCTION_CALL:
             as_tool = {**body, "tool_call_id": self._call_id(self._function_id)}
@@ -172,26 +182,11 @@ class OpenAIEncoder:
             body["name"] = message.name
         self._encoded.append(with_extra(body, message.extra))
 
-    def _result_blocks(self, result: ToolResult) -> Sequence[Block]:
-        """Return the blocks that the host accepts in a result. Pictures that it does not are kept for the user's message."""
-        pictures = () if self._host.result_pictures else tuple(block for block in result.blocks if isinstance(block, Image))
-        if not pictures:
-            return result.blocks
-        self._shown += pictures
-        return [block for block in result.blocks if not isinstance(block, Image)] or [Text("")]
-
-    def _add_shown(self) -> None:
-        """Add the images of results that no message of the user followed."""
-        if self._shown:
-            self._encoded.append({"role": Role.USER, "content": content_json(self._shown, self._provider, listed=True)})
-            self._shown = []
-
     def _add_reply(self, message: Message) -> None:  # noqa: C901, PLR0915  # a match over the kinds of block
         """Add an earlier reply, in the form that the host accepts.
 
         The reply is left out if no content remains, because hosts refuse empty replies.
         """
-        self._add_shown()
         body: dict[str, Any] = {"role": message.role}
         if message.name is not None and self._accepts("name"):
             body["name"] = message.name
@@ -217,9 +212,10 @@ class OpenAIEncoder:
                         content.append(Text(block.text))
                 case Image() if not message.listed:
                     if is_own and self._accepts("images"):
-                        rest.setdefault("images", []).append(with_extra(image_json(block, message.origin), block.extra))
+                        opaque = None if block.state is None else block.state.opaque
+                        rest.setdefault("images", []).append(with_extra(image_json(block, message.origin, opaque), block.extra))
                     else:
-                        self._pictures.append(replace(block, state=None))
+                        self._pictures += of_the_user(block, lambda picture: content_json([picture], self._provider, listed=True))
                 case Audio(media=media) if media.url is None and media.file_id is None:
                     content += self._audio_blocks(block, rest, is_own=is_own)
                 case Text():

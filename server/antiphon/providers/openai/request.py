@@ -29,6 +29,7 @@ from antiphon.providers.codec.names import NameRule
 from antiphon.providers.foreign import own_fields
 from antiphon.providers.json_instruction import json_instruction
 from antiphon.providers.openai.capabilities import UNKNOWN, HostCapabilities
+from antiphon.providers.openai.known_fields import CACHE_MARK
 from antiphon.providers.openai.messages import encode_messages
 from antiphon.providers.openai.turns import in_turns
 from antiphon.providers.parameters import Parameters
@@ -68,16 +69,17 @@ def encode(
     body |= {name: value for name, value in sampling if value is not None}
     if row.renames:
         _rename(body, row.renames)
-    _add_options(body, request, lacks, host.names)
+    _add_options(body, request, lacks, host)
     if request.extra:
         body = with_extra(body, own_fields(request.extra, parameters, host.name, host.own_fields))
     return dumps(body)
 
 
-def _add_options(body: dict[str, Any], request: ChatRequest, lacks: Lacks, names: NameRule | None) -> None:
+def _add_options(body: dict[str, Any], request: ChatRequest, lacks: Lacks, host: HostCapabilities) -> None:
     """Add the options that the request sets, other than sampling."""
+    names = host.names
     if request.tools:
-        body["tools"] = [_tool(tool, names) for tool in request.tools]
+        body["tools"] = [_tool(tool, host) for tool in request.tools]
     if request.tool_choice is not None:
         body["tool_choice"] = _tool_choice(request.tool_choice, names)
     if request.parallel_tool_calls is not None:
@@ -110,17 +112,20 @@ def _sent(name: str, rule: NameRule | None) -> str:
     return name if rule is None else rule.sent(name)
 
 
-def _tool(tool: Tool | NativeTool, names: NameRule | None) -> JsonObject:
+def _tool(tool: Tool | NativeTool, host: HostCapabilities) -> JsonObject:
     if isinstance(tool, NativeTool):
         return tool.fields
-    function: dict[str, Any] = {"name": _sent(tool.name, names)}
+    function: dict[str, Any] = {"name": _sent(tool.name, host.names)}
     if tool.description is not None:
         function["description"] = tool.description
     if tool.parameters is not None:
         function["parameters"] = tool.parameters
     if tool.strict is not None:
         function["strict"] = tool.strict
-    return with_extra({"type": "function", "function": function}, tool.extra)
+    extra = tool.extra
+    if CACHE_MARK in extra and not host.cache_marks:
+        extra = {name: value for name, value in extra.items() if name != CACHE_MARK}
+    return with_extra({"type": "function", "function": function}, extra)
 
 
 def _tool_choice(choice: ToolChoice, names: NameRule | None) -> JsonObject | str:

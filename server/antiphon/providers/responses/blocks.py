@@ -45,7 +45,7 @@ from antiphon.domain.events import (
 )
 from antiphon.providers.codec.blocks import BlockNumbers
 from antiphon.providers.codec.names import ToolNames
-from antiphon.providers.codec.values import StreamedText, as_object, index_of, read_logprobs, text
+from antiphon.providers.codec.values import StreamedText, index_of, read_logprobs, text
 from antiphon.providers.responses.items import (
     APPROVAL,
     ENCRYPTED,
@@ -56,6 +56,7 @@ from antiphon.providers.responses.items import (
     PARTS,
     REASONING,
     ItemKind,
+    action_of,
     check_depth,
     empty_block,
     input_field,
@@ -354,9 +355,10 @@ class ResponsesBlockReader:
                 own = without(raw, "call_id", "name", name)
                 call_id = text(raw.get("call_id")) or None
             case ItemKind.NATIVE_CALL:
+                name, action = action_of(raw)
                 own = without(raw, name)
                 call_id = text(raw.get("call_id")) or None
-                events.append(InputDelta(block, msgspec.json.encode(as_object(given)).decode()))
+                events.append(InputDelta(block, msgspec.json.encode(action).decode()))
             case ItemKind.SERVER_CALL:
                 own = without(raw, name) if isinstance(given, str) else dict(raw)
             case _:

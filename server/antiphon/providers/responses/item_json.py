@@ -22,7 +22,7 @@ from antiphon.domain.content import (
     ToolCall,
     ToolResult,
 )
-from antiphon.providers.responses.items import ENCRYPTED, ITEM, NAMES, PART_TYPES, PARTS, citation_json, input_field
+from antiphon.providers.responses.items import ENCRYPTED, ITEM, NAMES, PART_TYPES, PARTS, action_json, citation_json, input_field
 
 _CALL_ID_LENGTH: Final = 64
 """The most characters of a call id."""
@@ -43,7 +43,7 @@ def item_of(blocks: list[Block]) -> dict[str, Any] | None:
             named = {"call_id": short_call_id(first.id), "name": NAMES.sent(name) if kind == "function" else name}
             return {**item, **named, input_field(item["type"]): first.arguments}
         case ToolCall():
-            return {**item, input_field(item["type"]): decoded_json(first.arguments)}
+            return {**item, **action_json(item["type"], decoded_json(first.arguments))}
         case ServerToolCall(input=str() as text):
             return {**item, input_field(item["type"]): text}
         case Compaction() if first.state is not None:

@@ -53,9 +53,13 @@ PARTS: Final[dict[str, tuple[str, ...]]] = {MESSAGE: ("content",), REASONING: ("
 PART_TYPES: Final = {"summary": "summary_text", "content": "reasoning_text"}
 """The types of the parts of a reasoning item, by field."""
 
+_COMPUTER: Final = "computer_call"
+_BATCH: Final = "actions"
+"""The field for several actions at once, which newer models write in place of `action`."""
+
 _ACTIONS: Final = {
     "apply_patch_call": "operation",
-    "computer_call": "action",
+    _COMPUTER: "action",
     "local_shell_call": "action",
     "shell_call": "action",
     "tool_search_call": "arguments",
@@ -112,6 +116,24 @@ def input_field(kind: str) -> str:
     if kind == CUSTOM_ITEM:
         return "input"
     return _ACTIONS.get(kind) or ("code" if kind in ("code_interpreter_call", "program") else "arguments")
+
+
+def action_of(item: JsonObject) -> tuple[str, JsonObject]:
+    """Return the name of the field that says what the client is to do, and what a call has as its arguments for it.
+
+    `item` is one that only this API has. A batch of actions is in an object, as a single one is.
+    """
+    if item["type"] == _COMPUTER and isinstance(item.get(_BATCH), list) and item.get("action") is None:
+        return _BATCH, {_BATCH: item[_BATCH]}
+    name = input_field(item["type"])
+    return name, as_object(item.get(name))
+
+
+def action_json(kind: str, action: object) -> JsonObject:
+    """Return the field for what the client is to do, from the arguments of a call; nothing if they are no object."""
+    if not isinstance(action, dict):
+        return {}
+    return action if kind == _COMPUTER and action.keys() == {_BATCH} else {input_field(kind): action}
 
 
 def empty_block(kind: str, opaque: str | None) -> Block:

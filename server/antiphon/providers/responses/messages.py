@@ -49,6 +49,7 @@ from antiphon.domain.content import (
     ToolResult,
 )
 from antiphon.domain.errors import Unsupported
+from antiphon.providers.codec.pictures import of_the_user
 from antiphon.providers.responses.item_json import (
     decoded_json,
     file_json,
@@ -68,7 +69,7 @@ from antiphon.providers.responses.items import (
     PART_TYPES,
     PROTOCOL,
     REASONING,
-    input_field,
+    action_json,
 )
 
 _PART_FIELDS: Final = ("prompt_cache_breakpoint",)
@@ -205,7 +206,7 @@ class ResponsesEncoder:
             case ToolCall():
                 self._add_call(sent, block, is_own=is_own)
             case Image():
-                self._pictures.append(replace(block, state=None))
+                self._pictures += of_the_user(block, self._part)
             case Compaction() if is_own and block.state is not None and block.state.opaque is not None:
                 sent.append({"type": COMPACTION, ENCRYPTED: block.state.opaque})
             case Opaque() if is_own and block.form.get("type"):
@@ -223,8 +224,8 @@ class ResponsesEncoder:
             item |= {"name": NAMES.sent(block.name), "arguments": block.arguments or "{}"}
         elif block.type == CUSTOM:
             item |= {"type": CUSTOM_ITEM, "name": block.name, "input": block.arguments}
-        elif is_own and isinstance(action := decoded_json(block.arguments), dict):
-            item |= {"type": block.type, input_field(block.type): action}
+        elif is_own and (action := action_json(block.type, decoded_json(block.arguments))):
+            item |= {"type": block.type, **action}
         else:
             self._dropped_calls.add(block.id)
             return

@@ -148,6 +148,8 @@ class ChunkWriter:
         choice = event.choice
         if choice not in self._started_choices:
             pieces.append(self._first_chunk(choice, b"null"))
+        if (citations := self._deltas.citations.pop(choice, None)) is not None:
+            pieces.append(self._chunk(choice, {"annotations": citations}, domain.NOTHING, None))
         reason = finish_reason(event.reason, event.provider_reason, function_call=choice in self._deltas.function_call_choices)
         pieces.append(self._chunk(choice, {}, self._choice_fields.get(choice, {}), reason))
 

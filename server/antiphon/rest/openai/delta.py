@@ -17,12 +17,12 @@ from antiphon.providers.openai.block_json import (
     citation_json,
     detail_json,
     function_call_json,
-    image_json,
+    placed_citation,
     with_signature,
 )
 from antiphon.providers.openai.blocks import is_chat
 from antiphon.providers.openai.details import DETAILS
-from antiphon.rest.openai.reply import signature_of, state_fields, text_part, thinking_fields
+from antiphon.rest.openai.reply import image_entry, signature_of, state_fields, text_part, thinking_fields
 from antiphon.rest.shared.carried import carried, item_entry
 from antiphon.rest.shared.places import BlockPlace, placed
 
@@ -30,7 +30,7 @@ from antiphon.rest.shared.places import BlockPlace, placed
 class OpenBlock:
     """A block that has started and is not finished."""
 
-    __slots__ = ("arguments", "choice", "index", "is_kept", "place", "value")
+    __slots__ = ("arguments", "choice", "citations", "index", "is_kept", "place", "value")
 
     def __init__(self, choice: int, value: domain.Block, index: int) -> None:
         self.choice = choice
@@ -39,6 +39,8 @@ class OpenBlock:
         """Its number among the tool calls, or the thinking blocks, of its choice."""
         self.arguments = ""
         """The arguments of a tool call of an unknown kind, or a thought that is kept: both are written when it is finished."""
+        self.citations: list[domain.Citation] = []
+        """What is cited in a text of a provider with another protocol."""
         self.is_kept = False
         """Whether it is a thought after another one. If it is signed, its text is written again, so that each has its own."""
         self.place = BlockPlace()
@@ -53,6 +55,8 @@ class DeltaFields:
         """The choices that have the single function call of 2023."""
         self.blocks: dict[int, OpenBlock] = {}
         """The open blocks, by number."""
+        self.citations: dict[int, list[domain.JsonObject]] = {}
+        """What is cited in each choice, which is one delta at its end, as OpenAI has it: its SDK takes no second one."""
         self._origin = domain.Origin()
         self._counts: dict[tuple[int, str], int] = {}
         self._signatures: dict[int, str] = {}
@@ -99,13 +103,20 @@ class DeltaFields:
                     self.blocks[event.block].value = replace(known, id="")
                 return {"audio": {name: value for name, value in audio.items() if value}}
             case domain.CitationDelta():
-                return {"annotations": [citation_json(event.citation)]}
+                return self._cite(event)
             case domain.ExtraFields(place=domain.Place.MESSAGE):
                 return event.fields if is_chat(self._origin) else None
             case domain.ExtraFields():
                 return domain.NOTHING
             case _:
                 return None
+
+    def _cite(self, event: domain.CitationDelta) -> domain.JsonObject | None:
+        """Return the citation as the provider's own delta, or keep it until the end of the choice."""
+        if not self.has_places:
+            return {"annotations": [citation_json(event.citation)]}
+        self.blocks[event.block].citations.append(event.citation)
+        return None
 
     def _start(self, event: domain.BlockStarted) -> domain.JsonObject | None:
         value = event.value
@@ -137,8 +148,10 @@ class DeltaFields:
                 self._counts[event.choice, kind] = index + 1
                 return None
             case domain.Image():
-                return {"images": [image_json(value, self._origin)]}
-            case domain.Opaque():
+                number = self._counts.get((event.choice, "image"), 0)
+                self._counts[event.choice, "image"] = number + 1
+                return {"images": [image_entry(value, number, self._origin)]}
+            case domain.Opaque() if not self.has_places:
                 return {"content": [value.form]}
             case _:
                 return None
@@ -176,7 +189,10 @@ class DeltaFields:
         open_ = self.blocks.pop(event.block)
         before = open_.value.state
         value = open_.value if event.state is None else replace(open_.value, state=event.state)
-        _, end = self._spans.pop(event.block, (0, 0))
+        start, end = self._spans.pop(event.block, (0, 0))
+        if open_.citations:
+            made = (placed_citation(one, start, end) for one in open_.citations)
+            self.citations.setdefault(open_.choice, []).extend(made)
         match value:
             case domain.ToolCall():
                 return self._end_call(open_, value, event)
@@ -201,13 +217,14 @@ class DeltaFields:
         opaque = signature_of(value, self._origin)
         if not value.name and value.type != FUNCTION_CALL:
             call = replace(value, arguments=open_.arguments)
-            return {"tool_calls": [{"index": open_.index, **call_json(call, state_fields(call, self._origin), opaque)}]}
+            entry = {"index": open_.index, **call_json(call, state_fields(call, self._origin), opaque)}
+            return {"tool_calls": [entry], **(self._item(open_.choice, value) or {})}
         if event.state is None:
             return None
         known = domain.NOTHING if before is None else before.fields
         fields = {name: one for name, one in state_fields(value, self._origin).items() if known.get(name) != one}
         already_sent = before is not None and before.opaque == event.state.opaque
-        entry: dict[str, Any] = {"index": open_.index}
+        entry = {"index": open_.index}
         if value.type != CUSTOM:
             entry["function"] = {"arguments": ""}
         made = {"tool_calls": [with_signature(domain.with_extra(entry, fields), None if already_sent else opaque)]}

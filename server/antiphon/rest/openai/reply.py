@@ -22,6 +22,7 @@ from antiphon.providers.openai.block_json import (
     function_call_json,
     image_json,
     is_detailed,
+    placed_citation,
     with_signature,
 )
 from antiphon.providers.openai.blocks import chat_fields, is_chat
@@ -112,7 +113,11 @@ def _message(choice: ReplyChoice, origin: domain.Origin) -> dict[str, Any]:
                     signature = with_signature(dict(state_fields(block, origin)), signatures)
                 _add_item(message, block, origin, piece)
                 if block.citations:
-                    message.setdefault("annotations", []).extend(map(citation_json, block.citations))
+                    annotations = message.setdefault("annotations", [])
+                    start = end - len(one.text)
+                    annotations += (
+                        citation_json(cited) if piece is None else placed_citation(cited, start, end) for cited in block.citations
+                    )
             case domain.Thinking() | domain.RedactedThinking():
                 _add_thinking(message, block, origin, place)
             case domain.Refusal():
@@ -128,8 +133,9 @@ def _message(choice: ReplyChoice, origin: domain.Origin) -> dict[str, Any]:
                 audio = {"id": block.id, "data": "".join(one.data), "expires_at": block.expires, "transcript": block.transcript}
                 message["audio"] = audio
             case domain.Image():
-                message.setdefault("images", []).append(image_json(block, origin))
-            case domain.Opaque():
+                images = message.setdefault("images", [])
+                images.append(image_entry(block, len(images), origin))
+            case domain.Opaque() if is_chat(origin):
                 _add_content(message, block.form)
             case _:
                 pass  # this dialect has no form for it
@@ -188,8 +194,14 @@ def _add_item(
 
 
 def signature_of(block: domain.Block, origin: domain.Origin, place: BlockPlace | None = None) -> str | None:
-    """Return the signature of a text or a call, with its state, as a client gets it; None without a signature."""
+    """Return the signature of a text, a call or an image, with its state, as a client gets it; None without a signature."""
     return None if block.state is None or block.state.opaque is None else carried(block, origin, text=place)
+
+
+def image_entry(image: domain.Image, index: int, origin: domain.Origin) -> dict[str, Any]:
+    """Return an entry of `images`. It has an index if the provider has another protocol: OpenAI's SDK adds deltas up by that."""
+    made = image_json(image, origin, signature_of(image, origin))
+    return made if is_chat(origin) else {"index": index, **made}
 
 
 def state_fields(block: domain.Block, origin: domain.Origin) -> domain.JsonObject:

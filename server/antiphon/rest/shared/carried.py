@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from antiphon.domain.content import NOTHING, Block, JsonObject, Origin, State, Text, Thinking, ToolCall
+from antiphon.domain.content import CUSTOM, FUNCTION, NOTHING, Block, JsonObject, Origin, State, Text, Thinking, ToolCall
 from antiphon.domain.opaque import unwrap, wrap
 from antiphon.providers.codec.values import MAX_INDEX, as_object, is_shallow
 from antiphon.providers.openai.blocks import is_chat
@@ -62,12 +62,13 @@ def item_entry(block: Text | ToolCall, origin: Origin, index: int, place: BlockP
     """Return the entry of `reasoning_details` with the item of a text or a call; None if it is not part of one.
 
     `index` is the number of entries before it. The first one is not needed, as only reasoning has to go back with the items that
-    follow it, unless the item says what kind of answer the text is (`phase`).
+    follow it, unless the item says what kind of answer the text is (`phase`), or is of a call that only this provider has.
     """
     state = block.state
     if state is None or state.opaque is not None or state.item is None or is_chat(origin):
         return None
-    if index == 0 and not as_object(state.fields.get(_ITEM)).get("phase"):
+    is_native = isinstance(block, ToolCall) and block.type not in (FUNCTION, CUSTOM)
+    if index == 0 and not is_native and not as_object(state.fields.get(_ITEM)).get("phase"):
         return None
     data = carried(block, origin, text=place, call=block.id if isinstance(block, ToolCall) else "")
     return None if data is None else {"type": ENCRYPTED, "index": index, "data": data}

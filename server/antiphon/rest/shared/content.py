@@ -170,9 +170,11 @@ def _reply_images(images: object) -> list[domain.Block]:
         match image:
             case {"type": "image_url", "image_url": {"url": str(url)} as inner}:
                 more = {name: value for name, value in image.items() if name not in ("type", "image_url")}
+                signature = take_signature(more)
                 if within := {name: value for name, value in inner.items() if name != "url"}:
                     more["image_url"] = within
-                found.append(domain.Image(domain.Media(url), extra=more))
+                state = None if signature is None else read_carried(signature).state
+                found.append(domain.Image(domain.Media(url), extra=more, state=state))
             case _:
                 return []
     return found

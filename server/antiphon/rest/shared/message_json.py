@@ -16,6 +16,7 @@ from antiphon.providers.openai.block_json import (
     function_call_json,
     image_json,
     is_detailed,
+    placed_citation,
     with_signature,
 )
 from antiphon.providers.openai.blocks import chat_fields, is_chat, take_signature
@@ -87,7 +88,7 @@ def _add_assistant_block(  # noqa: C901  # as `_part_json`
             known = {"id": block.id, "transcript": block.transcript, "expires_at": block.expires}
             body["audio"] = {name: value for name, value in known.items() if value} | dict(block.extra)
         case domain.Image() if not message.listed:
-            body.setdefault("images", []).append(with_extra(image_json(block, message.origin), block.extra))
+            body.setdefault("images", []).append(with_extra(image_json(block, message.origin, opaque), block.extra))
         case domain.Text():
             if opaque is not None and block.state is not None and block.state.opaque is not None:
                 known = {name: value for name, value in fields.items() if name not in block.extra}
@@ -95,10 +96,16 @@ def _add_assistant_block(  # noqa: C901  # as `_part_json`
                 body |= with_signature(known, before + opaque)
             _add_item(body, block, message, place)
             if block.citations:
-                body.setdefault("annotations", []).extend(map(citation_json, block.citations))
+                annotations = body.setdefault("annotations", [])
+                start = place.end - len(block.text)
+                annotations += (
+                    placed_citation(cited, start, place.end) if has_places else citation_json(cited) for cited in block.citations
+                )
             return False
         case domain.ServerToolCall() | domain.ServerToolResult() | domain.Compaction():
             pass  # this API has no form for them
+        case domain.Opaque() if has_places:
+            pass  # nor for a block of another protocol
         case _:
             return False
     return True

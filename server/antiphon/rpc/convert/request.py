@@ -231,9 +231,11 @@ def _kind(  # noqa: C901  # a match over the kinds of block
             citations = [_citation(each, (*path, "text", "citations", at), violations) for at, each in enumerate(text.citations)]
             return domain.Text(text.text, tuple(citations))
         case "image":
-            return domain.Image(_media(block.image.media, (*path, "image"), violations), block.image.detail or None)
+            is_lost = (has_origin or block.HasField("state")) and block.image.media.WhichOneof("source") is None
+            media = domain.Media() if is_lost else _media(block.image.media, (*path, "image"), violations)
+            return domain.Image(media, block.image.detail or None)
         case "audio":
-            return _audio(block.audio, path, violations)
+            return _audio(block.audio, path, violations, is_of_reply=has_origin or block.HasField("state"))
         case "video":
             return domain.Video(_media(block.video.media, (*path, "video"), violations))
         case "document":
@@ -281,11 +283,15 @@ def _tool_call(call: message_pb2.ToolCall, path: _Path, violations: list[Violati
     return domain.ToolCall(call.id, call.name, call.arguments, kind)
 
 
-def _audio(audio: message_pb2.Audio, path: _Path, violations: list[Violation]) -> domain.Audio:
-    """Return a recording. One from a reply is sent back by its id: its bytes have no media type, and are left out."""
+def _audio(audio: message_pb2.Audio, path: _Path, violations: list[Violation], *, is_of_reply: bool) -> domain.Audio:
+    """Return a recording. One from a reply is sent back by its id: its bytes have no media type, and are left out.
+
+    `is_of_reply`: the caller says so; an id or a transcript does, too.
+    """
     source = audio.media.WhichOneof("source")
-    is_of_reply = bool(audio.id or audio.transcript) and (source is None or (source == "data" and not audio.media.media_type))
-    media = domain.Media() if is_of_reply else _media(audio.media, (*path, "audio"), violations)
+    is_untyped = source is None or (source == "data" and not audio.media.media_type)
+    is_of_reply = is_of_reply or bool(audio.id or audio.transcript)
+    media = domain.Media() if is_of_reply and is_untyped else _media(audio.media, (*path, "audio"), violations)
     return domain.Audio(media, audio.id, audio.transcript, audio.expires if audio.HasField("expires") else None)
 
 

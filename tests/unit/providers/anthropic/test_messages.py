@@ -337,6 +337,12 @@ def test_an_image_of_a_reply() -> None:
     assert messages[2]["content"][0] == {"type": "image", "source": {"type": "url", "url": "https://x/y"}}
 
 
+@pytest.mark.parametrize("media", [Media(), Media("s3://b/x"), Media("data:image/svg+xml;base64,AA==")])
+def test_an_image_of_a_reply_that_cannot_be_sent(media: Media) -> None:
+    """The conversation goes on without it."""
+    assert encode(user(), reply(Text("hi"), Image(media)), user(Text("what?")))[2] == {"role": "user", "content": "what?"}
+
+
 def test_late_instructions() -> None:
     """They stay after a user message if the model accepts that and no other one follows, else they go to the first ones."""
     late = Message(Role.SYSTEM, (Text("be brief"),))

@@ -290,6 +290,11 @@ def test_other_blocks_of_a_reply() -> None:
         ("assistant", [{"text": "a"}]),
         ("user", [PICTURE, {"text": "b"}]),
     ]
+    for media in (Media(), Media("https://x/y.png"), Media("s3://b/x"), Media("data:image/svg+xml;base64,AA==")):
+        assert sent(user("x"), reply("a", Image(media)), user("b"))[1:] == [
+            ("assistant", [{"text": "a"}]),
+            ("user", [{"text": "b"}]),
+        ]
 
 
 def test_continuing_without_a_thought() -> None:

@@ -142,6 +142,17 @@ def test_formats() -> None:
     assert "one JSON object" in instruction["text"]
 
 
+def test_the_service() -> None:
+    """The tier of chat completions is Bedrock's, if it has that; a caller's own field counts more."""
+    parameters = Parameters("acme")
+    assert body(extra={"service_tier": "flex"}, parameters=parameters) == {"serviceTier": {"type": "flex"}}
+    assert parameters.warnings == ()
+    own = {"serviceTier": {"type": "reserved"}}
+    assert body(extra={**own, "service_tier": "flex"}, parameters=parameters) == own
+    assert body(extra={"service_tier": "scale"}, parameters=parameters) == {}
+    assert [warning.path for warning in parameters.warnings] == [("extra", "service_tier")]
+
+
 def test_extra() -> None:
     """Fields of the API are sent as they are, beside ours."""
     extra = {

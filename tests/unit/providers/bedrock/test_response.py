@@ -138,6 +138,15 @@ def test_order_of_the_end() -> None:
     ]
 
 
+@pytest.mark.parametrize(("tier", "expected"), [("flex", "flex"), ("default", ""), (None, "")])
+def test_the_service(tier: str | None, expected: str) -> None:
+    """What service the call got is part of its usage, as the price depends on it."""
+    told = {"serviceTier": {"type": tier}}
+    events = read(*HELLO[:-1], {"metadata": {**METADATA["metadata"], **told}})
+    assert events[-2] == Usage(3, 4, 7, service_tier=expected)
+    assert BedrockReader(REQUEST, "acme").read_object(whole({"text": "a"}, **told))[-2] == Usage(3, 4, 7, service_tier=expected)
+
+
 def test_reasoning() -> None:
     """A signature may come in pieces, alone, or not at all; base64 of redacted reasoning is kept as it is."""
     assert blocks(

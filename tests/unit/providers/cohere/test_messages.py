@@ -125,25 +125,32 @@ def test_an_image_of_a_reply() -> None:
     assert messages[1]["content"][0] == {"type": "image_url", "image_url": {"url": "https://x/y"}}
 
 
-def test_images_of_results() -> None:
-    """They are in a message of the user after the results, as a result has none: the next one, or one that is added."""
-    image = Image(Media("https://x/y"))
-    part = {"type": "image_url", "image_url": {"url": "https://x/y"}}
-    turn = (
-        reply(ToolCall("a", "f", "{}"), ToolCall("b", "f", "{}")),
-        Message(Role.TOOL, (ToolResult("a", (Text("a map"), image)), ToolResult("b", (image,)))),
-    )
-    results = [
-        {"role": "tool", "tool_call_id": "a", "content": "a map"},
-        {"role": "tool", "tool_call_id": "b", "content": ""},
+@pytest.mark.parametrize("media", [Media(), Media("s3://b/x.png")])
+def test_an_image_of_a_reply_that_cannot_be_sent(media: Media) -> None:
+    """The conversation goes on without it."""
+    assert encode(reply(Text("hi"), Image(media)), Message(Role.USER, (Text("what?"),)))[1]["content"] == "what?"
+
+
+def test_pictures_in_results() -> None:
+    """They follow all results of the turn, in the next message of the user or in one of their own."""
+    picture = Image(Media("https://x/y"))
+    calls = reply(ToolCall("a", "f", "{}"), ToolCall("b", "f", "{}"))
+    results = Message(Role.TOOL, (ToolResult("a", (Text("see"), picture)),)), Message(Role.TOOL, (ToolResult("b", (picture,)),))
+    shown = {"type": "image_url", "image_url": {"url": "https://x/y"}}
+    found = [{"role": "tool", "tool_call_id": "a", "content": "see"}, {"role": "tool", "tool_call_id": "b", "content": ""}]
+    assert encode(calls, *results)[1:] == [*found, {"role": "user", "content": [shown, shown]}]
+    asked = {"role": "user", "content": [shown, shown, {"type": "text", "text": "so?"}]}
+    assert encode(calls, *results, Message(Role.USER, (Text("so?"),)))[1:] == [*found, asked]
+    assert encode(calls, *results, reply(Text("hi")))[1:] == [
+        *found,
+        {"role": "user", "content": [shown, shown]},
+        {"role": "assistant", "content": [HI]},
     ]
-    assert encode(*turn)[1:] == [*results, {"role": "user", "content": [part, part]}]
-    assert encode(*turn, Message(Role.USER, (Text("So?"),)))[1:] == [
-        *results,
-        {"role": "user", "content": [part, part, {"type": "text", "text": "So?"}]},
-    ]
-    made = encode(*turn, reply(Text("Well.")))
-    assert [message["role"] for message in made] == ["assistant", "tool", "tool", "user", "assistant"]
+
+
+def test_results_alone() -> None:
+    """Without their calls they are nothing, which the API does not accept."""
+    assert encode(result("x", "0")) == [{"role": "user", "content": "."}]
 
 
 @pytest.mark.parametrize("block", [Video(Media("https://x")), Document(Media("https://x")), Image(Media(file_id="f"))])

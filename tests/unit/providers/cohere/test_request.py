@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from antiphon.domain.content import Message, Role, Text
+from antiphon.domain.content import Message, Role, Text, ToolCall
 from antiphon.domain.errors import Unsupported
 from antiphon.domain.request import (
     AudioOutput,
@@ -55,6 +55,25 @@ def test_sampling() -> None:
         "seed": 7,
     }
     assert body(sampling=Sampling(max_completion_tokens=5, stop=("a", "b"))) == {"max_tokens": 5, "stop_sequences": ["a", "b"]}
+
+
+def test_limits_of_sampling() -> None:
+    """The API takes five stop sequences, none of them empty, and a k up to 500."""
+    parameters = Parameters("acme")
+    assert body(sampling=Sampling(stop=("", *"abcdef")), parameters=parameters) == {"stop_sequences": list("abcde")}
+    assert [warning.path for warning in parameters.warnings] == [("sampling", "stop")]
+    assert body(sampling=Sampling(stop="")) == {}
+    parameters = Parameters("acme")
+    assert body(sampling=Sampling(top_k=1000), parameters=parameters) == {"k": 500}
+    assert [warning.treatment for warning in parameters.warnings] == [Treatment.MAPPED]
+
+
+def test_a_call_without_a_result() -> None:
+    """It is left out, as the API does not accept it."""
+    hello = Message(Role.USER, (Text("hi"),))
+    messages = (hello, Message(Role.ASSISTANT, (Text("a"), ToolCall("c", "f", "{}"))), hello)
+    sent = json.loads(encode(ChatRequest("m", messages, stream=False), "acme"))["messages"]
+    assert sent[1] == {"role": "assistant", "content": [{"type": "text", "text": "a"}]}
 
 
 @pytest.mark.parametrize(
@@ -186,15 +205,6 @@ def test_top_p() -> None:
         parameters = Parameters("acme")
         assert body(sampling=Sampling(top_p=given), parameters=parameters) == {"p": sent}
         assert len(parameters.warnings) == (given != sent)
-
-
-def test_stops() -> None:
-    """The API has five stop sequences at most, and no empty ones."""
-    assert body(sampling=Sampling(stop=())) == body(sampling=Sampling(stop="")) == {}
-    parameters = Parameters("acme")
-    assert body(sampling=Sampling(stop=("", *"abcdef")), parameters=parameters) == {"stop_sequences": list("abcde")}
-    (warning,) = parameters.warnings
-    assert warning.path == ("sampling", "stop")
 
 
 def test_names() -> None:

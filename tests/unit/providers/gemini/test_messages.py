@@ -107,6 +107,7 @@ def test_turns() -> None:
         (Audio(Media()), [], []),
         (Image(Media(PNG), state=State("s")), [{**PNG_PART, "thoughtSignature": "s"}], [PNG_PART]),
         (Image(Media()), [], []),
+        (Image(Media("s3://b/x.png")), [], []),
         (Compaction("c"), [], []),
         (
             ServerToolCall(
@@ -207,6 +208,26 @@ def test_signatures_of_calls(origin: Origin | None, model: str, signature: str |
     assert "thoughtSignature" not in second
     assert ("id" in first["functionCall"]) is (origin == OWN)
     assert ("id" in contents[2]["parts"][0]["functionResponse"]) is (origin == OWN)
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("gemini-3-pro-image", [None, SENTINEL, None, SENTINEL]),
+        ("gemini-3.7-flash-image", [None, SENTINEL, None, SENTINEL]),
+        (MODEL, [None, None, None, None]),
+        ("gemini-2.5-flash-image", [None, None, None, None]),
+    ],
+)
+def test_signatures_of_images(model: str, expected: list[str | None]) -> None:
+    """A model that makes images wants one at the first part after the thoughts and at each image; what has one keeps it."""
+    own = Origin("gemini", "acme", model, "acme")
+    thought = Thinking("t", state=State("s0"))
+    blocks = (Text("a"), Text("b"), Image(Media(PNG)))
+    contents = encode(ASK, reply(thought, *blocks, origin=own), model=model)
+    assert [part.get("thoughtSignature") for part in contents[1]["parts"]] == ["s0", *expected[1:]]
+    signed = encode(ASK, reply(Text("a", state=State("s1")), Image(Media(PNG), state=State("s2")), origin=own), model=model)
+    assert [part["thoughtSignature"] for part in signed[1]["parts"]] == ["s1", "s2"]
 
 
 def test_calls_without_results() -> None:

@@ -18,7 +18,7 @@ from antiphon.domain.errors import (
     ProviderUnavailable,
 )
 from antiphon.domain.events import Batch, Finished, TextDelta
-from antiphon.domain.request import ChatRequest
+from antiphon.domain.request import ChatRequest, Sampling
 from antiphon.net.http import Transport
 from antiphon.providers.gemini import ending
 from antiphon.providers.gemini.provider import GeminiProvider
@@ -121,6 +121,19 @@ async def test_failures(upstream: OddUpstream, provider: GeminiProvider, steps: 
         await ask(provider, upstream, *steps)
     if isinstance(caught.value, ProviderRejected):
         assert caught.value.explanation == "no such field"
+
+
+async def test_fewer_choices_than_requested(upstream: OddUpstream, provider: GeminiProvider) -> None:
+    """They are the reply if the end of the body is marked. If only the connection ends it, it may have been cut before the next."""
+    sampling = Sampling(choices=2)
+    data = sse(*HELLO)
+    batches = await ask(provider, upstream, head(), chunk(data), LAST, sampling=sampling)
+    assert isinstance(batches[-1][-1], Finished)
+    unmarked = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n" + data
+    with pytest.raises(ProviderProtocolError):
+        await ask(provider, upstream, unmarked, CUT, sampling=sampling)
+    batches = await ask(provider, upstream, unmarked, CUT)
+    assert isinstance(batches[-1][-1], Finished)
 
 
 async def test_probe(upstream: OddUpstream, provider: GeminiProvider) -> None:

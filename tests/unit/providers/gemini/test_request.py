@@ -157,6 +157,8 @@ def test_fields_of_the_api_itself() -> None:
     assert body(extra=extra, sampling=Sampling(0.5)) == {**extra, "generationConfig": {"mediaResolution": "m", "temperature": 0.5}}
     own = {"generationConfig": {"thinkingConfig": {"thinkingBudget": 5}}}
     assert body(extra=own, reasoning=Reasoning("high")) == own
+    assert body(extra={"service_tier": "priority"}) == {"serviceTier": "priority"}
+    assert body(extra={"service_tier": "default"}) == {}
     assert body(end_user="u") == {}
 
 

@@ -1,6 +1,7 @@
 """Tests of how a reply is sent back in the next request: to the host that made it, and to another host."""
 
 import hashlib
+import json
 from typing import Any, Final
 
 import pytest
@@ -12,6 +13,7 @@ from antiphon.domain.content import (
     Block,
     Citation,
     Compaction,
+    Document,
     Image,
     Media,
     Message,
@@ -216,6 +218,59 @@ def test_a_picture(host: str, *, is_own: bool) -> None:
     else:
         assert first == {"role": "assistant", **as_host_has_it(host, {"content": "See"})}
         assert second == {"role": "user", "content": [PICTURE, *parts("Go")]}
+
+
+@pytest.mark.parametrize(("host", "is_marked"), [("openai", False), ("groq", False), ("openrouter", True), ("unknown", True)])
+def test_marks_for_a_cache(host: str, is_marked: bool) -> None:
+    """They reach only hosts that may know them, wherever they are."""
+    mark = {"cache_control": {"type": "ephemeral"}}
+    text = Text("Hi", extra=mark)
+    messages = (
+        Message(Role.SYSTEM, (text,), extra=mark),
+        reply("else", ToolCall("c1", "f", "{}", extra=mark)),
+        Message(Role.TOOL, (ToolResult("c1", (text,)),)),
+    )
+    assert json.dumps(encoded(host, *messages)).count("cache_control") == (4 if is_marked else 0)
+
+
+def test_documents_in_results() -> None:
+    """OpenAI has them in a message of the user, too."""
+    document = Document(Media("data:application/pdf;base64,AA=="), "a.pdf")
+    messages = encoded("openai", reply("else", ToolCall("c1", "f", "{}")), Message(Role.TOOL, (ToolResult("c1", (document,)),)))
+    assert messages[1:] == [
+        {**ANSWER, "content": ""},
+        {"role": "user", "content": [{"type": "file", "file": {"file_data": document.media.url, "filename": "a.pdf"}}]},
+    ]
+
+
+def test_the_signature_of_a_picture() -> None:
+    """It goes back with the image to the host that made it."""
+    (first,) = encoded("unknown", reply("unknown", Image(Media("https://x.test/a"), state=State("sig"))))
+    assert first["images"] == [{**PICTURE, **GOOGLE}]
+
+
+@pytest.mark.parametrize("url", [None, "s3://b/x.png"])
+def test_a_picture_that_cannot_be_sent(url: str | None) -> None:
+    """The conversation goes on without it."""
+    go = Message(Role.USER, (Text("Go"),))
+    assert encoded("openai", reply("else", Text("Hi"), Image(Media(url))), go) == [{"role": "assistant", **HI}, GO]
+
+
+@pytest.mark.parametrize("host", ["openai", "unknown"])
+def test_pictures_in_results(host: str) -> None:
+    """OpenAI has them in a message of the user alone, after all results of the turn; other hosts may take them where they are."""
+    picture = Image(Media("https://x.test/a"))
+    calls = reply("else", ToolCall("c1", "f", "{}"), ToolCall("c2", "f", "{}"))
+    results = [Message(Role.TOOL, (ToolResult(name, (Text("ok"), picture)),)) for name in ("c1", "c2")]
+    go = Message(Role.USER, (Text("Go"),))
+    if host == "unknown":
+        assert [one["content"] for one in encoded(host, calls, *results)[1:]] == [[*parts("ok"), PICTURE]] * 2
+        return
+    answers = [ANSWER, {**ANSWER, "tool_call_id": "c2"}]
+    shown = {"role": "user", "content": [PICTURE, PICTURE]}
+    assert encoded(host, calls, *results)[1:] == [*answers, shown]
+    assert encoded(host, calls, *results, reply("else", Text("Hi")))[1:] == [*answers, shown, {"role": "assistant", **HI}]
+    assert encoded(host, calls, *results, go)[1:] == [*answers, {"role": "user", "content": [PICTURE, PICTURE, *parts("Go")]}]
 
 
 @pytest.mark.parametrize("host", ["openai", "mistral", "unknown"])
@@ -423,27 +478,6 @@ def test_a_refusal_that_a_client_sends_to_another_host(host: str) -> None:
     """It is text there: a reply without content would be refused."""
     (sent,) = encoded(host, Message(Role.ASSISTANT, (Refusal("No"),)))
     assert sent == {"role": "assistant", **as_host_has_it(host, {"content": "No"})}
-
-
-@pytest.mark.parametrize("host", ["openai", "azure", "openrouter"])
-def test_pictures_of_results(host: str) -> None:
-    """OpenAI has only text in results, so that their pictures are in a message of the user after them: the next, or one more."""
-    picture = Image(Media("https://x.test/a"))
-    calls = reply(host, ToolCall("call_1", "f", "{}"), ToolCall("call_2", "f", "{}"))
-    results = (
-        Message(Role.TOOL, (ToolResult("call_1", (Text("A map"), picture)),), listed=True),
-        Message(Role.TOOL, (ToolResult("call_2", (picture,)),), listed=True),
-    )
-    _, first, second, *rest = encoded(host, calls, *results)
-    if host == "openrouter":
-        assert (first["content"], second["content"], rest) == ([*parts("A map"), PICTURE], [PICTURE], [])
-        return
-    assert (first["content"], second["content"]) == (parts("A map"), parts(""))
-    assert rest == [{"role": "user", "content": [PICTURE, PICTURE]}]
-    asked = encoded(host, calls, *results, Message(Role.USER, (Text("Go"),)))
-    assert asked[3:] == [{"role": "user", "content": [PICTURE, PICTURE, *parts("Go")]}]
-    went_on = encoded(host, calls, *results, reply(host, Text("Well.")))
-    assert [message["role"] for message in went_on[1:]] == ["tool", "tool", "user", "assistant"]
 
 
 def test_videos() -> None:

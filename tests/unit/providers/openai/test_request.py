@@ -36,6 +36,7 @@ from antiphon.domain.request import (
     ToolChoice,
     ToolChoiceMode,
 )
+from antiphon.providers.openai.capabilities import OPENAI
 from antiphon.providers.openai.request import encode
 
 HELLO = (Message(Role.USER, (Text("hello"),)),)
@@ -231,6 +232,14 @@ def test_tools() -> None:
         (ToolChoice(ToolChoiceMode.AUTO, native={"type": "allowed_tools"}), {"type": "allowed_tools"}),
     ):
         assert encoded(ChatRequest("m", HELLO, stream=False, tool_choice=choice))["tool_choice"] == sent
+
+
+def test_marks_of_tools_for_a_cache() -> None:
+    """They reach only hosts that may know them."""
+    request = ChatRequest("m", HELLO, stream=False, tools=(Tool("f", extra={"cache_control": {"type": "ephemeral"}}),))
+    bare = {"type": "function", "function": {"name": "f"}}
+    assert orjson.loads(encode(request, "openai", stream_usage=True, host=OPENAI))["tools"] == [bare]
+    assert encoded(request)["tools"] == [{**bare, "cache_control": {"type": "ephemeral"}}]
 
 
 def test_response_formats() -> None:

@@ -297,7 +297,7 @@ NATIVE_RESULTS: list[tuple[str, ToolResult, dict[str, Any]]] = [
 @pytest.mark.parametrize(("kind", "block", "expected"), NATIVE_RESULTS)
 def test_results_of_calls_that_only_this_api_has(kind: str, block: ToolResult, expected: dict[str, Any]) -> None:
     """They have the form of the API, whatever the client's API calls them."""
-    (item,) = [item for item, _ in NATIVE_CALLS if item["type"] == kind]
+    item = next(item for item, _ in NATIVE_CALLS if item["type"] == kind)
     sent = ResponsesEncoder("acme").encode([received(item), Message(Role.TOOL, (block,))])
     assert sent == [item, {"type": f"{kind}_output", **expected}]
     INPUT.validate_python(sent[1])
@@ -308,6 +308,10 @@ def test_calls_that_only_this_api_has_by_way_of_another_api() -> None:
     call = ToolCall("c", "", '{"commands":["ls"]}', "shell_call")
     assert encode(reply(call, origin=None)) == [{"type": "shell_call", "call_id": "c", "action": {"commands": ["ls"]}}]
     assert encode(reply(replace(call, arguments="{"), origin=None), result()) == []
+    assert encode(reply(replace(call, arguments="[]"), origin=None), result()) == []
+    batch = replace(call, arguments='{"actions":[{"type":"wait"}]}', type="computer_call")
+    (item,) = ResponsesEncoder("acme").encode([reply(batch, origin=None)])
+    assert item == {"type": "computer_call", "call_id": "c", "actions": [{"type": "wait"}]}
 
 
 def test_order_of_items() -> None:

@@ -335,12 +335,13 @@ NATIVE_CALLS = [
     ({"type": "local_shell_call", "id": "i", "call_id": "c", "action": {"command": ["ls"]}}, "action"),
     ({"type": "shell_call", "id": "i", "call_id": "c", "action": {"commands": ["ls"]}}, "action"),
     ({"type": "computer_call", "id": "i", "call_id": "c", "action": {"type": "click"}}, "action"),
+    ({"type": "computer_call", "id": "i", "call_id": "c", "actions": [{"type": "click"}, {"type": "wait"}]}, "actions"),
     ({"type": "apply_patch_call", "id": "i", "call_id": "c", "operation": {"diff": "+"}}, "operation"),
     ({"type": "tool_search_call", "id": "i", "call_id": "c", "execution": "client", "arguments": {"goal": "g"}}, "arguments"),
 ]
 
 
-@pytest.mark.parametrize(("item", "field"), NATIVE_CALLS, ids=[item["type"] for item, _ in NATIVE_CALLS])  # type: ignore[misc]
+@pytest.mark.parametrize(("item", "field"), NATIVE_CALLS, ids=[f"{item['type']}-{field}" for item, field in NATIVE_CALLS])
 def test_calls_that_only_this_api_has(item: dict[str, Any], field: str) -> None:
     """The client runs them; their action is the arguments, in one delta, and the stream of it is progress."""
     progress = event(f"{item['type']}_part.delta", delta="x", obfuscation="o")
@@ -348,7 +349,7 @@ def test_calls_that_only_this_api_has(item: dict[str, Any], field: str) -> None:
     assert read_item(item, progress, first={**item, field: {}}) == [
         BlockStarted(0, 0, ToolCall("c", "", "", str(item["type"]))),
         BlockProgress(0, f"{item['type']}_part.delta", {"delta": "x"}),
-        InputDelta(0, json.dumps(item[field], separators=(",", ":"))),
+        InputDelta(0, json.dumps({field: item[field]} if field == "actions" else item[field], separators=(",", ":"))),
         BlockFinished(0, state(own)),
     ]
     assert read(START, done(item), end())[-1] == Finished(0, FinishReason.TOOL_CALLS, "completed")

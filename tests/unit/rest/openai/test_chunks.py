@@ -6,9 +6,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
+from openai.lib.streaming.chat import ChatCompletionStreamState
+from openai.types.chat import ChatCompletionChunk
 
 from antiphon import domain
 from antiphon.rest.openai.chunks import ChunkWriter
+from antiphon.rest.shared.carried import item_entry
 from antiphon.rest.shared.json import DONE
 from tests.unit.framing import Frames, framed
 from tests.unit.scripted import ORIGIN, START, STOP, USAGE
@@ -95,6 +99,84 @@ def test_thoughts_with_a_state_are_in_details_too() -> None:
         {"reasoning_content": "m"},
         {"reasoning_details": [{"type": "reasoning.text", "index": 2, "signature": "ap1.scripted:openai-chat:model-1.late"}]},
     ]
+
+
+def test_the_item_of_a_call_that_only_one_api_has() -> None:
+    """It comes with the call, in the form in which `item_entry` has it, so that the call goes back as it was."""
+    origin = domain.Origin("responses", "up", "m", "up")
+    started = replace(START, origin=origin)
+    item = domain.State(fields={"item": {"type": "shell_call", "id": "sh_1"}}, item=1)
+    value = domain.ToolCall("c0", "", "", "shell_call")
+    found = chunks(
+        [
+            started,
+            domain.BlockStarted(0, 0, domain.RedactedThinking(state=domain.State("e", item=0))),
+            domain.BlockFinished(0),
+            domain.BlockStarted(1, 0, value),
+            domain.InputDelta(1, '{"a":1}'),
+            domain.BlockFinished(1, item),
+            STOP,
+        ]
+    )
+    made = [chunk["choices"][0]["delta"] for chunk in found][-2]
+    assert made["tool_calls"] == [{"index": 0, "id": "c0", "type": "shell_call", "shell_call": {"a": 1}}]
+    assert made["reasoning_details"] == [item_entry(replace(value, state=item), origin, 1)]
+
+
+OTHER = replace(START, origin=domain.Origin("anthropic", "up", "m", "up"))
+"""The start of a reply of a provider with another protocol."""
+
+
+def test_deltas_that_the_sdk_adds_up() -> None:
+    """Of a provider with another protocol, OpenAI's SDK gets citations in one delta at the end, and images with an index.
+
+    Citations have all fields, and their offsets are those in the content.
+    """
+
+    def source(url: str, title: str, start: int, end: int) -> dict[str, Any]:
+        return {"type": "url_citation", "url_citation": {"url": url, "title": title, "start_index": start, "end_index": end}}
+
+    found = chunks(
+        [
+            OTHER,
+            domain.BlockStarted(0, 0, domain.Text("")),
+            domain.TextDelta(0, "ab"),
+            domain.CitationDelta(0, domain.Citation("u")),
+            domain.BlockFinished(0),
+            domain.BlockStarted(1, 0, domain.Image(domain.Media("x"))),
+            domain.BlockFinished(1),
+            domain.BlockStarted(2, 0, domain.Image(domain.Media("y"))),
+            domain.BlockFinished(2),
+            domain.BlockStarted(3, 0, domain.Text("")),
+            domain.TextDelta(3, "cde"),
+            domain.CitationDelta(3, domain.Citation("v", "t", start=1, end=2)),
+            domain.BlockFinished(3),
+            STOP,
+        ]
+    )
+    state = ChatCompletionStreamState()
+    for chunk in found:
+        state.handle_chunk(ChatCompletionChunk.model_validate(chunk))
+    message = state.get_final_completion().choices[0].message.model_dump()
+    assert [one["url_citation"]["url"] for one in message["annotations"]] == ["u", "v"]
+    assert [(one["index"], one["image_url"]["url"]) for one in message["images"]] == [(0, "x"), (1, "y")]
+    assert found[-2]["choices"][0]["delta"] == {"annotations": [source("u", "", 0, 2), source("v", "t", 3, 4)]}
+
+
+def test_an_unknown_block_of_another_protocol() -> None:
+    """It has no place in this API: the content stays a text."""
+    block = domain.Opaque(state=domain.State(fields={"type": "fallback"}))
+    opaque = [domain.BlockStarted(0, 0, block), domain.BlockFinished(0)]
+    text = [domain.BlockStarted(1, 0, domain.Text("")), domain.TextDelta(1, "a"), domain.BlockFinished(1)]
+    assert [chunk["choices"][0]["delta"].get("content") for chunk in chunks([OTHER, *opaque, *text, STOP])] == ["", "a", None]
+
+
+def test_the_signature_of_an_image() -> None:
+    """It is beside the image, wrapped, in the form of Google's hosts."""
+    google = {"google": {"thought_signature": "ap1.scripted:openai-chat:model-1.sig"}}
+    image = {"type": "image_url", "image_url": {"url": "u"}, "extra_content": google}
+    block = domain.BlockStarted(0, 0, domain.Image(domain.Media("u"), state=domain.State("sig")))
+    assert deltas(block, domain.BlockFinished(0)) == [{"images": [image]}]
 
 
 def test_every_kind_of_block_has_its_chunks() -> None:

@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from antiphon import domain
+from antiphon.domain.reply import Reply
 from antiphon.rest.openai import reply as module
 from antiphon.rest.openai.chunks import ChunkWriter
 from antiphon.rest.openai.reply import completion, written_origin
 from antiphon.rest.shared.json import dumps
+from antiphon.rest.shared.message_json import message_json
 from tests.unit.framing import folded
 from tests.unit.scripted import ORIGIN, START, STOP
 
@@ -111,19 +113,48 @@ def test_parts_that_are_not_known_stand_among_the_text() -> None:
     assert message(*events[1:])["content"] == [{"type": "text", "text": "Hi!"}, other]
 
 
+def test_blocks_of_another_protocol() -> None:
+    """An unknown one has no place in this API, an image has an index, and a citation its place in the content."""
+    reply = Reply()
+    reply.add(
+        replace(START, origin=domain.Origin("anthropic", "up", "m", "up")),
+        domain.BlockStarted(0, 0, domain.Opaque(state=domain.State(fields={"type": "fallback"}))),
+        domain.BlockStarted(1, 0, domain.Text("")),
+        domain.TextDelta(1, "a"),
+        domain.BlockStarted(2, 0, domain.Image(domain.Media("x"))),
+        domain.BlockStarted(3, 0, domain.Text("")),
+        domain.TextDelta(3, "bcd"),
+        domain.CitationDelta(3, domain.Citation("u")),
+        domain.CitationDelta(3, domain.Citation("v", "t", start=1, end=2)),
+        STOP,
+    )
+    written = completion(reply)["choices"][0]["message"]
+    assert written["content"] == "abcd"
+    cited = [
+        {"type": "url_citation", "url_citation": {"url": "u", "title": "", "start_index": 1, "end_index": 4}},
+        {"type": "url_citation", "url_citation": {"url": "v", "title": "t", "start_index": 2, "end_index": 3}},
+    ]
+    assert written["annotations"] == cited
+    assert message_json(reply.message())["annotations"] == cited
+    assert written["images"] == [{"index": 0, "type": "image_url", "image_url": {"url": "x"}}]
+    assert message_json(reply.message())["content"] == "abcd"
+
+
 def test_sources_pictures_and_sound() -> None:
     """Citations, images and sound have the form of the API."""
     found = message(
         domain.TextDelta(0, "Hi"),
         domain.CitationDelta(0, domain.Citation("u", "t", start=0, end=2, fields={"url_citation": {"x": 1}})),
-        domain.BlockStarted(1, 0, domain.Image(domain.Media("u"), state=domain.State(fields={"index": 0}))),
+        domain.BlockStarted(1, 0, domain.Image(domain.Media("u"), state=domain.State("sig", {"index": 0}))),
         domain.BlockStarted(2, 0, domain.Audio(domain.Media(), "a")),
         domain.MediaDelta(2, "AAAA", "la", expires=7),
         domain.MediaDelta(2, "BBBB"),
     )
     cited = {"url": "u", "title": "t", "start_index": 0, "end_index": 2, "x": 1}
     assert found["annotations"] == [{"type": "url_citation", "url_citation": cited}]
-    assert found["images"] == [{"type": "image_url", "image_url": {"url": "u"}, "index": 0}]
+    (image,) = found["images"]
+    assert image.pop("extra_content")["google"]["thought_signature"].endswith(".sig")
+    assert image == {"type": "image_url", "image_url": {"url": "u"}, "index": 0}
     assert found["audio"] == {"id": "a", "data": "AAAABBBB", "expires_at": 7, "transcript": "la"}
 
 

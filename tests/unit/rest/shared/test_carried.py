@@ -80,4 +80,6 @@ def test_an_item_is_needed_after_reasoning() -> None:
         entry = item_entry(block, RESPONSES, index, PLACE)
         assert entry == {"type": "reasoning.encrypted", "index": index, "data": carried(block, RESPONSES, text=PLACE)}
     assert item_entry(phased, CHAT, 1, PLACE) is None
+    native = ToolCall("c", "", "{}", "shell_call", state=State(fields={"item": {"type": "shell_call", "id": "s"}}, item=0))
+    assert item_entry(native, RESPONSES, 0) is not None
     assert item_entry(Text("x", state=State("s", {}, 1)), RESPONSES, 1, PLACE) is None

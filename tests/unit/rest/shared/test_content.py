@@ -114,14 +114,18 @@ def test_one_thought_under_several_names_is_one() -> None:
     assert read(content="Hi", reasoning_details=[{"odd": 1}]).extra == {"reasoning_details": [{"odd": 1}]}
 
 
-def test_signatures_of_texts_and_calls_go_back_to_where_they_are_from() -> None:
-    """Signatures of texts and calls, in the form of Google's hosts, are unwrapped with their origin."""
+def test_signatures_go_back_to_where_they_are_from() -> None:
+    """Signatures of texts, calls and images, in the form of Google's hosts, are unwrapped with their origin."""
     google = {"extra_content": {"google": {"thought_signature": WRAPPED}}}
     state = domain.State("sig", origin=UP)
     assert read(content="Hi", **google).blocks == (domain.Text("Hi", state=state),)
     call = {**FUNCTION, "extra_content": {"google": {"thought_signature": WRAPPED, "x": 1}}}
     extra = {"extra_content": {"google": {"x": 1}}}
     assert read(content=None, tool_calls=[call]).blocks == (domain.ToolCall("c1", "f", "{}", extra=extra, state=state),)
+    image = {"type": "image_url", "image_url": {"url": "u"}, **google}
+    message = read(content=None, images=[image])
+    assert message.blocks == (domain.Image(domain.Media("u"), state=state),)
+    assert message_json(message)["images"] == [image]
 
 
 def test_a_stored_reply_is_written_as_it_was_answered() -> None:

@@ -261,3 +261,22 @@ def test_a_recorded_turn_has_one_reply() -> None:
     with pytest.raises(InvalidRequest) as caught:
         record_from_proto(chat_pb2.Recording(), "ann", choices=2)
     assert [violation.path for violation in caught.value.violations] == [("sampling", "choices")]
+
+
+FAILED = domain.Image(domain.Media(), state=domain.State(fields={"error": {}}))
+
+
+@pytest.mark.parametrize("value", [domain.Audio(domain.Media()), FAILED])
+def test_media_of_a_reply_without_bytes_come_back(value: domain.Audio | domain.Image) -> None:
+    """Sound without an id, and a picture that failed, are read in a reply that a client sends back, and in no other message."""
+    provider = domain.Started("r", "m", domain.Origin("gemini", "p"), 5)
+    sound = [domain.MediaDelta(0, "QUJD")] if isinstance(value, domain.Audio) else []
+    stop = domain.Finished(0, domain.FinishReason.STOP, "STOP")
+    reply = reply_to_proto(folded(provider, domain.BlockStarted(0, 0, value), *sound, domain.BlockFinished(0), stop))
+    message = reply.choices[0].message
+    (returned,) = messages_from_proto([message])
+    assert returned.blocks == (value,)
+    message.ClearField("origin")
+    message.blocks[0].ClearField("state")
+    with pytest.raises(InvalidRequest):
+        messages_from_proto([message])
