@@ -29,7 +29,7 @@ LIBRARY: Final = "opentelemetry"
 log = structlog.get_logger(__name__)
 
 
-class Provider(TracerProvider):
+class SpanPipeline(TracerProvider):
     """The library's sampler, ids, resource and export, for spans that `telemetry.tracing` makes."""
 
     def __init__(self, sampler: Sampler | None, resource: Resource) -> None:
@@ -55,7 +55,7 @@ class _Service(Resource):
         return self is other or super().__eq__(other)
 
 
-def make_provider(sample: float | None, version: str) -> Provider:
+def make_provider(sample: float | None, version: str) -> SpanPipeline:
     """Return a provider that exports nothing until `export` is called.
 
     `sample` is the share of calls that are traced if the caller has not decided, from 0 to 1. None leaves that to OpenTelemetry's
@@ -63,7 +63,7 @@ def make_provider(sample: float | None, version: str) -> Provider:
     """
     ours = Resource.create({SERVICE_NAME: "antiphon", SERVICE_VERSION: version})
     sampler = None if sample is None else ParentBased(TraceIdRatioBased(sample))
-    return Provider(sampler, ours.merge(OTELResourceDetector().detect()))
+    return SpanPipeline(sampler, ours.merge(OTELResourceDetector().detect()))
 
 
 def export(provider: TracerProvider, url: str) -> None:

@@ -26,7 +26,7 @@ from antiphon.domain.attempt_class import AttemptClass, classify
 from antiphon.domain.call import Attempt, Call, Observer
 from antiphon.domain.errors import AntiphonError, Reason
 from antiphon.domain.trace import TraceContext, set_outgoing_trace
-from antiphon.telemetry.otlp import Provider, export, flush
+from antiphon.telemetry.otlp import SpanPipeline, export, flush
 
 SCHEMA: Final = "https://opentelemetry.io/schemas/1.41.0"
 
@@ -79,7 +79,7 @@ class Tracing(Observer):
 
     def __init__(
         self,
-        provider: Provider,
+        provider: SpanPipeline,
         url: str | None,
         servers: Mapping[str, tuple[str, int]],
         version: str,
