@@ -1,5 +1,6 @@
 """The documentation is consistent with the code and with itself."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,6 +54,19 @@ def test_every_setting_is_explained() -> None:
     """Every setting has a description below its field, from which the reference is made."""
     rows = [row for name, section in generate.sections() for row in generate.settings(section, name)]
     assert [row.path for row in rows if not row.about] == []
+
+
+def json_examples() -> Iterator[tuple[str, str]]:
+    """Yield each example in JSON, with its page and number."""
+    for page in PAGES:
+        found = re.findall(r"^```json\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+        yield from ((f"{page.relative_to(ROOT)}:{number}", text) for number, text in enumerate(found))
+
+
+@pytest.mark.parametrize(("name", "text"), list(json_examples()), ids=lambda value: value if value.count("\n") == 0 else "")
+def test_every_example_in_json_is_whole(name: str, text: str) -> None:
+    """Every example in JSON is one value, as it is on its page."""
+    json.loads(text)
 
 
 def examples() -> Iterator[tuple[str, str]]:
