@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from antiphon.auth.audit import KEPT_DAYS
 from antiphon.config import Config
 from antiphon.config.file import load
 from docs import features, generate
@@ -84,3 +85,10 @@ def test_every_example_of_a_configuration_is_good(name: str, text: str, tmp_path
     """Every example of a configuration is valid as it is on its page."""
     (tmp_path / "antiphon.yaml").write_text(text)
     load(tmp_path / "antiphon.yaml", {})
+
+
+@pytest.mark.parametrize("name", ["CHANGELOG.md", "docs/guide/data.md", "docs/guide/secure.md"])
+def test_the_time_that_audit_events_are_kept_is_as_documented(name: str) -> None:
+    """Every page that says how long the audit log is kept has the figure of the code."""
+    lines = re.findall(r"^.*(?:audit|entries).*$", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE | re.IGNORECASE)
+    assert {int(days) for line in lines for days in re.findall(r"(\d+) days", line)} == {KEPT_DAYS}
