@@ -63,7 +63,9 @@ def logged() -> set[Logged]:
         for node in ast.walk(tree):
             if not isinstance(node, ast.Call) or not node.args:
                 continue
-            assert getattr(node.func, "id", "") not in LOGGERS, f"{path.name}: a method of the logger by another name is not found here"
+            assert getattr(node.func, "id", "") not in LOGGERS, (
+                f"{path.name}: a method of the logger by another name is not found here"
+            )
             if getattr(node.func, "id", "") == "log_line" and len(node.args) == 2:  # the supervisor's own line
                 found |= {Logged(event, *_events(node.args[1]), _fields(node, tree)) for event in _events(node.args[0])}
             if not isinstance(node.func, ast.Attribute):
