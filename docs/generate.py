@@ -152,7 +152,7 @@ def errors_page() -> str:
     for comment, name in re.findall(r"((?:  //.*\n)+)  ERROR_REASON_(\w+) = [1-9]\d*;", REASONS.read_text(encoding="utf-8")):
         lines = [line.strip().removeprefix("//").removeprefix(" ") for line in comment.splitlines()]
         words = " ".join(line for line in lines if not line.startswith("    "))
-        sample = next(line.strip() for line in lines if line.startswith("    "))
+        sample = textwrap.dedent("\n".join(line for line in lines if line.startswith("    ")))
         pieces.append(f"## {name}\n\n{words.strip()}\n\n```json\n{sample}\n```\n\n")
     return "".join(pieces).rstrip() + "\n"
 

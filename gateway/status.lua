@@ -3,8 +3,9 @@
 -- Requests that no dialect accepts are refused here: too many headers, an ambiguous path, two hosts, a compressed body. The
 -- listener's local replies give the refusal the shape of the dialect.
 --
--- A caller's own request id is kept if it has 1 to 128 visible ASCII characters, the same rule as in the server; another one is made so.
--- Envoy makes one for a request without. So the server's log, Envoy's log and the caller have the same id.
+-- A caller's own request id is kept if it has 1 to 128 visible ASCII characters, the same rule as in the server. Any other is cut to that
+-- length, and gets "_" for other characters. Envoy makes an id for a request without. So the server's log, Envoy's log and the caller have
+-- the same id.
 --
 -- The query of a proxy path belongs to the provider, and may contain its key. The transcoder would bind some of it to fields and
 -- drop the rest, so the whole query goes to the server as a header, and is removed from the path. On all other paths the query is

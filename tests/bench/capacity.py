@@ -17,6 +17,7 @@ import statistics
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from functools import partial
 from itertools import cycle, islice, repeat
 from pathlib import Path
@@ -330,7 +331,7 @@ def _size(database: Postgres) -> tuple[int, int, int]:
 def _machine() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     name = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "a processor without a name")
-    return f"{os.cpu_count()} cores of {name}, with a load of {os.getloadavg()[0]:.1f} before"
+    return f"{os.cpu_count()} cores of {name} on {datetime.now(UTC):%Y-%m-%d}, with a load of {os.getloadavg()[0]:.1f} before"
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The documentation is consistent with the code and with itself."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from antiphon.auth.audit import KEPT_DAYS
 from antiphon.config import Config
 from antiphon.config.file import load
 from docs import features, generate
@@ -55,6 +57,19 @@ def test_every_setting_is_explained() -> None:
     assert [row.path for row in rows if not row.about] == []
 
 
+def json_examples() -> Iterator[tuple[str, str]]:
+    """Yield each example in JSON, with its page and number."""
+    for page in PAGES:
+        found = re.findall(r"^```json\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+        yield from ((f"{page.relative_to(ROOT)}:{number}", text) for number, text in enumerate(found))
+
+
+@pytest.mark.parametrize(("name", "text"), list(json_examples()), ids=lambda value: value if value.count("\n") == 0 else "")
+def test_every_example_in_json_is_whole(name: str, text: str) -> None:
+    """Every example in JSON is one value, as it is on its page."""
+    json.loads(text)
+
+
 def examples() -> Iterator[tuple[str, str]]:
     """Yield each example of a configuration, with its page and number."""
     for page in PAGES:
@@ -70,3 +85,10 @@ def test_every_example_of_a_configuration_is_good(name: str, text: str, tmp_path
     """Every example of a configuration is valid as it is on its page."""
     (tmp_path / "antiphon.yaml").write_text(text)
     load(tmp_path / "antiphon.yaml", {})
+
+
+@pytest.mark.parametrize("name", ["CHANGELOG.md", "docs/guide/data.md", "docs/guide/secure.md"])
+def test_the_time_that_audit_events_are_kept_is_as_documented(name: str) -> None:
+    """Every page that says how long the audit log is kept has the figure of the code."""
+    lines = re.findall(r"^.*(?:audit|entries).*$", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE | re.IGNORECASE)
+    assert {int(days) for line in lines for days in re.findall(r"(\d+) days", line)} == {KEPT_DAYS}

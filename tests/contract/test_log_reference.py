@@ -63,12 +63,16 @@ def logged() -> set[Logged]:
         for node in ast.walk(tree):
             if not isinstance(node, ast.Call) or not node.args:
                 continue
+            assert getattr(node.func, "id", "") not in LOGGERS, (
+                f"{path.name}: a method of the logger by another name is not found here"
+            )
             if getattr(node.func, "id", "") == "log_line" and len(node.args) == 2:  # the supervisor's own line
                 found |= {Logged(event, *_events(node.args[1]), _fields(node, tree)) for event in _events(node.args[0])}
             if not isinstance(node.func, ast.Attribute):
                 continue
             whose = getattr(node.func.value, "id", getattr(node.func.value, "attr", ""))
             if whose in LOGGERS and node.func.attr in LEVELS:
+                assert _events(node.args[0]), f"{path.name}: an event needs its name where it is logged, to be found here"
                 found |= {Logged(event, LEVELS[node.func.attr], _fields(node, tree)) for event in _events(node.args[0])}
             elif whose == "self" and node.func.attr == "_log":  # the supervisor's line about a child
                 found |= {Logged(event, "error", _fields(node, tree) | {"child"}) for event in _events(node.args[0])}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from rich.markup import escape
@@ -25,6 +25,8 @@ from antiphon.providers import hosts
 from antiphon.routing.router import Router
 from antiphon.start import model_names
 from antiphon.telemetry import log_file
+
+_STREAMS: Final = {"stderr": "standard error", "stdout": "standard output"}
 
 
 def environment_of_start(config: Config) -> dict[str, str]:
@@ -92,7 +94,7 @@ def _settings(config: Config) -> dict[str, str]:
         "counted": f"in Redis, {limits.on_failure} while it is out of reach" if _in_redis(limits) else "by each worker for itself",
         "guards": ", ".join(f"{guard.name} ({guard.kind}, {' and '.join(guard.on)})" for guard in config.guards) or "none",
         "traces": _traces(config),
-        "log": f"{written.level}, to {written.file or 'standard error'}",
+        "log": f"{written.level}, to {written.file or _STREAMS[written.stream]}",
     }
 
 

@@ -21,11 +21,6 @@ class TokenKind(StrEnum):
     ENTRA_WORKLOAD = "entra_workload"
     ENTRA_MANAGED = "entra_managed"
 
-    @property
-    def is_google(self) -> bool:
-        """Return whether the token is one of Google's, and not of Microsoft Entra."""
-        return self in (TokenKind.GOOGLE, TokenKind.GOOGLE_METADATA)
-
 
 _FIELDS: Final[Mapping[TokenKind, frozenset[str]]] = {
     TokenKind.GOOGLE: frozenset({"file"}),

@@ -1,4 +1,4 @@
-"""What an operator decides of routes: names for several models, retries, and when a target that fails is left alone."""
+"""What an operator decides of routes: names for several models, retries, and when a deployment that fails is left alone."""
 
 from __future__ import annotations
 

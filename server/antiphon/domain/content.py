@@ -49,7 +49,7 @@ class Role(StrEnum):
 class Origin(Struct, frozen=True, omit_defaults=True):
     """The source of a reply. An empty field matches any value.
 
-    A provider with several deployments has the name of one (`<provider>/<label>`) in both fields.
+    If the provider has several deployments, `provider` and `deployment` are both the name of one: `<provider>/<label>`.
     """
 
     protocol: str = ""

@@ -241,7 +241,7 @@ class SqlStore:
         rows.check_request_id(request_id)
         rows.check_title(title)
         rows.check_source(source)
-        fixed, told = ([], ()) if callable(messages) else (rows.bodies(messages), messages)
+        given, given_bodies = ((), []) if callable(messages) else (messages, rows.bodies(messages))
         reply_id, named = new_id(), request_id or None
         ours = {reply_id}
         reply = {"id": reply_id, "state": MessageState.IN_PROGRESS.value, "worker": self._worker, "request_id": named}
@@ -261,13 +261,13 @@ class SqlStore:
         def begin(connection: Connection) -> Turn:
             if conversation is None:
                 created = tree.created_by(connection, owner, request_id) if named else None
-                if created and (turn := existing(connection, created, fixed)):
+                if created and (turn := existing(connection, created, given_bodies)):
                     return turn
-                written = [*fixed, rows.NO_REPLY]
+                written = [*given_bodies, rows.NO_REPLY]
                 made, new = tree.create(connection, owner, written, title=title, source=source, request_id=named, reply=reply)
-                return tree.new_turn(made, (), new, told, created_conversation=True)
+                return tree.new_turn(made, (), new, given, created_conversation=True)
             row = tree.find(connection, owner, conversation, lock=True)
-            path, asked, bodies, after = None, told, fixed, parent_id
+            path, asked, bodies, after = None, given, given_bodies, parent_id
             if callable(messages):
                 path = self._paths.read(connection, row, row.head_id)
                 asked, after = messages(path)

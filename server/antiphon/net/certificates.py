@@ -172,9 +172,11 @@ class Certificates:
         if self._warned is not None and self._warned[:2] == (ends, ended) and now - self._warned[2] < WARN_INTERVAL:
             return
         self._warned = (ends, ended, now)
-        log = _log.error if ended else _log.warning
-        what = "certificate_has_ended" if ended else "certificate_ends_soon"
-        log(what, setting=self._where, file=str(self._config.certificate), ends=self._found.expiry_text)
+        file, expiry = str(self._config.certificate), self._found.expiry_text
+        if ended:
+            _log.error("certificate_has_ended", setting=self._where, file=file, ends=expiry)
+        else:
+            _log.warning("certificate_ends_soon", setting=self._where, file=file, ends=expiry)
 
 
 def _configuration(found: CertificateFiles) -> grpc.ServerCertificateConfiguration:

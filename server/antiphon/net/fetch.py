@@ -6,6 +6,7 @@ Its transport is used without `AsyncClient`, which would add redirects, cookies 
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 import ssl
 import zlib
@@ -151,3 +152,11 @@ def _unreached(error: BaseException) -> str:
                 return "out of reach: the name is not resolved"
         found = found.__cause__ or found.__context__
     return "out of reach"
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a URL's host is this one, which may be asked over plain HTTP."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,7 +1,7 @@
-"""Affinity of conversations: the same conversation goes to the same target, whose cache has its beginning. No I/O.
+"""Affinity of conversations: the same conversation goes to the same candidate, whose cache has its beginning. No I/O.
 
-Rendezvous hashing: each target gets a score from its name and the conversation, and the highest score wins. If a target leaves,
-only its own conversations move. The load is bounded: a target that has more than `BOUND` times its share of the calls in flight is
+Rendezvous hashing: each candidate gets a score from its name and the conversation, and the highest score wins. If one leaves, only
+its own conversations move. The load is bounded: a candidate that has more than `BOUND` times its share of the calls in flight is
 passed over (Mirrokni, Thorup, Zadimoghaddam, "Consistent Hashing with Bounded Loads", 2016).
 """
 
@@ -15,11 +15,11 @@ from typing import Final
 from antiphon.routing.balance import Load
 
 BOUND: Final = 1.25
-"""The most calls in flight at a target, as a multiple of its share by weight."""
+"""The most calls in flight at a candidate, as a multiple of its share by weight."""
 
 
 def prefer(conversation: bytes, names: Sequence[str], loads: Sequence[Load]) -> int:
-    """Return the index of the target for a conversation. `names` and `loads` have one entry per target, and at least one."""
+    """Return the index of the candidate for a conversation. `names` and `loads` have one entry per candidate, and at least one."""
     weights = sum(load.weight for load in loads)
     calls = sum(load.in_flight for load in loads) + 1
     order = sorted(range(len(names)), key=lambda index: _score(conversation, names[index], loads[index].weight), reverse=True)

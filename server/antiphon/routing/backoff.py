@@ -1,4 +1,4 @@
-"""How long to wait before the same target is tried again. No I/O."""
+"""How long to wait before the same candidate is tried again. No I/O."""
 
 from __future__ import annotations
 

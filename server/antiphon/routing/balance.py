@@ -1,13 +1,13 @@
-"""Balance: which of several equal targets gets a call. No I/O and no clock.
+"""Balance: which of several equal candidates gets a call. No I/O and no clock.
 
-Two targets are drawn by weight, and the cheaper one is taken ("power of two choices"): two are enough to avoid the busy ones, and
-as both may be the same one, a target that looks expensive still gets calls, and is measured again. Of two targets that would be a
+Two candidates are drawn by weight, and the cheaper one is taken ("power of two choices"): two are enough to avoid the busy ones,
+and as both may be the same one, a candidate that looks expensive still gets calls, and is measured again. Of two that would be a
 quarter of all calls, too many for one that is slow or fails; so one that costs far more than the cheapest gets only `MEASURED` of
 the calls that it alone was drawn for. The cost is
 
     (in flight / weight + 1) x time to first token x (1 + FAILURES x part of recent calls that failed)
 
-so equal targets share calls by weight, whether idle or busy. A target that was not measured yet counts as the median of the others.
+so equal candidates share calls by weight, whether idle or busy. One that was not measured yet counts as the median of the others.
 Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001.
 """
 
@@ -20,13 +20,13 @@ from typing import Final
 from msgspec import Struct
 
 FAILURES: Final = 20.0
-"""How much more a target costs whose calls all fail."""
+"""How much more a candidate costs whose calls all fail."""
 
 FAR: Final = 4.0
-"""How many times the cheapest target's cost is far more."""
+"""How many times the cheapest candidate's cost is far more."""
 
 MEASURED: Final = 0.2
-"""The part of its calls that a target still gets then, so that it is measured again."""
+"""The part of its calls that a candidate still gets then, so that it is measured again."""
 
 _SHARE: Final = 0.2
 """The part that the newest time to first token has in the average."""
@@ -38,7 +38,7 @@ _FORGET: Final = 10.0
 class Average:
     """An exponentially weighted average of times, in seconds; None before the first one.
 
-    The first ones count alike: the very first call also opens a connection, and must not tell what the target is like for long.
+    The first ones count alike: the very first call also opens a connection, and must not tell what the candidate is like for long.
     `value` is an average that others measured.
     """
 
@@ -55,7 +55,7 @@ class Average:
 
 
 class FailureRate:
-    """The part of recent calls that failed, from 0 to 1, which fades with time: a target that is avoided is tried again."""
+    """The part of recent calls that failed, from 0 to 1, which fades with time: a candidate that is avoided is tried again."""
 
     def __init__(self) -> None:
         self.value = 0.0
@@ -84,7 +84,7 @@ class FailureRate:
 
 
 class Load(Struct, frozen=True):
-    """What is known of a target. `first_token` is its average, in seconds; None if it was not measured."""
+    """What is known of a candidate. `first_token` is its average, in seconds; None if it was not measured."""
 
     weight: float
     in_flight: int
@@ -93,7 +93,7 @@ class Load(Struct, frozen=True):
 
 
 def choose(loads: Sequence[Load], random: Callable[[], float]) -> int:
-    """Return the index of the target that gets the call. `loads` is not empty; `random` returns numbers from 0 to 1."""
+    """Return the index of the candidate that gets the call. `loads` is not empty; `random` returns numbers from 0 to 1."""
     if len(loads) == 1:
         return 0
     first, second = _draw(loads, random()), _draw(loads, random())

@@ -1,4 +1,4 @@
-"""What follows from the class of a failed attempt: whether to try again, where, and what the failure says about the target.
+"""What follows from the class of a failed attempt: whether to try again, where, and what the failure says about the candidate.
 
 A table, and nothing else. It holds as long as nothing of the reply was sent; after that no attempt is followed by another.
 """
@@ -15,13 +15,13 @@ from antiphon.domain.attempt_class import AttemptClass
 
 
 class Verdict(Enum):
-    """What a failure says about its target."""
+    """What a failure says about its candidate."""
 
     NOTHING = auto()
     FAILED = auto()
-    """It counts as a failure of the target."""
+    """It counts as a failure of the candidate."""
     COOLS = auto()
-    """The target is left alone until the time that it named. It is not broken."""
+    """The candidate is left alone until the time that it named. It is not broken."""
     TRIPS = auto()
     """Every call would fail, until somebody changes something: the breaker opens at once."""
 
@@ -30,9 +30,9 @@ class ClassRule(Struct, frozen=True):
     """One row of the table."""
 
     again: bool = False
-    """The same target may be tried once more, after a wait, within the budget."""
+    """The same candidate may be tried once more, after a wait, within the budget."""
     onward: bool = False
-    """Another target may be tried."""
+    """Another candidate may be tried."""
     verdict: Verdict = Verdict.NOTHING
 
 
@@ -56,4 +56,4 @@ RULES: Final[Mapping[AttemptClass, ClassRule]] = {
     AttemptClass.INTERNAL: ClassRule(),
 }
 """The rule of each class. `too_long` and `refused` are followed by the model that the alias names for them (`when`), and `state` by
-one attempt at the target that made the state, or else one without it; `antiphon.routing.attempts` does both."""
+one attempt at the candidate that made the state, or else one without it; `antiphon.routing.itinerary` does both."""

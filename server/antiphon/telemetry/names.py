@@ -177,7 +177,7 @@ TURNS: Final = Metric(
 REFUSED: Final = Metric(
     "antiphon_limits_refused_total",
     Kind.COUNTER,
-    "Calls that a limit refused. `scope` is key, owner, overall or worker.",
+    "Calls that a limit refused. `scope` is key, owner, overall, worker or provider.",
     ("limit", "scope"),
 )
 FAILED: Final = Metric("antiphon_failed_calls_total", Kind.COUNTER, "Calls that ended in an error, by its reason.", ("reason",))

@@ -51,8 +51,8 @@ def plan(config: Config, config_path: Path | None, *, made_key: bool = False, st
     command = [sys.executable, "-m", "antiphon.preparation", *chosen, *flags, "--folder", str(folder)]
     return made._replace(
         preparation=Program("preparation", command, folder=Path.cwd(), grace=MARGIN),
-        anew=(sys.executable, "-m", "antiphon", "up", *chosen),
-        made_variable=KEY_VARIABLE if made_key else "",
+        restart_command=(sys.executable, "-m", "antiphon", "up", *chosen),
+        set_variable=KEY_VARIABLE if made_key else "",
     )
 
 

@@ -58,10 +58,10 @@ class Plan(NamedTuple):
     """The folder that Envoy runs in, with its files and the workers' sockets; None: `folder`."""
     preparation: Program | None = None
     """The program that has to succeed before the workers serve (`antiphon.up.preparation`). None: nothing has to."""
-    anew: Sequence[str] = ()
-    """The command line of another start, for when the configuration changes before the first one is ready."""
-    made_variable: str = ""
-    """The environment variable that this start has set itself, and another one must not see; empty: none."""
+    restart_command: Sequence[str] = ()
+    """The command line of another start, in case the configuration changes before this one is ready."""
+    set_variable: str = ""
+    """The environment variable that this start has set itself, and the next start must not see; empty: none."""
 
     @property
     def envoys_folder(self) -> Path:
@@ -96,8 +96,8 @@ class Plan(NamedTuple):
             metrics=found["metrics"],
             edge=Path(found["edge"]) if found["edge"] else None,
             preparation=_program(found["preparation"]) if found["preparation"] else None,
-            anew=tuple(found["anew"]),
-            made_variable=found["made_variable"],
+            restart_command=tuple(found["restart_command"]),
+            set_variable=found["set_variable"],
         )
 
 

@@ -348,8 +348,8 @@ def main(descriptor: int) -> int:
         return 1
     if code == EXIT_CHANGED:
         say("The configuration has changed: starting again.")
-        os.environ.pop(plan.made_variable, None)
-        os.execv(plan.anew[0], list(plan.anew))  # noqa: S606  # this same program
+        os.environ.pop(plan.set_variable, None)
+        os.execv(plan.restart_command[0], list(plan.restart_command))  # noqa: S606  # this same program
     return code
 
 

@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class AdminServiceStub:
-    """Manages API keys, reads the audit log and usage, and exports or erases an owner's data. Every caller without SCOPE_ADMIN gets
-    PERMISSION_DENIED.
+    """Manages API keys, reads the audit log and usage, exports or erases an owner's data, and takes deployments in and out of use. Every
+    caller without SCOPE_ADMIN gets PERMISSION_DENIED.
 
     A key's secret is returned once, when it is made; only its SHA-256 is stored. A revocation, an expiry and a rotation take effect
     on every worker and replica within two seconds. Keys from the configuration file are not listed here, and cannot be changed here.
@@ -107,8 +107,8 @@ class AdminServiceStub:
 
 
 class AdminServiceServicer:
-    """Manages API keys, reads the audit log and usage, and exports or erases an owner's data. Every caller without SCOPE_ADMIN gets
-    PERMISSION_DENIED.
+    """Manages API keys, reads the audit log and usage, exports or erases an owner's data, and takes deployments in and out of use. Every
+    caller without SCOPE_ADMIN gets PERMISSION_DENIED.
 
     A key's secret is returned once, when it is made; only its SHA-256 is stored. A revocation, an expiry and a rotation take effect
     on every worker and replica within two seconds. Keys from the configuration file are not listed here, and cannot be changed here.
@@ -302,8 +302,8 @@ def add_AdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AdminService:
-    """Manages API keys, reads the audit log and usage, and exports or erases an owner's data. Every caller without SCOPE_ADMIN gets
-    PERMISSION_DENIED.
+    """Manages API keys, reads the audit log and usage, exports or erases an owner's data, and takes deployments in and out of use. Every
+    caller without SCOPE_ADMIN gets PERMISSION_DENIED.
 
     A key's secret is returned once, when it is made; only its SHA-256 is stored. A revocation, an expiry and a rotation take effect
     on every worker and replica within two seconds. Keys from the configuration file are not listed here, and cannot be changed here.

@@ -13,8 +13,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AdminServiceStub:
-    """Manages API keys, reads the audit log and usage, and exports or erases an owner's data. Every caller without SCOPE_ADMIN gets
-    PERMISSION_DENIED.
+    """Manages API keys, reads the audit log and usage, exports or erases an owner's data, and takes deployments in and out of use. Every
+    caller without SCOPE_ADMIN gets PERMISSION_DENIED.
 
     A key's secret is returned once, when it is made; only its SHA-256 is stored. A revocation, an expiry and a rotation take effect
     on every worker and replica within two seconds. Keys from the configuration file are not listed here, and cannot be changed here.
@@ -86,8 +86,8 @@ class AdminServiceStub:
     """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Manages API keys, reads the audit log and usage, and exports or erases an owner's data. Every caller without SCOPE_ADMIN gets
-    PERMISSION_DENIED.
+    """Manages API keys, reads the audit log and usage, exports or erases an owner's data, and takes deployments in and out of use. Every
+    caller without SCOPE_ADMIN gets PERMISSION_DENIED.
 
     A key's secret is returned once, when it is made; only its SHA-256 is stored. A revocation, an expiry and a rotation take effect
     on every worker and replica within two seconds. Keys from the configuration file are not listed here, and cannot be changed here.

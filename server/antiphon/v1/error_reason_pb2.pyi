@@ -152,10 +152,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_RATE_LIMIT_EXCEEDED: _ErrorReason.ValueType  # 24
     """A limit of this gateway is reached. `limit` is requests_per_minute, tokens_per_minute or concurrent_streams. `scope` is who has
-    the limit: key, owner, or overall for all callers together. `quota` is its value. With the scope "worker", the server has no
-    room for the call, and `limit` is calls_per_worker, request_bytes_per_worker or messages_without_a_key. With the scope
-    "provider", the queue of a provider is full or did not move in time (`limit` is queue). RESOURCE_EXHAUSTED; RetryInfo has the
-    time to wait. Without RetryInfo the call alone exceeds the limit, and a retry does not help.
+    the limit: key, owner, or overall for all callers together. `quota` is its value, or without Redis the part of it that each
+    worker enforces. With the scope "worker", the server has no room for the call, and `limit` is calls_per_worker,
+    request_bytes_per_worker or messages_without_a_key. With the scope "provider", the queue of a provider is full or did not move
+    in time (`limit` is queue), or the provider is configured to grant no more at the moment (requests_per_minute,
+    tokens_per_minute). RESOURCE_EXHAUSTED; RetryInfo has the time to wait. Without RetryInfo the call alone exceeds the limit, and
+    a retry does not help.
 
         { "reason": "RATE_LIMIT_EXCEEDED", "domain": "antiphon",
           "metadata": { "limit": "requests_per_minute", "scope": "key", "quota": "60" } }
@@ -332,10 +334,12 @@ RetryInfo has the time to wait. `issuer` is the issuer's name in the gateway's c
 """
 ERROR_REASON_RATE_LIMIT_EXCEEDED: ErrorReason.ValueType  # 24
 """A limit of this gateway is reached. `limit` is requests_per_minute, tokens_per_minute or concurrent_streams. `scope` is who has
-the limit: key, owner, or overall for all callers together. `quota` is its value. With the scope "worker", the server has no
-room for the call, and `limit` is calls_per_worker, request_bytes_per_worker or messages_without_a_key. With the scope
-"provider", the queue of a provider is full or did not move in time (`limit` is queue). RESOURCE_EXHAUSTED; RetryInfo has the
-time to wait. Without RetryInfo the call alone exceeds the limit, and a retry does not help.
+the limit: key, owner, or overall for all callers together. `quota` is its value, or without Redis the part of it that each
+worker enforces. With the scope "worker", the server has no room for the call, and `limit` is calls_per_worker,
+request_bytes_per_worker or messages_without_a_key. With the scope "provider", the queue of a provider is full or did not move
+in time (`limit` is queue), or the provider is configured to grant no more at the moment (requests_per_minute,
+tokens_per_minute). RESOURCE_EXHAUSTED; RetryInfo has the time to wait. Without RetryInfo the call alone exceeds the limit, and
+a retry does not help.
 
     { "reason": "RATE_LIMIT_EXCEEDED", "domain": "antiphon",
       "metadata": { "limit": "requests_per_minute", "scope": "key", "quota": "60" } }

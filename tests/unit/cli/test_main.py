@@ -58,6 +58,23 @@ def test_an_edge_is_made_of_a_folder_with_the_gateways_files(tmp_path: Path) -> 
     assert "./server.sock" in (folder / "endpoints.yaml").read_text()
 
 
+@pytest.mark.parametrize(
+    ("variables", "shown"),
+    [
+        ({}, "info, to standard error"),
+        ({"ANTIPHON_LOG__STREAM": "stdout", "ANTIPHON_LOG__LEVEL": "debug"}, "debug, to standard output"),
+        ({"ANTIPHON_LOG__STREAM": "stdout", "ANTIPHON_LOG__FILE": "lines.log"}, "info, to lines.log"),
+    ],
+    ids=["default", "stdout", "file"],
+)
+def test_a_check_shows_where_the_log_goes(variables: dict[str, str], shown: str, tmp_path: Path) -> None:
+    """`check-config` names the file of the log, or else the stream that is configured."""
+    command = [sys.executable, "-m", "antiphon", "check-config", "--json"]
+    env = {"ANTIPHON_KEY": "sk-test", "HOME": str(tmp_path), **variables}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path, env=env)
+    assert json.loads(done.stdout)["settings"]["log"] == shown
+
+
 def test_an_edge_has_one_server(tmp_path: Path) -> None:
     """`--socket` together with `rest.upstream` is refused with exit code 2."""
     command = [sys.executable, "-m", "antiphon", "edge", str(tmp_path), "--socket", "server.sock"]

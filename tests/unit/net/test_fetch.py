@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import httpx2
 import pytest
 
-from antiphon.net.fetch import Fetcher, FetchFailed
+from antiphon.net.fetch import Fetcher, FetchFailed, is_loopback
 from tests.odd_upstream import CUT, HANG, RESET, OddUpstream, Step, answer, chunk, head
 
 
@@ -107,3 +107,12 @@ async def test_sending(upstream: OddUpstream, fetcher: Fetcher) -> None:
     assert set(sent.headers) == {"host", "content-length", "content-type"}
     with pytest.raises(FetchFailed, match="^more than 1 bytes$"):
         await fetcher.send("POST", httpx2.URL(f"{upstream.base_url}/x"), {}, b"", 1)
+
+
+@pytest.mark.parametrize(
+    ("host", "is_here"),
+    [("localhost", True), ("127.0.0.9", True), ("::1", True), ("127.0.0.1.example.com", False), ("10.0.0.1", False), ("", False)],
+)
+def test_the_hosts_that_are_this_one(host: str, *, is_here: bool) -> None:
+    """Loopback addresses and "localhost" are this host, and no other name is."""
+    assert is_loopback(host) is is_here

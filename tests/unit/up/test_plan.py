@@ -15,7 +15,7 @@ def test_a_plan_survives_its_text(tmp_path: Path) -> None:
     reloading = plan._replace(check=Program("check", ["/bin/true"], tmp_path, 5.0), retire_grace=600.0, lock=3)
     assert Plan.loads(reloading.dumps()) == reloading
     preparation = Program("preparation", ["/bin/true"], tmp_path, 5.0)
-    reloading = plan._replace(preparation=preparation, anew=("/bin/true", "up"), made_variable="KEY")
+    reloading = plan._replace(preparation=preparation, restart_command=("/bin/true", "up"), set_variable="KEY")
     assert Plan.loads(reloading.dumps()) == reloading
     beside = plan._replace(envoy=None, edge=tmp_path / "edge")
     assert Plan.loads(beside.dumps()) == beside

@@ -9,7 +9,6 @@ never sees a token.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ from pydantic import SecretStr
 from antiphon.auth.tokens.keyset import MAX_BYTES, KeySet, KeysUnusable, parse
 from antiphon.config import ConfigError, IssuerConfig
 from antiphon.domain.errors import IdentityUnavailable
-from antiphon.net.fetch import Fetcher, FetchFailed
+from antiphon.net.fetch import Fetcher, FetchFailed, is_loopback
 from antiphon.net.outbound import DIRECT, Outbound
 from antiphon.net.refreshing import Clock, Refreshing, Times
 
@@ -200,14 +199,7 @@ def _checked_url(written: str, *, plain: bool) -> httpx2.URL:
         url = httpx2.URL(written)
     except httpx2.InvalidURL:
         raise KeysUnusable("not a URL") from None
-    secure = url.scheme == "https" or (plain and url.scheme == "http" and _is_loopback(url.host))
+    secure = url.scheme == "https" or (plain and url.scheme == "http" and is_loopback(url.host))
     if not secure or not url.host or url.userinfo or url.fragment:
         raise KeysUnusable("not an https URL without password and fragment")
     return url
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -19,7 +19,7 @@ import httpx2
 import orjson
 
 from antiphon.config import ConfigError
-from antiphon.net.fetch import FetchedAnswer, Fetcher, FetchFailed
+from antiphon.net.fetch import FetchedAnswer, Fetcher, FetchFailed, is_loopback
 from antiphon.net.outbound import DIRECT, Outbound
 from antiphon.providers.credentials.token import AccessToken, TokenFailed
 from antiphon.providers.retry_advice import retry_after
@@ -106,7 +106,7 @@ def read_token(found: Mapping[str, Any], *, value: str = "access_token") -> Acce
 def token_url(written: str, where: str) -> httpx2.URL:
     """Return a URL to which credentials may be sent: https, or http to this host. Raises `ConfigError`, which names `where`."""
     url = _url(written, where)
-    if url.scheme != "https" and not (url.scheme == "http" and _is_loopback(url.host)):
+    if url.scheme != "https" and not (url.scheme == "http" and is_loopback(url.host)):
         raise ConfigError(f"{where}: must be an https URL")
     return url
 
@@ -130,13 +130,6 @@ def _url(written: str, where: str) -> httpx2.URL:
     if not url.host or url.userinfo or url.fragment:
         raise ConfigError(f"{where}: must be a URL without password and fragment")
     return url
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _is_near(host: str) -> bool:

@@ -210,7 +210,7 @@ def _block(part: Mapping[str, Any], path: tuple[str | int, ...]) -> domain.Block
     if part.keys() == {"type", "refusal"} and kind == "refusal" and isinstance(part["refusal"], str):
         return domain.Refusal(part["refusal"])
     if isinstance(part.get(kind), str) and kind != "text":
-        return domain.Opaque(part)  # Mistral's form form of pictures and audio: the URL or the data without an object
+        return domain.Opaque(part)  # Mistral's form of pictures and audio: the URL or the data without an object
     match kind:
         case "text":
             return domain.Text(required_field(part, "text", str, path), extra=other_fields(part, "text"))

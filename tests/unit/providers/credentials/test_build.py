@@ -330,7 +330,9 @@ async def test_a_file_that_is_replaced(endpoint: TokenEndpoint, source: Callable
 @pytest.mark.parametrize("kind", list(TokenKind))
 def test_settings_of_another_kind_are_refused(kind: TokenKind) -> None:
     """A setting that a kind does not have is refused, rather than ignored."""
-    others = {"file": "a.json", "token_file": "t"} | ({"tenant_id": "t"} if kind.is_google else {"account": "a"})
+    others = {"file": "a.json", "token_file": "t"} | (
+        {"tenant_id": "t"} if kind in (TokenKind.GOOGLE, TokenKind.GOOGLE_METADATA) else {"account": "a"}
+    )
     with pytest.raises(ValidationError, match=f"{kind.value} has no "):
         TokenConfig.model_validate({"kind": kind, **others})
 
