@@ -52,7 +52,7 @@ class Itinerary:
         self.allowance: Allowance | None = None
         """What the next attempt took of what its provider grants; None if any number is granted. To be settled at its end."""
 
-    async def next(self) -> Candidate | None:
+    async def next(self) -> Candidate | None:  # noqa: C901  # one branch for each way in which a candidate is found
         """Return the next candidate, once it can be called, and enter its deployment. None: no other attempt may follow a failure.
 
         Raises `RouteUnavailable`, `RateLimited` or the reason why all are left alone.
@@ -62,7 +62,10 @@ class Itinerary:
         try:
             while True:
                 if self._forced is not None:
-                    return await self._enter_forced(now)
+                    forced = await self._enter_forced(self._forced, since, now)
+                    if forced is not None:
+                        return forced
+                    now = time.monotonic()
                 candidate = next_candidate(self._tiers, self._failed, now, self._deadline.left, self._picker(), self._short)
                 if candidate is not None:
                     candidate.deployment.enter()
@@ -149,11 +152,18 @@ class Itinerary:
         if allowance is not None and candidate.shaper is not None:
             await candidate.shaper.settle(allowance, tokens)
 
-    async def _enter_forced(self, now: float) -> Candidate | None:
-        forced, self._forced = self._forced, None
-        if forced is None or forced.deployment.is_full or not forced.is_available(now):
+    async def _enter_forced(self, forced: Candidate, since: float, now: float) -> Candidate | None:
+        """Enter the deployment that is to be tried next, once it has a place; None if it cannot be called now, but others may."""
+        self._forced = None
+        if not forced.is_available(now):
             return None
-        forced.deployment.enter()
+        if forced.deployment.is_full:
+            await self._queue(forced, since, now)
+            if not forced.is_available(time.monotonic()):
+                forced.deployment.leave()  # it failed meanwhile
+                return None
+        else:
+            forced.deployment.enter()
         return forced if await self._take(forced) else None
 
     async def _take(self, candidate: Candidate) -> bool:
@@ -249,12 +259,12 @@ class Itinerary:
         return self._made_picker
 
     def _state_owner(self, tried: Candidate) -> Candidate | None:
-        """Return the candidate that made the newest state of the request, if it is another one than that which was tried."""
+        """Return the candidate that made the newest state of the request, if it is another one than those that were tried."""
         now = time.monotonic()
         by_name = {choice.candidate.deployment.name: choice.candidate for tier in self._tiers for choice in tier}
         for name in state_owners(self._request):
             owner = by_name.get(name)
-            if owner is not None and owner is not tried and owner.is_available(now):
+            if owner is not None and owner is not tried and owner not in self._failed and owner.is_available(now):
                 return owner
         return None
 

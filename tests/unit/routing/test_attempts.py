@@ -441,6 +441,37 @@ async def test_state_that_is_not_accepted_is_tried_at_its_owner_and_else_left_ou
     assert isinstance((await ask(routed([Turns("d", state)]), signed("d"))).error, ProviderRejected)
 
 
+async def test_state_is_left_out_when_its_owner_has_failed() -> None:
+    """A call whose state no other deployment takes is not sent a second time to the owner that has just failed."""
+    a, b = Turns("a", rejected(Rejection.STATE), REPLY), Turns("b", BROKEN)
+    outcome = await ask(routed([b], [a]), signed("b"))
+    assert (outcome.tries, outcome.text) == (["b:overloaded", "a:state", "a:ok"], "Hello")
+    assert [[type(block) for block in message.blocks] for message in a.requests[1].messages] == [[Text], [Text], [Text]]
+
+
+async def test_a_try_without_the_state_waits_for_a_place() -> None:
+    """If another call took the place of the try before, the call waits its turn, and does not fail for that."""
+    release = asyncio.Event()
+
+    class Slow(Turns):
+        async def _late(self, batches: AsyncGenerator[Batch, None]) -> AsyncGenerator[Batch, None]:
+            await release.wait()
+            async for batch in batches:
+                yield batch
+
+        def stream(self, request: ChatRequest, warn: Callable[[Warnings], None] = ignore) -> AsyncGenerator[Batch, None]:
+            return self._late(super().stream(request, warn))
+
+    router = routed([Slow("a", rejected(Rejection.STATE), REPLY)], concurrent=1, queue=QueueConfig(size=5, wait=5))
+    first, other = asyncio.create_task(ask(router, signed("a"))), asyncio.create_task(ask(router))
+    while router.deployments()[0].queued < 1:
+        await asyncio.sleep(0)
+    release.set()
+    outcomes = await asyncio.gather(first, other)
+    assert [outcome.text for outcome in outcomes] == ["Hello", "Hello"]
+    assert outcomes[0].tries == ["a:state", "a:ok"]
+
+
 async def test_a_silent_deployment_is_left_for_another() -> None:
     """A deployment that sends no first token in its time is left; a role and pings do not count as one."""
     a = Turns("a", ([START], None))
