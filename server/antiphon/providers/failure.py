@@ -340,13 +340,15 @@ def _build(
 
 
 def _rejection_kind(kind: type[ProviderError], fields: Mapping[str, Any]) -> type[ProviderError]:
-    """Return the class of an error whose status means `ProviderRejected` or `ProviderCredentials`; others unchanged.
+    """Return the class of an error, whatever the class that its status means.
 
-    Some hosts answer 400 to a bad key or an empty account, and 403 or 404 to what one request has in it: its content, or state that
-    they do not have. The next request may be answered.
+    Some hosts answer 400 to a bad key or an empty account, 403 or 404 to what one request has in it, such as its content or state
+    that they do not have, and 500 to a request that is too long. The next request may be answered then.
     """
-    if kind is ProviderCredentials and rejection_of(fields, explanation(fields)) is not Rejection.INVALID:
-        return ProviderRejected
+    if kind in (ProviderCredentials, ProviderUnavailable):
+        found = rejection_of(fields, explanation(fields))
+        is_rejected = found is Rejection.TOO_LONG or (found is not Rejection.INVALID and kind is ProviderCredentials)
+        return ProviderRejected if is_rejected else kind
     if kind is not ProviderRejected:
         return kind
     meant = _by_words(fields)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from antiphon.domain.errors import Rejection
+from antiphon.providers.error_fields import error_fields, explanation
 
 _CODES: Final[Mapping[str, Rejection]] = {
     # OpenAI and hosts that follow it; Azure's content filter.
@@ -33,13 +34,13 @@ _CODES: Final[Mapping[str, Rejection]] = {
 }
 
 _TOO_LONG: Final = re.compile(
-    r"(?:(?:the model returned the following errors: )?(?:the )?prompt is too long\b"  # Anthropic, also at Bedrock; Fireworks
+    r"(?:(?:the )?prompt is too long\b"  # Anthropic, Fireworks
     r"|input length and `?max_tokens`? exceed context limit"  # Anthropic
     r"|your input exceeds the context window\b"  # OpenAI Responses
     r"|please reduce the length of the messages\b"  # Groq, Cerebras
     r"|(?:unable to submit request because )?the input token count\b"  # Gemini; Vertex AI
     r".{0,40}\b(?:exceeds the maximum|model only supports up to)\b"
-    r"|(?:the model returned the following errors: )?input is too long for requested model"  # Bedrock
+    r"|input is too long for requested model"  # Bedrock
     r"|too many tokens\b"  # Cohere, Bedrock
     r"|(?:this|the) (?:model|endpoint)'?s maximum (?:context|prompt) length is\b"  # vLLM, OpenAI without its code, OpenRouter, xAI
     r"|'max_tokens' or 'max_completion_tokens' is too large: \d+\. this model'?s maximum context length is\b"  # vLLM
@@ -95,13 +96,24 @@ _BY_MESSAGE: Final = (
 )
 
 
-def rejection_of(fields: Mapping[str, Any], explanation: str) -> Rejection:
-    """Return why a request was rejected. `fields` are those of the error object, `explanation` is its message."""
+_PREFIX: Final = re.compile(r"the model returned the following errors: ", re.IGNORECASE)
+"""What Bedrock writes before the message of a model's own host."""
+
+
+def rejection_of(fields: Mapping[str, Any], text: str) -> Rejection:
+    """Return why a request was rejected. `fields` are those of the error object, `text` is its message."""
     inner = fields.get("innererror")  # Azure's
     for word in (fields.get("code"), fields.get("type"), inner.get("code") if isinstance(inner, dict) else None):
         if isinstance(word, str) and (found := _CODES.get(word.lower())) is not None:
             return found
-    metadata = fields.get("metadata")  # OpenRouter's, with 403
-    if isinstance(metadata, dict) and "flagged_input" in metadata:
-        return Rejection.REFUSED
-    return next((found for pattern, found in _BY_MESSAGE if pattern.match(explanation)), Rejection.INVALID)
+    metadata = fields.get("metadata")  # OpenRouter's
+    if isinstance(metadata, dict):
+        if "flagged_input" in metadata:
+            return Rejection.REFUSED
+        raw = metadata.get("raw")  # the answer of the host that it asked
+        if isinstance(raw, str):
+            answer = {name: value for name, value in error_fields(raw.encode()).items() if name != "metadata"}
+            return rejection_of(answer, explanation(answer) or raw)
+    prefix = _PREFIX.match(text)
+    text = text[prefix.end() :] if prefix else text
+    return next((found for pattern, found in _BY_MESSAGE if pattern.match(text)), Rejection.INVALID)

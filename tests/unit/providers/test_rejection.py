@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from antiphon.domain.errors import ProviderCredentials, ProviderRejected, Rejection
+from antiphon.domain.errors import ProviderCredentials, ProviderRejected, ProviderUnavailable, Rejection
 from antiphon.providers.failure import error_of_payload, error_of_status, explain
 
 UNCHANGED = "`thinking` or `redacted_thinking` blocks in the latest assistant message cannot be modified. These blocks must remain"
@@ -82,6 +82,38 @@ def test_every_host_has_words_of_its_own_for_too_long(message: str) -> None:
 
     assert rejection(message) is Rejection.TOO_LONG
     assert rejection(f"messages[0]: {message}") is Rejection.INVALID
+
+
+@pytest.mark.parametrize("status", [500, None])
+def test_a_request_that_is_too_long_is_no_failure_of_the_host(status: int | None) -> None:
+    """Some hosts answer 500, or in their stream, to what is too long; it must not count against them."""
+    error = {"message": "the request exceeds the available context size, try increasing it", "type": "server_error"}
+    body = json.dumps({"error": error}).encode()
+    found = error_of_payload("p", error) if status is None else error_of_status("p", status, {}, body)
+    assert isinstance(found, ProviderRejected)
+    assert found.rejection is Rejection.TOO_LONG
+    assert isinstance(error_of_payload("p", {**error, "message": "out of memory"}), ProviderUnavailable)
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("prompt is too long: 213462 tokens > 200000 maximum", Rejection.TOO_LONG),
+        ("messages.1.content.0: Invalid `signature` in `thinking` block", Rejection.STATE),
+        ("temperature: range: 0..1", Rejection.INVALID),
+    ],
+)
+def test_a_host_that_asks_another_one_passes_its_words_on(message: str, expected: Rejection) -> None:
+    """OpenRouter has the other host's answer in a field, as JSON or text, and Bedrock its message behind a prefix."""
+    answer = json.dumps({"type": "error", "error": {"type": "invalid_request_error", "message": message}})
+    for error in (
+        {"message": "Provider returned error", "code": 400, "metadata": {"raw": answer, "provider_name": "Anthropic"}},
+        {"message": "Provider returned error", "code": 400, "metadata": {"raw": message}},
+        {"message": f"The model returned the following errors: {message}"},
+    ):
+        found = error_of_status("p", 400, {}, json.dumps({"error": error}).encode())
+        assert isinstance(found, ProviderRejected)
+        assert found.rejection is expected
 
 
 @pytest.mark.parametrize(
