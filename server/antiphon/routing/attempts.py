@@ -169,7 +169,7 @@ class Attempts:
         now = time.monotonic()
         self._attempt = Attempt(deployment.pool, candidate.model, now, request.stream, deployment.name, number, waited)
         call.deployment = deployment.name
-        self._candidate, self._epoch = candidate, candidate.breaker.begin()
+        self._candidate, self._epoch = candidate, candidate.breaker.begin(now)
         call.observer.attempt_started(call, self._attempt)
         self._open = stream = deployment.provider.stream(request, call.warn)
         self.is_pending = True

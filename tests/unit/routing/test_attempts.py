@@ -265,7 +265,7 @@ async def test_a_failed_early_probe_waits_for_the_others() -> None:
     now = time.monotonic()
     for candidate, early in ((first, 0.0), (second, 0.2)):
         for _ in range(2):
-            candidate.breaker.fail(now, candidate.breaker.begin())
+            candidate.breaker.fail(now, candidate.breaker.begin(now))
         candidate.breaker.restore(msgspec.structs.replace(candidate.breaker.save(now), open_for=60, early_for=early), now)
     b.scripts = [REPLY]
     outcome = await ask(router)
@@ -439,6 +439,24 @@ async def test_state_that_is_not_accepted_is_tried_at_its_owner_and_else_left_ou
     kinds = [[type(block) for block in message.blocks] for message in c.requests[1].messages]
     assert kinds == [[Text], [Text], [Text]]
     assert isinstance((await ask(routed([Turns("d", state)]), signed("d"))).error, ProviderRejected)
+
+
+async def test_a_probe_that_hangs_does_not_keep_others_waiting() -> None:
+    """While the only deployment is probed by a call that hangs, another call finds out that it is well again."""
+    a = Turns("a", ([START], None), REPLY)
+    rules = RoutingConfig(breaker=BreakerConfig(open=0.2), backoff=BackoffConfig(first=0.01, most=0.01))
+    router = routed([a], rules=rules, queue=QueueConfig(size=5, wait=5))
+    (candidate,) = router.deployments()[0].candidates()
+    now = time.monotonic()
+    for _ in range(rules.breaker.consecutive):
+        candidate.breaker.fail(now, candidate.breaker.begin(now))
+    hanging = asyncio.create_task(ask(router))
+    while not a.requests:
+        await asyncio.sleep(0.01)
+    assert (await ask(router)).text == "Hello"
+    assert not hanging.done()
+    hanging.cancel()
+    await asyncio.wait([hanging])
 
 
 async def test_state_is_left_out_when_its_owner_has_failed() -> None:
