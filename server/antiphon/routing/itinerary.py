@@ -146,6 +146,20 @@ class Itinerary:
             choice.candidate is not candidate and choice.candidate not in self._failed for tier in self._tiers for choice in tier
         )
 
+    def has_quicker(self, candidate: Candidate, seconds: float) -> bool:
+        """Return whether another candidate can be called now that usually sends its first token within so many seconds."""
+        now = time.monotonic()
+        return any(
+            other is not candidate
+            and other not in self._failed
+            and (usual := other.first_token.value) is not None
+            and usual < seconds
+            and not other.deployment.is_full
+            and other.is_available(now)
+            for tier in self._tiers
+            for other in (choice.candidate for choice in tier)
+        )
+
     async def settle(self, candidate: Candidate, tokens: int) -> None:
         """Note how many tokens an attempt used, if its provider grants only so many. To be called at its end."""
         allowance, self.allowance = self.allowance, None

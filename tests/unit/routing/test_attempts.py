@@ -498,6 +498,32 @@ async def test_a_silent_deployment_is_left_for_another() -> None:
     assert a.closed == 1
 
 
+async def test_callers_that_wait_in_vain_go_elsewhere() -> None:
+    """A deployment that hangs gets few calls, also if its callers never wait until it is late; it is no failure of its."""
+    a, b = Turns("a", ([START], None)), Turns("b")
+    router = routed([a, b])
+    outcomes = [await ask(router, seconds=0.03) for _ in range(60)]
+    assert len(a.requests) < 15, "of 30 by weight"
+    assert sum(outcome.text == "Hello" for outcome in outcomes) > 50
+    hanging = router.deployments()[0].candidates()[0]
+    assert (hanging.breaker.state, hanging.failures.value) == (BreakerState.CLOSED, 0)
+
+
+async def test_a_slow_deployment_leaves_time_for_a_quick_one() -> None:
+    """If it usually takes more than half of what the call has left, another one gets the other half. It is no failure."""
+    a, b = Turns("a", ([START], None)), Turns("b")
+    router = routed([a], [b])
+    slow, quick = (deployment.candidates()[0] for deployment in router.deployments())
+    slow.first_token.add(1.0)
+    assert isinstance((await ask(router, seconds=0.1)).error, DeadlineExceeded), "the other one was not measured yet"
+    quick.first_token.add(0.001)
+    outcome = await ask(router, seconds=0.2)
+    assert (outcome.tries, outcome.text) == (["a:late", "b:ok"], "Hello")
+    assert (slow.breaker.state, slow.failures.value) == (BreakerState.CLOSED, 0)
+    quick.first_token.add(5.0)
+    assert (await ask(router, seconds=0.2)).tries == ["a:deadline"]
+
+
 async def test_the_total_time_bounds_a_whole_try() -> None:
     """Before output the try is late and another deployment answers; after it the reply is cut, and what came is kept."""
     a = Turns("a", ([START], None))
