@@ -272,7 +272,10 @@ class Attempts:
         if request is None:
             return None
         self._request = request
-        return await plan.next()
+        following = await plan.next()
+        if following is not None and self._attempt.number + 1 == self._rules.attempts:
+            self._request = plan.for_last_attempt(request, following)
+        return following
 
     def _report(self, candidate: Candidate, error: BaseException | None, left: float | None) -> None:
         """Report how the attempt ended, once it is closed. `left` is the time at which its caller left, if that is why."""

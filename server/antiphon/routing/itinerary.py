@@ -136,6 +136,15 @@ class Itinerary:
         self._failed[candidate] = Failure(found, rule.again and error.retryable, until)
         return request
 
+    def for_last_attempt(self, request: ChatRequest, candidate: Candidate) -> ChatRequest:
+        """Return the request for the last attempt: without state if its owner failed, and `candidate` may not take it.
+
+        There is no attempt left to find that out, and the caller would be told that its request is invalid.
+        """
+        owners = set(state_owners(request))
+        has_failed = any(failed.deployment.name in owners for failed in self._failed)
+        return without_state(request) if has_failed and candidate.deployment.name not in owners else request
+
     def turns(self, found: AttemptClass) -> bool:
         """Return whether the route has other candidates for failures of this class, that were not turned to yet."""
         return found in self._route.when

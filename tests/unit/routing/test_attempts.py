@@ -467,6 +467,16 @@ async def test_state_is_left_out_when_its_owner_has_failed() -> None:
     assert [[type(block) for block in message.blocks] for message in a.requests[1].messages] == [[Text], [Text], [Text]]
 
 
+@pytest.mark.parametrize(("owner", "kept"), [("a", False), ("b", True), ("nobody", True)])
+async def test_the_last_attempt_is_made_without_the_state_of_one_that_failed(owner: str, kept: bool) -> None:
+    """No attempt is left after it, so the caller would get 400 for state that only the failed deployment takes."""
+    a, b = Turns("a", BROKEN), Turns("b")
+    rules = FAST.model_copy(update={"attempts": 2, "affinity": "none"})
+    outcome = await ask(routed([a], [b], rules=rules), signed(owner))
+    assert outcome.tries == ["a:overloaded", "b:ok"]
+    assert any(isinstance(block, Thinking) for message in b.requests[0].messages for block in message.blocks) is kept
+
+
 async def test_a_try_without_the_state_waits_for_a_place() -> None:
     """If another call took the place of the try before, the call waits its turn, and does not fail for that."""
     release = asyncio.Event()
