@@ -126,9 +126,10 @@ class Itinerary:
             self._route = Route(self._route.provider, self._route.model, self._tiers)
             self._failed = {}
             return request
-        if found is AttemptClass.STATE and not self._state_failed:
+        if found is AttemptClass.STATE and any(state_owners(request)):
+            # Not even the owner takes it if the conversation has state of several.
+            owner = None if self._state_failed else self._state_owner(candidate)
             self._state_failed = True
-            owner = self._state_owner(candidate)
             self._forced = owner or candidate
             return request if owner is not None else without_state(request)
         if not (rule.again or rule.onward):
@@ -137,13 +138,13 @@ class Itinerary:
         return request
 
     def for_last_attempt(self, request: ChatRequest, candidate: Candidate) -> ChatRequest:
-        """Return the request for the last attempt: without state if its owner failed, and `candidate` may not take it.
+        """Return the request for the last attempt: without state of others than `candidate` if it was refused, or its owner failed.
 
-        There is no attempt left to find that out, and the caller would be told that its request is invalid.
+        There is no attempt left to find out whether that is taken, and the caller would be told that its request is invalid.
         """
         owners = set(state_owners(request))
-        has_failed = any(failed.deployment.name in owners for failed in self._failed)
-        return without_state(request) if has_failed and candidate.deployment.name not in owners else request
+        is_doubtful = self._state_failed or any(failed.deployment.name in owners for failed in self._failed)
+        return without_state(request) if is_doubtful and owners - {candidate.deployment.name} else request
 
     def turns(self, found: AttemptClass) -> bool:
         """Return whether the route has other candidates for failures of this class, that were not turned to yet."""

@@ -477,6 +477,18 @@ async def test_the_last_attempt_is_made_without_the_state_of_one_that_failed(own
     assert any(isinstance(block, Thinking) for message in b.requests[0].messages for block in message.blocks) is kept
 
 
+async def test_state_of_several_deployments_is_left_out_in_the_end() -> None:
+    """A conversation that went on at another deployment has state of both: neither takes it all, and one answers without it."""
+    state = rejected(Rejection.STATE)
+    first, second = signed("a").messages[1], signed("b").messages[1]
+    request = ChatRequest("any", (HELLO, first, HELLO, second, HELLO), stream=True)
+    for scripts, attempts in (((state, REPLY), 3), ((REPLY,), 2)):
+        a, b = Turns("a", *scripts), Turns("b", state)
+        outcome = await ask(routed([a, b], rules=FAST.model_copy(update={"attempts": attempts})), request)
+        assert outcome.tries == ["b:state", *["a:state"] * (len(scripts) - 1), "a:ok"]
+        assert all(isinstance(block, Text) for message in a.requests[-1].messages for block in message.blocks)
+
+
 async def test_a_try_without_the_state_waits_for_a_place() -> None:
     """If another call took the place of the try before, the call waits its turn, and does not fail for that."""
     release = asyncio.Event()
