@@ -103,8 +103,7 @@ class Catalog:
         ]
         found += [
             CatalogEntry(alias.name, alias.provider, alias.is_default, ModelInfo(name=alias.name))
-            for alias in self._router.aliases()
-            if caller.may_use(alias.name, alias.provider)
+            for alias in self._router.aliases(caller)
         ]
         return sorted(found, key=lambda entry: entry.name)
 

@@ -41,7 +41,7 @@ class AttemptClass(StrEnum):
     STATE = "state"
     """The provider could not verify a signature or encrypted content in the request."""
     UNSUPPORTED = "unsupported"
-    """The provider's protocol lacks something that the request needs. Nothing was sent."""
+    """The provider's model or its protocol lacks something that the request needs. Nothing was sent in the latter case."""
     INVALID = "invalid"
     """The provider rejected the request as invalid."""
     LATE = "late"
@@ -65,6 +65,7 @@ _BY_REJECTION: Final[Mapping[Rejection, AttemptClass]] = {
     Rejection.TOO_LONG: AttemptClass.TOO_LONG,
     Rejection.REFUSED: AttemptClass.REFUSED,
     Rejection.STATE: AttemptClass.STATE,
+    Rejection.UNSUPPORTED: AttemptClass.UNSUPPORTED,
 }
 
 _BY_TYPE: Final[tuple[tuple[type[BaseException], AttemptClass], ...]] = (
@@ -92,7 +93,9 @@ def classify(error: BaseException | None, *, has_output: bool) -> AttemptClass:
             return AttemptClass.CUT
         case ProviderRateLimited(retryable=False):
             return AttemptClass.CREDENTIALS
+        case ProviderUnavailable(status=None, was_reached=False):
+            return AttemptClass.CONNECT
         case ProviderUnavailable():
-            return AttemptClass.CONNECT if error.status is None else AttemptClass.OVERLOADED
+            return AttemptClass.OVERLOADED
         case _:
             return next((found for kind, found in _BY_TYPE if isinstance(error, kind)), AttemptClass.INTERNAL)

@@ -476,6 +476,8 @@ class Rejection(Enum):
     """A content filter of the provider."""
     STATE = auto()
     """A signature or encrypted content in it, which the provider cannot verify."""
+    UNSUPPORTED = auto()
+    """The provider's model lacks something that the request needs."""
 
 
 class ProviderRejected(ProviderError):
@@ -511,6 +513,9 @@ class ProviderUnavailable(ProviderError):
 
     reason = Reason.PROVIDER_UNAVAILABLE
     retryable = True
+
+    was_reached = False
+    """Whether it sent this error inside an answer with a good status. If not, and without a status, it was out of reach."""
 
 
 class RouteUnavailable(ProviderError):

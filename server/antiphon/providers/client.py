@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from yarl import URL
 
 from antiphon.config import MAX_MESSAGE_BYTES
-from antiphon.domain.errors import ProviderCredentials, ProviderError, ProviderProtocolError
+from antiphon.domain.errors import ProviderCredentials, ProviderError, ProviderProtocolError, ProviderUnavailable
 from antiphon.domain.events import Batch, Usage
 from antiphon.domain.models import ModelInfo
 from antiphon.domain.request import ChatRequest
@@ -327,8 +327,10 @@ class ProviderClient:
     def _explain(self, error: ProviderError, reply: HttpResponse, error_body: bytes, secrets: tuple[str, ...]) -> None:
         """Log a failure inside a 2xx answer, and add to `error` the parts of `error_body` that the caller may read.
 
-        `error_body` is the provider's text about the failure; nothing is done if it is empty.
+        `error_body` is the provider's text about the failure; nothing is logged or added if it is empty.
         """
+        if isinstance(error, ProviderUnavailable):
+            error.was_reached = True
         if error_body:
             log_refusal(self._name, error.status or reply.status, error_body, secrets)
             explain(error, error_body, (*secrets, *self._hosts))

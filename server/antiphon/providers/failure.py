@@ -99,10 +99,11 @@ field is named, so that text from the caller is not taken for a bad key.
 """
 
 _ABOUT_OUR_MODEL: Final = re.compile(
-    r"\s*(?:the provided model identifier is invalid|invocation of model id \S+ with on-demand throughput isn.t supported)",
+    r"\s*(?:the provided model identifier is invalid|invocation of model id \S+ with on-demand throughput isn.t supported"
+    r"|\S{1,128} is not a valid model id\b)",
     re.IGNORECASE,
 )
-"""The start of messages of hosts (Bedrock) that do not have a model, and send no word for that."""
+"""The start of messages of hosts (Bedrock, OpenRouter) that do not have a model, and send no word for that."""
 
 _QUOTA_USED_UP: Final = frozenset(
     {
@@ -157,7 +158,15 @@ _AWS_TYPE: Final = "x-amzn-errortype"
 """The header in which AWS names the error: `ThrottlingException`, or the same with a colon and an address."""
 
 _MODEL_WORDS: Final = frozenset(
-    {"invalid_model", "model_not_available", "model_not_found", "not_found", "not_found_error", "resourcenotfoundexception"}
+    {
+        "invalid_model",
+        "model_decommissioned",
+        "model_not_available",
+        "model_not_found",
+        "not_found",
+        "not_found_error",
+        "resourcenotfoundexception",
+    }
 )
 """Values of `code`, `type` or `status` that mean the host does not have the model."""
 
@@ -268,8 +277,8 @@ def explain(error: ProviderError, body: bytes, private: Iterable[str]) -> None:
 
     `body` is the provider's response. `private` are the texts to remove from it: keys, and names of hosts.
     """
-    if not isinstance(error, ProviderRejected):
-        return
+    if not isinstance(error, ProviderRejected) or _BY_STATUS.get(error.status or 0) is ProviderCredentials:
+        return  # text with such a status may name the gateway's account
     private = tuple(private)
     fields = error_fields(body)
     code, text = fields.get("code"), explanation(fields)
@@ -336,10 +345,15 @@ def _build(
 
 
 def _rejection_kind(kind: type[ProviderError], fields: Mapping[str, Any]) -> type[ProviderError]:
-    """Return the class of an error whose status means `ProviderRejected`; other classes are returned unchanged.
+    """Return the class of an error, whatever the class that its status means.
 
-    Some hosts answer 400 to a bad key or an empty account.
+    Some hosts answer 400 to a bad key or an empty account, 403 or 404 to what one request has in it, such as its content or state
+    that they do not have, and 500 to a request that is too long. The next request may be answered then.
     """
+    if kind in (ProviderCredentials, ProviderUnavailable):
+        found = rejection_of(fields, explanation(fields))
+        is_rejected = found is Rejection.TOO_LONG or (found is not Rejection.INVALID and kind is ProviderCredentials)
+        return ProviderRejected if is_rejected else kind
     if kind is not ProviderRejected:
         return kind
     meant = _by_words(fields)

@@ -73,6 +73,8 @@ class Attempts:
         """The last attempt."""
         self._epoch = 0
         """The number that the candidate's breaker gave it."""
+        self._leaves_time = False
+        """Whether the attempt has less time than its deployment's own, so that another candidate can still answer."""
         self._held: Batch = []
         self.close: Callable[[], Awaitable[None]] | None = None
         """Closes the reply at the end of the call, if something wraps this iterator."""
@@ -169,7 +171,7 @@ class Attempts:
         now = time.monotonic()
         self._attempt = Attempt(deployment.pool, candidate.model, now, request.stream, deployment.name, number, waited)
         call.deployment = deployment.name
-        self._candidate, self._epoch = candidate, candidate.breaker.begin()
+        self._candidate, self._epoch = candidate, candidate.breaker.begin(now)
         call.observer.attempt_started(call, self._attempt)
         self._open = stream = deployment.provider.stream(request, call.warn)
         self.is_pending = True
@@ -221,14 +223,23 @@ class Attempts:
     def _limit(self, candidate: Candidate) -> float | None:
         """Return the seconds until the first token, or until the end of a reply that is not streamed; None: no limit."""
         timeouts = candidate.deployment.timeouts
-        if not self._request.stream:
-            return timeouts.total
-        first_token, total = timeouts.first_token, timeouts.total
-        if first_token is None and self._has_other(candidate):
-            first_token = FIRST_TOKEN
-        if first_token is None or total is None:
-            return first_token or total
-        return min(first_token, total)
+        limit = timeouts.total
+        if self._request.stream:
+            first_token = timeouts.first_token
+            if first_token is None and self._has_other(candidate):
+                first_token = FIRST_TOKEN
+            limit = first_token or limit if first_token is None or limit is None else min(first_token, limit)
+        self._leaves_time = False
+        usual = candidate.first_token.value
+        if usual is not None and self._route.only is None and usual > (half := self._deadline.left / 2):
+            # It would leave no time for another one that is usually quick enough.
+            self._leaves_time = (limit is None or half < limit) and self._has_quicker(candidate, half / 2)
+        return half if self._leaves_time else limit
+
+    def _has_quicker(self, candidate: Candidate, seconds: float) -> bool:
+        """Return whether there is another candidate to go to, from which so many seconds usually suffice for the first token."""
+        assert self._attempt is not None, "an attempt was started"
+        return self._attempt.number < self._rules.attempts and self._plan().has_quicker(candidate, seconds)
 
     def _has_other(self, candidate: Candidate) -> bool:
         """Return whether there is another candidate to go to, if this one fails."""
@@ -261,7 +272,10 @@ class Attempts:
         if request is None:
             return None
         self._request = request
-        return await plan.next()
+        following = await plan.next()
+        if following is not None and self._attempt.number + 1 == self._rules.attempts:
+            self._request = plan.for_last_attempt(request, following)
+        return following
 
     def _report(self, candidate: Candidate, error: BaseException | None, left: float | None) -> None:
         """Report how the attempt ended, once it is closed. `left` is the time at which its caller left, if that is why."""
@@ -275,9 +289,13 @@ class Attempts:
         candidate.deployment.leave()
         was_open = candidate.breaker.state is BreakerState.OPEN or candidate.breaker.is_early
         own_key = self._request.api_key is not None
-        candidate.record(now, self._epoch, found, error, own_key=own_key, alone=self._route.only is candidate)
+        verdict = AttemptClass.DEADLINE if found is AttemptClass.LATE and self._leaves_time else found
+        candidate.record(now, self._epoch, verdict, error, own_key=own_key, alone=self._route.only is candidate)
         if error is None:
             return
+        if self._stream is None and verdict in (AttemptClass.GONE, AttemptClass.DEADLINE):
+            # No failure, as callers decide how long they wait. But those that wait for nothing should go elsewhere.
+            candidate.first_token.add_at_least(now - attempt.started_at)
         name, model, seconds = attempt.deployment, attempt.model, round(candidate.breaker.wait(now), 1)
         if RULES[found].onward:
             log.warning("attempt_failed", deployment=name, model=model, error=found.value, number=attempt.number)

@@ -53,6 +53,11 @@ class Average:
         if self._share > _SHARE:
             self._share = max(_SHARE, self._share / (1 + self._share))
 
+    def add_at_least(self, seconds: float) -> None:
+        """Add a measurement that was broken off after so many seconds: if it is less than the average, it says nothing."""
+        if self.value is None or seconds > self.value:
+            self.add(seconds)
+
 
 class FailureRate:
     """The part of recent calls that failed, from 0 to 1, which fades with time: a candidate that is avoided is tried again."""

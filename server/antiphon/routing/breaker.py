@@ -6,8 +6,9 @@
     ramp       the probe succeeded: a growing part of the calls is admitted, from 10 % to all of them in `RAMP` seconds
 
                A call that has nothing else to go to is admitted as well if none is in progress, and one more with each second
-    early      a probe while it is open, for a call that has nothing else to go to: one each `EARLY` x `open` seconds. If it fails,
-               the breaker stays open for as long as it was to be anyway
+    early      a probe while it is open, for a call that has nothing else to go to: one each `EARLY` x `open` seconds. If it
+               fails, the breaker stays open for as long as it was to be anyway. Such a call is also a further probe if the last
+               one has had no answer for that time: it may hang for minutes, while the target is well again
 
 It opens after `consecutive` failures in a row, or if a `ratio` of at least `of` calls in `window` seconds failed. A call that began
 before the last change of state has no influence: its end says nothing about the target as it is now.
@@ -90,7 +91,7 @@ class Breaker:
         self.is_early = False
         """Whether it is half-open before that end."""
         self._early_from = 0.0
-        """The moment from which an early probe may be made, while it is open; infinite if it was tripped."""
+        """The moment from which an early or further probe may be made; infinite if it was tripped, and until a probe has begun."""
         self._times_opened = 0
         """How often it opened since it was last closed."""
         self._probing = False
@@ -114,10 +115,11 @@ class Breaker:
             return self._random() < RAMP_START + (1 - RAMP_START) * (now - self._ramp_start) / RAMP
         return state is BreakerState.CLOSED
 
-    def begin(self) -> int:
+    def begin(self, now: float) -> int:
         """Note the start of a call that `admits` allowed, and return the number to pass on with its outcome."""
         if self.state is not BreakerState.CLOSED:
             self._probing = self.state is BreakerState.HALF_OPEN
+            self._early_from = now + self._early_pause()
             self._in_progress += 1
         return self.epoch
 
@@ -126,15 +128,23 @@ class Breaker:
         return self.state is BreakerState.RAMP and self._in_progress <= int(now - self._ramp_start)
 
     def early_wait(self, now: float) -> float | None:
-        """Return the seconds until an early probe may be made; None if there will be none, as its end or a probe is awaited."""
-        if self.refresh(now) is not BreakerState.OPEN or self._early_from >= self.open_until:
+        """Return the seconds until an early probe may be made; None if there will be none, as its end or a probe is awaited.
+
+        While a probe has had no answer for long, 0: there may be a further one.
+        """
+        state = self.refresh(now)
+        if state is BreakerState.HALF_OPEN and self._probing and now >= self._early_from:
+            return 0.0
+        if state is not BreakerState.OPEN or self._early_from >= self.open_until:
             return None
         return max(0.0, self._early_from - now)
 
     def probe_early(self) -> int:
         """Take the place of an early probe, which `early_wait` allowed. Return a number for `release`, if there is no call then."""
-        self._change(BreakerState.HALF_OPEN)
-        self.is_early = self._probing = True
+        if self.state is not BreakerState.HALF_OPEN:
+            self._change(BreakerState.HALF_OPEN)
+            self.is_early = self._probing = True
+        self._early_from = math.inf
         return self.epoch
 
     def succeed(self, now: float, epoch: int) -> None:
@@ -173,6 +183,7 @@ class Breaker:
         """Note that a call ended without saying anything about the target, for example because its caller left."""
         if epoch == self.epoch:
             self._probing = False
+            self._early_from = 0.0
             self._in_progress -= 1
             if self.is_early:
                 self._change(BreakerState.OPEN)

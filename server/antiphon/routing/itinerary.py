@@ -52,7 +52,7 @@ class Itinerary:
         self.allowance: Allowance | None = None
         """What the next attempt took of what its provider grants; None if any number is granted. To be settled at its end."""
 
-    async def next(self) -> Candidate | None:
+    async def next(self) -> Candidate | None:  # noqa: C901  # one branch for each way in which a candidate is found
         """Return the next candidate, once it can be called, and enter its deployment. None: no other attempt may follow a failure.
 
         Raises `RouteUnavailable`, `RateLimited` or the reason why all are left alone.
@@ -62,7 +62,10 @@ class Itinerary:
         try:
             while True:
                 if self._forced is not None:
-                    return await self._enter_forced(now)
+                    forced = await self._enter_forced(self._forced, since, now)
+                    if forced is not None:
+                        return forced
+                    now = time.monotonic()
                 candidate = next_candidate(self._tiers, self._failed, now, self._deadline.left, self._picker(), self._short)
                 if candidate is not None:
                     candidate.deployment.enter()
@@ -123,15 +126,25 @@ class Itinerary:
             self._route = Route(self._route.provider, self._route.model, self._tiers)
             self._failed = {}
             return request
-        if found is AttemptClass.STATE and not self._state_failed:
+        if found is AttemptClass.STATE and any(state_owners(request)):
+            # Not even the owner takes it if the conversation has state of several.
+            owner = None if self._state_failed else self._state_owner(candidate)
             self._state_failed = True
-            owner = self._state_owner(candidate)
             self._forced = owner or candidate
             return request if owner is not None else without_state(request)
         if not (rule.again or rule.onward):
             return None
         self._failed[candidate] = Failure(found, rule.again and error.retryable, until)
         return request
+
+    def for_last_attempt(self, request: ChatRequest, candidate: Candidate) -> ChatRequest:
+        """Return the request for the last attempt: without state of others than `candidate` if it was refused, or its owner failed.
+
+        There is no attempt left to find out whether that is taken, and the caller would be told that its request is invalid.
+        """
+        owners = set(state_owners(request))
+        is_doubtful = self._state_failed or any(failed.deployment.name in owners for failed in self._failed)
+        return without_state(request) if is_doubtful and owners - {candidate.deployment.name} else request
 
     def turns(self, found: AttemptClass) -> bool:
         """Return whether the route has other candidates for failures of this class, that were not turned to yet."""
@@ -143,17 +156,38 @@ class Itinerary:
             choice.candidate is not candidate and choice.candidate not in self._failed for tier in self._tiers for choice in tier
         )
 
+    def has_quicker(self, candidate: Candidate, seconds: float) -> bool:
+        """Return whether another candidate can be called now that usually sends its first token within so many seconds."""
+        now = time.monotonic()
+        return any(
+            other is not candidate
+            and other not in self._failed
+            and (usual := other.first_token.value) is not None
+            and usual < seconds
+            and not other.deployment.is_full
+            and other.is_available(now)
+            for tier in self._tiers
+            for other in (choice.candidate for choice in tier)
+        )
+
     async def settle(self, candidate: Candidate, tokens: int) -> None:
         """Note how many tokens an attempt used, if its provider grants only so many. To be called at its end."""
         allowance, self.allowance = self.allowance, None
         if allowance is not None and candidate.shaper is not None:
             await candidate.shaper.settle(allowance, tokens)
 
-    async def _enter_forced(self, now: float) -> Candidate | None:
-        forced, self._forced = self._forced, None
-        if forced is None or forced.deployment.is_full or not forced.is_available(now):
+    async def _enter_forced(self, forced: Candidate, since: float, now: float) -> Candidate | None:
+        """Enter the deployment that is to be tried next, once it has a place; None if it cannot be called now, but others may."""
+        self._forced = None
+        if not forced.is_available(now):
             return None
-        forced.deployment.enter()
+        if forced.deployment.is_full:
+            await self._queue(forced, since, now)
+            if not forced.is_available(time.monotonic()):
+                forced.deployment.leave()  # it failed meanwhile
+                return None
+        else:
+            forced.deployment.enter()
         return forced if await self._take(forced) else None
 
     async def _take(self, candidate: Candidate) -> bool:
@@ -249,12 +283,12 @@ class Itinerary:
         return self._made_picker
 
     def _state_owner(self, tried: Candidate) -> Candidate | None:
-        """Return the candidate that made the newest state of the request, if it is another one than that which was tried."""
+        """Return the candidate that made the newest state of the request, if it is another one than those that were tried."""
         now = time.monotonic()
         by_name = {choice.candidate.deployment.name: choice.candidate for tier in self._tiers for choice in tier}
         for name in state_owners(self._request):
             owner = by_name.get(name)
-            if owner is not None and owner is not tried and owner.is_available(now):
+            if owner is not None and owner is not tried and owner not in self._failed and owner.is_available(now):
                 return owner
         return None
 

@@ -199,9 +199,9 @@ class Router:
                 return name
         return None
 
-    def aliases(self) -> list[ModelEntry]:
-        """Return the names for several models."""
-        return [self._entry(name, route) for name, route in self._aliases.items()]
+    def aliases(self, caller: Principal) -> list[ModelEntry]:
+        """Return the names for several models that `caller` may use."""
+        return [self._entry(name, route) for name, route in self._aliases.items() if route.allowed(caller, _ANY) is not None]
 
     def models(self) -> list[ModelEntry]:
         """Return the models that are listed by name, and the aliases, sorted by name."""

@@ -10,6 +10,7 @@ import structlog
 from antiphon.chat.catalog import Catalog, CatalogEntry
 from antiphon.chat.prices import Prices
 from antiphon.config import PriceConfig
+from antiphon.config.routing import AliasConfig
 from antiphon.domain.errors import ModelNotFound, ProviderNotFound, ProviderUnavailable
 from antiphon.domain.models import ModelInfo, TokenPrices
 from antiphon.domain.principal import Principal
@@ -89,6 +90,15 @@ async def test_a_caller_sees_what_it_may_use() -> None:
     with pytest.raises(ModelNotFound):
         await found.model("first/b", some)
     assert [entry.info.name for entry in await found.models_at("first", some)] == ["a"]
+
+
+async def test_a_caller_sees_an_alias_if_it_may_use_one_of_its_models() -> None:
+    """A name for several models is listed for whoever may use the name, or one of them: a call by it is answered by that one."""
+    both = AliasConfig(**{"try": ["a/one", "b/two"]})
+    hosts = (Host("a"), Host("b"))
+    made = Catalog(Router([(hosts[0], ["one"]), (hosts[1], ["two"])], aliases={"both": both}), hosts, NO_PRICES, clock=Clock())
+    for models, seen in ((["both"], ["both"]), (["two"], ["both", "two"]), (["b/*"], ["both", "two"]), (["three"], [])):
+        assert await names(made, Principal("c", owner="c", models=tuple(models))) == seen
 
 
 async def test_nothing_is_asked_before_a_list_is_wanted() -> None:

@@ -38,9 +38,16 @@ def test_each_end_of_an_attempt_has_a_class(error: BaseException | None, has_out
     assert classify(error, has_output=has_output) is AttemptClass(expected)
 
 
+def test_an_error_inside_an_answer_is_not_one_of_the_connection() -> None:
+    """A provider that sends an error without a status inside a 200 was reached: it is overloaded."""
+    error = errors.ProviderUnavailable("", **P)
+    error.was_reached = True
+    assert classify(error, has_output=False) is AttemptClass.OVERLOADED
+
+
 @pytest.mark.parametrize("rejection", errors.Rejection)
 def test_a_rejected_request_has_the_class_of_its_reason(rejection: errors.Rejection) -> None:
-    """A rejection has the class of its reason: invalid, too long, refused, or state."""
+    """A rejection has the class of its reason: invalid, too long, refused, state, or unsupported."""
     error = errors.ProviderRejected("", status=400, **P)
     error.rejection = rejection
     assert classify(error, has_output=False) is AttemptClass[rejection.name]

@@ -1,4 +1,4 @@
-"""Tests of the credentials of a provider's call."""
+"""Tests of the credentials of a provider's call, and of how its failure is told."""
 
 import asyncio
 import hashlib
@@ -13,13 +13,13 @@ from yarl import URL
 
 from antiphon.config import ProviderConfig
 from antiphon.domain.content import Message, Role, Text
-from antiphon.domain.errors import ProviderCredentials, ProviderError
+from antiphon.domain.errors import ProviderCredentials, ProviderError, ProviderUnavailable
 from antiphon.domain.request import ChatRequest
 from antiphon.net.http import Transport
 from antiphon.providers.client import Credentials, HeaderAuth, Prepared, ProviderClient
 from antiphon.providers.openai.request import encode
 from antiphon.providers.openai.response import OpenAIReader
-from tests.odd_upstream import OddUpstream, answer
+from tests.odd_upstream import LAST, OddUpstream, answer, chunk, head, sse
 
 SENT = (URL("https://x.test/"), b"{}")
 
@@ -91,3 +91,26 @@ async def test_each_call_is_authorised_by_what_is_sent() -> None:
             token = f"token-{number}"
             signature = hmac.new(token.encode(), str(url).encode() + sent.body, hashlib.sha256).hexdigest()
             assert (sent.headers["x-token"], sent.headers["x-signature"]) == (token, signature)
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_a_failure_inside_an_answer_is_told_from_one_of_the_connection(streamed: bool) -> None:
+    """An error without a status inside a 200 says that the provider was reached; a closed port does not."""
+    request = ChatRequest("m", (Message(Role.USER, (Text("hello"),)),), stream=streamed)
+    error = {"error": {"type": "overloaded_error", "message": "Overloaded"}}
+    async with OddUpstream() as upstream:
+        url = URL(f"{upstream.base_url}/chat/completions")
+        upstream.default = [head(), chunk(sse(error)), LAST] if streamed else [answer(error)]
+        auth = HeaderAuth("authorization", None, CIMultiDict(), {}, ())
+        client = ProviderClient("acme", Transport("acme", ProviderConfig(base_url=upstream.base_url)), auth, url)
+
+        def prepare(asked: ChatRequest) -> Prepared:
+            return Prepared(url, encode(asked, "acme", stream_usage=False), partial(OpenAIReader, asked, "acme"))
+
+        with pytest.raises(ProviderUnavailable) as inside:
+            _ = [batch async for batch in client.stream(request, prepare)]
+        await upstream.stop()
+        with pytest.raises(ProviderUnavailable) as outside:
+            _ = [batch async for batch in client.stream(request, prepare)]
+        await client.close()
+    assert (inside.value.was_reached, outside.value.was_reached) == (True, False)

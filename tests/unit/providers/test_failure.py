@@ -127,6 +127,8 @@ def test_bad_key_with_status_400() -> None:
         {"code": "Client specified an invalid argument", "error": "Incorrect API key provided: xa***ey."},
         {"code": "Arrearage", "message": "Access denied, please make sure your account is in good standing."},
         {"object": "error", "message": "Invalid model: x", "type": "invalid_model", "code": "1500"},
+        {"error": {"message": "The model `x` has been decommissioned.", "code": "model_decommissioned"}},
+        {"error": {"message": "acme/x is not a valid model ID", "code": 400}},
         {"error": {"message": "The model `x` does not exist.", "code": "model_not_found"}},
         {"error": {"code": 400, "message": "User location is not supported for the API use.", "status": "FAILED_PRECONDITION"}},
         {"message": "The provided model identifier is invalid.", "type": "ValidationException"},

@@ -265,7 +265,7 @@ async def test_a_failed_early_probe_waits_for_the_others() -> None:
     now = time.monotonic()
     for candidate, early in ((first, 0.0), (second, 0.2)):
         for _ in range(2):
-            candidate.breaker.fail(now, candidate.breaker.begin())
+            candidate.breaker.fail(now, candidate.breaker.begin(now))
         candidate.breaker.restore(msgspec.structs.replace(candidate.breaker.save(now), open_for=60, early_for=early), now)
     b.scripts = [REPLY]
     outcome = await ask(router)
@@ -441,12 +441,109 @@ async def test_state_that_is_not_accepted_is_tried_at_its_owner_and_else_left_ou
     assert isinstance((await ask(routed([Turns("d", state)]), signed("d"))).error, ProviderRejected)
 
 
+async def test_a_probe_that_hangs_does_not_keep_others_waiting() -> None:
+    """While the only deployment is probed by a call that hangs, another call finds out that it is well again."""
+    a = Turns("a", ([START], None), REPLY)
+    rules = RoutingConfig(breaker=BreakerConfig(open=0.2), backoff=BackoffConfig(first=0.01, most=0.01))
+    router = routed([a], rules=rules, queue=QueueConfig(size=5, wait=5))
+    (candidate,) = router.deployments()[0].candidates()
+    now = time.monotonic()
+    for _ in range(rules.breaker.consecutive):
+        candidate.breaker.fail(now, candidate.breaker.begin(now))
+    hanging = asyncio.create_task(ask(router))
+    while not a.requests:
+        await asyncio.sleep(0.01)
+    assert (await ask(router)).text == "Hello"
+    assert not hanging.done()
+    hanging.cancel()
+    await asyncio.wait([hanging])
+
+
+async def test_state_is_left_out_when_its_owner_has_failed() -> None:
+    """A call whose state no other deployment takes is not sent a second time to the owner that has just failed."""
+    a, b = Turns("a", rejected(Rejection.STATE), REPLY), Turns("b", BROKEN)
+    outcome = await ask(routed([b], [a]), signed("b"))
+    assert (outcome.tries, outcome.text) == (["b:overloaded", "a:state", "a:ok"], "Hello")
+    assert [[type(block) for block in message.blocks] for message in a.requests[1].messages] == [[Text], [Text], [Text]]
+
+
+@pytest.mark.parametrize(("owner", "kept"), [("a", False), ("b", True), ("nobody", True)])
+async def test_the_last_attempt_is_made_without_the_state_of_one_that_failed(owner: str, kept: bool) -> None:
+    """No attempt is left after it, so the caller would get 400 for state that only the failed deployment takes."""
+    a, b = Turns("a", BROKEN), Turns("b")
+    rules = FAST.model_copy(update={"attempts": 2, "affinity": "none"})
+    outcome = await ask(routed([a], [b], rules=rules), signed(owner))
+    assert outcome.tries == ["a:overloaded", "b:ok"]
+    assert any(isinstance(block, Thinking) for message in b.requests[0].messages for block in message.blocks) is kept
+
+
+async def test_state_of_several_deployments_is_left_out_in_the_end() -> None:
+    """A conversation that went on at another deployment has state of both: neither takes it all, and one answers without it."""
+    state = rejected(Rejection.STATE)
+    first, second = signed("a").messages[1], signed("b").messages[1]
+    request = ChatRequest("any", (HELLO, first, HELLO, second, HELLO), stream=True)
+    for scripts, attempts in (((state, REPLY), 3), ((REPLY,), 2)):
+        a, b = Turns("a", *scripts), Turns("b", state)
+        outcome = await ask(routed([a, b], rules=FAST.model_copy(update={"attempts": attempts})), request)
+        assert outcome.tries == ["b:state", *["a:state"] * (len(scripts) - 1), "a:ok"]
+        assert all(isinstance(block, Text) for message in a.requests[-1].messages for block in message.blocks)
+
+
+async def test_a_try_without_the_state_waits_for_a_place() -> None:
+    """If another call took the place of the try before, the call waits its turn, and does not fail for that."""
+    release = asyncio.Event()
+
+    class Slow(Turns):
+        async def _late(self, batches: AsyncGenerator[Batch, None]) -> AsyncGenerator[Batch, None]:
+            await release.wait()
+            async for batch in batches:
+                yield batch
+
+        def stream(self, request: ChatRequest, warn: Callable[[Warnings], None] = ignore) -> AsyncGenerator[Batch, None]:
+            return self._late(super().stream(request, warn))
+
+    router = routed([Slow("a", rejected(Rejection.STATE), REPLY)], concurrent=1, queue=QueueConfig(size=5, wait=5))
+    first, other = asyncio.create_task(ask(router, signed("a"))), asyncio.create_task(ask(router))
+    while router.deployments()[0].queued < 1:
+        await asyncio.sleep(0)
+    release.set()
+    outcomes = await asyncio.gather(first, other)
+    assert [outcome.text for outcome in outcomes] == ["Hello", "Hello"]
+    assert outcomes[0].tries == ["a:state", "a:ok"]
+
+
 async def test_a_silent_deployment_is_left_for_another() -> None:
     """A deployment that sends no first token in its time is left; a role and pings do not count as one."""
     a = Turns("a", ([START], None))
     outcome = await ask(routed([a], [Turns("b")], timeouts=TimeoutsConfig(first_token=0.05)))
     assert outcome.tries == ["a:late", "b:ok"]
     assert a.closed == 1
+
+
+async def test_callers_that_wait_in_vain_go_elsewhere() -> None:
+    """A deployment that hangs gets few calls, also if its callers never wait until it is late; it is no failure of its."""
+    a, b = Turns("a", ([START], None)), Turns("b")
+    router = routed([a, b])
+    outcomes = [await ask(router, seconds=0.03) for _ in range(60)]
+    assert len(a.requests) < 15, "of 30 by weight"
+    assert sum(outcome.text == "Hello" for outcome in outcomes) > 50
+    hanging = router.deployments()[0].candidates()[0]
+    assert (hanging.breaker.state, hanging.failures.value) == (BreakerState.CLOSED, 0)
+
+
+async def test_a_slow_deployment_leaves_time_for_a_quick_one() -> None:
+    """If it usually takes more than half of what the call has left, another one gets the other half. It is no failure."""
+    a, b = Turns("a", ([START], None)), Turns("b")
+    router = routed([a], [b])
+    slow, quick = (deployment.candidates()[0] for deployment in router.deployments())
+    slow.first_token.add(1.0)
+    assert isinstance((await ask(router, seconds=0.1)).error, DeadlineExceeded), "the other one was not measured yet"
+    quick.first_token.add(0.001)
+    outcome = await ask(router, seconds=0.2)
+    assert (outcome.tries, outcome.text) == (["a:late", "b:ok"], "Hello")
+    assert (slow.breaker.state, slow.failures.value) == (BreakerState.CLOSED, 0)
+    quick.first_token.add(5.0)
+    assert (await ask(router, seconds=0.2)).tries == ["a:deadline"]
 
 
 async def test_the_total_time_bounds_a_whole_try() -> None:

@@ -74,6 +74,17 @@ def test_averages_follow_and_failures_fade() -> None:
     assert rate.at(1.0) == 0.0
 
 
+def test_a_wait_that_was_broken_off_counts_only_if_it_is_longer_than_usual() -> None:
+    """A caller that left after a second says that it takes a second at least: news if that is more than the average."""
+    average = Average()
+    average.add_at_least(1.0)
+    assert average.value == 1.0
+    average.add_at_least(0.5)
+    assert average.value == 1.0
+    average.add_at_least(3.0)
+    assert average.value == 2.0
+
+
 def test_the_first_measurements_count_alike() -> None:
     """A slow first call, which opens a connection, is soon outweighed; later the newest one is a fifth."""
     average = Average()

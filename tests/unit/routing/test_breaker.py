@@ -17,7 +17,7 @@ def middle() -> float:
 
 def failed(breaker: Breaker, now: float, times: int = RULES.consecutive) -> None:
     for _ in range(times):
-        breaker.fail(now, breaker.begin())
+        breaker.fail(now, breaker.begin(now))
 
 
 STEPS = st.lists(
@@ -35,11 +35,11 @@ def do(breaker: Breaker, now: float, step: str) -> tuple[BreakerState, bool, flo
         before, number = breaker.open_until, breaker.probe_early()
         assert not breaker.admits(now), "one probe at a time"
         assert breaker.early_wait(now) is None
-        assert breaker.begin() == number
+        assert breaker.begin(now) == number
         breaker.release(number) if step == "release" else getattr(breaker, step)(now, number)
         assert breaker.open_until == before, "an early probe has no influence on the time"
     elif not is_early and breaker.admits(now):
-        getattr(breaker, step)(now, breaker.begin())
+        getattr(breaker, step)(now, breaker.begin(now))
     return breaker.refresh(now), breaker.admits(now), breaker.wait(now), breaker.early_wait(now)
 
 
@@ -64,7 +64,7 @@ def test_failures_in_a_row_open_it_and_a_success_between_them_does_not() -> None
     """It opens after `consecutive` failures, if no success came in between."""
     breaker = Breaker(RULES, middle)
     failed(breaker, 0.0, 4)
-    breaker.succeed(0.0, breaker.begin())
+    breaker.succeed(0.0, breaker.begin(0.0))
     failed(breaker, 0.0, 4)
     assert breaker.admits(0.0)
     failed(breaker, 0.0, 1)
@@ -77,14 +77,14 @@ def test_half_of_enough_calls_open_it() -> None:
     """It opens if half of at least 20 calls within the window failed, and calls before the window do not count."""
     breaker = Breaker(RULES, middle)
     for _ in range(10):
-        breaker.succeed(1.0, breaker.begin())
+        breaker.succeed(1.0, breaker.begin(1.0))
     for call in range(10):
         assert breaker.state is BreakerState.CLOSED
-        breaker.succeed(40.0, breaker.begin()) if call % 2 else breaker.fail(40.0, breaker.begin())
+        breaker.succeed(40.0, breaker.begin(40.0)) if call % 2 else breaker.fail(40.0, breaker.begin(40.0))
     for call in range(10):
         assert breaker.state is BreakerState.CLOSED, call
-        breaker.succeed(41.0, breaker.begin()) if call % 2 else breaker.fail(41.0, breaker.begin())
-    breaker.fail(42.0, breaker.begin())
+        breaker.succeed(41.0, breaker.begin(41.0)) if call % 2 else breaker.fail(41.0, breaker.begin(41.0))
+    breaker.fail(42.0, breaker.begin(42.0))
     assert breaker.state is BreakerState.OPEN
 
 
@@ -94,7 +94,7 @@ def test_one_probe_then_a_ramp_then_all() -> None:
     breaker = Breaker(RULES, lambda: draws[0])
     failed(breaker, 0.0)
     assert breaker.admits(5.0)
-    probe = breaker.begin()
+    probe = breaker.begin(5.0)
     assert not breaker.admits(5.0)
     breaker.succeed(6.0, probe)
     assert breaker.state is BreakerState.RAMP
@@ -112,12 +112,12 @@ def test_one_probe_then_a_ramp_then_all() -> None:
 def test_a_probe_whose_caller_left_gives_its_place_to_the_next() -> None:
     """A probe that says nothing lets another call probe; one that began before the breaker opened has no influence."""
     breaker = Breaker(RULES, middle)
-    early = breaker.begin()
+    early = breaker.begin(0.0)
     failed(breaker, 0.0)
     assert breaker.admits(5.0)
-    breaker.release(breaker.begin())
+    breaker.release(breaker.begin(5.0))
     assert breaker.admits(5.0)
-    probe = breaker.begin()
+    probe = breaker.begin(5.0)
     breaker.succeed(5.5, early)
     breaker.fail(5.5, early)
     breaker.release(early)
@@ -135,11 +135,11 @@ def test_it_stays_open_for_twice_as_long_each_time_and_starts_again_once_closed(
         times.append(breaker.wait(now))
         now += times[-1]
         assert breaker.admits(now)
-        breaker.fail(now, breaker.begin())
+        breaker.fail(now, breaker.begin(now))
     assert times == [5, 10, 20, 40, 80, 120, 120]
     now += breaker.wait(now)
     assert breaker.admits(now)
-    breaker.succeed(now, breaker.begin())
+    breaker.succeed(now, breaker.begin(now))
     now += RAMP
     assert breaker.admits(now)
     failed(breaker, now)
@@ -173,21 +173,40 @@ def test_an_early_probe_changes_nothing_unless_it_succeeds() -> None:
     assert breaker.early_wait(92.0) is None, "whoever tripped it knows better"
 
 
+def test_a_probe_without_an_answer_is_followed_by_another() -> None:
+    """A call that has nothing else need not wait for a probe that hangs: each second there may be a further one."""
+    breaker = Breaker(RULES, middle)
+    failed(breaker, 0.0)
+    assert breaker.admits(5.0)
+    hanging = breaker.begin(5.0)
+    assert breaker.early_wait(5.9) is None
+    for now in (6.0, 7.0):
+        assert not breaker.admits(now), "a call that has something else goes there"
+        assert breaker.early_wait(now) == 0
+        assert breaker.probe_early() == hanging
+        assert breaker.early_wait(now) is None
+        further = breaker.begin(now)
+    breaker.succeed(7.1, further)
+    assert breaker.state is BreakerState.RAMP
+    breaker.fail(35.0, hanging)
+    assert breaker.refresh(35.0) is BreakerState.CLOSED
+
+
 def test_few_calls_that_have_nothing_else_are_admitted_in_the_ramp() -> None:
     """One at a time at first, and one more at once after each second. However a call ends, it gives its place back."""
     breaker = Breaker(RULES, middle)
     failed(breaker, 0.0)
     assert not breaker.may_start(5.0)
     assert breaker.admits(5.0)
-    breaker.succeed(5.0, breaker.begin())
+    breaker.succeed(5.0, breaker.begin(5.0))
     for second in range(4):
         now, numbers = 5.5 + second, []
         while breaker.may_start(now):
-            numbers.append(breaker.begin())
+            numbers.append(breaker.begin(now))
         assert len(numbers) == second + 1
         for number, end in zip(numbers, (breaker.succeed, breaker.fail, breaker.succeed, breaker.fail), strict=False):
             end(now, number)
-    number = breaker.begin()
+    number = breaker.begin(now)
     breaker.release(number)
     assert breaker.may_start(8.5)
     assert breaker.admits(5.0 + RAMP)
@@ -216,7 +235,7 @@ def test_whatever_happens_it_keeps_its_promises(steps: list[tuple[str, float, in
         now += later
         if breaker.admits(now):
             half_open = breaker.state is BreakerState.HALF_OPEN
-            open_calls.append(breaker.begin())
+            open_calls.append(breaker.begin(now))
             if half_open:
                 assert not breaker.admits(now), "two probes at once"
         if breaker.state is BreakerState.OPEN:
@@ -232,5 +251,5 @@ def test_whatever_happens_it_keeps_its_promises(steps: list[tuple[str, float, in
     for _ in range(200):
         now += 1 + breaker.wait(now)
         if breaker.admits(now):
-            breaker.succeed(now, breaker.begin())
+            breaker.succeed(now, breaker.begin(now))
     assert breaker.refresh(now + RAMP) is BreakerState.CLOSED
