@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import datetime as dt
 import os
 import statistics
 import tempfile
@@ -40,7 +41,7 @@ WORKERS: Final = (1, 2)
 MESSAGES_BEFORE: Final = (0, 10, 100, 1000)
 KEYS: Final = (1, 100, 3000)
 STREAMS: Final = (16, 64, 256, 1000)
-SILENT: Final = (100, 500, 1500)
+SILENT: Final = (1, 100, 500, 1500)
 CHARACTERS: Final = (100, 10_000, 100_000, 1_000_000)
 TOKENS: Final = (10, 100, 1000, 10_000)
 
@@ -70,6 +71,7 @@ class Point(msgspec.Struct):
 class Results(msgspec.Struct):
     """Everything that was measured."""
 
+    date: str
     machine: str
     commit: str
     cores: int
@@ -180,17 +182,21 @@ class Scale:
         return [(Point("streams", count, TOKEN), lambda count=count: token(count)) for count in STREAMS]
 
     def _silent(self) -> list[tuple[Point, Measure]]:
-        gateway = self._one
         scenario = Scenario("silent", "", 1, 2, "mock-hang", stream=True)
-        address = f"127.0.0.1:{gateway.port}"
-        asked = post(address, gateway.peer.path, gateway.headers, scenario.body("{}"))
 
-        async def memory(count: int) -> float:
+        async def memory(gateway: Running, count: int) -> float:
+            address = f"127.0.0.1:{gateway.port}"
+            asked = post(address, gateway.peer.path, gateway.headers, scenario.body("{}"))
             async with open_streams(address, [asked] * count):
                 await asyncio.sleep(1.0)
                 return gateway.memory
 
-        return [(Point("silent", count, "MB of memory"), lambda count=count: asyncio.run(memory(count))) for count in SILENT]
+        # A gateway for each, as one keeps some of the memory that more streams have needed.
+        gateways = {count: self._gateway(f"silent-{count}") for count in SILENT}
+        return [
+            (Point("silent", count, "MB of memory"), lambda count=count, made=made: asyncio.run(memory(made, count)))
+            for count, made in gateways.items()
+        ]
 
     def _request(self) -> list[tuple[Point, Measure]]:
         def body(count: int) -> bytes:
@@ -251,7 +257,8 @@ async def keys(gateway: Running, count: int) -> str:
 
 def measure(only: Sequence[str], rounds: int, seconds: float) -> Results:
     """Measure the dimensions."""
-    results = Results(machine(), commit(), os.cpu_count() or 1, rounds, [])
+    date = dt.datetime.now(tz=dt.UTC).strftime("%Y-%m-%d")
+    results = Results(date, machine(), commit(), os.cpu_count() or 1, rounds, [])
     with (
         tempfile.TemporaryDirectory(prefix="scale-", ignore_cleanup_errors=True) as folder,
         native.upstream() as upstream,
@@ -275,7 +282,7 @@ def measure(only: Sequence[str], rounds: int, seconds: float) -> Results:
 
 def markdown(results: Results, images: str = "") -> str:
     """Return a table of each dimension; the plots are looked for in the folder `images`."""
-    lines = [f"Measured at `{results.commit}`: {results.machine}. Medians of {results.rounds} rounds."]
+    lines = [f"Measured on {results.date} at `{results.commit}`: {results.machine}. Medians of {results.rounds} rounds."]
     for name, points in results.dimensions.items():
         first = points[0]
         lines += [
@@ -285,8 +292,12 @@ def markdown(results: Results, images: str = "") -> str:
             f"| {TITLES[name]} | {first.unit} | to {first.size:,} |",
             "| --- | --- | --- |",
         ]
-        lines += [f"| {p.size:,} | {p.median:.3g} | {p.median / first.median:.2f}x |" for p in points]
+        lines += [f"| {p.size:,} | {_figure(p.median)} | {p.median / first.median:.2f}x |" for p in points]
     return "\n".join([*lines, ""])
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _file(dimension: str) -> str:

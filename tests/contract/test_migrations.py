@@ -36,7 +36,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "next"
-down_revision = "0009"
+down_revision = "0010"
 
 
 def upgrade() -> None:
@@ -154,7 +154,7 @@ async def test_one_step_that_is_no_addition_is_enough_to_refuse(url: str, tmp_pa
     scripts = tmp_path / "later"
     shutil.copytree(SCRIPTS, scripts)
     for number, additive in enumerate(steps):
-        add(scripts, f"n{number}", f"n{number - 1}" if number else "0009", additive=additive)
+        add(scripts, f"n{number}", f"n{number - 1}" if number else "0010", additive=additive)
     await migrate(url, scripts=scripts)
     with pytest.raises(ConfigError, match="newer version"):
         await migrate(url)
@@ -171,7 +171,7 @@ async def test_a_migration_that_fails_changes_nothing(url: str, later: Path) -> 
     script.write_text(script.read_text() + "    op.execute('SELECT nonsense')\n")
     with pytest.raises(StoreUnavailable):
         await migrate(url, scripts=later)
-    assert await in_database(url, "SELECT version_num FROM alembic_version") == [("0009",)]
+    assert await in_database(url, "SELECT version_num FROM alembic_version") == [("0010",)]
     with pytest.raises(StoreUnavailable):
         await in_database(url, "SELECT note FROM conversations")
 
@@ -182,7 +182,7 @@ async def test_several_processes_may_migrate_at_once(empty_url: str) -> None:
     processes = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(4)]
     await asyncio.gather(*(migrate(empty_url) for _ in range(4)))
     assert [await asyncio.to_thread(process.wait) for process in processes] == [0, 0, 0, 0]
-    assert await in_database(empty_url, "SELECT version_num FROM alembic_version") == [("0009",)]
+    assert await in_database(empty_url, "SELECT version_num FROM alembic_version") == [("0010",)]
 
 
 async def test_a_sqlite_file_is_its_owners_alone(sqlite_url: str, tmp_path: Path) -> None:

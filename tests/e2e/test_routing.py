@@ -3,12 +3,14 @@
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import pytest
 from antiphon.v1 import admin_pb2, admin_pb2_grpc, history_pb2, history_pb2_grpc
 from tests.e2e.conftest import KEY, READY, Gateway, configuration
 from tests.e2e.test_grpc import METADATA
+from tests.e2e.test_up import children
 from tests.odd_upstream import HANG, LAST, OddUpstream, Pause, Step, answer, chunk, delta, head, sse
 from tests.redis import Redis
 from tests.waiting import until
@@ -227,51 +230,97 @@ async def test_tool_loops_with_signatures_never_meet_the_wrong_deployment(llm: A
 
 
 async def test_a_deployment_can_be_taken_out_of_use_on_every_worker(llm: Any, tmp_path: Path) -> None:
-    """Within two seconds no worker calls a drained deployment, until it is restored or its time is over; the audit log has it."""
+    """Within two seconds no worker calls a drained deployment, until it is restored or its time is over."""
     keys = {"keys": [{"name": "test", "key_env": "TEST_KEY", "scopes": ["chat", "history", "admin"]}]}
     async with two(tmp_path, llm, workers=2, auth=keys) as (gateway, east, _):
-
-        def command(*words: str) -> str:
-            made = subprocess.run(
-                [sys.executable, "-m", "antiphon", "routes", *words, "--address", gateway.rest],
-                capture_output=True,
-                text=True,
-                check=False,
-                env={**os.environ, "ANTIPHON_KEY": KEY},
-                timeout=30,
-            )
-            assert made.returncode == 0, made.stderr
-            return made.stdout
-
-        async def used(calls: int = 40) -> bool:
-            """Return whether one of so many calls goes to east."""
-            before = len(east.requests)
-            for _ in range(calls // 4):
-                async with asyncio.TaskGroup() as group:
-                    for _ in range(4):
-                        group.create_task(fresh())
-                if len(east.requests) > before:
-                    return True
-            return False
-
-        async def fresh() -> None:
-            async with gateway.client() as one:  # a connection of its own, so that both workers answer
-                assert await is_answered(one)
-
-        assert await used(MANY)
-        assert "out of use" in await asyncio.to_thread(command, "drain", f"{HOST}/east")
+        assert await is_used(gateway, east, MANY)
+        assert "out of use" in await routes(gateway, "drain", f"{HOST}/east")
         await asyncio.sleep(2)
-        assert not await used()
-        found = json.loads(await asyncio.to_thread(command, "list", "--json"))
-        assert {one["name"]: one["drained"] for one in found["deployments"]}[f"{HOST}/east"] is True
-        assert "in use" in await asyncio.to_thread(command, "restore", f"{HOST}/east")
+        assert not await is_used(gateway, east)
+        assert (await listed(gateway, f"{HOST}/east"))["drained"] is True
+        assert "in use" in await routes(gateway, "restore", f"{HOST}/east")
         await asyncio.sleep(2)
-        assert await used(MANY)
-        await asyncio.to_thread(command, "drain", f"{HOST}/east", "--for", "4")
+        assert await is_used(gateway, east, MANY)
+        await routes(gateway, "drain", f"{HOST}/east", "--for", "4")
         await asyncio.sleep(2)
-        assert not await used(12)
+        assert not await is_used(gateway, east, 12)
         await asyncio.sleep(4)
-        assert await used(MANY)
+        assert await is_used(gateway, east, MANY)
+
+
+async def test_a_deployment_can_be_tripped_on_every_worker(llm: Any, tmp_path: Path) -> None:
+    """Within two seconds no worker calls it, nor one that starts later; it comes back by itself, or at once if it is restored."""
+    keys = {"keys": [{"name": "test", "key_env": "TEST_KEY", "scopes": ["chat", "history", "admin"]}]}
+    async with two(tmp_path, llm, workers=2, auth=keys) as (gateway, east, _):
+        assert await is_used(gateway, east, MANY)
+        assert "is tripped." in await routes(gateway, "trip", f"{HOST}/east")
+        await asyncio.sleep(2)
+        assert not await is_used(gateway, east)
+        found = await listed(gateway, f"{HOST}/east")
+        left = datetime.fromisoformat(found["tripped_until"]) - datetime.now(UTC)
+        assert timedelta(seconds=30) < left < timedelta(seconds=60)
+        assert ([model["breaker"] for model in found["models"]], found["drained"]) == (["open"], False)
+        assert "tripped until 20" in " ".join((await routes(gateway, "list")).split())
+
+        os.kill(children(gateway, "antiphon.worker")[0], signal.SIGKILL)
+        await asyncio.to_thread(gateway.wait_for, '"event":"serving"', 3)
+        await asyncio.sleep(2)
+        assert not await is_used(gateway, east)
+
+        assert "in use" in await routes(gateway, "restore", f"{HOST}/east")
+        await asyncio.sleep(2)
+        found = await listed(gateway, f"{HOST}/east")
+        assert ([model["breaker"] for model in found["models"]], found["tripped_until"]) == (["closed"], None)
+        assert await is_used(gateway, east, MANY)
+
+        await routes(gateway, "trip", f"{HOST}/east", "--for", "4")
+        await asyncio.sleep(2)
+        assert not await is_used(gateway, east, 12)
+        await asyncio.sleep(4)
+        assert await is_used(gateway, east, MANY)
+        async with grpc.aio.insecure_channel(gateway.grpc) as channel:
+            log = await admin_pb2_grpc.AdminServiceStub(channel).ListAuditEvents(
+                admin_pb2.ListAuditEventsRequest(action="deployments.trip"), metadata=METADATA
+            )
+        assert [event.target for event in log.events] == [f"{HOST}/east"] * 2
+
+
+async def routes(gateway: Gateway, *words: str) -> str:
+    """Run `antiphon routes`, and return what it prints."""
+    made = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "antiphon", "routes", *words, "--address", gateway.rest],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "ANTIPHON_KEY": KEY, "COLUMNS": "200"},
+        timeout=30,
+    )
+    assert made.returncode == 0, made.stderr
+    return made.stdout
+
+
+async def listed(gateway: Gateway, name: str) -> Any:
+    """Return what `antiphon routes list` has of a deployment."""
+    found = json.loads(await routes(gateway, "list", "--json"))["deployments"]
+    return next(one for one in found if one["name"] == name)
+
+
+async def is_used(gateway: Gateway, upstream: OddUpstream, calls: int = 40) -> bool:
+    """Return whether one of so many calls goes to the upstream. Each has a connection of its own, so that all workers answer."""
+
+    async def call() -> None:
+        async with gateway.client() as http:
+            assert await is_answered(http)
+
+    before = len(upstream.requests)
+    for _ in range(calls // 4):
+        async with asyncio.TaskGroup() as group:
+            for _ in range(4):
+                group.create_task(call())
+        if len(upstream.requests) > before:
+            return True
+    return False
 
 
 async def test_the_total_time_of_a_deployment_cuts_a_slow_drip(llm: Any, tmp_path: Path) -> None:

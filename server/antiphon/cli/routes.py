@@ -1,9 +1,9 @@
-"""The commands `antiphon routes ...`: the deployments of a running gateway, and taking one out of use."""
+"""The commands `antiphon routes ...`: the deployments of a running gateway, and taking one out of use or tripping it."""
 
 from __future__ import annotations
 
 from datetime import UTC
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from google.protobuf import duration_pb2
@@ -15,7 +15,7 @@ from antiphon.cli.console import ADDRESS, AddressOption, JsonOption, KeyOption, 
 from antiphon.cli.keys_client import call_admin
 from antiphon.v1 import admin_pb2
 
-routes = typer.Typer(no_args_is_help=True, help="Show the deployments of providers, or take one out of use. Needs an admin's key.")
+routes = typer.Typer(no_args_is_help=True, help="Show the deployments of providers, drain one, or trip it. Needs an admin's key.")
 
 DeploymentArgument = Annotated[
     str, typer.Argument(metavar="DEPLOYMENT", help="The deployment, as `antiphon routes list` shows it, such as openai/east.")
@@ -35,8 +35,7 @@ def list_(as_json: JsonOption = False, address: AddressOption = ADDRESS, key: Ke
         return
     table = Table("deployment", "in use", "in flight", "queued", "model", "breaker", "wait s", "first token s", "failed %")
     for found in answer.deployments:
-        until = f" until {_time(found)}" if found.HasField("drained_until") else ""
-        head = [escape(found.name), f"no{until}" if found.drained else "yes", str(found.in_flight), str(found.queued)]
+        head = [escape(found.name), _use(found), str(found.in_flight), str(found.queued)]
         for model in found.models or [admin_pb2.Deployment.Model()]:
             first = f"{model.first_token_seconds:.2f}" if model.HasField("first_token_seconds") else ""
             wait = f"{model.wait_seconds:.1f}" if model.wait_seconds else ""
@@ -67,16 +66,46 @@ def drain(
 
 
 @routes.command()
+def trip(
+    deployment: DeploymentArgument,
+    seconds: Annotated[
+        float | None, typer.Option("--for", metavar="SECONDS", min=1, help="For how long. Without it: a minute.")
+    ] = None,
+    address: AddressOption = ADDRESS,
+    key: KeyOption = "",
+) -> None:
+    """Open the breakers of a deployment, as if it had failed, on every worker and replica within two seconds.
+
+    Calls in flight go on. After that time a call probes it, and if it works, it comes back slowly.
+
+    Example: antiphon routes trip openai/east --for 30
+    """
+    request = admin_pb2.TripDeploymentRequest(name=deployment)
+    if seconds is not None:
+        request.duration.CopyFrom(duration_pb2.Duration(seconds=round(seconds)))
+    with rpc_errors_reported(address):
+        call_admin(address, lambda stub: stub.TripDeployment(request, metadata=metadata_of(key)))
+    out.print(f"{escape(deployment)} is tripped{'' if seconds is None else f' for {round(seconds)} s'}.", soft_wrap=True)
+
+
+@routes.command()
 def restore(deployment: DeploymentArgument, address: AddressOption = ADDRESS, key: KeyOption = "") -> None:
-    """Take a deployment into use again."""
+    """Take a deployment into use again: end a drain or a trip."""
     request = admin_pb2.RestoreDeploymentRequest(name=deployment)
     with rpc_errors_reported(address):
         call_admin(address, lambda stub: stub.RestoreDeployment(request, metadata=metadata_of(key)))
     out.print(f"{escape(deployment)} is in use.", soft_wrap=True)
 
 
-def _time(found: admin_pb2.Deployment) -> str:
-    return found.drained_until.ToDatetime(UTC).isoformat(timespec="seconds")
+def _use(found: admin_pb2.Deployment) -> str:
+    """Return whether a deployment is in use, and what an admin did to it."""
+    drained, tripped = _time(found, "drained_until"), _time(found, "tripped_until")
+    use = "yes" if not found.drained else "no" if drained is None else f"no until {drained}"
+    return use if tripped is None else f"{use}, tripped until {tripped}"
+
+
+def _time(found: admin_pb2.Deployment, field: Literal["drained_until", "tripped_until"]) -> str | None:
+    return getattr(found, field).ToDatetime(UTC).isoformat(timespec="seconds") if found.HasField(field) else None
 
 
 def _fields(found: admin_pb2.Deployment) -> dict[str, Any]:
@@ -95,6 +124,7 @@ def _fields(found: admin_pb2.Deployment) -> dict[str, Any]:
         "in_flight": found.in_flight,
         "queued": found.queued,
         "drained": found.drained,
-        "drained_until": _time(found) if found.HasField("drained_until") else None,
+        "drained_until": _time(found, "drained_until"),
+        "tripped_until": _time(found, "tripped_until"),
         "models": models,
     }

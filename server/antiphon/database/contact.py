@@ -15,7 +15,7 @@ from antiphon.database import tables
 from antiphon.database.base import Database
 from antiphon.domain.errors import StoreUnavailable
 
-SCHEMA: Final = "0009"
+SCHEMA: Final = "0010"
 """The newest migration of this version."""
 
 PAUSE = 1.0

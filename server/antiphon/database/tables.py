@@ -206,5 +206,15 @@ drained_deployments = Table(
 )
 """The deployments that an admin took out of use."""
 
+tripped_deployments = Table(
+    "tripped_deployments",
+    METADATA,
+    # As in `drained_deployments`: a deployment may be in both.
+    Column("deployment", ID, primary_key=True),
+    # When its breakers let a probe pass.
+    Column("until", BigInteger, nullable=False),
+)
+"""The deployments that an admin tripped."""
+
 compatibility = Table("compatibility", METADATA, Column("oldest", ID, primary_key=True))
 """One row: the oldest revision that can use the present schema."""

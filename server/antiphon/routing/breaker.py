@@ -36,6 +36,9 @@ EARLY: Final = 0.2
 """The part of `open` that passes between two early probes: a second of five. While nothing else works, to wait for the end would
 keep callers from a target that has long been well again."""
 
+_NO_EPOCH: Final = -1
+"""The number of a call whose end has no influence."""
+
 _SLOTS: Final = 6
 """The window is counted in so many slots; the oldest is dropped as a whole."""
 
@@ -118,6 +121,8 @@ class Breaker:
     def begin(self, now: float) -> int:
         """Note the start of a call that `admits` allowed, and return the number to pass on with its outcome."""
         if self.state is not BreakerState.CLOSED:
+            if self.state is BreakerState.OPEN:
+                return _NO_EPOCH  # it was opened after it had admitted the call
             self._probing = self.state is BreakerState.HALF_OPEN
             self._early_from = now + self._early_pause()
             self._in_progress += 1
@@ -191,8 +196,12 @@ class Breaker:
     def trip(self, now: float, seconds: float) -> None:
         """Open it for so many seconds, whatever its rules say; if it is open for longer already, that stays."""
         if self.state is not BreakerState.OPEN or now + seconds > self.open_until:
-            self._open(now, seconds, jitter=False)
-            self._early_from = math.inf
+            self.hold_open(now, seconds)
+
+    def hold_open(self, now: float, seconds: float) -> None:
+        """Open it for exactly so many seconds, without early probes, also if it was to be open for longer."""
+        self._open(now, seconds, jitter=False)
+        self._early_from = math.inf
 
     def reset(self) -> None:
         """Close it."""

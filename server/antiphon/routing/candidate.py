@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from antiphon.config import RoutingConfig
@@ -42,7 +43,7 @@ class Candidate:
         self.cool_until = 0.0
         """It limits its rate until then."""
         self.last_error: ProviderError | None = None
-        """Why its breaker was tripped."""
+        """Why its breaker was tripped; None also if an admin did it."""
 
     def is_available(self, now: float) -> bool:
         """Return whether it may be called now, apart from the number of calls at its deployment. Runs for every call."""
@@ -93,6 +94,13 @@ class Candidate:
     def cool(self, until: float) -> None:
         """Leave it alone until then. A later failure never makes that time shorter."""
         self.cool_until = max(self.cool_until, until)
+
+    def trip(self, until: datetime) -> None:
+        """Open its breaker until then, as an admin wants it."""
+        seconds = (until - datetime.now(UTC)).total_seconds()
+        if seconds > 0:
+            self.last_error = None
+            self.breaker.hold_open(time.monotonic(), seconds)
 
     def record(
         self, now: float, epoch: int, found: AttemptClass, error: BaseException | None, *, own_key: bool, alone: bool

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Final
 
 from antiphon.config import ProviderConfig, RoutingConfig
@@ -48,6 +49,8 @@ class Deployment:
         self.in_flight = 0
         self.drained = False
         """An operator has taken it out of use."""
+        self.tripped: datetime | None = None
+        """The moment until which an admin has opened the breakers of its models; it may be over."""
         self.cooled: Callable[[Candidate, float], None] | None = None
         """Called when one of its models limits its rate, with the seconds for which it is left alone."""
         self.waiting = 0
@@ -64,11 +67,33 @@ class Deployment:
         found = self._candidates.get(model)
         if found is None:
             found = Candidate(self, model, self._rules)
+            if self.tripped is not None:
+                found.trip(self.tripped)
             if len(self._candidates) >= MODELS:
                 self._forget()
             if len(self._candidates) < MODELS:
                 self._candidates[model] = found
         return found
+
+    def trip(self, until: datetime | None) -> None:
+        """Open the breakers of all models until then. None: close them, if they were tripped and it is not over.
+
+        Nothing happens if this is known already: what the breakers did since then stands.
+        """
+        if until == self.tripped:
+            return
+        ends_now = until is None and self.is_tripped
+        self.tripped = until
+        for candidate in self.candidates():
+            if until is not None:
+                candidate.trip(until)
+            elif ends_now:
+                candidate.breaker.reset()
+
+    @property
+    def is_tripped(self) -> bool:
+        """Whether an admin has opened the breakers of its models, and it is not over."""
+        return self.tripped is not None and self.tripped > datetime.now(UTC)
 
     def shaper(self, route: str) -> Shaper | None:
         """Return a shaper for one of its models; None if any number of calls is granted."""

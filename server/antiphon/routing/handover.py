@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -48,10 +49,11 @@ class SavedModel(msgspec.Struct, frozen=True):
 
 
 class SavedDeployment(msgspec.Struct, frozen=True):
-    """The state of one deployment, and the fingerprint of its settings."""
+    """The state of one deployment, and the fingerprint of its settings. `tripped` is `Deployment.tripped`."""
 
     fingerprint: str
     models: Mapping[str, SavedModel]
+    tripped: datetime | None = None
 
 
 class SavedRouting(msgspec.Struct, frozen=True):
@@ -82,7 +84,8 @@ def write(path: Path, deployments: Iterable[Deployment]) -> None:
     A file that cannot be written is logged: the successor then begins anew.
     """
     now = time.monotonic()
-    saved = SavedRouting(time.time(), {each.name: SavedDeployment(each.fingerprint, _models(each, now)) for each in deployments})
+    found = {each.name: SavedDeployment(each.fingerprint, _models(each, now), each.tripped) for each in deployments}
+    saved = SavedRouting(time.time(), found)
     new = path.with_suffix(".new")
     try:
         new.touch(mode=0o600)
@@ -105,6 +108,7 @@ def read(path: Path, deployments: Iterable[Deployment]) -> None:
         return
     kept = [each for each in deployments if (found := saved.deployments.get(each.name)) and found.fingerprint == each.fingerprint]
     for deployment in kept:
+        deployment.trip(saved.deployments[deployment.name].tripped)
         for model, state in saved.deployments[deployment.name].models.items():
             _restore(deployment.candidate(model), state, now - age)
     log.info("routing_taken_over", deployments=len(kept), changed=len(saved.deployments) - len(kept))

@@ -20,6 +20,7 @@ from antiphon.domain.principal import MAX_MODELS, Quota, Scope, scopes_or_defaul
 from antiphon.domain.tags import find_error
 from antiphon.limits.report import BY_OWNER, DailyUse, Dimension, UsageReport
 from antiphon.owners.data import Owners
+from antiphon.routing.candidate import TRIP
 from antiphon.routing.drains import Drains
 from antiphon.routing.router import Router
 from antiphon.rpc.context import Context
@@ -49,8 +50,8 @@ _DIMENSIONS: Final = {
     admin_pb2.USAGE_DIMENSION_MODEL: Dimension.MODEL,
     admin_pb2.USAGE_DIMENSION_TAG: Dimension.TAG,
 }
-_LONGEST_DRAIN: Final = 366 * 86400
-"""The most seconds for which a deployment is taken out of use, unless it is for good."""
+_LONGEST: Final = 366 * 86400
+"""The most seconds for which a deployment is tripped or taken out of use, unless it is for good."""
 
 _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _QUOTA: Final = ("requests_per_minute", "tokens_per_minute", "concurrent_streams", "daily_usd", "monthly_usd")
@@ -152,10 +153,16 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         await self._drains.drain(request.name, duration, _origin())
         return admin_pb2.DrainDeploymentResponse()
 
+    async def TripDeployment(self, request: admin_pb2.TripDeploymentRequest, context: Context) -> admin_pb2.TripDeploymentResponse:
+        """Open the breakers of a deployment."""
+        duration = _duration(request) if request.HasField("duration") else timedelta(seconds=TRIP)
+        await self._drains.trip(request.name, duration, _origin())
+        return admin_pb2.TripDeploymentResponse()
+
     async def RestoreDeployment(
         self, request: admin_pb2.RestoreDeploymentRequest, context: Context
     ) -> admin_pb2.RestoreDeploymentResponse:
-        """Take a deployment into use again."""
+        """Take a deployment into use again, and end a trip."""
         await self._drains.restore(request.name, _origin())
         return admin_pb2.RestoreDeploymentResponse()
 
@@ -188,10 +195,10 @@ def _days(request: admin_pb2.GetUsageRequest) -> tuple[date, date]:
     return first, last
 
 
-def _duration(request: admin_pb2.DrainDeploymentRequest) -> timedelta:
-    """Return how long a deployment is taken out of use. Raises `InvalidRequest`."""
+def _duration(request: admin_pb2.DrainDeploymentRequest | admin_pb2.TripDeploymentRequest) -> timedelta:
+    """Return how long a deployment is taken out of use or tripped. Raises `InvalidRequest`."""
     seconds = request.duration.seconds + request.duration.nanos / 1e9
-    if not 1 <= seconds <= _LONGEST_DRAIN:
+    if not 1 <= seconds <= _LONGEST:
         raise InvalidRequest(INVALID, (Violation(("duration",), "must be between a second and a year"),))
     return timedelta(seconds=seconds)
 

@@ -555,10 +555,12 @@ class AuditEvent(_message.Message):
     actor: _builtins.str
     """Who did it: the id of the credential. Empty: a caller without a valid credential."""
     action: _builtins.str
-    """The action: "keys.create", "keys.revoke", "keys.rotate", "owners.export", "owners.erase" or "call.refused"."""
+    """The action: "keys.create", "keys.revoke", "keys.rotate", "owners.export", "owners.erase", "deployments.drain",
+    "deployments.trip", "deployments.restore" or "call.refused".
+    """
     target: _builtins.str
     """The target of the action: the id of a key; for a refused call the method, or "*" for several methods; for an owner
-    "owner:sha256:" and the SHA-256 of its name.
+    "owner:sha256:" and the SHA-256 of its name; for a deployment its name.
     """
     reason: _builtins.str
     """Why the call was refused: a name of ErrorReason, without its prefix. Empty: it was not refused."""
@@ -1005,6 +1007,7 @@ class Deployment(_message.Message):
     DRAINED_FIELD_NUMBER: _builtins.int
     DRAINED_UNTIL_FIELD_NUMBER: _builtins.int
     MODELS_FIELD_NUMBER: _builtins.int
+    TRIPPED_UNTIL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name of its provider in the configuration, or <provider>/<deployment>."""
     in_flight: _builtins.int
@@ -1021,6 +1024,10 @@ class Deployment(_message.Message):
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___Deployment.Model]:
         """Its models."""
 
+    @_builtins.property
+    def tripped_until(self) -> _timestamp_pb2.Timestamp:
+        """Until when its breakers are open, as an admin tripped it. Unset: they were not tripped by hand, or that is over."""
+
     def __init__(
         self,
         *,
@@ -1030,10 +1037,11 @@ class Deployment(_message.Message):
         drained: _builtins.bool = ...,
         drained_until: _timestamp_pb2.Timestamp | None = ...,
         models: _abc.Iterable[Global___Deployment.Model] | None = ...,
+        tripped_until: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["drained_until", b"drained_until"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["drained_until", b"drained_until", "tripped_until", b"tripped_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["drained", b"drained", "drained_until", b"drained_until", "in_flight", b"in_flight", "models", b"models", "name", b"name", "queued", b"queued"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["drained", b"drained", "drained_until", b"drained_until", "in_flight", b"in_flight", "models", b"models", "name", b"name", "queued", b"queued", "tripped_until", b"tripped_until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1083,6 +1091,51 @@ class DrainDeploymentResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DrainDeploymentResponse: _TypeAlias = DrainDeploymentResponse  # noqa: Y015
+
+@_typing.final
+class TripDeploymentRequest(_message.Message):
+    """Which deployment to trip, and for how long."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name, as in Deployment.name."""
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """For how long: from a second to a year. Unset: a minute, as for a deployment that refuses its key."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        duration: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TripDeploymentRequest: _TypeAlias = TripDeploymentRequest  # noqa: Y015
+
+@_typing.final
+class TripDeploymentResponse(_message.Message):
+    """The deployment is tripped."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TripDeploymentResponse: _TypeAlias = TripDeploymentResponse  # noqa: Y015
 
 @_typing.final
 class RestoreDeploymentRequest(_message.Message):

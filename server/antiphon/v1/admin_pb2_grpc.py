@@ -99,6 +99,11 @@ class AdminServiceStub:
                 request_serializer=antiphon_dot_v1_dot_admin__pb2.DrainDeploymentRequest.SerializeToString,
                 response_deserializer=antiphon_dot_v1_dot_admin__pb2.DrainDeploymentResponse.FromString,
                 _registered_method=True)
+        self.TripDeployment = channel.unary_unary(
+                '/antiphon.v1.AdminService/TripDeployment',
+                request_serializer=antiphon_dot_v1_dot_admin__pb2.TripDeploymentRequest.SerializeToString,
+                response_deserializer=antiphon_dot_v1_dot_admin__pb2.TripDeploymentResponse.FromString,
+                _registered_method=True)
         self.RestoreDeployment = channel.unary_unary(
                 '/antiphon.v1.AdminService/RestoreDeployment',
                 request_serializer=antiphon_dot_v1_dot_admin__pb2.RestoreDeploymentRequest.SerializeToString,
@@ -205,7 +210,7 @@ class AdminServiceServicer:
 
     def ListDeployments(self, request, context):
         """Lists the deployments of all providers, as the worker that answers sees them at the moment: each worker has counted its own
-        calls. What was taken out of use is the same on all of them.
+        calls. What an admin took out of use or tripped is the same on all of them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -221,8 +226,20 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TripDeployment(self, request, context):
+        """Opens the breakers of a deployment's models, as if it had failed: calls in flight go on, and no new ones go to it for a while,
+        not even probes. Then it comes back as after a failure: one call probes it, and if it succeeds, the others return slowly. Replaces
+        an earlier trip that is not over. Takes effect on every worker and replica within two seconds, and outlives them.
+
+        Errors: NOT_FOUND MODEL_NOT_FOUND if there is no such deployment.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RestoreDeployment(self, request, context):
-        """Takes a deployment into use again. One that is in use stays as it is.
+        """Takes a deployment into use again: ends a drain, and a trip that is not over, whose breakers are closed at once. One that is in
+        use stays as it is.
 
         Errors: NOT_FOUND MODEL_NOT_FOUND if there is no such deployment.
         """
@@ -287,6 +304,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.DrainDeployment,
                     request_deserializer=antiphon_dot_v1_dot_admin__pb2.DrainDeploymentRequest.FromString,
                     response_serializer=antiphon_dot_v1_dot_admin__pb2.DrainDeploymentResponse.SerializeToString,
+            ),
+            'TripDeployment': grpc.unary_unary_rpc_method_handler(
+                    servicer.TripDeployment,
+                    request_deserializer=antiphon_dot_v1_dot_admin__pb2.TripDeploymentRequest.FromString,
+                    response_serializer=antiphon_dot_v1_dot_admin__pb2.TripDeploymentResponse.SerializeToString,
             ),
             'RestoreDeployment': grpc.unary_unary_rpc_method_handler(
                     servicer.RestoreDeployment,
@@ -601,6 +623,33 @@ class AdminService:
             '/antiphon.v1.AdminService/DrainDeployment',
             antiphon_dot_v1_dot_admin__pb2.DrainDeploymentRequest.SerializeToString,
             antiphon_dot_v1_dot_admin__pb2.DrainDeploymentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TripDeployment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/antiphon.v1.AdminService/TripDeployment',
+            antiphon_dot_v1_dot_admin__pb2.TripDeploymentRequest.SerializeToString,
+            antiphon_dot_v1_dot_admin__pb2.TripDeploymentResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -71,7 +71,7 @@ class AdminServiceStub:
     """
     ListDeployments: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListDeploymentsRequest, _admin_pb2.ListDeploymentsResponse]
     """Lists the deployments of all providers, as the worker that answers sees them at the moment: each worker has counted its own
-    calls. What was taken out of use is the same on all of them.
+    calls. What an admin took out of use or tripped is the same on all of them.
     """
     DrainDeployment: _aio.UnaryUnaryMultiCallable[_admin_pb2.DrainDeploymentRequest, _admin_pb2.DrainDeploymentResponse]
     """Takes a deployment out of use, for a while or until it is restored: calls in flight go on, and no new ones go to it. Takes
@@ -79,8 +79,16 @@ class AdminServiceStub:
 
     Errors: NOT_FOUND MODEL_NOT_FOUND if there is no such deployment.
     """
+    TripDeployment: _aio.UnaryUnaryMultiCallable[_admin_pb2.TripDeploymentRequest, _admin_pb2.TripDeploymentResponse]
+    """Opens the breakers of a deployment's models, as if it had failed: calls in flight go on, and no new ones go to it for a while,
+    not even probes. Then it comes back as after a failure: one call probes it, and if it succeeds, the others return slowly. Replaces
+    an earlier trip that is not over. Takes effect on every worker and replica within two seconds, and outlives them.
+
+    Errors: NOT_FOUND MODEL_NOT_FOUND if there is no such deployment.
+    """
     RestoreDeployment: _aio.UnaryUnaryMultiCallable[_admin_pb2.RestoreDeploymentRequest, _admin_pb2.RestoreDeploymentResponse]
-    """Takes a deployment into use again. One that is in use stays as it is.
+    """Takes a deployment into use again: ends a drain, and a trip that is not over, whose breakers are closed at once. One that is in
+    use stays as it is.
 
     Errors: NOT_FOUND MODEL_NOT_FOUND if there is no such deployment.
     """
@@ -202,7 +210,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_admin_pb2.ListDeploymentsRequest, _abc.Awaitable[_admin_pb2.ListDeploymentsResponse]],
     ) -> _abc.Awaitable[_admin_pb2.ListDeploymentsResponse]:
         """Lists the deployments of all providers, as the worker that answers sees them at the moment: each worker has counted its own
-        calls. What was taken out of use is the same on all of them.
+        calls. What an admin took out of use or tripped is the same on all of them.
         """
 
     @_abc_1.abstractmethod
@@ -218,12 +226,26 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def TripDeployment(
+        self,
+        request: _admin_pb2.TripDeploymentRequest,
+        context: _aio.ServicerContext[_admin_pb2.TripDeploymentRequest, _abc.Awaitable[_admin_pb2.TripDeploymentResponse]],
+    ) -> _abc.Awaitable[_admin_pb2.TripDeploymentResponse]:
+        """Opens the breakers of a deployment's models, as if it had failed: calls in flight go on, and no new ones go to it for a while,
+        not even probes. Then it comes back as after a failure: one call probes it, and if it succeeds, the others return slowly. Replaces
+        an earlier trip that is not over. Takes effect on every worker and replica within two seconds, and outlives them.
+
+        Errors: NOT_FOUND MODEL_NOT_FOUND if there is no such deployment.
+        """
+
+    @_abc_1.abstractmethod
     def RestoreDeployment(
         self,
         request: _admin_pb2.RestoreDeploymentRequest,
         context: _aio.ServicerContext[_admin_pb2.RestoreDeploymentRequest, _abc.Awaitable[_admin_pb2.RestoreDeploymentResponse]],
     ) -> _abc.Awaitable[_admin_pb2.RestoreDeploymentResponse]:
-        """Takes a deployment into use again. One that is in use stays as it is.
+        """Takes a deployment into use again: ends a drain, and a trip that is not over, whose breakers are closed at once. One that is in
+        use stays as it is.
 
         Errors: NOT_FOUND MODEL_NOT_FOUND if there is no such deployment.
         """

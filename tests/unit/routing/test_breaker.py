@@ -223,6 +223,39 @@ def test_it_can_be_tripped_and_reset() -> None:
     assert breaker.admits(10.0)
 
 
+def test_it_can_be_held_open_for_an_exact_time() -> None:
+    """Held open, it is so for exactly that time and without early probes, whatever was to be; then a probe decides as usual."""
+    breaker = Breaker(RULES, middle)
+    breaker.trip(0.0, 60.0)
+    breaker.hold_open(10.0, 5.0)
+    assert (breaker.wait(10.0), breaker.early_wait(14.0)) == (5.0, None)
+    breaker.reset()
+    failed(breaker, 20.0)
+    assert breaker.early_wait(20.0) is not None
+    breaker.hold_open(20.0, 30.0)
+    assert breaker.early_wait(49.9) is None
+    assert not breaker.admits(49.9)
+    assert breaker.admits(50.0)
+    breaker.fail(50.0, breaker.begin(50.0))
+    assert breaker.refresh(50.0) is BreakerState.OPEN, "a failed probe"
+    now = breaker.open_until
+    assert breaker.admits(now)
+    breaker.succeed(now, breaker.begin(now))
+    assert breaker.refresh(now) is BreakerState.RAMP
+    assert breaker.refresh(now + RAMP) is BreakerState.CLOSED
+
+
+def test_calls_that_were_admitted_before_it_was_opened_have_no_influence() -> None:
+    """A call may begin a moment after it was admitted: if the breaker was opened meanwhile, its end changes nothing."""
+    breaker = Breaker(RULES, middle)
+    assert breaker.admits(0.0)
+    breaker.hold_open(0.0, 60.0)
+    for end in (breaker.fail, breaker.succeed, lambda _, number: breaker.release(number)):
+        for _ in range(RULES.of):
+            end(1.0, breaker.begin(1.0))
+            assert (breaker.wait(1.0), breaker.early_wait(1.0)) == (59.0, None)
+
+
 @given(
     st.lists(st.tuples(st.sampled_from(["fail", "succeed", "release", "trip"]), st.floats(0, 40), st.integers(0, 3)), max_size=120),
     st.randoms(use_true_random=False),

@@ -2,6 +2,7 @@
 
 import stat
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,26 @@ def test_a_successor_goes_on_with_what_was_known(tmp_path: Path) -> None:
     assert not new[1].candidates()
     assert not path.exists()
     handover.read(path, deployments())
+
+
+def test_a_successor_knows_of_a_trip(tmp_path: Path) -> None:
+    """It goes on for models that only the successor has, it does not begin anew when it is read again, and it can be ended."""
+    path = tmp_path / "routing-0.json"
+    old, new = deployments(), deployments()
+    old[0].candidate("tripped")
+    until = datetime.now(UTC) + timedelta(seconds=60)
+    old[0].trip(until)
+    handover.write(path, old)
+    new[0].candidate("more")
+    handover.read(path, new)
+    breakers = [new[0].candidate(name).breaker for name in ("tripped", "more")]
+    before = [(breaker.state, breaker.epoch) for breaker in breakers]
+    assert [state for state, _ in before] == [BreakerState.OPEN] * 2
+    new[0].trip(until)
+    assert [(breaker.state, breaker.epoch) for breaker in breakers] == before
+    new[0].trip(None)
+    assert [breaker.state for breaker in breakers] == [BreakerState.CLOSED] * 2
+    assert new[1].tripped is None
 
 
 @pytest.mark.parametrize(

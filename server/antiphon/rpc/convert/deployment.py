@@ -18,6 +18,7 @@ def deployment_to_proto(deployment: Deployment, until: datetime | None, now: flo
         queued=deployment.queued,
         drained=deployment.drained,
         drained_until=None if until is None else time_to_proto(until),
+        tripped_until=None if deployment.tripped is None or not deployment.is_tripped else time_to_proto(deployment.tripped),
         models=[_model(candidate, now) for candidate in deployment.candidates()],
     )
 
