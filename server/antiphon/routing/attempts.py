@@ -228,7 +228,8 @@ class Attempts:
             first_token = timeouts.first_token
             if first_token is None and self._has_other(candidate):
                 first_token = FIRST_TOKEN
-            limit = first_token or limit if first_token is None or limit is None else min(first_token, limit)
+            if limit is None or (first_token is not None and first_token < limit):
+                limit = first_token
         self._leaves_time = False
         usual = candidate.first_token.value
         if usual is not None and self._route.only is None and usual > (half := self._deadline.left / 2):
