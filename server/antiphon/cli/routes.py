@@ -57,12 +57,10 @@ def drain(
 
     Example: antiphon routes drain openai/east --for 600
     """
-    request = admin_pb2.DrainDeploymentRequest(name=deployment)
-    if seconds is not None:
-        request.duration.CopyFrom(duration_pb2.Duration(seconds=round(seconds)))
+    request = admin_pb2.DrainDeploymentRequest(name=deployment, duration=_duration(seconds))
     with rpc_errors_reported(address):
         call_admin(address, lambda stub: stub.DrainDeployment(request, metadata=metadata_of(key)))
-    out.print(f"{escape(deployment)} is out of use{'' if seconds is None else f' for {round(seconds)} s'}.", soft_wrap=True)
+    out.print(f"{escape(deployment)} is out of use{_how_long(seconds)}.", soft_wrap=True)
 
 
 @routes.command()
@@ -80,12 +78,10 @@ def trip(
 
     Example: antiphon routes trip openai/east --for 30
     """
-    request = admin_pb2.TripDeploymentRequest(name=deployment)
-    if seconds is not None:
-        request.duration.CopyFrom(duration_pb2.Duration(seconds=round(seconds)))
+    request = admin_pb2.TripDeploymentRequest(name=deployment, duration=_duration(seconds))
     with rpc_errors_reported(address):
         call_admin(address, lambda stub: stub.TripDeployment(request, metadata=metadata_of(key)))
-    out.print(f"{escape(deployment)} is tripped{'' if seconds is None else f' for {round(seconds)} s'}.", soft_wrap=True)
+    out.print(f"{escape(deployment)} is tripped{_how_long(seconds)}.", soft_wrap=True)
 
 
 @routes.command()
@@ -95,6 +91,14 @@ def restore(deployment: DeploymentArgument, address: AddressOption = ADDRESS, ke
     with rpc_errors_reported(address):
         call_admin(address, lambda stub: stub.RestoreDeployment(request, metadata=metadata_of(key)))
     out.print(f"{escape(deployment)} is in use.", soft_wrap=True)
+
+
+def _duration(seconds: float | None) -> duration_pb2.Duration | None:
+    return None if seconds is None else duration_pb2.Duration(seconds=round(seconds))
+
+
+def _how_long(seconds: float | None) -> str:
+    return "" if seconds is None else f" for {round(seconds)} s"
 
 
 def _use(found: admin_pb2.Deployment) -> str:

@@ -20,6 +20,9 @@ _CHOICE: Final = ("tool_choice",)
 _TOOLS: Final = ("tools",)
 
 _ALLOWED: Final = "allowed_tools"
+_CHAT_CHOICES: Final = ("function", "custom", _ALLOWED)
+"""The types of choices that chat completions has."""
+
 _NAME: Final = "reply"
 """The name of a schema without one."""
 
@@ -50,6 +53,11 @@ def without_foreign_tools(
         parameters.dropped(_TOOLS, "a tool is of another API")
         request = replace(request, tools=kept)
     return request
+
+
+def is_no_chat_choice(form: JsonObject) -> bool:
+    """Return whether a choice has none of the types of chat completions: an `is_choice` of `without_foreign_tools`."""
+    return form.get("type") not in _CHAT_CHOICES
 
 
 def _with_allowed_tools(request: ChatRequest, allowed: JsonObject, parameters: Parameters) -> ChatRequest:

@@ -36,7 +36,7 @@ from antiphon.providers.anthropic.schema import enforced
 from antiphon.providers.anthropic.thinking import add_thinking
 from antiphon.providers.anthropic.tool_schema import object_schema, without_union
 from antiphon.providers.body import dumps
-from antiphon.providers.chat_forms import with_known_format, without_foreign_tools
+from antiphon.providers.chat_forms import is_no_chat_choice, with_known_format, without_foreign_tools
 from antiphon.providers.codec.cache_marks import limit_marks
 from antiphon.providers.foreign import own_fields
 from antiphon.providers.parameters import Parameters
@@ -62,8 +62,6 @@ _TIERS: Final = ("auto", "standard_only")
 _MOST_MARKS: Final = 4
 
 _NONE: Final = "none"
-_FOREIGN_CHOICES: Final = ("function", "custom", "allowed_tools")
-"""Types of choices that chat completions has."""
 
 
 def betas(request: ChatRequest) -> str | None:
@@ -97,7 +95,7 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
     if container is not None:
         body[CONTAINER] = container
     request = adapted(with_known_format(request), lacks_of(model, thinks=is_thinking), parameters)
-    request = without_foreign_tools(request, parameters, is_tool=_is_own_tool, is_choice=_is_own_choice)
+    request = without_foreign_tools(request, parameters, is_tool=_is_own_tool, is_choice=is_no_chat_choice)
     budget = SchemaBudget()
     told, form = told_and_enforced(request.response_format, parameters, budget, structured_output=model.structured_output)
     if told:
@@ -136,10 +134,6 @@ def _accepted(extra: JsonObject, parameters: Parameters) -> JsonObject:
 def _is_own_tool(form: JsonObject) -> bool:
     """Return whether a tool has the form of this API: all have a name, but for sets of tools."""
     return isinstance(form.get("name"), str) or "toolset" in str(form.get("type"))
-
-
-def _is_own_choice(form: JsonObject) -> bool:
-    return form.get("type") not in _FOREIGN_CHOICES
 
 
 def _limit_marks(body: dict[str, Any], parameters: Parameters, *, is_automatic: bool) -> None:

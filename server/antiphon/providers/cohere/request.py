@@ -22,7 +22,7 @@ from antiphon.domain.request import (
     ToolChoiceMode,
 )
 from antiphon.providers.body import dumps
-from antiphon.providers.chat_forms import with_known_format, without_foreign_tools
+from antiphon.providers.chat_forms import is_no_chat_choice, with_known_format, without_foreign_tools
 from antiphon.providers.codec.results import paired
 from antiphon.providers.cohere.messages import CohereEncoder
 from antiphon.providers.cohere.names import NAMES
@@ -71,8 +71,7 @@ _MOST_STOPS: Final = 5
 _MOST_K: Final = 500
 
 _FOREIGN_TOOL: Final = "custom"
-_FOREIGN_CHOICES: Final = ("function", "custom", "allowed_tools")
-"""Types that chat completions has and this API has not, which has only functions, and no object as a choice."""
+"""The type of tools that chat completions has and this API has not, which has only functions."""
 
 _ONLY_TEXT: Final = Support("the models write text only")
 
@@ -99,7 +98,7 @@ def encode(request: ChatRequest, provider: str, parameters: Parameters | None = 
     nested too deeply to be sent.
     """
     parameters = parameters or Parameters(provider)
-    request = without_foreign_tools(with_known_format(request), parameters, is_tool=_is_own_tool, is_choice=_is_own_choice)
+    request = without_foreign_tools(with_known_format(request), parameters, is_tool=_is_own_tool, is_choice=is_no_chat_choice)
     request = adapted(request, _LACKS, parameters)
     messages = CohereEncoder(provider).encode(paired(request.messages))
     body: dict[str, Any] = {"model": request.model, "messages": messages}
@@ -138,10 +137,6 @@ def _add_sampling(body: dict[str, Any], sampling: Sampling, parameters: Paramete
 
 def _is_own_tool(form: JsonObject) -> bool:
     return form.get("type") != _FOREIGN_TOOL
-
-
-def _is_own_choice(form: JsonObject) -> bool:
-    return form.get("type") not in _FOREIGN_CHOICES
 
 
 def _add_tools(body: dict[str, Any], request: ChatRequest, parameters: Parameters) -> None:
