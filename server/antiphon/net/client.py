@@ -21,7 +21,7 @@ from aiohttp.abc import AbstractResolver
 from multidict import CIMultiDict, getversion
 from yarl import URL
 
-from antiphon.domain.trace import outgoing_trace
+from antiphon.domain.trace import TRACEPARENT, TRACESTATE, TraceContext, outgoing_trace
 from antiphon.net.coalescing import Coalescer
 from antiphon.net.connection import LOST
 from antiphon.net.connection_pool import ConnectionPool, Destination
@@ -80,10 +80,14 @@ class Client:
 
         Raises `ProviderUnavailable`, `ProviderTimeout`, `ProviderProtocolError`, and what the resolver raises except `OSError`.
         """
-        if (trace := outgoing_trace()) is not None:
+        trace = outgoing_trace()
+        if trace is None:
+            return self._send("POST", provider, url, headers, body)
+        if TRACEPARENT in headers or TRACESTATE in headers:
             headers = CIMultiDict(headers)
-            headers.update(trace.headers())
-        return self._send("POST", provider, url, headers, body)
+            headers.popall(TRACEPARENT, None)
+            headers.popall(TRACESTATE, None)
+        return self._send("POST", provider, url, headers, body, trace)
 
     def get(self, provider: str, url: URL, headers: Mapping[str, str]) -> Coroutine[Any, Any, ClientResponse]:
         """Send a GET request for `url`, and return the response as `post` does. Logs nothing."""
@@ -94,7 +98,15 @@ class Client:
         if self._pool is not None:
             await self._pool.close()
 
-    async def _send(self, method: str, provider: str, url: URL, headers: Mapping[str, str], body: bytes | None) -> ClientResponse:
+    async def _send(
+        self,
+        method: str,
+        provider: str,
+        url: URL,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        trace: TraceContext | None = None,
+    ) -> ClientResponse:
         """Send a request. If its idle connection turns out to be closed, send it once more on a new one.
 
         No other request is sent twice: a model call costs money.
@@ -106,7 +118,10 @@ class Client:
             route = self._routes.get(id(url))
             if route is None or not route.serves(method, url, version, self._outbound):
                 route = self._add_route(method, url, headers, version)
-            head = b"%b\r\n" % route.head if body is None else b"%bContent-Length: %d\r\n\r\n" % (route.head, len(body))
+            head = route.head
+            if trace is not None:  # not among the headers, which would then be others for each request
+                head += "".join([f"{name}: {value}\r\n" for name, value in trace.headers().items()]).encode()
+            head = b"%b\r\n" % head if body is None else b"%bContent-Length: %d\r\n\r\n" % (head, len(body))
             connection = pool.take(route.destination) or await pool.open(route.destination)
             response = connection.send(head, body)
             try:

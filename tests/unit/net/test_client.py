@@ -194,21 +194,27 @@ async def test_closing_may_come_twice_and_before_the_first_call(client: Client) 
 
 
 async def test_a_request_belongs_to_the_trace_that_is_passed_on(client: Client) -> None:
-    """A request has the headers of the outgoing trace, and none of them without a trace."""
+    """A request has the headers of the outgoing trace, in place of its own, which it keeps without a trace."""
     async with OddUpstream() as upstream:
         upstream.script("m", [answer(b"{}")])
+        url, headers = URL(f"{upstream.base_url}/x"), CIMultiDict({"a": "b"})
 
         async def post() -> dict[str, str]:
-            response = await client.post("p", URL(f"{upstream.base_url}/x"), {"a": "b"}, b'{"model": "m"}')
+            response = await client.post("p", url, headers, b'{"model": "m"}')
             response.close()
             return upstream.requests[-1].headers
 
         set_outgoing_trace(TraceContext("0" * 31 + "1", "0" * 15 + "2", 1, "a=b"))
         traced = await post()
+        set_outgoing_trace(TraceContext("0" * 31 + "3", "0" * 15 + "4"))
+        headers = CIMultiDict(headers, TraceParent="of another", TraceState="c=d")
+        replaced = await post()
         set_outgoing_trace(None)
         untraced = await post()
     assert traced.items() >= {"traceparent": f"00-{'0' * 31}1-{'0' * 15}2-01", "tracestate": "a=b", "a": "b"}.items()
-    assert not untraced.keys() & {"traceparent", "tracestate"}
+    assert replaced["traceparent"] == f"00-{'0' * 31}3-{'0' * 15}4-01"
+    assert "tracestate" not in replaced
+    assert (untraced["traceparent"], untraced["tracestate"]) == ("of another", "c=d")
 
 
 async def test_received_bytes_that_are_not_read_are_counted(client: Client) -> None:

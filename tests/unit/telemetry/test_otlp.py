@@ -4,10 +4,13 @@ import logging
 from collections.abc import Iterator
 
 import pytest
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags, TraceState, set_span_in_context
 from structlog.testing import capture_logs
 
-from antiphon.telemetry.otlp import LIBRARY, export, flush, make_provider
+from antiphon.telemetry.otlp import LIBRARY, EncodingExporter, export, flush, make_provider
 from tests.otlp import Receiver
 from tests.ports import free_port
 from tests.waiting import block_until
@@ -89,3 +92,21 @@ def test_the_service_is_named_by_its_operator(monkeypatch: pytest.MonkeyPatch) -
     attributes = make_provider(None, "1.2.3").resource.attributes
     assert (attributes["service.name"], attributes["deployment.environment.name"]) == ("chat", "prod")
     assert attributes["service.version"] == "1.2.3"
+
+
+def test_spans_are_sent_as_the_library_encodes_them() -> None:
+    """A request is the one that the library's own encoder makes, with every kind of attribute, parent and status."""
+    tracer = make_provider(None, "1.2.3").get_tracer("t", "1", schema_url="https://schema.example/1")
+    caller = SpanContext(2**127 + 1, 2**63 + 1, True, TraceFlags(1), TraceState([("a", "b"), ("c", "d")]))
+    server = tracer.start_span("call", set_span_in_context(NonRecordingSpan(caller)), SpanKind.SERVER)
+    server.set_attributes({"text": "é", "int": 1, "large": 2**62, "float": 1.0, "true": True, "none": 0, "false": False})
+    client = tracer.start_span("attempt", set_span_in_context(server), SpanKind.CLIENT, {"int": True, "true": 1})
+    client.set_status(StatusCode.ERROR)
+    root = tracer.start_span("root")
+    root.set_status(StatusCode.OK)
+    spans = [span for span in (client, server, root) if isinstance(span, ReadableSpan)]
+    for span in (client, server, root):
+        span.end()
+    with Receiver() as receiver:
+        EncodingExporter(endpoint=receiver.url).export(spans)
+    assert ExportTraceServiceRequest.FromString(receiver.bodies[0]) == encode_spans(spans)
