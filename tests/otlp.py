@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from tests.ports import free_port
@@ -40,23 +41,28 @@ def _values(attributes: Any) -> dict[str, Any]:
     return {one.key: getattr(one.value, one.value.WhichOneof("value")) for one in attributes}
 
 
+def received(span: Span, resource: Resource | None = None) -> Received:
+    """Return what a span's message says."""
+    return Received(
+        span.name,
+        Span.SpanKind.Name(span.kind).removeprefix("SPAN_KIND_"),
+        span.trace_id.hex(),
+        span.span_id.hex(),
+        span.parent_span_id.hex(),
+        span.trace_state,
+        _values(span.attributes),
+        span.status.code == span.status.STATUS_CODE_ERROR,
+        span.start_time_unix_nano,
+        span.end_time_unix_nano,
+        {} if resource is None else _values(resource.attributes),
+    )
+
+
 def _spans(request: ExportTraceServiceRequest) -> Iterator[Received]:
     for of_resource in request.resource_spans:
         for of_scope in of_resource.scope_spans:
             for span in of_scope.spans:
-                yield Received(
-                    span.name,
-                    Span.SpanKind.Name(span.kind).removeprefix("SPAN_KIND_"),
-                    span.trace_id.hex(),
-                    span.span_id.hex(),
-                    span.parent_span_id.hex(),
-                    span.trace_state,
-                    _values(span.attributes),
-                    span.status.code == span.status.STATUS_CODE_ERROR,
-                    span.start_time_unix_nano,
-                    span.end_time_unix_nano,
-                    _values(of_resource.resource.attributes),
-                )
+                yield received(span, of_resource.resource)
 
 
 class Receiver:

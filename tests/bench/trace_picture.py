@@ -13,12 +13,13 @@ from html import escape
 from pathlib import Path
 from typing import Final
 
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.propagate import inject
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind, use_span
 
-from antiphon.telemetry.otlp import export, flush
 from tests.e2e.conftest import READY, Gateway
 from tests.odd_upstream import LAST, OddUpstream, Pause, Step, chunk, delta, head, sse
 from tests.otlp import Received, Receiver
@@ -49,7 +50,7 @@ async def spans() -> list[Received]:
     steps += [chunk(sse(delta(finish="stop"), {**delta(), "choices": [], "usage": USAGE}, "[DONE]")), LAST]
     with Receiver() as receiver, tempfile.TemporaryDirectory() as folder:
         app = TracerProvider(resource=Resource({"service.name": "app"}), shutdown_on_exit=False)
-        export(app, f"{receiver.url}/v1/traces")
+        app.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(f"{receiver.url}/v1/traces")))
         async with OddUpstream() as upstream:
             upstream.script(MODEL, steps)
             config = {
@@ -72,7 +73,7 @@ async def spans() -> list[Received]:
                         await call(headers)
             finally:
                 await asyncio.to_thread(gateway.stop)
-        flush(app)
+        app.force_flush()
         await until(lambda: len(receiver.spans()) == 3)
         return receiver.spans()
 

@@ -1,8 +1,7 @@
 """Export of spans to a collector: OTLP over HTTP, by OpenTelemetry's own exporter, in a thread of its own.
 
 A call only puts its spans into a bounded queue. Spans that a slow or unreachable collector does not accept are lost. The log
-reports this once, and once more when spans arrive again. The library sends what is encoded here, as its own encoder takes three
-times as long: attributes are the same from call to call, and are made once.
+reports this once, and once more when spans arrive again. The library queues and sends; `telemetry.span` encodes (docs/adr/0009).
 """
 
 from __future__ import annotations
@@ -10,20 +9,18 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Final
 
 import structlog
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
-from opentelemetry.proto.trace.v1 import trace_pb2
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, SynchronousMultiSpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import ParentBased, Sampler, TraceIdRatioBased
-from opentelemetry.trace import SpanContext, SpanKind, StatusCode
-from opentelemetry.util.types import AttributeValue
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import SpanContext, TraceFlags
 
 from antiphon.telemetry.redaction import redact
 
@@ -41,25 +38,11 @@ class SpanPipeline(TracerProvider):
 
     def __init__(self, sampler: Sampler | None, resource: Resource) -> None:
         self._processors = SynchronousMultiSpanProcessor()  # type: ignore[no-untyped-call]
-        super().__init__(sampler, _Service(resource), shutdown_on_exit=False, active_span_processor=self._processors)
+        super().__init__(sampler, resource, shutdown_on_exit=False, active_span_processor=self._processors)
 
-    def take(self, span: ReadableSpan) -> None:
-        """Export a span that is complete."""
-        self._processors.on_end(span)
-
-
-class _Service(Resource):
-    """A resource that is hashed once: the exporter groups spans by it, and its hash is that of its JSON."""
-
-    def __init__(self, resource: Resource) -> None:
-        super().__init__(resource.attributes, resource.schema_url)
-        self._hash = super().__hash__()
-
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __eq__(self, other: object) -> bool:
-        return self is other or super().__eq__(other)
+    def take(self, span: bytes) -> None:
+        """Export a span that is complete and encoded."""
+        self._processors.on_end(EncodedSpan(span))
 
 
 def make_provider(sample: float | None, version: str) -> SpanPipeline:
@@ -73,9 +56,10 @@ def make_provider(sample: float | None, version: str) -> SpanPipeline:
     return SpanPipeline(sampler, ours.merge(OTELResourceDetector().detect()))
 
 
-def export(provider: TracerProvider, url: str) -> None:
-    """Send the spans of `provider` to `url` from now on."""
-    provider.add_span_processor(BatchSpanProcessor(LoggingExporter(EncodingExporter(endpoint=url))))
+def export(pipeline: SpanPipeline, url: str, scope: InstrumentationScope) -> None:
+    """Send the spans that `pipeline` takes to `url` from now on. `scope` names who made them."""
+    exporter = EncodedSpanExporter(url, pipeline.resource, scope)
+    pipeline.add_span_processor(BatchSpanProcessor(LoggingExporter(exporter)))
 
 
 def flush(provider: TracerProvider, seconds: float = FLUSHING) -> None:
@@ -86,61 +70,35 @@ def flush(provider: TracerProvider, seconds: float = FLUSHING) -> None:
     shutdown.join(seconds)
 
 
-class EncodingExporter(OTLPSpanExporter):
-    """The library's exporter, for spans that have one resource and one scope, and neither events nor links."""
+class EncodedSpan(ReadableSpan):
+    """A span of `telemetry.span` as bytes. The library's queue asks it only whether it is sampled; all that get there are."""
+
+    context = SpanContext(1, 1, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))
+
+    def __init__(self, data: bytes) -> None:
+        # The fields of the base class stay unset, as nothing reads them, and they would cost more than the rest of the span.
+        self.data = data
+
+
+class EncodedSpanExporter(OTLPSpanExporter):
+    """The library's exporter, for encoded spans of one resource and one scope."""
+
+    def __init__(self, url: str, resource: Resource, scope: InstrumentationScope) -> None:
+        super().__init__(endpoint=url)
+        sample = ReadableSpan("", EncodedSpan.context, resource=resource, instrumentation_scope=scope)
+        self._around = encode_spans([sample])
+        self._around.resource_spans[0].scope_spans[0].ClearField("spans")
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send the spans and return the result. Raises nothing for a collector that fails."""
-        request = encode_spans(spans[:1])  # with the resource and the scope
-        request.resource_spans[0].scope_spans[0].ClearField("spans")
-        request.resource_spans[0].scope_spans[0].spans.extend(map(_encoded, spans))
+        request = ExportTraceServiceRequest()
+        request.CopyFrom(self._around)
+        add = request.resource_spans[0].scope_spans[0].spans.add
+        for span in spans:
+            if isinstance(span, EncodedSpan):
+                add().ParseFromString(span.data)
         sent = self._client.export(request.SerializeToString())
         return SpanExportResult.SUCCESS if sent.success else SpanExportResult.FAILURE
-
-
-_STATUSES: Final = {
-    StatusCode.UNSET: trace_pb2.Status(),
-    StatusCode.OK: trace_pb2.Status(code=trace_pb2.Status.STATUS_CODE_OK),
-    StatusCode.ERROR: trace_pb2.Status(code=trace_pb2.Status.STATUS_CODE_ERROR),
-}
-_KINDS: Final = {kind: trace_pb2.Span.SpanKind.Value(f"SPAN_KIND_{kind.name}") for kind in SpanKind}
-
-_LOCAL: Final = trace_pb2.SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK
-_REMOTE: Final = trace_pb2.SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK | trace_pb2.SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK
-
-
-def _encoded(span: ReadableSpan) -> trace_pb2.Span:
-    context, parent = span.context, span.parent
-    return trace_pb2.Span(
-        trace_id=context.trace_id.to_bytes(16, "big"),
-        span_id=_span_id(context),
-        trace_state=context.trace_state.to_header() if context.trace_state else "",
-        parent_span_id=b"" if parent is None else _span_id(parent),
-        name=span.name,
-        kind=_KINDS[span.kind],
-        start_time_unix_nano=span.start_time or 0,
-        end_time_unix_nano=span.end_time or 0,
-        attributes=[_attribute(name, value) for name, value in (span.attributes or {}).items()],
-        status=_STATUSES[span.status.status_code],
-        flags=_REMOTE if parent is not None and parent.is_remote else _LOCAL,
-    )
-
-
-def _span_id(context: SpanContext) -> bytes:
-    return context.span_id.to_bytes(8, "big")
-
-
-@lru_cache(1024, typed=True)  # typed, as True equals 1
-def _attribute(name: str, value: AttributeValue) -> KeyValue:
-    match value:
-        case bool():
-            return KeyValue(key=name, value=AnyValue(bool_value=value))
-        case int():
-            return KeyValue(key=name, value=AnyValue(int_value=value))
-        case float():
-            return KeyValue(key=name, value=AnyValue(double_value=value))
-        case _:
-            return KeyValue(key=name, value=AnyValue(string_value=str(value)))
 
 
 class LoggingExporter(SpanExporter):

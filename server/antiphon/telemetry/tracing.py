@@ -11,22 +11,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from msgspec import Struct
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
-from opentelemetry.util.types import AttributeValue
+from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceFlags, TraceState
 
 from antiphon.domain.attempt_class import AttemptClass, classify
 from antiphon.domain.call import Attempt, Call, Observer
 from antiphon.domain.errors import AntiphonError, Reason
 from antiphon.domain.trace import TraceContext, set_outgoing_trace
 from antiphon.telemetry.otlp import SpanPipeline, export, flush
+from antiphon.telemetry.span import Kind, Span
 
 SCHEMA: Final = "https://opentelemetry.io/schemas/1.41.0"
 
@@ -48,29 +47,11 @@ _USAGE: Final = {
 """The span attribute by the field of `Usage`."""
 
 
-_UNSET: Final = Status(StatusCode.UNSET)
-_ERROR: Final = Status(StatusCode.ERROR)
-
-
-class _Span(Struct):
-    """A span that has not ended. Times are in nanoseconds since 1970."""
-
-    name: str
-    kind: SpanKind
-    context: SpanContext
-    parent: SpanContext | None
-    start: int
-    attributes: dict[str, AttributeValue]
-    status: Status = _UNSET
-    end: int | None = None
-    """When an attempt was over: its span ends later, as attributes may still be added."""
-
-
 class _OpenCall(Struct):
     """The spans of a call that is being recorded."""
 
-    span: _Span
-    attempt: _Span | None = None
+    span: Span
+    attempt: Span | None = None
     """The span of the last attempt."""
 
 
@@ -101,26 +82,31 @@ class Tracing(Observer):
     def start(self) -> None:
         """Start the export."""
         if self._url is not None:
-            export(self._provider, self._url)
+            export(self._provider, self._url, self._scope)
 
     def started(self, call: Call) -> None:
         """Start the span of the call, as a child of its caller's span."""
         ids, caller = self._provider.id_generator, call.trace
         if caller is None:
-            parent, around, trace_id, is_random = None, _EMPTY_CONTEXT, ids.generate_trace_id(), ids.is_trace_id_random()
+            around, trace_id, is_random = _EMPTY_CONTEXT, ids.generate_trace_id(), ids.is_trace_id_random()
         else:
             parent = _context_of(caller)
             around = trace.set_span_in_context(NonRecordingSpan(parent), _EMPTY_CONTEXT)
             trace_id, is_random = parent.trace_id, parent.trace_flags.random_trace_id
-        attributes: dict[str, AttributeValue] = {"rpc.system.name": "grpc", "rpc.method": call.method}
+        attributes: dict[str, Any] = {"rpc.system.name": "grpc", "rpc.method": call.method}
         sampled = self._provider.sampler.should_sample(around, trace_id, call.method, SpanKind.SERVER, attributes)
         if sampled.decision is not Decision.RECORD_AND_SAMPLE:
             return
-        flags = TraceFlags(TraceFlags.SAMPLED | (TraceFlags.RANDOM_TRACE_ID if is_random else 0))
-        context = SpanContext(trace_id, ids.generate_span_id(), False, flags, sampled.trace_state)  # noqa: FBT003  # is_remote
+        call.trace = TraceContext(
+            f"{trace_id:032x}",
+            f"{ids.generate_span_id():016x}",
+            TraceFlags.SAMPLED | (TraceFlags.RANDOM_TRACE_ID if is_random else 0),
+            sampled.trace_state.to_header() if sampled.trace_state else "",
+        )
         attributes = {**sampled.attributes, "antiphon.request_id": call.request_id}
-        call.trace = _trace_of(context, "" if caller is None else caller.state)
-        self._open[call] = _OpenCall(_Span(call.method, SpanKind.SERVER, context, parent, _since_1970(call.started_at), attributes))
+        start, above = _since_1970(call.started_at), "" if caller is None else caller.span_id
+        span = Span(call.method, Kind.SERVER, call.trace, above, start, attributes, is_parent_remote=caller is not None)
+        self._open[call] = _OpenCall(span)
 
     def attempt_started(self, call: Call, attempt: Attempt) -> None:
         """Start the span of the attempt, and pass its trace context to the provider."""
@@ -129,7 +115,7 @@ class Tracing(Observer):
             set_outgoing_trace(call.trace)
             return
         self._end_attempt(state)
-        attributes: dict[str, AttributeValue] = {}
+        attributes: dict[str, Any] = {}
         if attempt.model:
             name = f"chat {attempt.model}"
             attributes["gen_ai.operation.name"] = "chat"
@@ -147,10 +133,9 @@ class Tracing(Observer):
             attributes["http.request.method"] = "POST"
             attributes["server.address"] = attempt.provider
         above = state.span.context
-        span_id = self._provider.id_generator.generate_span_id()
-        context = SpanContext(above.trace_id, span_id, False, above.trace_flags, above.trace_state)  # noqa: FBT003  # is_remote
-        state.attempt = _Span(name, SpanKind.CLIENT, context, above, _since_1970(attempt.started_at), attributes)
-        set_outgoing_trace(_trace_of(context, "" if call.trace is None else call.trace.state))
+        context = TraceContext(above.trace_id, f"{self._provider.id_generator.generate_span_id():016x}", above.flags, above.state)
+        state.attempt = Span(name, Kind.CLIENT, context, above.span_id, _since_1970(attempt.started_at), attributes)
+        set_outgoing_trace(context)
 
     def attempt_ended(self, call: Call, attempt: Attempt, error: BaseException | None) -> None:
         """Record the outcome of the attempt. Its usage is added by `settled`, later."""
@@ -165,7 +150,7 @@ class Tracing(Observer):
         if end is not AttemptClass.OK:
             state.attempt.attributes["error.type"] = end.value
             if end is not AttemptClass.GONE:
-                state.attempt.status = _ERROR
+                state.attempt.is_error = True
 
     def settled(self, call: Call) -> None:
         """Record the tokens of the reply."""
@@ -192,8 +177,8 @@ class Tracing(Observer):
         if error is not None:
             span.attributes["error.type"] = error.reason.value
         if code in _SERVER_ERRORS:
-            span.status = _ERROR
-        self._end(span)
+            span.is_error = True
+        self._provider.take(span.encode())
 
     def stopped(self) -> None:
         """Wait for the last spans to be exported."""
@@ -201,24 +186,8 @@ class Tracing(Observer):
 
     def _end_attempt(self, state: _OpenCall) -> None:
         if state.attempt is not None:
-            self._end(state.attempt)
+            self._provider.take(state.attempt.encode())
             state.attempt = None
-
-    def _end(self, span: _Span) -> None:
-        self._provider.take(
-            ReadableSpan(
-                span.name,
-                span.context,
-                span.parent,
-                self._provider.resource,
-                span.attributes,
-                kind=span.kind,
-                status=span.status,
-                start_time=span.start,
-                end_time=span.end or time.time_ns(),
-                instrumentation_scope=self._scope,
-            )
-        )
 
 
 def _since_1970(monotonic: float) -> int:
@@ -230,7 +199,3 @@ def _context_of(context: TraceContext) -> SpanContext:
     state = TraceState.from_header([context.state]) if context.state else None
     ids = int(context.trace_id, 16), int(context.span_id, 16)
     return SpanContext(*ids, is_remote=True, trace_flags=TraceFlags(context.flags), trace_state=state)
-
-
-def _trace_of(context: SpanContext, state: str) -> TraceContext:
-    return TraceContext(f"{context.trace_id:032x}", f"{context.span_id:016x}", int(context.trace_flags), state)
