@@ -18,7 +18,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, SynchronousMultiSpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.sdk.trace.sampling import ParentBased, Sampler, TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import DEFAULT_ON, ParentBased, Sampler, TraceIdRatioBased
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, TraceFlags
 
@@ -52,7 +52,7 @@ def make_provider(sample: float | None, version: str) -> SpanPipeline:
     environment variables, which also set the name and the attributes of the service.
     """
     ours = Resource.create({SERVICE_NAME: "antiphon", SERVICE_VERSION: version})
-    sampler = None if sample is None else ParentBased(TraceIdRatioBased(sample))
+    sampler = None if sample is None else DEFAULT_ON if sample == 1 else ParentBased(TraceIdRatioBased(sample))
     return SpanPipeline(sampler, ours.merge(OTELResourceDetector().detect()))
 
 

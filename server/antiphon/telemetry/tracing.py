@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any, Final
+from functools import lru_cache
+from typing import Final
 
 from msgspec import Struct
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.sdk.trace.sampling import Decision
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, DEFAULT_ON, Decision, SamplingResult
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceFlags, TraceState
 
@@ -25,7 +26,7 @@ from antiphon.domain.call import Attempt, Call, Observer
 from antiphon.domain.errors import AntiphonError, Reason
 from antiphon.domain.trace import TraceContext, set_outgoing_trace
 from antiphon.telemetry.otlp import SpanPipeline, export, flush
-from antiphon.telemetry.span import Kind, Span
+from antiphon.telemetry.span import CLIENT, SERVER, Span, Value, encode_attribute
 
 SCHEMA: Final = "https://opentelemetry.io/schemas/1.41.0"
 
@@ -77,6 +78,7 @@ class Tracing(Observer):
         self._servers = servers
         self._scope = InstrumentationScope("antiphon", version, SCHEMA)
         self._usage = {**_USAGE, _CACHE_WRITE: "gen_ai.usage.cache_write.input_tokens"} if latest else _USAGE
+        self._samples_roots = provider.sampler in (ALWAYS_ON, DEFAULT_ON)  # asking them takes longer than all else of a span
         self._open: dict[Call, _OpenCall] = {}
 
     def start(self) -> None:
@@ -87,25 +89,22 @@ class Tracing(Observer):
     def started(self, call: Call) -> None:
         """Start the span of the call, as a child of its caller's span."""
         ids, caller = self._provider.id_generator, call.trace
+        attributes, state = [_of_call(call.method)], ""
         if caller is None:
-            around, trace_id, is_random = _EMPTY_CONTEXT, ids.generate_trace_id(), ids.is_trace_id_random()
+            trace_id, is_random = ids.generate_trace_id(), ids.is_trace_id_random()
         else:
-            parent = _context_of(caller)
-            around = trace.set_span_in_context(NonRecordingSpan(parent), _EMPTY_CONTEXT)
-            trace_id, is_random = parent.trace_id, parent.trace_flags.random_trace_id
-        attributes: dict[str, Any] = {"rpc.system.name": "grpc", "rpc.method": call.method}
-        sampled = self._provider.sampler.should_sample(around, trace_id, call.method, SpanKind.SERVER, attributes)
-        if sampled.decision is not Decision.RECORD_AND_SAMPLE:
-            return
-        call.trace = TraceContext(
-            f"{trace_id:032x}",
-            f"{ids.generate_span_id():016x}",
-            TraceFlags.SAMPLED | (TraceFlags.RANDOM_TRACE_ID if is_random else 0),
-            sampled.trace_state.to_header() if sampled.trace_state else "",
-        )
-        attributes = {**sampled.attributes, "antiphon.request_id": call.request_id}
-        start, above = _since_1970(call.started_at), "" if caller is None else caller.span_id
-        span = Span(call.method, Kind.SERVER, call.trace, above, start, attributes, is_parent_remote=caller is not None)
+            trace_id, is_random = int(caller.trace_id, 16), bool(caller.flags & TraceFlags.RANDOM_TRACE_ID)
+        if caller is not None or not self._samples_roots:
+            sampled = self._sample(call.method, trace_id, caller)
+            if sampled.decision is not Decision.RECORD_AND_SAMPLE:
+                return
+            attributes += [encode_attribute(name, value) for name, value in (sampled.attributes or {}).items()]
+            state = sampled.trace_state.to_header() if sampled.trace_state else ""
+        flags = TraceFlags.SAMPLED | (TraceFlags.RANDOM_TRACE_ID if is_random else 0)
+        call.trace = TraceContext(f"{trace_id:032x}", f"{ids.generate_span_id():016x}", flags, state)
+        above = "" if caller is None else caller.span_id
+        span = Span(call.method, SERVER, call.trace, above, _since_1970(call.started_at), caller is not None, attributes=attributes)
+        span.add("antiphon.request_id", call.request_id)
         self._open[call] = _OpenCall(span)
 
     def attempt_started(self, call: Call, attempt: Attempt) -> None:
@@ -115,26 +114,17 @@ class Tracing(Observer):
             set_outgoing_trace(call.trace)
             return
         self._end_attempt(state)
-        attributes: dict[str, Any] = {}
-        if attempt.model:
-            name = f"chat {attempt.model}"
-            attributes["gen_ai.operation.name"] = "chat"
-            attributes["gen_ai.provider.name"] = attempt.provider
-            attributes["gen_ai.request.model"] = attempt.model
-            attributes["gen_ai.request.stream"] = attempt.streamed
-            if attempt.deployment != attempt.provider:
-                attributes["antiphon.deployment"] = attempt.deployment
-            if attempt.number > 1:
-                attributes["antiphon.attempt"] = attempt.number
-            if attempt.provider in self._servers:
-                attributes["server.address"], attributes["server.port"] = self._servers[attempt.provider]
-        else:  # a proxied call, of which only the target is known
-            name = "POST"
-            attributes["http.request.method"] = "POST"
-            attributes["server.address"] = attempt.provider
+        name, attributes = _of_attempt(
+            attempt.provider,
+            attempt.model,
+            attempt.streamed,
+            attempt.deployment,
+            attempt.number,
+            self._servers.get(attempt.provider),
+        )
         above = state.span.context
         context = TraceContext(above.trace_id, f"{self._provider.id_generator.generate_span_id():016x}", above.flags, above.state)
-        state.attempt = Span(name, Kind.CLIENT, context, above.span_id, _since_1970(attempt.started_at), attributes)
+        state.attempt = Span(name, CLIENT, context, above.span_id, _since_1970(attempt.started_at), attributes=[attributes])
         set_outgoing_trace(context)
 
     def attempt_ended(self, call: Call, attempt: Attempt, error: BaseException | None) -> None:
@@ -145,10 +135,10 @@ class Tracing(Observer):
             return
         state.attempt.end = time.time_ns()
         if attempt.streamed and call.first_token is not None:
-            state.attempt.attributes["gen_ai.response.time_to_first_chunk"] = call.first_token
+            state.attempt.add("gen_ai.response.time_to_first_chunk", call.first_token)
         end = classify(error, has_output=call.first_token is not None)
         if end is not AttemptClass.OK:
-            state.attempt.attributes["error.type"] = end.value
+            state.attempt.add("error.type", end.value)
             if end is not AttemptClass.GONE:
                 state.attempt.is_error = True
 
@@ -159,7 +149,7 @@ class Tracing(Observer):
             return
         for field, name in self._usage.items():
             if (count := getattr(usage, field)) or field in {"input_tokens", "output_tokens"}:
-                state.attempt.attributes[name] = count
+                state.attempt.add(name, count)
 
     def ended(self, call: Call, code: str, error: AntiphonError | None) -> None:
         """End the spans of the call. An unauthenticated call is not exported: otherwise strangers could fill the collector."""
@@ -168,14 +158,14 @@ class Tracing(Observer):
             return
         self._end_attempt(state)
         span = state.span
-        span.attributes["rpc.response.status_code"] = code
+        span.add("rpc.response.status_code", code)
         if call.route:
-            span.attributes["antiphon.route"] = call.route
+            span.add("antiphon.route", call.route)
         cost = call.total_cost_usd
         if cost is not None:
-            span.attributes["antiphon.cost_usd"] = cost
+            span.add("antiphon.cost_usd", cost)
         if error is not None:
-            span.attributes["error.type"] = error.reason.value
+            span.add("error.type", error.reason.value)
         if code in _SERVER_ERRORS:
             span.is_error = True
         self._provider.take(span.encode())
@@ -183,6 +173,15 @@ class Tracing(Observer):
     def stopped(self) -> None:
         """Wait for the last spans to be exported."""
         flush(self._provider)
+
+    def _sample(self, method: str, trace_id: int, caller: TraceContext | None) -> SamplingResult:
+        """Ask the sampler whether a call is recorded. `caller` is the trace context that it came with."""
+        around = _EMPTY_CONTEXT
+        if caller is not None:
+            state = TraceState.from_header([caller.state]) if caller.state else None
+            parent = SpanContext(trace_id, int(caller.span_id, 16), True, TraceFlags(caller.flags), state)  # noqa: FBT003  # is_remote
+            around = trace.set_span_in_context(NonRecordingSpan(parent), around)
+        return self._provider.sampler.should_sample(around, trace_id, method, SpanKind.SERVER)
 
     def _end_attempt(self, state: _OpenCall) -> None:
         if state.attempt is not None:
@@ -195,7 +194,29 @@ def _since_1970(monotonic: float) -> int:
     return time.time_ns() - int((time.monotonic() - monotonic) * 1e9)
 
 
-def _context_of(context: TraceContext) -> SpanContext:
-    state = TraceState.from_header([context.state]) if context.state else None
-    ids = int(context.trace_id, 16), int(context.span_id, 16)
-    return SpanContext(*ids, is_remote=True, trace_flags=TraceFlags(context.flags), trace_state=state)
+@lru_cache(256)
+def _of_call(method: str) -> bytes:
+    """Return the attributes that all calls of a method have."""
+    return encode_attribute("rpc.system.name", "grpc") + encode_attribute("rpc.method", method)
+
+
+@lru_cache(1024)
+def _of_attempt(
+    provider: str, model: str, streamed: bool, deployment: str, number: int, server: tuple[str, int] | None
+) -> tuple[str, bytes]:
+    """Return the name and the attributes of an attempt's span, as far as they are known when it begins."""
+    if not model:  # a proxied call, of which only the target is known
+        return "POST", encode_attribute("http.request.method", "POST") + encode_attribute("server.address", provider)
+    attributes: dict[str, Value] = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": provider,
+        "gen_ai.request.model": model,
+        "gen_ai.request.stream": streamed,
+    }
+    if deployment != provider:
+        attributes["antiphon.deployment"] = deployment
+    if number > 1:
+        attributes["antiphon.attempt"] = number
+    if server is not None:
+        attributes["server.address"], attributes["server.port"] = server
+    return f"chat {model}", b"".join([encode_attribute(name, value) for name, value in attributes.items()])

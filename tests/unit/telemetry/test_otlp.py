@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from antiphon.domain.trace import TraceContext
 from antiphon.telemetry.otlp import LIBRARY, SpanPipeline, export, flush, make_provider
-from antiphon.telemetry.span import Kind, Span
+from antiphon.telemetry.span import SERVER, Span
 from tests.otlp import Receiver
 from tests.ports import free_port
 from tests.waiting import block_until
@@ -28,7 +28,7 @@ def library() -> Iterator[None]:
 
 def make_spans(provider: SpanPipeline, count: int) -> None:
     for _ in range(count):
-        provider.take(Span("x", Kind.SERVER, TraceContext("0a" * 16, "b7" * 8), "", 1, {}).encode())
+        provider.take(Span("x", SERVER, TraceContext("0a" * 16, "b7" * 8), "", 1).encode())
 
 
 @pytest.fixture
