@@ -29,19 +29,14 @@ class SecondCount(Struct, frozen=True):
 
 
 class _Second:
-    """The count of one second, and the time of its newest entry."""
+    """The count of one second, and when all of it is a minute old."""
 
-    __slots__ = ("count", "newest", "number")
+    __slots__ = ("count", "end", "number")
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.newest = float(number)
+        self.end = float(number + WINDOW)
         self.count = 0
-
-    @property
-    def end(self) -> float:
-        """Return when all of it is a minute old."""
-        return self.newest + WINDOW
 
 
 class _Window:
@@ -62,7 +57,7 @@ class _Window:
         """Add to the current second."""
         if not self.seconds or self.seconds[-1].number != int(now):
             self.seconds.append(_Second(int(now)))
-        self.seconds[-1].newest = now
+        self.seconds[-1].end = now + WINDOW
         self.seconds[-1].count += count
         self.total += count
 
@@ -131,7 +126,7 @@ class MemoryCounters:
         for window in self._windows.values():
             window.drop_expired(now)
         return [
-            SecondCount(counter, entry.number, entry.count, now - entry.newest)
+            SecondCount(counter, entry.number, entry.count, now - entry.end + WINDOW)
             for counter, window in self._windows.items()
             for entry in window.seconds
             if entry.count

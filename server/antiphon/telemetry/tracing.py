@@ -89,16 +89,18 @@ class Tracing(Observer):
     def started(self, call: Call) -> None:
         """Start the span of the call, as a child of its caller's span."""
         ids, caller = self._provider.id_generator, call.trace
-        attributes, state = [_of_call(call.method)], ""
         if caller is None:
             trace_id, is_random = ids.generate_trace_id(), ids.is_trace_id_random()
         else:
             trace_id, is_random = int(caller.trace_id, 16), bool(caller.flags & TraceFlags.RANDOM_TRACE_ID)
+        attributes, state = [_of_call(call.method)], ""
         if caller is not None or not self._samples_roots:
             sampled = self._sample(call.method, trace_id, caller)
             if sampled.decision is not Decision.RECORD_AND_SAMPLE:
                 return
-            attributes += [encode_attribute(name, value) for name, value in (sampled.attributes or {}).items()]
+            # A sampler may add attributes to those that it was given; lists of values are not exported.
+            given = dict(sampled.attributes or {})
+            attributes = [encode_attribute(name, value) for name, value in given.items() if isinstance(value, Value)]
             state = sampled.trace_state.to_header() if sampled.trace_state else ""
         flags = TraceFlags.SAMPLED | (TraceFlags.RANDOM_TRACE_ID if is_random else 0)
         call.trace = TraceContext(f"{trace_id:032x}", f"{ids.generate_span_id():016x}", flags, state)
@@ -181,7 +183,7 @@ class Tracing(Observer):
             state = TraceState.from_header([caller.state]) if caller.state else None
             parent = SpanContext(trace_id, int(caller.span_id, 16), True, TraceFlags(caller.flags), state)  # noqa: FBT003  # is_remote
             around = trace.set_span_in_context(NonRecordingSpan(parent), around)
-        return self._provider.sampler.should_sample(around, trace_id, method, SpanKind.SERVER)
+        return self._provider.sampler.should_sample(around, trace_id, method, SpanKind.SERVER, _call_attributes(method))
 
     def _end_attempt(self, state: _OpenCall) -> None:
         if state.attempt is not None:
@@ -197,7 +199,11 @@ def _since_1970(monotonic: float) -> int:
 @lru_cache(256)
 def _of_call(method: str) -> bytes:
     """Return the attributes that all calls of a method have."""
-    return encode_attribute("rpc.system.name", "grpc") + encode_attribute("rpc.method", method)
+    return b"".join([encode_attribute(name, value) for name, value in _call_attributes(method).items()])
+
+
+def _call_attributes(method: str) -> dict[str, str]:
+    return {"rpc.system.name": "grpc", "rpc.method": method}
 
 
 @lru_cache(1024)

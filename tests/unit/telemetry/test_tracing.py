@@ -1,17 +1,23 @@
 """Tests of the spans of a call. The export, and the spans of a whole gateway, are tested in `tests/e2e/test_traces.py`."""
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
+from opentelemetry.context import Context
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
+from opentelemetry.trace import Link, SpanKind, TraceState
+from opentelemetry.util.types import Attributes
 
 from antiphon.domain.call import Attempt, Call
 from antiphon.domain.errors import DeadlineExceeded, Internal, InvalidRequest, ProviderUnavailable, Unauthenticated
 from antiphon.domain.events import Usage
 from antiphon.domain.trace import TraceContext, outgoing_trace, set_outgoing_trace
-from antiphon.telemetry.otlp import EncodedSpan, make_provider
+from antiphon.telemetry.otlp import EncodedSpan, SpanPipeline, make_provider
 from antiphon.telemetry.tracing import Tracing
 from tests.otlp import Received, received
 
@@ -21,9 +27,9 @@ CALLER = TraceContext("0a" * 16, "b7" * 8, 1, "a=b")
 class Traced:
     """A tracing observer and the spans that it has ended."""
 
-    def __init__(self, sample: float | None = None) -> None:
+    def __init__(self, sample: float | None = None, sampler: Sampler | None = None) -> None:
         self._exporter = InMemorySpanExporter()
-        provider = make_provider(sample, "1.2.3")
+        provider = make_provider(sample, "1.2.3") if sampler is None else SpanPipeline(sampler, Resource({}))
         provider.add_span_processor(SimpleSpanProcessor(self._exporter))
         self.listener = Tracing(provider, None, {"openai": ("api.example", 443)}, "1.2.3")
 
@@ -139,3 +145,44 @@ def test_a_cancelled_attempt_is_not_the_providers_error(error: BaseException, ki
     attempt(traced, call, error)
     traced.listener.ended(call, "CANCELLED", None)
     assert (traced.spans[0].attributes["error.type"], traced.spans[0].error) == (kind, failed)
+
+
+class ByAttribute(Sampler):
+    """A sampler of an operator's own: it decides by an attribute, and adds some."""
+
+    def should_sample(
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        attributes: Attributes = None,
+        links: Sequence[Link] | None = None,
+        trace_state: TraceState | None = None,
+    ) -> SamplingResult:
+        if (attributes or {}).get("rpc.method") != "wanted":
+            return SamplingResult(Decision.DROP)
+        return SamplingResult(
+            Decision.RECORD_AND_SAMPLE, {**(attributes or {}), "rule": 7, "rules": (7, 8)}, TraceState([("s", "1")])
+        )
+
+    def get_description(self) -> str:
+        return "by attribute"
+
+
+def test_a_sampler_decides_by_attributes_and_adds_some() -> None:
+    """A sampler of one's own gets the call's attributes, and what it adds is on the span and in the trace state."""
+    traced = Traced(sampler=ByAttribute())
+    for method in ("wanted", "unwanted"):
+        call = Call(method=method)
+        traced.listener.started(call)
+        traced.listener.ended(call, "OK", None)
+    (span,) = traced.spans
+    assert span.attributes == {
+        "rpc.system.name": "grpc",
+        "rpc.method": "wanted",
+        "rule": 7,
+        "antiphon.request_id": "",
+        "rpc.response.status_code": "OK",
+    }
+    assert span.state == "s=1"
