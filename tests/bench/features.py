@@ -63,6 +63,13 @@ def _settings(name: str, upstream: Upstream) -> Iterator[Settings]:
             yield {"metrics": {"listen": f"127.0.0.1:{free_port()}"}}
         case "traces":
             yield {"traces": {"endpoint": upstream.base_url.removesuffix("/v1")}}
+        case "limits, metrics, traces":
+            with ExitStack() as stack:
+                yield {
+                    setting: value
+                    for part in name.split(", ")
+                    for setting, value in stack.enter_context(_settings(part, upstream)).items()
+                }
         case "history in SQLite":
             yield AUTOMATIC
         case "history in PostgreSQL":
@@ -72,7 +79,10 @@ def _settings(name: str, upstream: Upstream) -> Iterator[Settings]:
             yield {}
 
 
-NAMES: Final = ("equal", "stored key", "limits", "guards", "metrics", "traces", "history in SQLite", "history in PostgreSQL")
+NAMES: Final = (
+    *("equal", "stored key", "limits", "guards", "metrics", "traces", "limits, metrics, traces"),
+    *("history in SQLite", "history in PostgreSQL"),
+)
 
 
 def _stored_key(gateway: Running) -> str:
