@@ -53,6 +53,8 @@ class StrictApi(ABC):
     """The name of the protocol in the configuration, or of the host."""
     model: ClassVar[str]
     """The model of the loops."""
+    base: ClassVar[str] = ""
+    """What of the path is in the base URL."""
     paths: ClassVar[str]
     """A pattern of all paths."""
     headers: ClassVar[tuple[tuple[str, str], ...]] = (("authorization", "Bearer .+"),)

@@ -19,6 +19,7 @@ COUNTS = {"prompt_tokens": USAGE[0], "completion_tokens": USAGE[1], "total_token
 class StrictChat(StrictApi):
     """What both have in common."""
 
+    base = "/v1"
     paths = "/v1/chat/completions"
     reasoning: tuple[str, ...]
     """The fields of a message that are the host's own."""

@@ -43,6 +43,7 @@ class StrictGemini(StrictApi):
     model = "gemini-3-pro"
     paths = r"/v1beta/models/[^/]+:(generateContent|streamGenerateContent\?alt=sse)"
     headers = (("x-goog-api-key", ".+"),)
+    call_ids = "id-{}-{}"
     choices = 1
     """The number of candidates that the latest request asks for."""
 

@@ -39,6 +39,7 @@ class StrictResponses(StrictApi):
 
     protocol = "openai-responses"
     model = "gpt-5.2"
+    base = "/v1"
     paths = "/v1/responses"
     binds_to_deployment = True  # the key that encrypts belongs to an organisation and a region
 

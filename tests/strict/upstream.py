@@ -15,16 +15,16 @@ from tests.odd_upstream import LAST, End, OddUpstream, Step, answer, chunk, head
 from tests.strict.anthropic import StrictAnthropic
 from tests.strict.base import StrictApi
 from tests.strict.bedrock import StrictBedrock
-from tests.strict.chat import StrictDeepSeek, StrictOpenRouter
+from tests.strict.chat import StrictChat, StrictDeepSeek, StrictOpenRouter
 from tests.strict.cohere import StrictCohere
 from tests.strict.gemini import StrictGemini
 from tests.strict.reply import Failure, Reply
 from tests.strict.responses import StrictResponses
 
-BASES = {"deepseek": "/v1", "openrouter": "/v1", "openai-responses": "/v1"}
-"""By protocol: the part of the base URL behind its name."""
-
-PROTOCOLS = ("anthropic", "bedrock", "cohere", "deepseek", "gemini", "openai-responses", "openrouter")
+APIS: tuple[type[StrictApi], ...] = (
+    *(StrictAnthropic, StrictBedrock, StrictCohere, StrictDeepSeek, StrictGemini, StrictResponses, StrictOpenRouter),
+)
+PROTOCOLS = tuple(api.protocol for api in APIS)
 
 ANSWER = 4
 """The number of a turn without calls."""
@@ -39,9 +39,7 @@ class StrictUpstream(OddUpstream):
     def __init__(self, place: str = "", *, in_loop: bool = True) -> None:
         """`place` tells several such servers apart, as the deployments of providers."""
         super().__init__()
-        kinds = (StrictAnthropic, StrictBedrock, StrictCohere, StrictDeepSeek, StrictGemini, StrictResponses, StrictOpenRouter)
-        apis: list[StrictApi] = [kind(place, in_loop=in_loop) for kind in kinds]
-        self.apis = {api.protocol: api for api in apis}
+        self.apis = {api.protocol: api(place, in_loop=in_loop) for api in APIS}
         self.refused: list[str] = []
         """Why requests were refused."""
         self.turns = 0
@@ -86,11 +84,11 @@ class StrictUpstream(OddUpstream):
         root = f"http://127.0.0.1:{self.port}"
         return {
             name: {
-                "protocol": "openai" if name in ("deepseek", "openrouter") else name,
-                "base_url": f"{root}/{name}{BASES.get(name, '')}",
+                "protocol": "openai" if isinstance(api, StrictChat) else name,
+                "base_url": f"{root}/{name}{api.base}",
                 "api_key_env": "TEST_PROVIDER_KEY",
             }
-            for name in PROTOCOLS
+            for name, api in self.apis.items()
         }
 
     def expect(self, *, by_chat: bool = False, drops: bool = False) -> None:
