@@ -13,7 +13,10 @@ from tests.strict.chat import call_of, message_turns
 from tests.strict.reply import USAGE, Block, Called, Failure, Plan, Reply, Said, Thought, halves, words
 from tests.strict.schemas import cohere_problems
 
-COUNTS = {"input_tokens": USAGE[0], "output_tokens": USAGE[1]}
+COUNTS = {
+    "billed_units": {"input_tokens": USAGE[0], "output_tokens": USAGE[1]},
+    "tokens": {"input_tokens": USAGE[0] + 1, "output_tokens": USAGE[1] + 1},
+}
 KINDS = {"user": ("text", "image_url"), "assistant": ("text", "thinking"), "tool": ("text", "document")}
 
 
@@ -89,7 +92,7 @@ class StrictCohere(StrictApi):
     def ending(self, reply: Reply) -> dict[str, Any]:
         """Return the fields at the end of a reply."""
         reason = "MAX_TOKENS" if reply.is_cut else "TOOL_CALL" if reply.calls else "COMPLETE"
-        return {"finish_reason": reason, "usage": {"billed_units": COUNTS, "tokens": COUNTS}}
+        return {"finish_reason": reason, "usage": COUNTS}
 
     def whole(self, reply: Reply) -> dict[str, Any]:
         return {"id": f"r{reply.number}", "message": self.content(reply), **self.ending(reply)}
@@ -110,7 +113,8 @@ class StrictCohere(StrictApi):
             for piece in words(part[kind]):
                 add("content-delta", index, content={kind: piece})
             made.append({"type": "content-end", "index": index})
-        for index, call in enumerate(message.get("tool_calls", ())):
+        first = 0 if reply.number % 2 else len(message.get("content", ()))  # calls are counted on their own, or with the parts
+        for index, call in enumerate(message.get("tool_calls", ()), first):
             add("tool-call-start", index, tool_calls={**call, "function": {**call["function"], "arguments": ""}})
             for piece in halves(call["function"]["arguments"]):
                 add("tool-call-delta", index, tool_calls={"function": {"arguments": piece}})

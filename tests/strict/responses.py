@@ -49,14 +49,20 @@ class StrictResponses(StrictApi):
         if has_calls(number):
             yield Thought("And so.", self.private("between", number))
 
+    @property
+    def is_newer(self) -> bool:
+        """Return whether the model has phases, and fields that older ones lack."""
+        return self.asked.startswith("gpt-5")
+
     def content(self, reply: Reply) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
-        phase = {"phase": "commentary" if reply.calls else "final_answer"} if self.asked.startswith("gpt-5") else {}
+        phase = {"phase": "commentary" if reply.calls else "final_answer"} if self.is_newer else {}
+        logprobs: dict[str, Any] = {"logprobs": []} if self.is_newer else {}
         for at, block in enumerate(reply.blocks):
             item: dict[str, Any] = {"status": "completed", "id": f"{self.name.replace('-', '')}{reply.number:04}{at}"}
             match block:
                 case Said(text):
-                    part = {"type": "output_text", "annotations": [], "logprobs": [], "text": text}
+                    part = {"type": "output_text", "annotations": [], **logprobs, "text": text}
                     item |= {"type": "message", "role": "assistant", **phase, "content": [part]}
                 case Thought(text, signature):
                     summary = [{"type": "summary_text", "text": text}] if text else []
@@ -121,10 +127,11 @@ class StrictResponses(StrictApi):
         return found
 
     def whole(self, reply: Reply) -> dict[str, Any]:
-        usage = {"input_tokens": USAGE[0], "output_tokens": USAGE[1], "total_tokens": sum(USAGE), **DETAILS}
+        details: dict[str, Any] = DETAILS if self.is_newer else {}
+        usage = {"input_tokens": USAGE[0], "output_tokens": USAGE[1], "total_tokens": sum(USAGE), **details}
         about = {"id": f"resp_{reply.number}", "object": "response", "created_at": 1_700_000_000, "model": self.asked}
-        details = {"reason": "max_output_tokens"} if reply.is_cut else None
-        ended = {"status": "incomplete" if reply.is_cut else "completed", "error": None, "incomplete_details": details}
+        reason = {"reason": "max_output_tokens"} if reply.is_cut else None
+        ended = {"status": "incomplete" if reply.is_cut else "completed", "error": None, "incomplete_details": reason}
         return {**about, **ended, "output": self.content(reply), "usage": usage}
 
     def pieces(self, reply: Reply) -> list[bytes]:
