@@ -18,22 +18,22 @@ from pydantic import BaseModel, SecretStr
 from antiphon.providers.registry import PROTOCOLS
 from tests.e2e.conftest import KEY, READY, Gateway
 from tests.e2e.openai_requests import ANSWER, CONVERSATIONS, HELLO, OPTIONS, PDF, TOOLS, Answer, Counts, Node, Pet, result, tool
-from tests.e2e.upstreams import anthropic, bedrock, cohere, gemini, responses
-from tests.e2e.upstreams.reply import Called, Failure, Reply, Said, Thought, Wire
-from tests.e2e.upstreams.upstream import StrictUpstream
 from tests.odd_upstream import CUT, HANG
+from tests.strict.reply import Called, Failure, Reply, Said, Thought
+from tests.strict.upstream import StrictUpstream
 
-WIRES: dict[str, tuple[Wire, str]] = {
-    "anthropic": (anthropic, "claude-sonnet-4-5"),
-    "bedrock": (bedrock, "us.anthropic.claude-sonnet-4-5-v1:0"),
-    "cohere": (cohere, "command-a-03-2025"),
-    "gemini": (gemini, "gemini-3-pro"),
-    "openai-responses": (responses, "gpt-4.1"),
+MODELS = {
+    "anthropic": "claude-sonnet-4-5",
+    "bedrock": "us.anthropic.claude-sonnet-4-5-v1:0",
+    "cohere": "command-a-03-2025",
+    "gemini": "gemini-3-pro",
+    "openai-responses": "gpt-4.1",
 }
-"""By protocol: how it is spoken, and a model. What the five accept differs most between these."""
+"""By protocol: a model. What the five accept differs most between these."""
 
 CLIENTS = Path(__file__).parents[2] / ".venv" / "clients"
 SIGNATURE = "c2ln+/8="
+HELLO_THERE = Reply((Said("Hello there, friend."),))
 
 
 class Provider:
@@ -42,35 +42,25 @@ class Provider:
     def __init__(self, protocol: str, upstream: StrictUpstream) -> None:
         self.protocol = protocol
         self.upstream = upstream
-        self.model = f"{protocol}/{WIRES[protocol][1]}"
+        self.api = upstream.apis[protocol]
+        self.model = f"{protocol}/{MODELS[protocol]}"
         self.refused: list[str] = []
 
     def script(self, *answers: Any) -> None:
         """Set the next answers, and keep why earlier requests were refused."""
         self.refused += self.upstream.refused
-        self.upstream.script(*answers)
+        self.upstream.answer_next(*answers)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def providers() -> AsyncGenerator[dict[str, Provider], None]:
     async with AsyncExitStack() as stack:
-        made = {}
-        for protocol, (wire, _) in WIRES.items():
-            kind = "application/vnd.amazon.eventstream" if protocol == "bedrock" else "text/event-stream"
-            made[protocol] = Provider(protocol, await stack.enter_async_context(StrictUpstream(wire, kind)))
-        yield made
+        yield {protocol: Provider(protocol, await stack.enter_async_context(StrictUpstream(in_loop=False))) for protocol in MODELS}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def gateway(providers: dict[str, Provider], tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Gateway, None]:
-    configured = {
-        protocol: {
-            "protocol": protocol,
-            "base_url": one.upstream.url + ("/v1" if protocol == "openai-responses" else ""),
-            "api_key_env": "TEST_PROVIDER_KEY",
-        }
-        for protocol, one in providers.items()
-    }
+    configured = {protocol: one.upstream.providers()[protocol] for protocol, one in providers.items()}
     keys = [{"name": "test", "key_env": "TEST_KEY"}]
     routing = {"attempts": 1, "breaker": {"consecutive": 1_000_000, "of": 1_000_000}}  # each answer is for one call
     config = {"auth": {"keys": keys}, "models": {"default": "anthropic/x"}, "providers": configured, "routing": routing}
@@ -87,7 +77,7 @@ async def sdk(gateway: Gateway) -> AsyncGenerator[openai.AsyncOpenAI, None]:
         yield made
 
 
-@pytest.fixture(params=WIRES)
+@pytest.fixture(params=MODELS)
 def provider(request: pytest.FixtureRequest, providers: dict[str, Provider]) -> Iterator[Provider]:
     """Yield a provider, all requests to which must be such that the real one would take them."""
     found = providers[request.param]
@@ -99,12 +89,13 @@ def provider(request: pytest.FixtureRequest, providers: dict[str, Provider]) -> 
 
 def test_every_protocol_is_here() -> None:
     """A new protocol has to be added. Vertex speaks two of these, and `openai` is that of the clients themselves."""
-    assert WIRES.keys() == PROTOCOLS.keys() - {"echo", "openai", "openai-by-model", "vertex"}
+    assert MODELS.keys() == PROTOCOLS.keys() - {"echo", "openai", "openai-by-model", "vertex"}
 
 
 async def test_texts(sdk: openai.AsyncOpenAI, provider: Provider) -> None:
     """Whole, raw and streamed replies are the same, with usage."""
     chat = sdk.chat.completions
+    provider.script(*[HELLO_THERE] * 3)
     reply = await chat.create(model=provider.model, messages=HELLO)
     assert reply.choices[0].message.content == "Hello there, friend."
     assert reply.choices[0].finish_reason == "stop"
@@ -251,7 +242,7 @@ async def test_failures(sdk: openai.AsyncOpenAI, provider: Provider) -> None:
             with pytest.raises(openai.InternalServerError):
                 await chat.create(model=provider.model, messages=HELLO, stream=stream)
     reply = Reply((Said("Hello."), Called("c1", "get_weather", {"city": "Oslo"})))
-    count = len(provider.upstream.wire.pieces(reply, {"model": "m"}))
+    count = len(provider.api.pieces(reply))
     for answer in (*(Failure(500, after=number) for number in (1, 4)), *((reply, number, CUT) for number in range(1, count, 3))):
         provider.script(answer)
         with pytest.raises(openai.APIError):
@@ -262,7 +253,7 @@ async def test_failures(sdk: openai.AsyncOpenAI, provider: Provider) -> None:
 async def test_leaving(sdk: openai.AsyncOpenAI, provider: Provider) -> None:
     """A client that leaves a stream ends the provider's call at once."""
     reply = Reply((Said("one two three four five six"),))
-    provider.script((reply, len(provider.upstream.wire.pieces(reply, {"model": "m"})) - 5, HANG))
+    provider.script((reply, len(provider.api.pieces(reply)) - 5, HANG))
     stream = await sdk.chat.completions.create(model=provider.model, messages=HELLO, stream=True)
     await anext(aiter(stream))
     left = provider.upstream.left
@@ -298,7 +289,7 @@ async def test_structured_output_of_langchain(langchain: ChatOpenAI, provider: P
 
 async def test_tools_of_langchain(langchain: ChatOpenAI, provider: Provider) -> None:
     """An agent's turn: a streamed call, a failed result, and the answer, with and without the tools."""
-    provider.script(Reply((Said("Let me look."), Called("c1", "get_weather", {"city": "Oslo"}))))
+    provider.script(Reply((Said("Let me look."), Called("c1", "get_weather", {"city": "Oslo"}))), HELLO_THERE, HELLO_THERE)
     bound = langchain.bind_tools([tool()], tool_choice="any", parallel_tool_calls=False)
     asked = [SystemMessage("Be brief."), HumanMessage("Weather?")]
     together: Any = None

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from tests.e2e.conftest import READY, Gateway
-from tests.strict.odd import AnyUpstream, answered_text
+from tests.strict.upstream import ANSWER, StrictUpstream
 
 MODELS = (
     "anthropic/claude-sonnet-4-5",
@@ -119,36 +119,38 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def http(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[httpx2.AsyncClient]:
-    async with AnyUpstream() as upstream:
-        providers = {
-            name: {"protocol": name, "base_url": f"http://127.0.0.1:{upstream.port}/{name}", "api_key_env": "TEST_PROVIDER_KEY"}
-            for name in upstream.apis
-        }
-        config = {
-            "auth": {"keys": [{"name": "test", "key_env": "TEST_KEY"}]},
-            "models": {"default": "anthropic/claude-sonnet-4-5"},
-            "providers": providers,
-        }
-        gateway = Gateway(tmp_path_factory.mktemp("odd"), config)
-        await asyncio.to_thread(gateway.wait_for, READY)
-        async with gateway.client() as client:
-            yield client
-        assert await asyncio.to_thread(gateway.stop) == 0
-        assert "call_failed" not in gateway.output_text, "the server had an unexpected exception"
+async def upstream() -> AsyncIterator[StrictUpstream]:
+    async with StrictUpstream(in_loop=False) as started:
+        yield started
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def http(upstream: StrictUpstream, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[httpx2.AsyncClient]:
+    config = {
+        "auth": {"keys": [{"name": "test", "key_env": "TEST_KEY"}]},
+        "models": {"default": "anthropic/claude-sonnet-4-5"},
+        "providers": upstream.providers(),
+    }
+    gateway = Gateway(tmp_path_factory.mktemp("odd"), config)
+    await asyncio.to_thread(gateway.wait_for, READY)
+    async with gateway.client() as client:
+        yield client
+    assert await asyncio.to_thread(gateway.stop) == 0
+    assert "call_failed" not in gateway.output_text, "the server had an unexpected exception"
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 @pytest.mark.parametrize("case", list(CASES))
 @pytest.mark.parametrize("model", MODELS)
-async def test_a_rare_request(http: httpx2.AsyncClient, model: str, case: str, stream: bool) -> None:
+async def test_a_rare_request(http: httpx2.AsyncClient, upstream: StrictUpstream, model: str, case: str, stream: bool) -> None:
     """The provider accepts what it gets, and its answer arrives."""
     answer = await http.post("/chat/completions", json={"messages": [USER], **CASES[case], "model": model, "stream": stream})
     assert answer.status_code == 200, answer.text
     if stream:
         assert answer.text.endswith("data: [DONE]\n\n")
     else:
-        assert answer.json()["choices"][0]["message"]["content"] == answered_text(model.partition("/")[0])
+        said = upstream.apis[model.partition("/")[0]].turn(ANSWER).text
+        assert answer.json()["choices"][0]["message"]["content"] == said
 
 
 @pytest.mark.parametrize(

@@ -1,47 +1,67 @@
 """Bedrock's Converse API, with a Claude model: what AWS's own description allows, and what the API states in words."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import unquote
 
-from tests.converse import CONTENT_TYPE, USAGE, streamed
-from tests.converse import problems as converse_problems
-from tests.eventstream import stream
-from tests.strict.base import StrictApi, call_count, has_calls, paired
+from tests import converse, eventstream
+from tests.strict.base import StrictApi, Turn, has_calls
+from tests.strict.reply import USAGE, Block, Called, Failure, Redacted, Reply, Said, Thought
+from tests.strict.schemas import anthropic_problems
 
 
 class StrictBedrock(StrictApi):
-    """https://docs.aws.amazon.com/bedrock/latest/userguide/claude-messages-extended-thinking.html."""
+    """https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html, described by AWS (`tests.converse`).
+
+    What has to come back: https://docs.aws.amazon.com/bedrock/latest/userguide/claude-messages-extended-thinking.html.
+    """
 
     protocol = "bedrock"
     model = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
-    content_type = CONTENT_TYPE
+    paths = r"/model/[^/?]+/(converse|converse-stream)"
+    call_ids = "tooluse_{}_{}"
+    content_type = converse.CONTENT_TYPE
 
-    def content(self, number: int) -> list[dict[str, Any]]:
-        """Return a turn."""
-        blocks = [thinking(self.thought(number), self.private("thought", number))]
+    def thinking(self, number: int) -> Iterator[Block]:
+        yield Thought(self.thought(number), self.private("thought", number))
         if number % 3 == 2:
-            blocks.append({"reasoningContent": {"redactedContent": self.private("redacted", number)}})
-        blocks.append({"text": self.step(number)})
+            yield Redacted(self.private("redacted", number))
+        yield Said(self.step(number))
         if has_calls(number):
-            blocks.append(thinking("And so.", self.private("between", number)))
-        for place in range(call_count(number)):
-            call = {"toolUseId": f"tooluse_{number}_{place}", "name": self.names[place], "input": {"n": number}}
-            blocks.append({"toolUse": call})
-        return blocks
+            yield Thought("And so.", self.private("between", number))
+
+    def content(self, reply: Reply) -> list[dict[str, Any]]:
+        return [block_of(block) for block in reply.blocks]
+
+    def begin(self, path: str, body: dict[str, Any]) -> None:
+        self.asked = unquote(path.split("/")[2])
 
     def is_stream(self, path: str, body: dict[str, Any]) -> bool:
         return path.endswith("/converse-stream")
 
-    def tool_names(self, body: dict[str, Any]) -> tuple[str, str]:
-        first, second = (tool["toolSpec"]["name"] for tool in body["toolConfig"]["tools"])
-        return first, second
+    def tool_names(self, body: dict[str, Any]) -> list[str]:
+        return [tool["toolSpec"]["name"] for tool in body.get("toolConfig", {}).get("tools", ()) if "toolSpec" in tool]
 
     def type_problems(self, body: dict[str, Any], *, is_stream: bool) -> list[str]:
-        found = converse_problems(self.model, body, "ConverseStream" if is_stream else "Converse")
-        return [found] if found else []
+        return converse.problems(self.asked, body, "ConverseStream" if is_stream else "Converse").splitlines()
 
-    def problems(self, body: dict[str, Any]) -> Iterator[str]:
+    def form_problems(self, body: dict[str, Any]) -> Iterator[str]:
+        tools = [tool.get("toolSpec", {}) for tool in body.get("toolConfig", {}).get("tools", ())]
+        if len(self.names) > len(set(self.names)):
+            yield "tool names must be unique"
+        if sum(bool(tool.get("strict")) for tool in tools) > 20:
+            yield "there are too many strict tools"
+        for tool in tools:
+            schema = tool.get("inputSchema", {}).get("json", {"type": "object"})
+            if schema.get("type") != "object":
+                yield "toolSpec.inputSchema.json.type must be object"
+            if "claude" in self.asked and {"oneOf", "allOf", "anyOf"} & schema.keys():
+                yield "input_schema does not support oneOf, allOf, or anyOf at the top level"
+            if tool.get("strict"):
+                yield from anthropic_problems(schema, "toolSpec")
+
+    def turn_problems(self, body: dict[str, Any], turns: list[Turn]) -> Iterator[str]:
+        yield from super().turn_problems(body, turns)
         messages = body["messages"]
         if messages[-1]["role"] != "user":
             yield "the user speaks last"
@@ -51,44 +71,53 @@ class StrictBedrock(StrictApi):
                 yield f"the tokens do not suffice for {thinking}"
             if "toolResult" in messages[-1]["content"][0] and "reasoningContent" not in messages[-2]["content"][0]:
                 yield "the last turn has to begin with a thought"
-        number = 0
-        for at, message in enumerate(messages):
-            if message["role"] != "assistant":
-                continue
-            content = message["content"]
-            thoughts = [block["reasoningContent"] for block in content if "reasoningContent" in block]
-            yield from self.own_values(one.get("redactedContent") or one["reasoningText"].get("signature") for one in thoughts)
-            text = "".join(block["text"] for block in content if "text" in block)
-            if self.is_own(text, number) and content != self.content(number):
-                yield f"turn {number} has changed: {content} instead of {self.content(number)}"
-            calls = [block["toolUse"]["toolUseId"] for block in content if "toolUse" in block]
-            following = messages[at + 1]["content"] if at + 1 < len(messages) else []
-            results = [block["toolResult"] for block in following if "toolResult" in block]
-            if len(results) not in (0, len(following)):
+        for message in messages:
+            if len({"toolResult" in block for block in message["content"]}) > 1:
                 yield "results share their turn"
-            yield from paired(
-                [(one, number, place) for place, one in enumerate(calls)],
-                [(one["toolUseId"], one["content"][0].get("text")) for one in results],
-            )
-            number += 1
 
-    def turn_number(self, body: dict[str, Any]) -> int:
-        return sum(message["role"] == "assistant" for message in body["messages"])
+    def turns(self, body: dict[str, Any]) -> list[Turn]:
+        found = []
+        for at, message in enumerate(body["messages"]):
+            if message["role"] == "assistant":
+                content = message["content"]
+                thoughts = [block["reasoningContent"] for block in content if "reasoningContent" in block]
+                signatures = [one.get("redactedContent") or one["reasoningText"].get("signature") for one in thoughts]
+                text = "".join(block["text"] for block in content if "text" in block)
+                calls = [block["toolUse"]["toolUseId"] for block in content if "toolUse" in block]
+                following = body["messages"][at + 1]["content"] if at + 1 < len(body["messages"]) else []
+                results = [block["toolResult"] for block in following if "toolResult" in block]
+                answers = [(one["toolUseId"], "".join(part.get("text", "") for part in one["content"])) for one in results]
+                found.append(Turn(content, text, signatures, calls, answers))
+        return found
 
-    def reason(self, number: int) -> str:
-        return "tool_use" if has_calls(number) else "end_turn"
+    def reason(self, reply: Reply) -> str:
+        return "max_tokens" if reply.is_cut else "tool_use" if reply.calls else "end_turn"
 
-    def whole(self, number: int) -> dict[str, Any]:
-        message = {"role": "assistant", "content": self.content(number)}
-        return {"output": {"message": message}, "stopReason": self.reason(number), "usage": USAGE, "metrics": {"latencyMs": 1}}
+    def whole(self, reply: Reply) -> dict[str, Any]:
+        message = {"role": "assistant", "content": self.content(reply)}
+        usage = {"inputTokens": USAGE[0], "outputTokens": USAGE[1], "totalTokens": sum(USAGE)}
+        return {"output": {"message": message}, "stopReason": self.reason(reply), "usage": usage, "metrics": {"latencyMs": 1}}
 
-    def pieces(self, number: int) -> list[bytes]:
-        return [stream(one) for one in streamed(json.loads(json.dumps(self.content(number))), self.reason(number))]
+    def pieces(self, reply: Reply) -> list[bytes]:
+        made = converse.streamed(self.content(reply), self.reason(reply))
+        made[-1]["metadata"]["usage"] = self.whole(reply)["usage"]
+        return [eventstream.stream(one) for one in made]
 
-    def refusal(self, message: str) -> dict[str, Any]:
-        return {"message": message}
+    def error(self, failure: Failure) -> dict[str, Any]:
+        return {"message": failure.message}
+
+    def error_piece(self, failure: Failure) -> bytes:
+        return eventstream.exception("throttlingException", self.error(failure))
 
 
-def thinking(text: str, signature: str) -> dict[str, Any]:
-    """Return a block of reasoning."""
-    return {"reasoningContent": {"reasoningText": {"text": text, "signature": signature}}}
+def block_of(block: Block) -> dict[str, Any]:
+    """Return a block in the form of Converse."""
+    match block:
+        case Thought(text, signature):
+            return {"reasoningContent": {"reasoningText": {"text": text, "signature": signature}}}
+        case Redacted(data):
+            return {"reasoningContent": {"redactedContent": data}}
+        case Called(call_id, name, arguments):
+            return {"toolUse": {"toolUseId": call_id, "name": name, "input": arguments}}
+        case _:
+            return {"text": block.text}
