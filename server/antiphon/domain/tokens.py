@@ -70,23 +70,17 @@ _STRETCH: Final = _LONG_BASE64 // 2
 
 def prompt_tokens(request: ChatRequest) -> int:
     """Return an estimate of a request's tokens: messages, tools, response format, and provider-specific fields."""
-    tokens = sum(map(_message, request.messages))
-    if request.tools:
-        tokens += sum(map(_tool, request.tools))
-    if request.response_format is not None:
-        tokens += _format(request.response_format)
-    if request.extra:  # such as `functions`, the tools of 2023
-        tokens += _json(request.extra)
-    return tokens
+    return (
+        sum(map(_message, request.messages))
+        + sum(map(_tool, request.tools))
+        + _format(request.response_format)
+        + _json(request.extra)  # such as `functions`, the tools of 2023
+    )
 
 
 def _message(message: Message) -> int:
-    tokens = _TOKENS_A_MESSAGE + _blocks(message.blocks)
-    if message.name:
-        tokens += text_tokens(len(message.name))
-    for fields in (message.extra, message.fields):
-        tokens += _json(fields) if fields else 0
-    return tokens
+    fields = _json(message.extra) + _json(message.fields)
+    return _TOKENS_A_MESSAGE + _blocks(message.blocks) + text_tokens(len(message.name or "")) + fields
 
 
 def _blocks(blocks: Iterable[Block]) -> int:  # noqa: C901  # a match over the kinds of block
@@ -146,9 +140,9 @@ def _tool(tool: Tool | NativeTool) -> int:
     return _TOKENS_A_MESSAGE + named + _json(tool.parameters) + _json(tool.extra)
 
 
-def _format(form: ResponseFormat) -> int:
+def _format(form: ResponseFormat | None) -> int:
     match form:
-        case JsonObjectFormat():
+        case None | JsonObjectFormat():
             return 0
         case JsonSchemaFormat():
             return text_tokens(len(form.name) + len(form.description or "")) + _json(form.schema) + _json(form.extra)
