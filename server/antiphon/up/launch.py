@@ -32,8 +32,8 @@ from antiphon.up.supervisor import MARGIN, STOP_SIGNALS
 _LIBRARIES: Final = {"GRPC_ENABLE_FORK_SUPPORT": "0", "MALLOC_MMAP_THRESHOLD_": "131072"}
 """Settings that gRPC's core and the C library read at the start of a process; the environment can set others. Nothing here forks.
 
-Buffers of 128 KiB or more go back to the system when they are freed. Otherwise the C library raises this bound with the largest it
-has seen, and memory between them stays taken: a worker with large bodies grew by a tenth in half an hour.
+Buffers of 128 KiB or more go back to the system when they are freed. Otherwise the C library raises this bound to the largest that
+was freed, up to 32 MiB: a worker with large bodies then grew by 6% in one soak of two, and by at most 4% in two with it.
 """
 
 
