@@ -35,6 +35,7 @@ from tests.postgres import Postgres
 SCENARIO: Final = BY_NAME["json-16"]
 AUTOMATIC: Final = {"sessions": {"automatic": True}}
 QUOTA: Final = {"requests_per_minute": 10**9, "tokens_per_minute": 10**12, "concurrent_streams": 10**6, "daily_usd": 10**9}
+LIMITS: Final = {"limits": {"per_key": QUOTA, "per_owner": QUOTA}}
 GUARDS: Final = [
     {"name": "projects", "kind": "blocklist", "patterns": [r"(?i)project\s+falcon", "sk-[A-Za-z0-9]{20,}"], "action": "block"},
     {"name": "people", "kind": "personal_data", "entities": ["email", "credit_card"]},
@@ -56,7 +57,7 @@ def _settings(name: str, upstream: Upstream) -> Iterator[Settings]:
     """Provide the settings of a feature, and what has to run for it."""
     match name:
         case "limits":
-            yield {"limits": {"per_key": QUOTA, "per_owner": QUOTA}}
+            yield LIMITS
         case "guards":
             yield {"guards": GUARDS}
         case "metrics":

@@ -14,6 +14,7 @@ from typing import Final
 
 import pytest
 
+from tests.bench.features import LIMITS
 from tests.ports import free_port
 
 ROOT: Final = Path(__file__).parents[2]
@@ -99,10 +100,8 @@ BOUNDS: Final = {
     },
 }
 
-QUOTA: Final = {"requests_per_minute": 10**9, "tokens_per_minute": 10**12, "concurrent_streams": 10**6, "daily_usd": 10**9}
-
 SWITCHED_ON: Final = {
-    "limits": {"per_key": QUOTA, "per_owner": QUOTA},
+    **LIMITS,
     "traces": {"endpoint": "http://127.0.0.1:9"},  # nothing listens there: what counts is the worker's part
 }
 

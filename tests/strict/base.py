@@ -19,6 +19,9 @@ from tests.strict.reply import Block, Called, Failure, Reply
 ISSUED: dict[str, set[str]] = {}
 """By name of the API: the signatures, and the ids of items, that must be sent to nobody else."""
 
+NAMES = ("f", "g")
+"""The names of the tools in a loop, as callers write them."""
+
 
 def has_calls(number: int) -> bool:
     """Return whether a turn has calls."""
@@ -74,7 +77,7 @@ class StrictApi(ABC):
         """The caller's API is chat completions, which has one place for the thoughts of a reply, and one for its text."""
         self.drops = False
         """The caller sends back nothing but texts and calls, so that its turns are as those of another provider."""
-        self.names: Sequence[str] = ("f", "g")
+        self.names: Sequence[str] = NAMES
         """The names of the tools, as they were sent."""
         self.asked = self.model
         """The model of the latest request."""
@@ -88,7 +91,7 @@ class StrictApi(ABC):
 
     def private(self, kind: str, number: int) -> str:
         """Return a signature in base64, with all of its characters."""
-        return b64encode(f"{self.maker} {kind} {number} ".encode() + bytes(range(239, 257 - 1))).decode()
+        return b64encode(f"{self.maker} {kind} {number} ".encode() + bytes(range(239, 256))).decode()
 
     def step(self, number: int) -> str:
         """Return what the model says in a turn."""
@@ -104,7 +107,7 @@ class StrictApi(ABC):
 
     def turn(self, number: int) -> Reply:
         """Return a turn of the loop."""
-        names = self.names if len(self.names) > 1 else ("f", "g")
+        names = self.names if len(self.names) > 1 else NAMES
         calls = (Called(self.call_ids.format(number, at), names[at], {"n": number}) for at in range(call_count(number)))
         return self.issue(Reply((*self.thinking(number), *calls), number=number))
 
@@ -142,7 +145,7 @@ class StrictApi(ABC):
 
     def turn_problems(self, body: dict[str, Any], turns: list[Turn]) -> Iterator[str]:
         """Yield what is wrong with the turns of a loop that come back."""
-        if len(self.names) != len(("f", "g")):
+        if len(self.names) != len(NAMES):
             yield f"the tools are {self.names}"
         for number, turn in enumerate(turns):
             if not self.is_own(turn.text, number):

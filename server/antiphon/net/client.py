@@ -81,9 +81,7 @@ class Client:
         Raises `ProviderUnavailable`, `ProviderTimeout`, `ProviderProtocolError`, and what the resolver raises except `OSError`.
         """
         trace = outgoing_trace()
-        if trace is None:
-            return self._send("POST", provider, url, headers, body)
-        if TRACEPARENT in headers or TRACESTATE in headers:
+        if trace is not None and (TRACEPARENT in headers or TRACESTATE in headers):
             headers = CIMultiDict(headers)
             headers.popall(TRACEPARENT, None)
             headers.popall(TRACESTATE, None)
