@@ -72,6 +72,7 @@ IN_PYTHON: Final = {
 }
 
 
+CALLS: Final = "Python calls"
 SQL: Final = "SQL statements"
 LOG: Final = "log writes"
 GRPC: Final = "gRPC operations"
@@ -91,7 +92,7 @@ class Trace:
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        titles = ("async hops", "awaits woken", "tasks", "conversions", SQL, GRPC)
+        titles = (CALLS, "async hops", "awaits woken", "tasks", "conversions", SQL, GRPC)
         self.lists: dict[str, Counter[str]] = {title: Counter() for title in titles}
         """The counts by place in the code, by statement, and by kind of operation."""
         self._logged = 0
@@ -126,7 +127,7 @@ class Trace:
         if what == "call":
             if code.co_filename.startswith(BENCH):
                 return
-            self.counts["Python calls"] += 1
+            self._count(CALLS, CALLS, place(code))
             if code.co_flags & ASYNC:
                 title = "awaits woken" if _bytecode(code)[frame.f_lasti + 1] & 3 == RESUMED_IN_AWAIT else "async hops"
                 whose = "antiphon" if code.co_filename.startswith(PACKAGE) else "libraries"
