@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
+from functools import cache
 from itertools import accumulate
 from typing import Generic, TypeVar
 
@@ -63,15 +64,14 @@ class Children(Generic[Child]):
         self.metric = metric
         self.children: dict[tuple[str, ...], Child] = {}
         self._make: Callable[[], Child] = make
+        self.labels: Callable[..., Child] = cache(self._create)
+        """Returns the child with these label values, in the order of `metric.labels`."""
         if not metric.labels:
             self.labels()
 
-    def labels(self, *values: str) -> Child:
-        """Return the child with these label values, in the order of `metric.labels`."""
-        found = self.children.get(values)
-        if found is None:
-            assert len(values) == len(self.metric.labels)
-            found = self.children[values] = self._make()
+    def _create(self, *values: str) -> Child:
+        assert len(values) == len(self.metric.labels)
+        found = self.children[values] = self._make()
         return found
 
     def collect(self) -> Iterable[Family]:

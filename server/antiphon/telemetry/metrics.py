@@ -9,7 +9,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from functools import partial
+from functools import cache, lru_cache, partial
 from typing import Final
 
 from msgspec import Struct
@@ -39,6 +39,9 @@ _KINDS: Final = {
 }
 """The label `kind` of `antiphon_tokens_total` by the field of `Usage`."""
 
+_MAX_CACHED: Final = 1024
+"""Names of models, also those that only a caller knows, whose children are found at once."""
+
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -51,7 +54,10 @@ class _Model(Struct, frozen=True):
     output_token: Histogram
     cost: Counter
     estimated: Counter
-    duration: dict[AttemptClass, Histogram]
+    tokens: Callable[[str], Counter]
+    """Returns the counter of a kind of tokens."""
+    duration: Callable[[AttemptClass], Histogram]
+    """Returns the durations of the attempts that ended in this way."""
 
 
 class _OpenCall(Struct):
@@ -89,7 +95,8 @@ class CallMetrics(Observer):
         self._providers = frozenset({*models, *proxies})
         self._registry = CollectorRegistry()
         self._open: dict[Call, _OpenCall] = {}
-        self._by_model: dict[tuple[str, str], _Model] = {}
+        self._model = lru_cache(_MAX_CACHED)(self._find)
+        self._by_labels = cache(self._make)
         self._calls = self._histogram(names.CALL_DURATION)
         self._durations = self._histogram(names.INFERENCE_DURATION if latest else names.OPERATION_DURATION)
         self._input, self._output = self._usage(latest=latest)
@@ -144,10 +151,7 @@ class CallMetrics(Observer):
         if not attempt.model:
             return
         model = self._model(attempt.provider, attempt.model)
-        duration = model.duration.get(end)
-        if duration is None:
-            duration = self._duration(model, end, attempt)
-        duration.observe(took)
+        model.duration(end).observe(took)
         if attempt.streamed and call.first_token is not None:
             model.first_token.observe(call.first_token)
             if state is not None and error is None:
@@ -162,16 +166,17 @@ class CallMetrics(Observer):
     def settled(self, call: Call) -> None:
         """Count tokens and cost of the call, and the mean time per output token."""
         for each in call.failed_uses:
-            self._count(each.usage, *self._labels(each.provider, each.model))
+            model = self._model(each.provider, each.model)
+            _count(each.usage, model)
             if each.cost_usd:
-                self._model(each.provider, each.model).cost.inc(each.cost_usd)
+                model.cost.inc(each.cost_usd)
         usage = call.usage
         if usage is None or not call.model:
             return
         model = self._model(call.provider, call.model)
         model.input.observe(usage.input_tokens)
         model.output.observe(usage.output_tokens)
-        self._count(usage, *self._labels(call.provider, call.model))
+        _count(usage, model)
         if usage.estimated:
             model.estimated.inc()
         if call.cost_usd:
@@ -196,11 +201,6 @@ class CallMetrics(Observer):
             if isinstance(error, RateLimited | BudgetExceeded):
                 self._refused.labels(error.limit, error.scope).inc()
 
-    def _count(self, usage: Usage, provider: str, model: str) -> None:
-        for field, kind in _KINDS.items():
-            if count := getattr(usage, field):
-                self._tokens.labels(provider, model, kind).inc(count)
-
     def _provider(self, name: str) -> str:
         return name if name in self._providers else OTHER
 
@@ -208,13 +208,9 @@ class CallMetrics(Observer):
         label = self._provider(provider)
         return label, model if model in self._models.get(label, ()) else OTHER
 
-    def _model(self, provider: str, model: str) -> _Model:
+    def _find(self, provider: str, model: str) -> _Model:
         """Return the children of a model. A provider or model that the configuration does not name is counted as `other`."""
-        found = self._by_model.get((provider, model))
-        if found is None:
-            labels = self._labels(provider, model)
-            found = self._by_model.get(labels) or self._by_model.setdefault(labels, self._make(*labels))
-        return found
+        return self._by_labels(*self._labels(provider, model))
 
     def _make(self, provider: str, model: str) -> _Model:
         operation = (_CHAT, provider, model)
@@ -225,14 +221,9 @@ class CallMetrics(Observer):
             output_token=self._output_token.labels(*operation),
             cost=self._cost.labels(provider, model),
             estimated=self._estimated.labels(provider, model),
-            duration={},
+            tokens=partial(self._tokens.labels, provider, model),
+            duration=cache(lambda end: self._durations.labels(*operation, "" if end is AttemptClass.OK else end)),
         )
-
-    def _duration(self, model: _Model, end: AttemptClass, attempt: Attempt) -> Histogram:
-        error_type = "" if end is AttemptClass.OK else end
-        found = self._durations.labels(_CHAT, *self._labels(attempt.provider, attempt.model), error_type)
-        model.duration[end] = found
-        return found
 
     def _usage(self, *, latest: bool) -> tuple[Callable[..., Histogram], Callable[..., Histogram]]:
         """Return two functions that return the histogram of a model's input tokens, and that of its output tokens."""
@@ -256,6 +247,12 @@ class CallMetrics(Observer):
         found = Children(metric, partial(Histogram, metric.buckets))
         self._registry.register(found)
         return found
+
+
+def _count(usage: Usage, model: _Model) -> None:
+    for field, kind in _KINDS.items():
+        if count := getattr(usage, field):
+            model.tokens(kind).inc(count)
 
 
 class _Breakers:

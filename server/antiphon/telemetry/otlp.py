@@ -1,7 +1,8 @@
 """Export of spans to a collector: OTLP over HTTP, by OpenTelemetry's own exporter, in a thread of its own.
 
-A call only puts its spans into a bounded queue. Spans that a slow or unreachable collector does not accept are lost. The log
-reports this once, and once more when spans arrive again. The library queues and sends; `telemetry.span` encodes (docs/adr/0009).
+A call only puts its spans into a bounded queue, when it ends. Spans that a slow or unreachable collector does not accept are lost.
+The log reports this once, and once more when spans arrive again. The library queues and sends; `telemetry.span` encodes
+(docs/adr/0009).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import structlog
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, SynchronousMultiSpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
@@ -23,12 +25,16 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, TraceFlags
 
 from antiphon.telemetry.redaction import redact
+from antiphon.telemetry.wire import sized, tag
 
 FLUSHING: Final = 3.0
 """Seconds that a stop waits for the last spans to arrive."""
 
 LIBRARY: Final = "opentelemetry"
 """The name of the library's root logger."""
+
+_RESOURCE: Final = tag(ExportTraceServiceRequest.RESOURCE_SPANS_FIELD_NUMBER)
+_SCOPE: Final = tag(ResourceSpans.SCOPE_SPANS_FIELD_NUMBER)
 
 log = structlog.get_logger(__name__)
 
@@ -40,9 +46,9 @@ class SpanPipeline(TracerProvider):
         self._processors = SynchronousMultiSpanProcessor()  # type: ignore[no-untyped-call]
         super().__init__(sampler, resource, shutdown_on_exit=False, active_span_processor=self._processors)
 
-    def take(self, span: bytes) -> None:
-        """Export a span that is complete and encoded."""
-        self._processors.on_end(EncodedSpan(span))
+    def take(self, spans: bytes) -> None:
+        """Export the spans of a call, one after the other as `Span.encode` returns them."""
+        self._processors.on_end(EncodedSpans(spans))
 
 
 def make_provider(sample: float | None, version: str) -> SpanPipeline:
@@ -70,13 +76,13 @@ def flush(provider: TracerProvider, seconds: float = FLUSHING) -> None:
     shutdown.join(seconds)
 
 
-class EncodedSpan(ReadableSpan):
-    """A span of `telemetry.span` as bytes. The library's queue asks it only whether it is sampled; all that get there are."""
+class EncodedSpans(ReadableSpan):
+    """The spans of a call as bytes. The library's queue asks only whether they are sampled; all that get there are."""
 
     context = SpanContext(1, 1, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))
 
     def __init__(self, data: bytes) -> None:
-        # The fields of the base class stay unset, as nothing reads them, and they would cost more than the rest of the span.
+        # The fields of the base class stay unset, as nothing reads them, and they would cost more than the rest of a span.
         self.data = data
 
 
@@ -85,20 +91,20 @@ class EncodedSpanExporter(OTLPSpanExporter):
 
     def __init__(self, url: str, resource: Resource, scope: InstrumentationScope) -> None:
         super().__init__(endpoint=url)
-        sample = ReadableSpan("", EncodedSpan.context, resource=resource, instrumentation_scope=scope)
-        self._around = encode_spans([sample])
-        self._around.resource_spans[0].scope_spans[0].ClearField("spans")
+        around = encode_spans([ReadableSpan("", EncodedSpans.context, resource=resource, instrumentation_scope=scope)])
+        resource_spans = around.resource_spans[0]
+        scope_spans = resource_spans.scope_spans[0]
+        scope_spans.ClearField("spans")
+        self._scope = scope_spans.SerializeToString()
+        resource_spans.ClearField("scope_spans")
+        self._resource = resource_spans.SerializeToString()
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send the spans and return the result. Raises nothing for a collector that fails."""
-        request = ExportTraceServiceRequest()
-        request.CopyFrom(self._around)
-        add = request.resource_spans[0].scope_spans[0].spans.add
-        for span in spans:
-            if isinstance(span, EncodedSpan):
-                add().ParseFromString(span.data)
-        sent = self._client.export(request.SerializeToString())
-        return SpanExportResult.SUCCESS if sent.success else SpanExportResult.FAILURE
+        # In bytes, as this thread holds up all calls while it makes objects.
+        encoded = b"".join([each.data for each in spans if isinstance(each, EncodedSpans)])
+        request = sized(_RESOURCE, self._resource + sized(_SCOPE, self._scope + encoded))
+        return SpanExportResult.SUCCESS if self._client.export(request).success else SpanExportResult.FAILURE
 
 
 class LoggingExporter(SpanExporter):
@@ -138,10 +144,10 @@ class _LibraryLog(logging.Handler):
         super().__init__(logging.WARNING)
         self.last_message = ""
         self.dropped = 0
-        """Spans dropped because the queue was full, since spans last arrived."""
+        """Calls whose spans were dropped because the queue was full, since spans last arrived."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take a log record. Never raises. Any thread that ends a span may call it, so it must stay this small."""
+        """Take a log record. Never raises. It is called while a call ends, so it must stay this small."""
         message = record.getMessage()
         if not message.startswith("Queue full"):
             self.last_message = message

@@ -4,7 +4,7 @@ Names and attributes are those of OpenTelemetry's semantic conventions 1.41. A c
 caller's trace context is passed on unchanged.
 
 The spans are made here, and not by the library's tracer: one of its own costs 50 us, as any thread may read and change it at any
-time. A span of a call belongs to one thread, and is handed over when it is complete.
+time. The spans of a call belong to one thread, and are handed over together when it ends.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from functools import lru_cache
+from random import getrandbits
 from typing import Final
 
 from msgspec import Struct
@@ -26,7 +27,7 @@ from antiphon.domain.call import Attempt, Call, Observer
 from antiphon.domain.errors import AntiphonError, Reason
 from antiphon.domain.trace import TraceContext, set_outgoing_trace
 from antiphon.telemetry.otlp import SpanPipeline, export, flush
-from antiphon.telemetry.span import CLIENT, SERVER, Span, Value, encode_attribute
+from antiphon.telemetry.span import CLIENT, SERVER, Span, Value, encode_attribute, encode_unique
 
 SCHEMA: Final = "https://opentelemetry.io/schemas/1.41.0"
 
@@ -35,6 +36,9 @@ _EMPTY_CONTEXT: Final = Context()
 
 _SERVER_ERRORS: Final = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
 """The statuses that the conventions count as an error of the server; all others are errors of the caller."""
+
+_RANDOM: Final = TraceFlags.SAMPLED | TraceFlags.RANDOM_TRACE_ID
+"""The flags of a trace that begins here."""
 
 _CACHE_WRITE: Final = "cache_write_tokens"
 
@@ -54,6 +58,8 @@ class _OpenCall(Struct):
     span: Span
     attempt: Span | None = None
     """The span of the last attempt."""
+    ended: bytes = b""
+    """Those of the attempts before, encoded."""
 
 
 class Tracing(Observer):
@@ -88,26 +94,24 @@ class Tracing(Observer):
 
     def started(self, call: Call) -> None:
         """Start the span of the call, as a child of its caller's span."""
-        ids, caller = self._provider.id_generator, call.trace
+        caller = call.trace
         if caller is None:
-            trace_id, is_random = ids.generate_trace_id(), ids.is_trace_id_random()
+            trace_id, flags = getrandbits(128) or 1, _RANDOM
         else:
-            trace_id, is_random = int(caller.trace_id, 16), bool(caller.flags & TraceFlags.RANDOM_TRACE_ID)
-        attributes, state = [_of_call(call.method)], ""
+            trace_id, flags = int(caller.trace_id, 16), TraceFlags.SAMPLED | caller.flags
+        attributes, state = _of_call(call.method), ""
         if caller is not None or not self._samples_roots:
             sampled = self._sample(call.method, trace_id, caller)
             if sampled.decision is not Decision.RECORD_AND_SAMPLE:
                 return
             # A sampler may add attributes to those that it was given; lists of values are not exported.
             given = dict(sampled.attributes or {})
-            attributes = [encode_attribute(name, value) for name, value in given.items() if isinstance(value, Value)]
+            attributes = b"".join([encode_attribute(name, value) for name, value in given.items() if isinstance(value, Value)])
             state = sampled.trace_state.to_header() if sampled.trace_state else ""
-        flags = TraceFlags.SAMPLED | (TraceFlags.RANDOM_TRACE_ID if is_random else 0)
-        call.trace = TraceContext(f"{trace_id:032x}", f"{ids.generate_span_id():016x}", flags, state)
-        above = "" if caller is None else caller.span_id
-        span = Span(call.method, SERVER, call.trace, above, _since_1970(call.started_at), caller is not None, attributes=attributes)
-        span.add("antiphon.request_id", call.request_id)
-        self._open[call] = _OpenCall(span)
+        call.trace = TraceContext(f"{trace_id:032x}", _span_id(), flags, state)
+        above, is_remote = ("", False) if caller is None else (caller.span_id, True)
+        attributes += encode_unique("antiphon.request_id", call.request_id)
+        self._open[call] = _OpenCall(Span(call.method, SERVER, call.trace, above, time.time_ns(), is_remote, attributes=attributes))
 
     def attempt_started(self, call: Call, attempt: Attempt) -> None:
         """Start the span of the attempt, and pass its trace context to the provider."""
@@ -115,7 +119,8 @@ class Tracing(Observer):
         if state is None:
             set_outgoing_trace(call.trace)
             return
-        self._end_attempt(state)
+        if state.attempt is not None:
+            state.ended += state.attempt.encode()
         name, attributes = _of_attempt(
             attempt.provider,
             attempt.model,
@@ -125,8 +130,8 @@ class Tracing(Observer):
             self._servers.get(attempt.provider),
         )
         above = state.span.context
-        context = TraceContext(above.trace_id, f"{self._provider.id_generator.generate_span_id():016x}", above.flags, above.state)
-        state.attempt = Span(name, CLIENT, context, above.span_id, _since_1970(attempt.started_at), attributes=[attributes])
+        context = TraceContext(above.trace_id, _span_id(), above.flags, above.state)
+        state.attempt = Span(name, CLIENT, context, above.span_id, time.time_ns(), attributes=attributes)
         set_outgoing_trace(context)
 
     def attempt_ended(self, call: Call, attempt: Attempt, error: BaseException | None) -> None:
@@ -137,10 +142,10 @@ class Tracing(Observer):
             return
         state.attempt.end = time.time_ns()
         if attempt.streamed and call.first_token is not None:
-            state.attempt.add("gen_ai.response.time_to_first_chunk", call.first_token)
+            state.attempt.attributes += encode_unique("gen_ai.response.time_to_first_chunk", call.first_token)
         end = classify(error, has_output=call.first_token is not None)
         if end is not AttemptClass.OK:
-            state.attempt.add("error.type", end.value)
+            state.attempt.attributes += encode_attribute("error.type", end.value)
             if end is not AttemptClass.GONE:
                 state.attempt.is_error = True
 
@@ -151,26 +156,26 @@ class Tracing(Observer):
             return
         for field, name in self._usage.items():
             if (count := getattr(usage, field)) or field in {"input_tokens", "output_tokens"}:
-                state.attempt.add(name, count)
+                state.attempt.attributes += encode_attribute(name, count)
 
     def ended(self, call: Call, code: str, error: AntiphonError | None) -> None:
         """End the spans of the call. An unauthenticated call is not exported: otherwise strangers could fill the collector."""
         state = self._open.pop(call, None)
         if state is None or (error is not None and error.reason is Reason.UNAUTHENTICATED):
             return
-        self._end_attempt(state)
         span = state.span
-        span.add("rpc.response.status_code", code)
+        span.attributes += encode_attribute("rpc.response.status_code", code)
         if call.route:
-            span.add("antiphon.route", call.route)
+            span.attributes += encode_attribute("antiphon.route", call.route)
         cost = call.total_cost_usd
         if cost is not None:
-            span.add("antiphon.cost_usd", cost)
+            span.attributes += encode_unique("antiphon.cost_usd", cost)
         if error is not None:
-            span.add("error.type", error.reason.value)
+            span.attributes += encode_attribute("error.type", error.reason.value)
         if code in _SERVER_ERRORS:
             span.is_error = True
-        self._provider.take(span.encode())
+        attempt = b"" if state.attempt is None else state.attempt.encode()
+        self._provider.take(state.ended + attempt + span.encode())
 
     def stopped(self) -> None:
         """Wait for the last spans to be exported."""
@@ -185,15 +190,10 @@ class Tracing(Observer):
             around = trace.set_span_in_context(NonRecordingSpan(parent), around)
         return self._provider.sampler.should_sample(around, trace_id, method, SpanKind.SERVER, _call_attributes(method))
 
-    def _end_attempt(self, state: _OpenCall) -> None:
-        if state.attempt is not None:
-            self._provider.take(state.attempt.encode())
-            state.attempt = None
 
-
-def _since_1970(monotonic: float) -> int:
-    """Return a time of the monotonic clock (in seconds) as nanoseconds since 1970."""
-    return time.time_ns() - int((time.monotonic() - monotonic) * 1e9)
+def _span_id() -> str:
+    """Return a new id; zero is not one."""
+    return f"{getrandbits(64) or 1:016x}"
 
 
 @lru_cache(256)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 from opentelemetry.context import Context
-from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
+from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -17,7 +17,7 @@ from antiphon.domain.call import Attempt, Call
 from antiphon.domain.errors import DeadlineExceeded, Internal, InvalidRequest, ProviderUnavailable, Unauthenticated
 from antiphon.domain.events import Usage
 from antiphon.domain.trace import TraceContext, outgoing_trace, set_outgoing_trace
-from antiphon.telemetry.otlp import EncodedSpan, SpanPipeline, make_provider
+from antiphon.telemetry.otlp import EncodedSpans, SpanPipeline, make_provider
 from antiphon.telemetry.tracing import Tracing
 from tests.otlp import Received, received
 
@@ -35,8 +35,8 @@ class Traced:
 
     @property
     def spans(self) -> list[Received]:
-        ended = [span for span in self._exporter.get_finished_spans() if isinstance(span, EncodedSpan)]
-        return [received(SpanMessage.FromString(span.data)) for span in ended]
+        calls = [spans for spans in self._exporter.get_finished_spans() if isinstance(spans, EncodedSpans)]
+        return [received(span) for each in calls for span in ScopeSpans.FromString(each.data).spans]
 
 
 @pytest.fixture(autouse=True)
