@@ -196,10 +196,7 @@ class App:
         background = self._background(housekeeper)
         if not contact.done():
             server.start_unready()
-        # Freeze the imported objects, which never become garbage: a full collection of them would stop the event loop for 30 ms.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(YOUNG, *gc.get_threshold()[1:])
+        _begin_collections()
         # The event loop would register each asynchronous generator, to close it at the end. Here who uses one closes it.
         sys.set_asyncgen_hooks(firstiter=None)
         for address in addresses:
@@ -326,6 +323,14 @@ async def _first(*events: asyncio.Event) -> None:
     await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     for task in waiting:
         task.cancel()
+
+
+def _begin_collections() -> None:
+    """Begin to collect garbage. What is imported by now is frozen: to look through it would stop the event loop for 30 ms."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+    gc.set_threshold(YOUNG, *gc.get_threshold()[1:])
 
 
 def _metrics(

@@ -17,7 +17,7 @@ from typing import Final
 
 from antiphon.up.child import STDERR, write
 from antiphon.up.preparation import EXIT_CHANGED
-from antiphon.up.program import report, without_colours
+from antiphon.up.program import report, start_lean
 from antiphon.up.reload import CONFIG
 
 PAUSE: Final = 2.0
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str]) -> int:
 
     The banner goes to the descriptor `--banner`: it may hold a key, which is for the operator and no log.
     """
-    without_colours()
+    start_lean()
     from antiphon.auth.api_keys.static import KEY_VARIABLE
     from antiphon.config import ConfigError
     from antiphon.config.file import load

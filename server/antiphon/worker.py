@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from antiphon.up.program import report, without_colours
+from antiphon.up.program import report, start_lean
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -19,7 +19,7 @@ def main(arguments: Sequence[str]) -> int:
 
     `--heartbeat` is the descriptor to write heartbeats to, `--gate` the one at whose end serving begins (`antiphon.up.child.Gate`).
     """
-    without_colours()
+    start_lean()
     from antiphon.config import ConfigError
     from antiphon.config.file import load
     from antiphon.serve import serve

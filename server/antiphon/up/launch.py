@@ -29,12 +29,8 @@ from antiphon.up.readiness import worker_socket
 from antiphon.up.reload import CONFIG, ENDPOINTS, WATCHED, write_endpoints
 from antiphon.up.supervisor import MARGIN, STOP_SIGNALS
 
-_LIBRARIES: Final = {"GRPC_ENABLE_FORK_SUPPORT": "0", "MALLOC_MMAP_THRESHOLD_": "131072"}
-"""Settings that gRPC's core and the C library read at the start of a process; the environment can set others. Nothing here forks.
-
-Buffers of 128 KiB or more go back to the system when they are freed. Otherwise the C library raises this bound to the largest that
-was freed, up to 32 MiB: a worker with large bodies then grew by 6% in one soak of two, and by at most 4% in two with it.
-"""
+_GRPC_CORE: Final = {"GRPC_ENABLE_FORK_SUPPORT": "0"}
+"""Settings of gRPC's core, which reads them when it is imported; the environment can set others. Nothing here forks."""
 
 
 def plan(config: Config, config_path: Path | None, *, made_key: bool = False, styled: bool = False) -> Plan:
@@ -182,7 +178,7 @@ def become_supervisor(plan: Plan, environment: Mapping[str, str]) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
         command = [sys.executable, "-m", "antiphon.up.supervisor", str(file.fileno())]
-        os.execve(command[0], command, {**_LIBRARIES, **environment})  # noqa: S606  # no shell is needed
+        os.execve(command[0], command, {**_GRPC_CORE, **environment})  # noqa: S606  # no shell is needed
 
 
 def worker_command(config_path: Path | None, socket_path: Path, number: int) -> list[str]:

@@ -10,7 +10,7 @@ import pytest
 
 from antiphon.edge import files
 
-_PROGRAM = "from antiphon.up.program import without_colours as quiet; quiet()"
+_PROGRAM = "from antiphon.up.program import start_lean; start_lean()"
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ _PROGRAM = "from antiphon.up.program import without_colours as quiet; quiet()"
                 "typer",
             },
         ),
-        (f"{_PROGRAM}; import antiphon.start", {"antiphon.database.postgres", "rich.console", "typer"}),
+        (f"{_PROGRAM}; import antiphon.start", {"antiphon.database.postgres", "pygments.lexers", "rich.console", "typer"}),
         ("import antiphon.up.supervisor", {"asyncio", "ssl", "typer", "yaml"}),
     ],
     ids=["a client's command", "a worker", "a preparation", "a supervisor"],
