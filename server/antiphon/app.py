@@ -327,7 +327,6 @@ async def _first(*events: asyncio.Event) -> None:
 
 def _begin_collections() -> None:
     """Begin to collect garbage. What is imported by now is frozen: to look through it would stop the event loop for 30 ms."""
-    gc.collect()
     gc.freeze()
     gc.enable()
     gc.set_threshold(YOUNG, *gc.get_threshold()[1:])

@@ -5,6 +5,7 @@ It does without the libraries of the command line: they would take 8 MB in each 
 
 from __future__ import annotations
 
+import gc
 import getopt
 import os
 import sys
@@ -25,6 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     from antiphon.serve import serve
 
     options = dict(getopt.getopt(arguments, "", ["config=", "socket=", "worker=", "heartbeat=", "gate="])[0])
+    gc.collect()  # of the imports, before they are frozen; here a start still waits for other things
     path = Path(options["--config"]) if "--config" in options else None
     heartbeat = int(options["--heartbeat"]) if "--heartbeat" in options else None
     if "--gate" in options:
