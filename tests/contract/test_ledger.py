@@ -53,7 +53,8 @@ async def database(url: str) -> AsyncGenerator[Database, None]:
 
 def spent(ledger: Ledger, name: str) -> tuple[float, float]:
     """Return what was spent today and this month, in USD."""
-    return ledger.spent(name, ledger.day()) / NANOS, ledger.spent(name, ledger.month()) / NANOS
+    today, month = ledger.periods()
+    return ledger.spent(name, today) / NANOS, ledger.spent(name, month) / NANOS
 
 
 async def written(database: Database) -> list[Any]:
@@ -181,7 +182,7 @@ async def test_without_budgets_nothing_is_read(database: Database, clock: Clock)
     await ledger.write()
     await ledger.write()
     assert calls == ["write"]
-    ledger.spent("overall", ledger.day())
+    ledger.spent("overall", ledger.periods()[0])
     await ledger.write()
     assert calls == ["write", "read"]
 

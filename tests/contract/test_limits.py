@@ -157,6 +157,13 @@ async def test_all_is_taken_or_nothing(counters: Counters, caller: Caller) -> No
     assert [standing.used for standing in ticket.standings] == [1, 3, 1]
 
 
+async def test_every_limit_that_refuses_is_named(counters: Counters, caller: Caller) -> None:
+    """All limits without room are in `refused`, in the order of the claims, each with its standing."""
+    claims = [caller.requests(0), caller.tokens(9, 3), caller.streams(0)]
+    ticket = await take(counters, *claims)
+    assert ticket.refused == [(claims[0], ticket.standings[0]), (claims[2], ticket.standings[2])]
+
+
 async def test_tokens_that_were_not_used_are_given_back(counters: Counters, caller: Caller) -> None:
     """Unused tokens are available again at once."""
     ticket = await take(counters, caller.tokens(100, 90))

@@ -59,6 +59,11 @@ class PriceData:
         is_known = any(known.when.items() <= variant.items() for known in found.price_variants or ())
         return found.get_prices(datetime.now(UTC), variant if is_known else None)
 
+    def depends_on_time(self, provider: str, model: str) -> bool:
+        """Return whether a model has several prices, each for some hours of a day or from a day on."""
+        found = self.find(provider, model)
+        return found is not None and not isinstance(found.prices, types.ModelPrice)
+
     def published(self, provider: str, model: str) -> ModelInfo | None:
         """Return the name for people, the context and the current prices of a model; None if it is not known."""
         found = self.find(provider, model)

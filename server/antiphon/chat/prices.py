@@ -42,7 +42,7 @@ _BATCH: Final = "batch"
 """The service tier for which the library has another name."""
 
 _MAX_CACHED: Final = 1000
-"""Price objects whose rates are remembered. There are about as many of them as models in use."""
+"""The most price objects, and the most models of deployments, whose rates are remembered: about as many as models in use."""
 
 
 class _Rates(Struct, frozen=True):
@@ -78,6 +78,8 @@ class Prices:
         self._data = PriceData(addresses)
         self._rates: dict[int, tuple[ModelPrice, _Rates | None]] = {}
         """The rates of each price object that was used, by its id. The object is kept, so that no other one gets its id."""
+        self._usual: dict[tuple[str, str, str], _Rates | None] = {}
+        """The rates of the usual service by provider, model and deployment, as far as they are the same at any time."""
 
     def cost(self, provider: str, model: str, usage: Usage, deployment: str = "") -> float | None:
         """Return the cost of a call in USD at this moment; None if the price is not known.
@@ -120,6 +122,20 @@ class Prices:
 
     def _rates_at(self, provider: str, model: str, usage: Usage, deployment: str) -> _Rates | None:
         """Return the configured rates, else the published ones of this moment, which may depend on the time of day."""
+        if usage.service_tier or _SPEED in usage.extra:
+            return self._look_up(provider, model, usage, deployment)
+        key = (provider, model, deployment)
+        if key in self._usual:
+            return self._usual[key]
+        rates = self._look_up(provider, model, usage, deployment)
+        if not self._data.depends_on_time(provider, model):
+            if len(self._usual) >= _MAX_CACHED:
+                self._usual.clear()
+            self._usual[key] = rates
+        return rates
+
+    def _look_up(self, provider: str, model: str, usage: Usage, deployment: str) -> _Rates | None:
+        """Return the rates as `_rates_at` does, without what is remembered."""
         override = self._override(provider, model, deployment)
         if override is not None:
             found = override.tiers.get(usage.service_tier, override) if usage.service_tier else override

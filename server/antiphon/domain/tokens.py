@@ -20,7 +20,6 @@ from antiphon.domain.content import (
     Document,
     Image,
     Media,
-    Message,
     Opaque,
     RedactedThinking,
     Refusal,
@@ -70,17 +69,22 @@ _STRETCH: Final = _LONG_BASE64 // 2
 
 def prompt_tokens(request: ChatRequest) -> int:
     """Return an estimate of a request's tokens: messages, tools, response format, and provider-specific fields."""
-    return (
-        sum(map(_message, request.messages))
-        + sum(map(_tool, request.tools))
-        + _format(request.response_format)
-        + _json(request.extra)  # such as `functions`, the tools of 2023
-    )
-
-
-def _message(message: Message) -> int:
-    fields = _json(message.extra) + _json(message.fields)
-    return _TOKENS_A_MESSAGE + _blocks(message.blocks) + text_tokens(len(message.name or "")) + fields
+    tokens = 0
+    for message in request.messages:
+        tokens += _TOKENS_A_MESSAGE + _blocks(message.blocks)
+        if message.name:
+            tokens += text_tokens(len(message.name))
+        if message.extra:
+            tokens += _json(message.extra)
+        if message.fields:
+            tokens += _json(message.fields)
+    for tool in request.tools:
+        tokens += _tool(tool)
+    if request.response_format is not None:
+        tokens += _format(request.response_format)
+    if request.extra:
+        tokens += _json(request.extra)  # such as `functions`, the tools of 2023
+    return tokens
 
 
 def _blocks(blocks: Iterable[Block]) -> int:  # noqa: C901  # a match over the kinds of block
@@ -120,7 +124,7 @@ def _blocks(blocks: Iterable[Block]) -> int:  # noqa: C901  # a match over the k
                 tokens += _json(block.state.fields) if block.state is not None else 0
             case _:
                 assert_never(block)
-    return tokens + text_tokens(characters)
+    return tokens - (-characters // _CHARACTERS_A_TOKEN)  # as `text_tokens`, without a call for each message
 
 
 def _document(media: Media) -> int:
@@ -140,9 +144,9 @@ def _tool(tool: Tool | NativeTool) -> int:
     return _TOKENS_A_MESSAGE + named + _json(tool.parameters) + _json(tool.extra)
 
 
-def _format(form: ResponseFormat | None) -> int:
+def _format(form: ResponseFormat) -> int:
     match form:
-        case None | JsonObjectFormat():
+        case JsonObjectFormat():
             return 0
         case JsonSchemaFormat():
             return text_tokens(len(form.name) + len(form.description or "")) + _json(form.schema) + _json(form.extra)
@@ -157,7 +161,7 @@ def _json(fields: Mapping[str, Any] | None, data: int = _PAGE) -> int:
     if not fields:
         return 0
     encoded = msgspec.json.encode(fields)
-    found, size = _long_base64(encoded)
+    found, size = _long_base64(encoded) if len(encoded) >= _LONG_BASE64 else (0, 0)
     return text_tokens(len(encoded.decode()) - size) + data * found
 
 

@@ -37,6 +37,8 @@ class Limit(StrEnum):
         """Whether the limit is per minute."""
         self.is_budget: Final = name.endswith("_usd")
         """Whether the limit is an amount of money."""
+        self.is_per_call: Final = name in {"requests_per_minute", "concurrent_streams"}
+        """Whether each call takes one, however much it uses."""
 
 
 class Estimate(Struct, frozen=True):
@@ -83,17 +85,16 @@ class Standing(Struct, frozen=True):
 
 
 class Ticket(Struct, frozen=True):
-    """The result of a call's claims: either all were granted or none. `second` is the second in which they are counted."""
+    """The result of a call's claims: either all were granted or none. `second` is the second in which they are counted.
+
+    `refused` are the claims that did not fit; it is empty if all were granted.
+    """
 
     id: str
     claims: Sequence[Claim]
     standings: Sequence[Standing]
     second: int
-
-    @property
-    def refused(self) -> list[tuple[Claim, Standing]]:
-        """Return the claims that did not fit; empty if all were granted."""
-        return [(c, s) for c, s in zip(self.claims, self.standings, strict=True) if s.wait is not None]
+    refused: Sequence[tuple[Claim, Standing]] = ()
 
 
 class Counters(Protocol):

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from operator import itemgetter
 
 from antiphon.limits.base import Limit, Ticket
 
-_NAMES = ((Limit.REQUESTS, "requests"), (Limit.TOKENS, "tokens"))
+_NAMES = tuple(
+    (limit, f"x-ratelimit-limit-{name}", f"x-ratelimit-remaining-{name}", f"x-ratelimit-reset-{name}")
+    for limit, name in ((Limit.REQUESTS, "requests"), (Limit.TOKENS, "tokens"))
+)
 
 
 def rate_limit_headers(ticket: Ticket) -> dict[str, str]:
     """Return the headers: for requests and for tokens, those of the limit with the least left."""
+    tightest: dict[Limit, tuple[int, int, float]] = {}
+    for claim, standing in zip(ticket.claims, ticket.standings, strict=True):
+        if claim.limit.is_rate:
+            left = claim.maximum - standing.used
+            if claim.limit not in tightest or left < tightest[claim.limit][0]:
+                tightest[claim.limit] = (left, claim.maximum, standing.reset)
     headers: dict[str, str] = {}
-    for limit, name in _NAMES:
-        found = [
-            (c.maximum - s.used, c.maximum, s.reset)
-            for c, s in zip(ticket.claims, ticket.standings, strict=True)
-            if c.limit is limit
-        ]
-        if found:
-            left, maximum, reset = min(found, key=itemgetter(0))
-            headers[f"x-ratelimit-limit-{name}"] = str(maximum)
-            headers[f"x-ratelimit-remaining-{name}"] = str(max(0, left))
-            headers[f"x-ratelimit-reset-{name}"] = duration(reset)
+    for rate, limit, remaining, until_reset in _NAMES:
+        if rate in tightest:
+            left, maximum, reset = tightest[rate]
+            headers[limit] = str(maximum)
+            headers[remaining] = str(max(0, left))
+            headers[until_reset] = duration(reset)
     return headers
 
 

@@ -91,7 +91,7 @@ class Ledger(Observer):
         self._spent: defaultdict[tuple[str, str], int] = defaultdict(int)
         self._has_budgets = False
         self._day_number = -1
-        self._today = self._month = ""
+        self._periods = ("", "")
 
     def settled(self, call: Call) -> None:
         """Add a request to what its caller used."""
@@ -114,28 +114,31 @@ class Ledger(Observer):
 
         `usage` is None if the tokens are not known; `cost`, in USD, is None if the price is not known.
         """
-        self._start_day()
-        key = (self._today, principal.owner, principal.id, deployment, model)
+        today, month = self.periods()
+        key = (today, principal.owner, principal.id, deployment, model)
         sums = self._pending.get(key) or self._new_sums(key)
         nanos = None if cost is None else round(cost * NANOS)
         sums.count(usage, nanos, requests)
         if nanos and usage is not None:
-            self._add_spending(principal.owner, principal.id, self._today, nanos)
-            self._add_spending(principal.owner, principal.id, self._month, nanos)
+            self._add_spending(principal.owner, principal.id, today, nanos)
+            self._add_spending(principal.owner, principal.id, month, nanos)
         if tags:
             # A set, so that a call with several tags over the limit counts once under `OTHER`.
             for tag_key in {self._tag_key(key[:3], f"{name}={value}") for name, value in tags.items()}:
                 self._pending_tags.setdefault(tag_key, _Sums()).count(usage, nanos, requests)
 
-    def day(self) -> str:
-        """Return today in UTC, such as 2026-11-25."""
-        self._start_day()
-        return self._today
-
-    def month(self) -> str:
-        """Return this month in UTC, such as 2026-11."""
-        self._start_day()
-        return self._month
+    def periods(self) -> tuple[str, str]:
+        """Return today and this month in UTC, such as 2026-11-25 and 2026-11. On a new day, drop the sums of earlier ones."""
+        number = int(self._clock() // _DAY)
+        if number != self._day_number:
+            self._day_number = number
+            today = datetime.fromtimestamp(number * _DAY, UTC).date().isoformat()
+            self._periods = (today, today[:7])
+            self._models.clear()
+            self._tags.clear()
+            for key in [key for key in self._spent if key[1] not in self._periods]:
+                del self._spent[key]
+        return self._periods
 
     def spent(self, name: str, period: str) -> int:
         """Return what a key, an owner or all spent in a day or month, in nano-dollars, with what others have written."""
@@ -148,8 +151,7 @@ class Ledger(Observer):
             if self._has_budgets:
                 await self.read()
             return
-        self._start_day()
-        today, month = self._today, self._month
+        today, month = self.periods()
         writing, self._pending = self._pending, {}
         tagged, self._pending_tags = self._pending_tags, {}
 
@@ -178,21 +180,8 @@ class Ledger(Observer):
 
     async def read(self) -> None:
         """Read this month's spending. Raises `StoreUnavailable`."""
-        self._start_day()
-        today, month = self._today, self._month
+        today, month = self.periods()
         self._replace_spent(await self._database.read(lambda connection: _sums(connection, today, month)), today, month)
-
-    def _start_day(self) -> None:
-        """If a new day has begun, update the day and month, and drop the sums of earlier ones."""
-        number = int(self._clock() // _DAY)
-        if number != self._day_number:
-            self._day_number = number
-            self._today = datetime.fromtimestamp(number * _DAY, UTC).date().isoformat()
-            self._month = self._today[:7]
-            self._models.clear()
-            self._tags.clear()
-            for key in [key for key in self._spent if key[1] not in {self._today, self._month}]:
-                del self._spent[key]
 
     def _new_sums(self, key: _ModelKey) -> _Sums:
         """Return the sums for a key that has none pending; those of `OTHER` if the key used `MODELS` other models today."""

@@ -58,13 +58,14 @@ class Grant:
         """Return whether any of its limits depends on how much the call uses."""
         if self._ticket is None:
             return False
-        return any(claim.limit is Limit.TOKENS or claim.limit.is_budget for claim in self._ticket.claims)
+        return not all(claim.limit.is_per_call for claim in self._ticket.claims)
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.settle()
+        if self.open:
+            await self.settle()
 
     async def settle(self, usage: Usage | None = None, cost: float | None = None, failed_uses: tuple[FailedUse, ...] = ()) -> None:
         """Give back the call's place and what was taken beyond `usage`. None: nothing is known to be used. `cost` is in USD.
@@ -187,48 +188,46 @@ class Limiter:
             log.exception("the ledger could not be written")
 
     def _claims(self, bounds: Sequence[Bound], estimate: Estimator | None, expected: list[Estimate], workers: int) -> list[Claim]:
-        claims = []
+        claims: list[Claim] = []
+        today = month = ""
         for bound in bounds:
-            limit, scope = bound.limit, bound.scope
-            maximum = bound.maximum if limit.is_budget else -(-bound.maximum // workers)
-            if limit is Limit.REQUESTS:
-                claims.append(Claim(limit, scope, f"requests:{bound.subject}", maximum, 1))
-                continue
-            if limit is Limit.STREAMS:
-                claims.append(Claim(limit, scope, f"streams:{bound.subject}", maximum, 1))
+            limit, maximum = bound.limit, bound.maximum
+            if not limit.is_budget:
+                maximum = -(-maximum // workers)
+            if limit.is_per_call:
+                claims.append(Claim(limit, bound.scope, bound.counter, maximum, 1))
                 continue
             if estimate is None:
                 continue
             if not expected:
                 expected.append(estimate())
             use = expected[0]
-            if limit is Limit.TOKENS:
-                claims.append(Claim(limit, scope, f"tokens:{bound.subject}", maximum, _tokens(use, bound, maximum)))
+            if not limit.is_budget:
+                if use.prompt_tokens > bound.maximum:
+                    raise _too_large(use.prompt_tokens, bound)
+                # A prompt that fits the limit must also fit a share of it that is unused.
+                wanted = tokens_to_take(use.prompt_tokens, use.completion_tokens, maximum)
+                claims.append(Claim(limit, bound.scope, bound.counter, maximum, wanted))
             elif self._ledger is not None and not use.paid_by_caller:
-                period = self._ledger.day() if limit is Limit.DAY else self._ledger.month()
+                if not today:
+                    today, month = self._ledger.periods()
+                period = today if limit is Limit.DAY else month
+                wanted = min(round((use.cost_usd or 0.0) * NANOS), maximum)
                 known = self._ledger.spent(bound.subject, period)
-                held = round((use.cost_usd or 0.0) * NANOS)
-                claims.append(Claim(limit, scope, f"usd:{period}:{bound.subject}", maximum, min(held, maximum), known))
+                claims.append(Claim(limit, bound.scope, f"usd:{period}:{bound.subject}", maximum, wanted, known))
         return claims
 
 
-def _tokens(estimate: Estimate, bound: Bound, share: int) -> int:
-    """Return the number of tokens to take for a call, from a limit of which this process has `share`.
-
-    Raises `RateLimited` for a prompt that can never fit.
-    """
-    prompt, whose = estimate.prompt_tokens, _SCOPE_NAMES[bound.scope]
-    if prompt > bound.maximum:
-        raise RateLimited(
-            f"The request is too large: it has about {prompt} tokens, and {whose} has {bound.maximum} a minute.",
-            limit=bound.limit,
-            scope=bound.scope,
-            quota=bound.maximum,
-            retry_after=WINDOW,
-            retryable=False,
-        )
-    # A prompt that fits the limit must also fit a share of it that is unused.
-    return tokens_to_take(prompt, estimate.completion_tokens, share)
+def _too_large(prompt: int, bound: Bound) -> RateLimited:
+    """Return the error for a prompt that can never fit."""
+    return RateLimited(
+        f"The request is too large: it has about {prompt} tokens, and {_SCOPE_NAMES[bound.scope]} has {bound.maximum} a minute.",
+        limit=bound.limit,
+        scope=bound.scope,
+        quota=bound.maximum,
+        retry_after=WINDOW,
+        retryable=False,
+    )
 
 
 def _refusal(ticket: Ticket) -> AntiphonError:

@@ -13,7 +13,9 @@ from typing import Final
 
 from msgspec import Struct
 
-from antiphon.limits.base import RETRY_DELAY, WINDOW, Claim, Limit, Standing, Ticket
+from antiphon.limits.base import RETRY_DELAY, WINDOW, Claim, Standing, Ticket
+
+_MINUTE: Final = float(WINDOW)
 
 _SWEEP_INTERVAL: Final = 60
 """Seconds between two removals of unused counters."""
@@ -33,10 +35,10 @@ class _Second:
 
     __slots__ = ("count", "end", "number")
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, end: float, count: int) -> None:
         self.number = number
-        self.end = float(number + WINDOW)
-        self.count = 0
+        self.end = end
+        self.count = count
 
 
 class _Window:
@@ -55,31 +57,30 @@ class _Window:
 
     def add(self, now: float, count: int) -> None:
         """Add to the current second."""
-        if not self.seconds or self.seconds[-1].number != int(now):
-            self.seconds.append(_Second(int(now)))
-        self.seconds[-1].end = now + WINDOW
-        self.seconds[-1].count += count
         self.total += count
+        number = int(now)
+        if self.seconds and (last := self.seconds[-1]).number == number:
+            last.end = now + WINDOW
+            last.count += count
+        else:
+            self.seconds.append(_Second(number, now + WINDOW, count))
 
     def give_back(self, second: int, count: int) -> None:
         """Subtract from a second, unless it has ended."""
-        for entry in self.seconds:
+        for entry in reversed(self.seconds):  # most calls end soon
             if entry.number == second:
                 entry.count -= count
                 self.total -= count
                 return
 
-    def reset(self, now: float) -> float:
-        """Return the seconds until nothing is left."""
-        return self.seconds[-1].end - now if self.seconds else 0.0
-
-    def wait(self, excess: int, now: float) -> float:
-        """Return the seconds until `excess` less is used."""
+    def refusal(self, excess: int, now: float) -> Standing:
+        """Return the standing of a claim that does not fit until `excess` less is used."""
+        reset = self.seconds[-1].end - now if self.seconds else 0.0
         for entry in self.seconds:
             excess -= entry.count
             if excess <= 0:
-                return entry.end - now
-        return float(WINDOW)
+                return Standing(self.total, reset, entry.end - now)
+        return Standing(self.total, reset, _MINUTE)
 
 
 class MemoryCounters:
@@ -97,23 +98,42 @@ class MemoryCounters:
         second = int(now)
         if second - self._dropped_at >= _SWEEP_INTERVAL:
             self._drop_unused(now)
-        ticket = Ticket("", claims, [self._standing(claim, now) for claim in claims], second)
-        if not ticket.refused:
+        standings: list[Standing] = []
+        refused: list[tuple[Claim, Standing]] = []
+        for claim in claims:
+            if claim.limit.is_rate:
+                window = self._windows[claim.counter]
+                if window.seconds and window.seconds[0].end <= now:
+                    window.drop_expired(now)
+                used = window.total + claim.wanted
+                standing = Standing(used, _MINUTE) if used <= claim.maximum else window.refusal(used - claim.maximum, now)
+            else:
+                used = claim.known + self._held.get(claim.counter, 0)
+                if used < claim.maximum:
+                    standing = Standing(used if claim.limit.is_budget else used + 1)
+                else:
+                    standing = Standing(used, wait=0.0 if claim.limit.is_budget and claim.known >= claim.maximum else RETRY_DELAY)
+            standings.append(standing)
+            if standing.wait is not None:
+                refused.append((claim, standing))
+        if not refused:
             for claim in claims:
                 if claim.limit.is_rate:
                     self._windows[claim.counter].add(now, claim.wanted)
                 else:
                     self._held[claim.counter] += claim.wanted
-        return ticket
+        return Ticket("", claims, standings, second, refused)
 
     async def settle(self, ticket: Ticket, tokens: int, nanos: int) -> None:
         now = self._clock()
         for claim in ticket.claims:
             if not claim.limit.is_rate:
-                self._held[claim.counter] -= claim.wanted
-                if not self._held[claim.counter]:
+                left = self._held[claim.counter] - claim.wanted
+                if left:
+                    self._held[claim.counter] = left
+                else:
                     del self._held[claim.counter]
-            elif claim.limit is Limit.TOKENS:
+            elif not claim.limit.is_per_call:
                 window = self._windows[claim.counter]
                 if tokens > claim.wanted:
                     window.add(now, tokens - claim.wanted)
@@ -131,20 +151,6 @@ class MemoryCounters:
             for entry in window.seconds
             if entry.count
         ]
-
-    def _standing(self, claim: Claim, now: float) -> Standing:
-        if claim.limit.is_budget:
-            used = claim.known + self._held.get(claim.counter, 0)
-            return Standing(used, wait=None if used < claim.maximum else 0.0 if claim.known >= claim.maximum else RETRY_DELAY)
-        if claim.limit is Limit.STREAMS:
-            used = self._held.get(claim.counter, 0)
-            return Standing(used + 1) if used < claim.maximum else Standing(used, wait=RETRY_DELAY)
-        window = self._windows[claim.counter]
-        window.drop_expired(now)
-        used = window.total + claim.wanted
-        if used <= claim.maximum:
-            return Standing(used, float(WINDOW))
-        return Standing(window.total, window.reset(now), window.wait(used - claim.maximum, now))
 
     def _drop_unused(self, now: float) -> None:
         self._dropped_at = int(now)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from msgspec import Struct
 from msgspec.structs import asdict
@@ -18,16 +19,21 @@ _MAX_CACHED = 10_000
 """The most callers whose limits are cached."""
 
 
+_COUNTED: Final = {Limit.REQUESTS: "requests", Limit.TOKENS: "tokens", Limit.STREAMS: "streams"}
+
+
 class Bound(Struct, frozen=True):
     """One limit: its scope ("key", "owner" or "overall"), the name under which that subject is counted, and the maximum.
 
-    The maximum of a budget is in nano-dollars.
+    The maximum of a budget is in nano-dollars. `counter` names the counter; it is empty for a budget, which has one for each day or
+    month.
     """
 
     limit: Limit
     scope: str
     subject: str
     maximum: int
+    counter: str = ""
 
 
 class Quotas:
@@ -78,7 +84,9 @@ def _bounds(scope: str, name: str, quota: Quota) -> list[Bound]:
     if quota == UNLIMITED:
         return []
     return [
-        Bound(limit, scope, name, round(maximum * NANOS) if limit.is_budget else maximum)
+        Bound(limit, scope, name, round(maximum * NANOS))
+        if limit.is_budget
+        else Bound(limit, scope, name, maximum, f"{_COUNTED[limit]}:{name}")
         for limit in Limit
         if (maximum := getattr(quota, limit)) is not None
     ]

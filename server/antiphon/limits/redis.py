@@ -137,8 +137,9 @@ class RedisCounters:
             Standing(used, reset / 1000, None if wait < 0 else wait / 1000)
             for used, reset, wait in zip(found[::3], found[1::3], found[2::3], strict=True)
         ]
-        ticket = Ticket(lease, claims, standings, second)
-        if not ticket.refused:
+        refused = [(c, s) for c, s in zip(claims, standings, strict=True) if s.wait is not None]
+        ticket = Ticket(lease, claims, standings, second, refused)
+        if not refused:
             self._hold(ticket)
         return ticket
 

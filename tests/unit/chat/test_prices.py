@@ -287,4 +287,13 @@ def test_configured_prices_of_a_service_tier() -> None:
     def cost(tier: str) -> float | None:
         return prices.cost("anthropic", "claude-opus-5", Usage(1_000_000, 0, 1_000_000, cached_tokens=500_000, service_tier=tier))
 
-    assert [cost("priority"), cost("flex"), cost("scale"), cost("")] == [20, 0.75, 7.5, 7.5]
+    for _ in range(2):  # the second time the usual price is remembered
+        assert [cost("priority"), cost("flex"), cost("scale"), cost("")] == [20, 0.75, 7.5, 7.5]
+
+
+def test_few_models_are_remembered() -> None:
+    """Callers choose the names of models, so their number is bounded."""
+    prices = Prices({"m": PriceConfig(input=1, output=0)}, {})
+    for number in range(1001):
+        assert prices.cost("nobody", "m", Usage(1_000_000, 0, 1_000_000), f"nobody/{number}") == 1
+    assert len(prices._usual) <= 1000

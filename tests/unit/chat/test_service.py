@@ -244,7 +244,8 @@ class Limited:
 
     @property
     def spent(self) -> float:
-        return self.ledger.spent("overall", self.ledger.day()) / NANOS
+        today, _ = self.ledger.periods()
+        return self.ledger.spent("overall", today) / NANOS
 
 
 async def test_a_call_over_the_limit_reaches_neither_provider_nor_database() -> None:

@@ -94,9 +94,11 @@ def test_all_that_a_request_holds_counts(fields: dict[str, Any], tokens: int) ->
 
 
 def test_names_and_function_calls_count() -> None:
-    """The name of a message and the unknown field `function_call` count."""
+    """The name of a message, the unknown field `function_call` and a provider's own fields count."""
     message = Message(Role.ASSISTANT, (), "anna", {"function_call": {"name": "f"}})
     assert prompt_tokens(ChatRequest("m", (message,), stream=True)) == 4 + 1 + 8
+    message = replace(message, fields={"reasoning_details": "x" * 17})
+    assert prompt_tokens(ChatRequest("m", (message,), stream=True)) == 4 + 1 + 8 + 11
 
 
 @given(

@@ -150,6 +150,19 @@ async def test_a_budget_is_held_against_what_was_spent() -> None:
     await admit(limits, replace(request_of(), api_key=SecretStr("sk-own")), wants_key=True)
 
 
+async def test_a_day_has_its_own_budget_within_the_months() -> None:
+    """What was spent on an earlier day counts for the month alone."""
+    clock = Clock()
+    quotas = Quotas(LimitsConfig.model_validate({"per_key": {"daily_usd": 1, "monthly_usd": 1.5}}))
+    limits = Limiter(quotas, Ledger(NO_STORE, clock))
+    for cost, limit in ((1.0, "daily_usd"), (0.6, "monthly_usd")):
+        await (await admit(limits, request_of())).settle(Usage(1, 1, 2), cost)
+        with pytest.raises(BudgetExceeded) as caught:
+            await admit(limits, request_of())
+        assert caught.value.limit == limit
+        clock.now += 86400
+
+
 async def test_a_call_without_a_price_needs_no_budget() -> None:
     """Calls without a known price are not limited by a budget."""
     limits = limiter({"per_key": {"monthly_usd": 0.01}})
@@ -182,7 +195,8 @@ async def test_a_caller_without_limits_has_no_headers() -> None:
     await grant.settle(Usage(1, 1, 2), 0.5)
     assert headers == {}
     assert limits._ledger is not None
-    assert limits._ledger.spent("owner:acme", limits._ledger.day()) == 500_000_000
+    today, _ = limits._ledger.periods()
+    assert limits._ledger.spent("owner:acme", today) == 500_000_000
 
 
 async def test_open_mode_counts_in_the_worker_while_redis_is_unavailable() -> None:
@@ -216,7 +230,8 @@ async def test_a_call_that_was_let_through_does_not_fail_for_the_counters() -> N
     shared.down = True
     await grant.settle(Usage(1, 1, 2), 0.25)
     assert limits._ledger is not None
-    assert limits._ledger.spent("overall", limits._ledger.month()) == 250_000_000
+    _, month = limits._ledger.periods()
+    assert limits._ledger.spent("overall", month) == 250_000_000
 
 
 async def test_a_keys_own_quota_comes_with_the_caller() -> None:

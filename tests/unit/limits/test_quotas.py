@@ -52,7 +52,7 @@ def test_the_overall_limit_counts_all_callers() -> None:
     """The overall limit counts all callers. Callers without a key count as one key."""
     quotas = Quotas(LimitsConfig.model_validate({"overall": {"monthly_usd": 100}, "per_key": {"requests_per_minute": 1}}))
     assert quotas.bounds_of(Principal("", owner="")) == (
-        Bound(Limit.REQUESTS, "key", "key:anonymous", 1),
+        Bound(Limit.REQUESTS, "key", "key:anonymous", 1, "requests:key:anonymous"),
         Bound(Limit.MONTH, "overall", "overall", 100 * NANOS),
     )
 
