@@ -36,11 +36,14 @@ class Database(Protocol):
         """Run `work` on one snapshot. Raises what it raises, and `StoreUnavailable`."""
         ...
 
-    async def write(self, work: Callable[[Connection], T]) -> T:
+    async def write(self, work: Callable[[Connection], T], *, single: bool = False) -> T:
         """Run `work` in a transaction, which is durable on return. Raises what `work` raises, and `StoreUnavailable`.
 
         If the caller is cancelled, the transaction still ends, committed or not. `StoreUnavailable` means that nothing was changed,
         unless the connection was lost during the commit: then the outcome is unknown.
+
+        `single`: `work` makes all of its changes in one call of `prepared.together`, and may run again after they were committed.
+        PostgreSQL then needs no round trips for BEGIN and COMMIT; what is said of the commit is true of that statement.
         """
         ...
 

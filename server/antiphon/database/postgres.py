@@ -114,13 +114,15 @@ class PostgresDatabase:
         self._write_engine = self._engine.sync_engine
         # One snapshot for all reads of a transaction; the setting costs no round trip.
         self._read_engine = self._write_engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        # A pooler's connection has its settings within a transaction only: see `engine`.
+        self._single_engine = self._write_engine if pooler else self._write_engine.execution_options(isolation_level="AUTOCOMMIT")
         self._running: set[asyncio.Task[Any]] = set()
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         return await self._wait(self._read_engine, work)
 
-    async def write(self, work: Callable[[Connection], T]) -> T:
-        return await self._wait(self._write_engine, work)
+    async def write(self, work: Callable[[Connection], T], *, single: bool = False) -> T:
+        return await self._wait(self._single_engine if single else self._write_engine, work)
 
     def insert(self, table: Table) -> Any:
         return postgresql.insert(table)

@@ -135,7 +135,7 @@ class SqliteDatabase:
         self._readers.submit(self._read, job)
         return self._wait(job)
 
-    def write(self, work: Callable[[Connection], T]) -> Coroutine[Any, Any, T]:
+    def write(self, work: Callable[[Connection], T], *, single: bool = False) -> Coroutine[Any, Any, T]:
         if self._writer is None:
             self._writer = Thread(target=self._write, name="history-writer", daemon=True)
             self._writer.start()
