@@ -6,8 +6,8 @@ PostgreSQL on the event loop. So one function serves both, and a caller that is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from types import TracebackType
 from typing import Any, Final, Protocol, TypeVar
 
 import structlog
@@ -60,20 +60,21 @@ class Database(Protocol):
         ...
 
 
-@contextmanager
-def translated(kinds: tuple[type[Exception], ...], secret: str | None) -> Iterator[None]:
-    """Turn the errors of a database into `StoreUnavailable`, and log their text without `secret`.
+class Translation:
+    """A context manager that turns the errors of a database into `StoreUnavailable`, and logs their text. Can be used again."""
 
-    `kinds` are the exceptions that the driver raises without SQLAlchemy's wrapping.
-    """
-    known: tuple[type[Exception], ...] = (DBAPIError, PoolTimeout, *kinds)
-    try:
-        yield
-    except _STATEMENT_ERRORS:
-        raise
-    except known as error:
-        log_unavailable(error, secret)
-        raise StoreUnavailable from error
+    def __init__(self, kinds: tuple[type[Exception], ...], secret: str | None) -> None:
+        """`kinds` are the exceptions that the driver raises without SQLAlchemy's wrapping; `secret` is left out of the log."""
+        self._known: tuple[type[Exception], ...] = (DBAPIError, PoolTimeout, *kinds)
+        self._secret = secret
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: TracebackType | None) -> None:
+        if isinstance(error, self._known) and not isinstance(error, _STATEMENT_ERRORS):
+            log_unavailable(error, self._secret)
+            raise StoreUnavailable from error
 
 
 def log_unavailable(error: Exception, secret: str | None) -> None:

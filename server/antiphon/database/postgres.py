@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.util import greenlet_spawn
 
-from antiphon.database.base import log_unavailable, translated
+from antiphon.database.base import Translation, log_unavailable
 from antiphon.domain.errors import StoreUnavailable
 
 T = TypeVar("T")
@@ -110,6 +110,7 @@ class PostgresDatabase:
         """`timeout` limits each transaction in seconds, with the wait for a connection. Nothing is opened yet."""
         self._timeout = timeout
         self._secret = make_url(url).password
+        self._translation = Translation(FAULTS, self._secret)
         self._engine = engine(url, timeout, connections=connections, pooler=pooler, statement_cache=statement_cache)
         self._write_engine = self._engine.sync_engine
         # One snapshot for all reads of a transaction; the setting costs no round trip.
@@ -176,7 +177,7 @@ class PostgresDatabase:
                 finally:
                     watchdog.cancel()
 
-        with translated(FAULTS, self._secret):
+        with self._translation:
             while True:
                 try:
                     # One greenlet for the whole transaction: `AsyncConnection` starts one for each step, a third of its CPU time.

@@ -93,9 +93,9 @@ class PreparedStatement:
         text = self._text(connection)
         run(connection, text.text, list(map(text.values, values)), many=True)
 
-    def change(self, connection: Connection, values: Values | Sequence[Values]) -> int:
+    def change(self, connection: Connection, values: dict[str, Any] | list[dict[str, Any]]) -> int:
         """Run the statement with these values, or with each of several, and return the number of rows that it changed."""
-        if isinstance(values, Mapping):
+        if isinstance(values, dict):
             return self.count(connection, values)
         self.each(connection, values)
         return len(values)
@@ -106,15 +106,15 @@ class PreparedStatement:
             self._texts[name] = _Text(self._statement, self._sets, self._ending, connection)
         return self._texts[name]
 
-    def _part(self, connection: Connection, values: Values | Sequence[Values]) -> tuple[str, Sequence[Any]]:
+    def _part(self, connection: Connection, values: dict[str, Any] | list[dict[str, Any]]) -> tuple[str, Sequence[Any]]:
         """Return the text for PostgreSQL, and its parameters: of one row, or of an INSERT of several, of which each is a list."""
         text = self._text(connection)
-        if isinstance(values, Mapping):
+        if isinstance(values, dict):
             return text.text, text.values(values)
         return _of_arrays(text.text), list(map(list, zip(*map(text.values, values), strict=True)))
 
 
-Change: TypeAlias = tuple[PreparedStatement, Values | Sequence[Values]]
+Change: TypeAlias = tuple[PreparedStatement, dict[str, Any] | list[dict[str, Any]]]
 """An INSERT or UPDATE and its values; an INSERT may have those of several rows."""
 
 
@@ -162,7 +162,7 @@ def _moved(by: int, parameter: re.Match[str]) -> str:
 
 def run(connection: Connection, text: str, values: Sequence[Any] = (), *, many: bool = False) -> Any:
     """Run a text with the driver, and return its cursor. `many`: run it with each of `values`. Raises `DBAPIError`."""
-    driver = connection.connection
+    driver: Any = connection.connection.dbapi_connection
     cursor: Any = driver.cursor()
     if connection.engine._has_events:  # noqa: SLF001  # looking for observers takes as long as a short statement
         for see in connection.dispatch.before_cursor_execute:
@@ -171,7 +171,7 @@ def run(connection: Connection, text: str, values: Sequence[Any] = (), *, many: 
         (cursor.executemany if many else cursor.execute)(text, values)
     except connection.dialect.loaded_dbapi.Error as error:
         dialect, known = connection.dialect, connection.dialect.loaded_dbapi
-        lost = dialect.is_disconnect(error, driver.dbapi_connection, cursor)
+        lost = dialect.is_disconnect(error, driver, cursor)
         if lost or isinstance(error, known.NotSupportedError):  # the latter: tables have changed under the statements it prepared
             connection.invalidate(error)
         raise DBAPIError.instance(

@@ -51,6 +51,9 @@ class TreePosition(NamedTuple):
 
 START: Final = TreePosition(None, 0)
 
+_STATES: Final = {state.value: state for state in MessageState}
+_COMPLETE: Final = MessageState.COMPLETE.value
+
 
 def find(connection: Connection, owner: str, conversation: str, *, lock: bool = False) -> Found:
     """Return the owner's conversation, with its `tree_id`; `lock` locks it for a change. Raises `ConversationNotFound`."""
@@ -169,7 +172,7 @@ def new_rows(parent: TreePosition, tree: str, conversation: str, bodies: Sequenc
                 "conversation_id": conversation,
                 "parent_id": last,
                 "depth": depth,
-                "state": MessageState.COMPLETE.value,
+                "state": _COMPLETE,
                 "created": created,
                 "request_id": None,
                 "worker": None,
@@ -194,7 +197,7 @@ def delete(connection: Connection, row: Found) -> None:
     connection.execute(statements.PRUNE if shared else statements.DELETE_TREE, {"tree": row.tree_id})
 
 
-def append(connection: Connection, row: Found, new: Sequence[NewRow]) -> Conversation:
+def append(connection: Connection, row: Found, new: list[NewRow]) -> Conversation:
     """Insert the messages, make the last of them the head, and return the changed conversation, which is locked."""
     last = new[-1]
     head, count = last["id"], last["depth"] + 1
@@ -208,8 +211,8 @@ class NewConversation(NamedTuple):
     """A conversation on a new tree, and the rows to insert."""
 
     conversation: Conversation
-    row: Mapping[str, Any]
-    messages: Sequence[NewRow]
+    row: dict[str, Any]
+    messages: list[NewRow]
 
 
 def new_conversation(
@@ -258,7 +261,7 @@ def _on_tree(
     pinned: bool = False,
     forked_from: str | None = None,
     request_id: str | None = None,
-) -> tuple[Conversation, Mapping[str, Any]]:
+) -> tuple[Conversation, dict[str, Any]]:
     """Return a new conversation on a tree, with the head `head`, and its row."""
     created = clock.now()
     row = {
@@ -283,7 +286,7 @@ def _on_tree(
 def stored(new: NewRow, message: Message) -> StoredMessage:
     """Return an inserted row of `message` as it is read, without reading its JSON again."""
     created = clock.read(new["created"])
-    return StoredMessage(new["id"], new["parent_id"], message, MessageState(new["state"]), created, new["request_id"] or "")
+    return StoredMessage(new["id"], new["parent_id"], message, _STATES[new["state"]], created, new["request_id"] or "")
 
 
 def new_turn(
