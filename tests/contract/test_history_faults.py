@@ -14,12 +14,14 @@ import asyncpg
 import pytest
 import pytest_asyncio
 import structlog
-from sqlalchemy import Engine, event, make_url, text
+from sqlalchemy import Connection, Engine, event, insert, make_url, select, text
 from sqlalchemy.exc import IntegrityError
 
 from antiphon.database import sqlite
 from antiphon.database.open import open_database
+from antiphon.database.prepared import PreparedStatement, together
 from antiphon.database.sqlite import SqliteDatabase
+from antiphon.database.tables import trees
 from antiphon.domain.content import Message, Role, Text
 from antiphon.domain.errors import StoreUnavailable
 from antiphon.history.base import MessageState, Store, StoredMessage, Turn, TurnEnd
@@ -206,6 +208,26 @@ async def test_a_turn_whose_confirmation_is_lost(pg: SqlStore, monkeypatch: pyte
     found = (await pg.messages(ME, made.id)).messages
     assert [stored.id for stored in found] == [*(stored.id for stored in turn.path), turn.reply.id]
     assert found[-1].state is MessageState.COMPLETE
+
+
+async def test_a_transaction_after_a_single_statement_that_failed(fresh_postgres_url: str) -> None:
+    """A connection that committed by itself has whole transactions again, even if its statement failed."""
+    database = open_database(fresh_postgres_url, TIMEOUT, connections=1)
+    add = PreparedStatement(insert(trees))
+
+    def one(connection: Connection) -> None:
+        together(connection, (add, {"id": "one", "owner": ME}))
+
+    def two(connection: Connection) -> None:
+        add.count(connection, {"id": "two", "owner": ME})
+        one(connection)
+
+    await database.write(one, single=True)
+    for work, single in ((one, True), (two, False)):
+        with pytest.raises(IntegrityError):
+            await database.write(work, single=single)
+    assert await database.read(lambda connection: connection.execute(select(trees.c.id)).scalars().all()) == ["one"]
+    await database.close()
 
 
 async def test_the_end_of_a_turn_locks_the_conversation_first(pg: SqlStore, fresh_postgres_url: str) -> None:

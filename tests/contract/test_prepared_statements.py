@@ -84,7 +84,7 @@ async def test_changes_are_made_together(store: Store) -> None:
             connection,
             (rename, {"owner": "new", "mine": "old"}),
             (add, {"id": "3", "owner": "$1, (it's)"}),
-            (add, [{"id": str(number), "owner": f"several {number}"} for number in range(4, 7)]),
+            (add, [{"id": str(number), "owner": f'"several" \\u0041 é\n {number}'} for number in range(4, 7)]),
             (rename, {"owner": "none", "mine": "nobody"}),
         )
         statements_run = len(seen)
@@ -97,4 +97,4 @@ async def test_changes_are_made_together(store: Store) -> None:
     finally:
         event.remove(Engine, "before_cursor_execute", see)
     assert counts == [2, 1, 3, 0, 4 if isinstance(store._database, SqliteDatabase) else 1]
-    assert owners == ["new", "new", "$1, (it's)", "several 4", "several 5", "several 6"]
+    assert owners == ["new", "new", "$1, (it's)", *(f'"several" \\u0041 é\n {number}' for number in range(4, 7))]

@@ -16,6 +16,7 @@ from itertools import chain
 from operator import itemgetter
 from typing import Any, Final, TypeAlias
 
+import msgspec
 from sqlalchemy import Connection, Delete, Insert, Select, Update
 from sqlalchemy.exc import DBAPIError
 
@@ -23,8 +24,7 @@ Values: TypeAlias = Mapping[str, Any]
 """The values of the bound parameters, by name; of a column by its name, if the statement sets it without a parameter."""
 
 _PARAMETER: Final = re.compile(r"\$(\d+)")
-_CAST: Final = re.compile(r"\$\d+::\w+")
-_VALUES: Final = re.compile(r" VALUES \(([^()]*)\)")
+_INSERT: Final = re.compile(r"(INSERT INTO (\w+) \(([^()]*)\)) VALUES \([^()]*\)(.*)")
 
 
 class _Text:
@@ -107,11 +107,11 @@ class PreparedStatement:
         return self._texts[name]
 
     def _part(self, connection: Connection, values: dict[str, Any] | list[dict[str, Any]]) -> tuple[str, Sequence[Any]]:
-        """Return the text for PostgreSQL, and its parameters: of one row, or of an INSERT of several, of which each is a list."""
+        """Return the text for PostgreSQL, and its parameters. Several rows are one parameter, in JSON."""
         text = self._text(connection)
         if isinstance(values, dict):
             return text.text, text.values(values)
-        return _of_arrays(text.text), list(map(list, zip(*map(text.values, values), strict=True)))
+        return _of_rows(text.text), (msgspec.json.encode(values).decode(),)
 
 
 Change: TypeAlias = tuple[PreparedStatement, dict[str, Any] | list[dict[str, Any]]]
@@ -132,11 +132,12 @@ def together(connection: Connection, *changes: Change) -> list[int]:
 
 
 @cache
-def _of_arrays(text: str) -> str:
-    """Return the text of an INSERT of one row as that of several, whose parameters are arrays."""
-    head, values, tail = _VALUES.split(text)
-    arrays = ", ".join([cast + "[]" for cast in _CAST.findall(values)])
-    return f"{head} SELECT * FROM unnest({arrays}){tail}"  # noqa: S608  # made of our own statements alone
+def _of_rows(text: str) -> str:
+    """Return the text of an INSERT of one row as that of several, in a JSON array of objects."""
+    found = _INSERT.fullmatch(text)
+    assert found is not None
+    head, table, columns, ending = found.groups()
+    return f"{head} SELECT {columns} FROM json_populate_recordset(NULL::{table}, $1::text::json){ending}"  # noqa: S608  # our own text
 
 
 @cache
