@@ -12,7 +12,6 @@ import re
 from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
-from itertools import chain
 from operator import itemgetter
 from typing import Any, Final, TypeAlias
 
@@ -93,25 +92,11 @@ class PreparedStatement:
         text = self._text(connection)
         run(connection, text.text, list(map(text.values, values)), many=True)
 
-    def change(self, connection: Connection, values: dict[str, Any] | list[dict[str, Any]]) -> int:
-        """Run the statement with these values, or with each of several, and return the number of rows that it changed."""
-        if isinstance(values, dict):
-            return self.count(connection, values)
-        self.each(connection, values)
-        return len(values)
-
     def _text(self, connection: Connection) -> _Text:
         name = connection.dialect.name
         if name not in self._texts:
             self._texts[name] = _Text(self._statement, self._sets, self._ending, connection)
         return self._texts[name]
-
-    def _part(self, connection: Connection, values: dict[str, Any] | list[dict[str, Any]]) -> tuple[str, Sequence[Any]]:
-        """Return the text for PostgreSQL, and its parameters. Several rows are one parameter, in JSON."""
-        text = self._text(connection)
-        if isinstance(values, dict):
-            return text.text, text.values(values)
-        return _of_rows(text.text), (msgspec.json.encode(values).decode(),)
 
 
 Change: TypeAlias = tuple[PreparedStatement, dict[str, Any] | list[dict[str, Any]]]
@@ -124,11 +109,24 @@ def together(connection: Connection, *changes: Change) -> list[int]:
     None may depend on another, as PostgreSQL runs them as one statement: each sees the rows as they were before all of them. Each
     UPDATE needs a condition, and locks its rows after the changes before it have locked theirs. Raises `DBAPIError`.
     """
+    made = [(statement._text(connection), values) for statement, values in changes]  # noqa: SLF001
     if connection.dialect.name != "postgresql":
-        return [statement.change(connection, values) for statement, values in changes]
-    parts = [statement._part(connection, values) for statement, values in changes]  # noqa: SLF001
-    text = _as_one(tuple([text for text, _ in parts]))
-    return list(run(connection, text, tuple(chain.from_iterable([values for _, values in parts]))).fetchone())
+        return [
+            run(connection, text.text, text.values(values)).rowcount
+            if isinstance(values, dict)
+            else run(connection, text.text, list(map(text.values, values)), many=True).rowcount
+            for text, values in made
+        ]
+    texts: list[str] = []
+    parameters: list[Any] = []
+    for text, values in made:
+        if isinstance(values, dict):
+            texts.append(text.text)
+            parameters += text.values(values)
+        else:
+            texts.append(_of_rows(text.text))
+            parameters.append(msgspec.json.encode(values).decode())
+    return list(run(connection, _as_one(tuple(texts)), parameters).fetchone())
 
 
 @cache
