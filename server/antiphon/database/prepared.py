@@ -107,7 +107,8 @@ def together(connection: Connection, *changes: Change) -> list[int]:
     """Make the changes, and return the number of rows of each.
 
     None may depend on another, as PostgreSQL runs them as one statement: each sees the rows as they were before all of them. Each
-    UPDATE needs a condition, and locks its rows after the changes before it have locked theirs. Raises `DBAPIError`.
+    UPDATE needs conditions, all joined by AND, and locks its rows after the changes before it have locked theirs. Raises
+    `DBAPIError`.
     """
     made = [(statement._text(connection), values) for statement, values in changes]  # noqa: SLF001
     if connection.dialect.name != "postgresql":
