@@ -2,10 +2,14 @@
 
     python -m tests.bench.features --only limits guards --pairs 40
     python -m tests.bench.features --with '{"workers": 1}'      # settings of one's own; these compare two equal gateways
+    python -m tests.bench.features --only "history in SQLite" --connections 1 --delay 20
 
 The two are loaded in turn, by the same callers with the same provider, while the other one is idle. The order alternates from pair
 to pair, and each half of a pair is short, so that other load on the machine affects both alike. The feature "equal" compares two
 gateways without any: smaller differences than theirs mean nothing.
+
+With one connection, a feature that waits also makes calls rarer, and so dearer in all their parts, as caches are cold after a wait.
+`--delay` makes the pace of both nearly the same, as with a real provider.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ from tests.bench import native
 from tests.bench.gateways import Running, Use, running
 from tests.bench.native import Upstream
 from tests.bench.peers import KEY, Settings, ours
-from tests.bench.scenarios import BY_NAME, WARM
+from tests.bench.scenarios import BY_NAME, WARM, Scenario
 from tests.ports import free_port
 from tests.postgres import Postgres
 
@@ -95,11 +99,11 @@ def _stored_key(gateway: Running) -> str:
     return f"authorization: Bearer {made.secret}"
 
 
-def cost(gateway: Running, folder: Path, seconds: float) -> float:
+def cost(gateway: Running, folder: Path, seconds: float, scenario: Scenario = SCENARIO) -> float:
     """Load the gateway, and return the CPU time of a call in milliseconds."""
-    body = SCENARIO.write(folder, "{}")
+    body = scenario.write(folder, "{}")
     use = Use(gateway)
-    found = native.load(gateway.port, gateway.peer.path, body, gateway.headers, connections=SCENARIO.connections, seconds=seconds)
+    found = native.load(gateway.port, gateway.peer.path, body, gateway.headers, connections=scenario.connections, seconds=seconds)
     used: float = use.read(found["cpu"])["cpu"]
     assert found["ok"], f"{gateway.peer.name}: {found['sample'] or gateway.last_line}"
     return used / found["ok"] * 1000
@@ -113,6 +117,7 @@ def measure(
     seconds: float,
     more: Settings | None = None,
     step: Callable[[], None] = lambda: None,
+    scenario: Scenario = SCENARIO,
 ) -> Feature:
     """Measure a feature of `NAMES`, or the settings `more` under any name. `step` is called after each pair."""
     with ExitStack() as stack:
@@ -127,7 +132,7 @@ def measure(
         found = []
         for pair in range(pairs):
             order = (off, on) if pair % 2 == 0 else (on, off)
-            figures = {gateway: cost(gateway, folder, seconds) for gateway in order}
+            figures = {gateway: cost(gateway, folder, seconds, scenario) for gateway in order}
             found.append((figures[off], figures[on]))
             step()
     ratios = [after / before for before, after in found]
@@ -142,12 +147,17 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, metavar="FEATURE", help=", ".join(NAMES))
     parser.add_argument("--pairs", type=int, default=40)
     parser.add_argument("--seconds", type=float, default=0.5, help="of each half of a pair")
+    parser.add_argument("--connections", type=int, default=SCENARIO.connections, help="how many calls there are at once")
+    parser.add_argument("--delay", type=int, default=0, help="milliseconds that the provider takes")
     parser.add_argument("--with", dest="more", type=json.loads, help="settings of one of the two, as JSON, instead of the features")
     options = parser.parse_args()
+    scenario = SCENARIO._replace(connections=options.connections)
+    if options.delay:
+        scenario = scenario._replace(tokens=1, model=f"mock-d{options.delay}")  # the provider takes as long for each token
     out = Console(highlight=False)
     with tempfile.TemporaryDirectory() as folder, native.upstream() as upstream:
         for name in ["settings"] if options.more else options.only:
-            found = measure(name, Path(folder), upstream, options.pairs, options.seconds, options.more)
+            found = measure(name, Path(folder), upstream, options.pairs, options.seconds, options.more, scenario=scenario)
             low, high = found.quartiles
             told = f"{found.ratio - 1:+.1%}, quartiles {low - 1:+.1%} and {high - 1:+.1%}"
             out.print(f"{name}: {told}; {found.off:.3f} and {found.on:.3f} ms")

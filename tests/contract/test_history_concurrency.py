@@ -131,8 +131,8 @@ async def test_a_turn_is_not_begun_again_before_its_worker_knows_that_it_ended(s
     assert isinstance(store, SqlStore)
     write = store._database.write
 
-    async def lost(work: Callable[[Connection], Any]) -> Any:
-        await write(work)
+    async def lost(work: Callable[[Connection], Any], **options: Any) -> Any:
+        await write(work, **options)
         raise StoreUnavailable
 
     async def begin(by: Store) -> Turn:
@@ -160,7 +160,7 @@ async def test_a_turn_whose_end_cannot_be_written_at_all_is_settled(store: Store
     assert isinstance(store, SqlStore)
     write = store._database.write
 
-    async def fail(_: Callable[[Connection], Any]) -> Any:
+    async def fail(_: Callable[[Connection], Any], **_options: Any) -> Any:
         raise RuntimeError("a fault")
 
     turn = await store.begin_turn(ME, None, user_messages("a"), request_id="r")

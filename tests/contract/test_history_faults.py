@@ -14,15 +14,17 @@ import asyncpg
 import pytest
 import pytest_asyncio
 import structlog
-from sqlalchemy import Engine, event, make_url, text
+from sqlalchemy import Connection, Engine, event, insert, make_url, select, text
 from sqlalchemy.exc import IntegrityError
 
 from antiphon.database import sqlite
 from antiphon.database.open import open_database
+from antiphon.database.prepared import PreparedStatement, together
 from antiphon.database.sqlite import SqliteDatabase
+from antiphon.database.tables import trees
 from antiphon.domain.content import Message, Role, Text
 from antiphon.domain.errors import StoreUnavailable
-from antiphon.history.base import MessageState, Store, StoredMessage, TurnEnd
+from antiphon.history.base import MessageState, Store, StoredMessage, Turn, TurnEnd
 from antiphon.history.sql import SqlStore
 from tests.postgres import Postgres
 
@@ -148,6 +150,101 @@ async def test_a_server_that_is_killed(pg: SqlStore, postgres: Postgres) -> None
     assert sorted(confirmed) == sorted(stored.id for stored in replies)
     assert len(found) == 240
     assert {stored.state for stored in replies} == {MessageState.COMPLETE}
+
+
+@needs_own_server
+async def test_a_server_that_is_killed_while_conversations_are_made(pg: SqlStore, postgres: Postgres) -> None:
+    """After a kill under load every confirmed turn that made its conversation is stored, whole and once."""
+    confirmed: list[Turn] = []
+
+    async def write(task: int) -> None:
+        for number in range(15):
+            while True:
+                try:
+                    turn = await pg.begin_turn(ME, None, [Message(Role.USER, (Text(f"{task} {number}"),))])
+                    assert await pg.end_turn(ME, turn.reply.id, DONE)
+                except StoreUnavailable:
+                    await asyncio.sleep(0.01)
+                else:
+                    confirmed.append(turn)
+                    break
+
+    async def crash() -> None:
+        while len(confirmed) < 30:
+            await asyncio.sleep(0)
+        await asyncio.to_thread(postgres.kill)
+        await asyncio.to_thread(postgres.start)
+
+    await asyncio.gather(crash(), *map(write, range(8)))
+    assert len({turn.conversation.id for turn in confirmed}) == 120
+    for turn in confirmed:
+        asked, reply = (await pg.messages(ME, turn.conversation.id)).messages
+        assert asked == turn.path[0]
+        assert (reply.id, reply.state) == (turn.reply.id, MessageState.COMPLETE)
+
+
+async def test_a_turn_whose_confirmation_is_lost(pg: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A turn whose connection is lost after its statement was committed is stored once, as if the confirmation had arrived."""
+    fetch = asyncpg.prepared_stmt.PreparedStatement.fetch
+    lost: list[str] = []
+
+    async def lose(self: Any, *args: Any, **options: Any) -> Any:
+        found = await fetch(self, *args, **options)
+        if (query := self.get_query()) not in lost:
+            lost.append(query)
+            self._connection.terminate()
+            raise asyncpg.ConnectionDoesNotExistError("lost")
+        return found
+
+    await pg.heartbeat()
+    monkeypatch.setattr(asyncpg.prepared_stmt.PreparedStatement, "fetch", lose)
+    turn = await pg.begin_turn(ME, None, HELLO * 2, title="one")
+    assert await pg.end_turn(ME, turn.reply.id, DONE)
+    # The third one finds that the end is stored already.
+    assert [(query.count("INSERT"), query.count("UPDATE")) for query in lost] == [(3, 0), (0, 2), (0, 0)]
+    monkeypatch.undo()
+    (made,) = (await pg.list(ME, size=10)).conversations
+    assert (made.id, made.title, made.message_count) == (turn.conversation.id, "one", 3)
+    found = (await pg.messages(ME, made.id)).messages
+    assert [stored.id for stored in found] == [*(stored.id for stored in turn.path), turn.reply.id]
+    assert found[-1].state is MessageState.COMPLETE
+
+
+async def test_a_transaction_after_a_single_statement_that_failed(fresh_postgres_url: str) -> None:
+    """A connection that committed by itself has whole transactions again, even if its statement failed."""
+    database = open_database(fresh_postgres_url, TIMEOUT, connections=1)
+    add = PreparedStatement(insert(trees))
+
+    def one(connection: Connection) -> None:
+        together(connection, (add, {"id": "one", "owner": ME}))
+
+    def two(connection: Connection) -> None:
+        add.count(connection, {"id": "two", "owner": ME})
+        one(connection)
+
+    await database.write(one, single=True)
+    for work, single in ((one, True), (two, False)):
+        with pytest.raises(IntegrityError):
+            await database.write(work, single=single)
+    assert await database.read(lambda connection: connection.execute(select(trees.c.id)).scalars().all()) == ["one"]
+    await database.close()
+
+
+async def test_the_end_of_a_turn_locks_the_conversation_first(pg: SqlStore, fresh_postgres_url: str) -> None:
+    """While the end of a turn waits for its conversation, its reply is not locked: one order of locks, so no deadlocks."""
+    turn = await pg.begin_turn(ME, None, HELLO)
+    elsewhere = await asyncpg.connect(fresh_postgres_url)
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    try:
+        async with elsewhere.transaction():
+            await elsewhere.execute("SELECT 1 FROM conversations FOR UPDATE")
+            ending = asyncio.create_task(pg.end_turn(ME, turn.reply.id, DONE))
+            while not await elsewhere.fetchval(waiting):
+                await asyncio.sleep(0)
+            assert await elsewhere.fetchval("SELECT id FROM messages WHERE id = $1 FOR UPDATE NOWAIT", turn.reply.id)
+        assert await ending
+    finally:
+        await elsewhere.close()
 
 
 async def test_a_row_that_somebody_else_locks(pg: SqlStore, fresh_postgres_url: str) -> None:

@@ -3,10 +3,11 @@
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, event, insert
+from sqlalchemy import Connection, Engine, bindparam, event, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from antiphon.database.prepared import PreparedStatement
+from antiphon.database.prepared import PreparedStatement, together
+from antiphon.database.sqlite import SqliteDatabase
 from antiphon.database.tables import trees
 from antiphon.domain.content import Message, Role, Text
 from antiphon.history import statements
@@ -64,3 +65,36 @@ async def test_its_events_are_seen(store: Store) -> None:
     finally:
         event.remove(Engine, "before_cursor_execute", see)
     assert any("FROM conversations" in statement for statement in seen)
+
+
+async def test_changes_are_made_together(store: Store) -> None:
+    """Rows are inserted and updated in one call, which tells their number: PostgreSQL gets one statement for it."""
+    assert isinstance(store, SqlStore)
+    add = PreparedStatement(insert(trees))
+    rename = PreparedStatement(update(trees).where(trees.c.owner == bindparam("mine")), ("owner",))
+    seen: list[str] = []
+
+    def see(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        seen.append(statement)
+
+    def work(connection: Connection) -> tuple[list[int], list[Any]]:
+        add.each(connection, [{"id": "1", "owner": "old"}, {"id": "2", "owner": "old"}])
+        seen.clear()
+        counts = together(
+            connection,
+            (rename, {"owner": "new", "mine": "old"}),
+            (add, {"id": "3", "owner": "$1, (it's)"}),
+            (add, [{"id": str(number), "owner": f'"several" \\u0041 é\n {number}'} for number in range(4, 7)]),
+            (rename, {"owner": "none", "mine": "nobody"}),
+        )
+        statements_run = len(seen)
+        rows = connection.execute(select(trees.c.owner).order_by(trees.c.id)).scalars().all()
+        return [*counts, statements_run], list(rows)
+
+    event.listen(Engine, "before_cursor_execute", see)
+    try:
+        counts, owners = await store._database.write(work)
+    finally:
+        event.remove(Engine, "before_cursor_execute", see)
+    assert counts == [2, 1, 3, 0, 4 if isinstance(store._database, SqliteDatabase) else 1]
+    assert owners == ["new", "new", "$1, (it's)", *(f'"several" \\u0041 é\n {number}' for number in range(4, 7))]

@@ -6,8 +6,8 @@ PostgreSQL on the event loop. So one function serves both, and a caller that is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from types import TracebackType
 from typing import Any, Final, Protocol, TypeVar
 
 import structlog
@@ -36,11 +36,14 @@ class Database(Protocol):
         """Run `work` on one snapshot. Raises what it raises, and `StoreUnavailable`."""
         ...
 
-    async def write(self, work: Callable[[Connection], T]) -> T:
+    async def write(self, work: Callable[[Connection], T], *, single: bool = False) -> T:
         """Run `work` in a transaction, which is durable on return. Raises what `work` raises, and `StoreUnavailable`.
 
         If the caller is cancelled, the transaction still ends, committed or not. `StoreUnavailable` means that nothing was changed,
         unless the connection was lost during the commit: then the outcome is unknown.
+
+        `single`: `work` makes all of its changes in one call of `prepared.together`, and may run again after they were committed.
+        PostgreSQL then needs no round trips for BEGIN and COMMIT; what is said of the commit is true of that statement.
         """
         ...
 
@@ -57,20 +60,21 @@ class Database(Protocol):
         ...
 
 
-@contextmanager
-def translated(kinds: tuple[type[Exception], ...], secret: str | None) -> Iterator[None]:
-    """Turn the errors of a database into `StoreUnavailable`, and log their text without `secret`.
+class Translation:
+    """A context manager that turns the errors of a database into `StoreUnavailable`, and logs their text. Can be used again."""
 
-    `kinds` are the exceptions that the driver raises without SQLAlchemy's wrapping.
-    """
-    known: tuple[type[Exception], ...] = (DBAPIError, PoolTimeout, *kinds)
-    try:
-        yield
-    except _STATEMENT_ERRORS:
-        raise
-    except known as error:
-        log_unavailable(error, secret)
-        raise StoreUnavailable from error
+    def __init__(self, kinds: tuple[type[Exception], ...], secret: str | None) -> None:
+        """`kinds` are the exceptions that the driver raises without SQLAlchemy's wrapping; `secret` is left out of the log."""
+        self._known: tuple[type[Exception], ...] = (DBAPIError, PoolTimeout, *kinds)
+        self._secret = secret
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: TracebackType | None) -> None:
+        if isinstance(error, self._known) and not isinstance(error, _STATEMENT_ERRORS):
+            log_unavailable(error, self._secret)
+            raise StoreUnavailable from error
 
 
 def log_unavailable(error: Exception, secret: str | None) -> None:

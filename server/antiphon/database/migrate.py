@@ -28,7 +28,7 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 
 from antiphon.config import ConfigError
 from antiphon.database import sqlite, tables
-from antiphon.database.base import translated
+from antiphon.database.base import Translation
 from antiphon.database.open import parse, sqlite_path
 
 SCRIPTS: Final = Path(__file__).parent / "migrations"
@@ -60,7 +60,7 @@ async def migrate(url: str, timeout: float = 5.0, scripts: Path = SCRIPTS, *, po
         return
     from antiphon.database import postgres  # imported here: it takes 10 MB
 
-    with translated(postgres.FAULTS, parsed.password):
+    with Translation(postgres.FAULTS, parsed.password):
         engine = postgres.engine(url, timeout, connections=1, bounded=False, pooler=pooler, statement_cache=not pooler)
         try:
             async with engine.begin() as connection:
@@ -72,7 +72,7 @@ async def migrate(url: str, timeout: float = 5.0, scripts: Path = SCRIPTS, *, po
 
 
 def _migrate_sqlite(path: Path, scripts: Path) -> None:
-    with translated((OSError,), None):
+    with Translation((OSError,), None):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Only this user may read conversations. SQLite gives its other files the same mode.
         with suppress(FileExistsError):

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.util import greenlet_spawn
 
-from antiphon.database.base import log_unavailable, translated
+from antiphon.database.base import Translation, log_unavailable
 from antiphon.domain.errors import StoreUnavailable
 
 T = TypeVar("T")
@@ -110,17 +110,20 @@ class PostgresDatabase:
         """`timeout` limits each transaction in seconds, with the wait for a connection. Nothing is opened yet."""
         self._timeout = timeout
         self._secret = make_url(url).password
+        self._translation = Translation(FAULTS, self._secret)
         self._engine = engine(url, timeout, connections=connections, pooler=pooler, statement_cache=statement_cache)
         self._write_engine = self._engine.sync_engine
         # One snapshot for all reads of a transaction; the setting costs no round trip.
         self._read_engine = self._write_engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        self._pooler = pooler
         self._running: set[asyncio.Task[Any]] = set()
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         return await self._wait(self._read_engine, work)
 
-    async def write(self, work: Callable[[Connection], T]) -> T:
-        return await self._wait(self._write_engine, work)
+    async def write(self, work: Callable[[Connection], T], *, single: bool = False) -> T:
+        # A pooler's connection has its settings within a transaction only: see `engine`.
+        return await self._wait(self._write_engine, work, single=single and not self._pooler)
 
     def insert(self, table: Table) -> Any:
         return postgresql.insert(table)
@@ -133,10 +136,10 @@ class PostgresDatabase:
             await asyncio.wait(self._running)
         await self._engine.dispose()
 
-    async def _wait(self, engine: Engine, work: Callable[[Connection], T]) -> T:
+    async def _wait(self, engine: Engine, work: Callable[[Connection], T], *, single: bool = False) -> T:
         # In its own task, which ends by itself if the caller is cancelled, or does not begin if it has not yet.
         call = _Call(asyncio.get_running_loop().time() + self._timeout)
-        task = asyncio.create_task(self._run(engine, work, call))
+        task = asyncio.create_task(self._run(engine, work, call, single=single))
         self._running.add(task)
         task.add_done_callback(self._untrack)
         try:
@@ -154,7 +157,7 @@ class PostgresDatabase:
         if not task.cancelled():
             task.exception()  # the caller has it, or was cancelled; retrieved here so that asyncio does not log it
 
-    async def _run(self, engine: Engine, work: Callable[[Connection], T], call: _Call) -> T:
+    async def _run(self, engine: Engine, work: Callable[[Connection], T], call: _Call, *, single: bool) -> T:
         loop = asyncio.get_running_loop()
         committing = False
 
@@ -163,18 +166,22 @@ class PostgresDatabase:
             with engine.connect() as connection:
                 if not call.awaited:
                     raise asyncio.CancelledError
-                driver = connection.connection.driver_connection
-                assert driver is not None
-                watchdog = loop.call_at(call.deadline, driver.terminate)
+                adapter: Any = connection.connection.dbapi_connection
+                watchdog = loop.call_at(call.deadline, adapter.driver_connection.terminate)
                 try:
+                    if single:
+                        adapter.autocommit = True
+                        return work(connection)
                     with connection.begin():
                         result = work(connection)
                         committing = True
                     return result
                 finally:
                     watchdog.cancel()
+                    if single:
+                        adapter.autocommit = False
 
-        with translated(FAULTS, self._secret):
+        with self._translation:
             while True:
                 try:
                     # One greenlet for the whole transaction: `AsyncConnection` starts one for each step, a third of its CPU time.

@@ -10,13 +10,14 @@ This uses the plain driver in its own thread instead of aiosqlite, which switche
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import Any, Final, Generic, TypeVar
 
@@ -25,7 +26,7 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import DisconnectionError
 
 from antiphon.database import clock
-from antiphon.database.base import log_unavailable, translated
+from antiphon.database.base import Translation, log_unavailable
 from antiphon.database.prepared import run
 from antiphon.domain.errors import AntiphonError, StoreUnavailable
 
@@ -40,6 +41,8 @@ _BATCH: Final = 256
 _GATHER: Final = 0.005
 """Seconds for which a commit waits for more transactions, if several came at once just now."""
 
+_TRANSLATION: Final = Translation((OSError,), None)
+
 
 def engine(path: Path, timeout: float, *, begin: str = "", readers: int = 0) -> Engine:
     """Return connections to the file, at most `readers` of them pooled. Nothing is opened yet.
@@ -47,7 +50,8 @@ def engine(path: Path, timeout: float, *, begin: str = "", readers: int = 0) -> 
     `begin` is the statement that begins a transaction; empty if the caller begins and commits by itself. With `readers` the
     connections are read-only; 0 means no pool.
     """
-    url = URL.create("sqlite", database=str(path))
+    file = str(path)
+    url = URL.create("sqlite", database=file)
     arguments = {"isolation_level": None, "timeout": timeout, "check_same_thread": False}
     pool: dict[str, Any] = {"poolclass": NullPool}
     if readers:
@@ -67,7 +71,7 @@ def engine(path: Path, timeout: float, *, begin: str = "", readers: int = 0) -> 
     @event.listens_for(created, "checkout")
     def _checkout(_: Any, record: Any, *__: Any) -> None:
         # A connection to a file that was replaced would show the old content.
-        identity = _identity(path)
+        identity = _identity(file)
         if record.info.setdefault("file", identity) != identity:
             raise DisconnectionError
 
@@ -115,7 +119,7 @@ class SqliteDatabase:
     def __init__(self, path: Path, timeout: float) -> None:
         """`timeout` limits in seconds the wait for a transaction's turn, and again the transaction. Nothing is opened yet."""
         self._timeout = timeout
-        self._path = path
+        self._file = str(path)
         self._write_engine = engine(path, timeout)
         self._read_engine = engine(path, timeout, begin="BEGIN", readers=_READERS)
         self._readers = ThreadPoolExecutor(_READERS, "history-reader")
@@ -126,16 +130,16 @@ class SqliteDatabase:
 
     def read(self, work: Callable[[Connection], T]) -> Coroutine[Any, Any, T]:
         def read() -> T:
-            with _translated():
-                _identity(self._path)
-            with _translated(), self._read_engine.connect() as connection, connection.begin():
+            with _TRANSLATION:
+                _identity(self._file)
+            with _TRANSLATION, self._read_engine.connect() as connection, connection.begin():
                 return work(connection)
 
         job = _Job(read)
         self._readers.submit(self._read, job)
         return self._wait(job)
 
-    def write(self, work: Callable[[Connection], T]) -> Coroutine[Any, Any, T]:
+    def write(self, work: Callable[[Connection], T], *, single: bool = False) -> Coroutine[Any, Any, T]:
         if self._writer is None:
             self._writer = Thread(target=self._write, name="history-writer", daemon=True)
             self._writer.start()
@@ -199,20 +203,17 @@ class SqliteDatabase:
 
     def _gather(self, jobs: list[_Job[Any]]) -> bool:
         """Add the jobs that wait, and return whether the last one has come."""
-        try:
-            while len(jobs) < _BATCH:
-                following = self._jobs.get_nowait()
-                if following is None:
-                    return True
-                jobs.append(following)
-        except Empty:
-            pass
+        while len(jobs) < _BATCH and not self._jobs.empty():
+            following = self._jobs.get_nowait()  # no other thread takes jobs
+            if following is None:
+                return True
+            jobs.append(following)
         return False
 
     def _run(self, jobs: list[_Job[Any]]) -> None:
         begun: list[_Job[Any]] = []
         try:
-            with _translated():
+            with _TRANSLATION:
                 results = self._commit(jobs, begun)
         except BaseException as error:  # noqa: BLE001  # the callers get it, and the thread continues
             self._disconnect()
@@ -231,7 +232,7 @@ class SqliteDatabase:
 
     def _commit(self, jobs: list[_Job[Any]], begun: list[_Job[Any]]) -> list[Any]:
         # Writes to a file that was removed or replaced are lost, unnoticed until the next start.
-        identity = _identity(self._path)
+        identity = _identity(self._file)
         if identity != self._connected:
             self._disconnect()
         if self._connection is None:
@@ -260,9 +261,9 @@ class SqliteDatabase:
                 connection.close()
 
 
-def _identity(path: Path) -> tuple[int, int]:
+def _identity(file: str) -> tuple[int, int]:
     """Return the device and inode of a file. Raises `OSError` if it does not exist."""
-    found = path.stat()
+    found = os.stat(file)  # noqa: PTH116  # at each commit, and a `Path` takes twice as long
     return found.st_dev, found.st_ino
 
 
@@ -280,15 +281,11 @@ def _end(ended: list[tuple[_Job[Any], Any, BaseException | None]]) -> None:
         loop.call_soon_threadsafe(tell)
 
 
-def _translated() -> AbstractContextManager[None]:
-    return translated((OSError,), None)
-
-
 @contextmanager
 def _silenced() -> Iterator[None]:
     """Suppress errors while closing a broken connection; the failure itself was logged."""
     try:
-        with _translated():
+        with _TRANSLATION:
             yield
     except StoreUnavailable:
         pass

@@ -19,7 +19,7 @@ from sqlalchemy.exc import IntegrityError
 from antiphon.database import clock, paging, text
 from antiphon.database.base import Database
 from antiphon.database.ids import is_id, new_id
-from antiphon.database.prepared import PreparedStatement
+from antiphon.database.prepared import PreparedStatement, together
 from antiphon.database.tables import workers
 from antiphon.domain.content import Message
 from antiphon.domain.errors import ConversationChanged, ConversationNotFound, StoreUnavailable, TurnInProgress
@@ -73,13 +73,8 @@ class SqlStore:
     async def create(self, owner: str, *, title: str, source: str, pinned: bool, messages: Sequence[Message]) -> Conversation:
         rows.check_title(title)
         rows.check_source(source)
-        bodies = rows.bodies(messages)
-
-        def work(connection: Connection) -> Conversation:
-            made, _ = tree.create(connection, owner, bodies, title=title, source=source, pinned=pinned)
-            return made
-
-        return await self._database.write(work)
+        new = tree.new_conversation(owner, rows.bodies(messages), title=title, source=source, pinned=pinned)
+        return await self._database.write(lambda connection: tree.create(connection, new))
 
     async def get(self, owner: str, conversation: str) -> Conversation:
         return await self._database.read(lambda connection: tree.counted(connection, tree.get(connection, owner, conversation)))
@@ -153,16 +148,7 @@ class SqlStore:
         def work(connection: Connection) -> Conversation:
             row = tree.find(connection, owner, conversation, lock=True)
             head = tree.position(connection, row, message_id)
-            made = tree.conversation(
-                connection,
-                owner,
-                row.tree_id,
-                head,
-                id_=new_id(),
-                title=row.title if title is None else title,
-                source=row.source,
-                forked_from=row.id,
-            )
+            made = tree.fork(connection, row, head, row.title if title is None else title)
             return tree.counted(connection, tree.get(connection, owner, made.id))
 
         return await self._database.write(work)
@@ -245,6 +231,10 @@ class SqlStore:
         reply_id, named = new_id(), request_id or None
         ours = {reply_id}
         reply = {"id": reply_id, "state": MessageState.IN_PROGRESS.value, "worker": self._worker, "request_id": named}
+        created = None
+        if conversation is None:
+            written = [*given_bodies, rows.NO_REPLY]
+            created = tree.new_conversation(owner, written, title=title, source=source, request_id=named, reply=reply)
 
         def existing(connection: Connection, row: tree.Found, bodies: Sequence[str]) -> Turn | None:
             turn = tree.existing_turn(connection, row, request_id, bodies) if named else None
@@ -259,13 +249,12 @@ class SqlStore:
             return tree.reopen(connection, turn, self._worker)
 
         def begin(connection: Connection) -> Turn:
-            if conversation is None:
-                created = tree.created_by(connection, owner, request_id) if named else None
-                if created and (turn := existing(connection, created, given_bodies)):
+            if created is not None:
+                earlier = tree.created_by(connection, owner, request_id) if named else None
+                if earlier and (turn := existing(connection, earlier, given_bodies)):
                     return turn
-                written = [*given_bodies, rows.NO_REPLY]
-                made, new = tree.create(connection, owner, written, title=title, source=source, request_id=named, reply=reply)
-                return tree.new_turn(made, (), new, given, created_conversation=True)
+                return tree.new_turn(tree.create(connection, created), (), created.messages, given, created_conversation=True)
+            assert conversation is not None
             row = tree.find(connection, owner, conversation, lock=True)
             path, asked, bodies, after = None, given, given_bodies, parent_id
             if callable(messages):
@@ -287,7 +276,7 @@ class SqlStore:
         turn = None
         try:
             try:
-                turn = await self._database.write(begin)
+                turn = await self._database.write(begin, single=created is not None and not named)
             except IntegrityError:
                 # Another call with the same request id created its conversation first. The second try finds it.
                 turn = await self._database.write(begin)
@@ -320,7 +309,7 @@ class SqlStore:
     async def end_turn(self, owner: str, reply_id: str, end: TurnEnd) -> bool:
         if not is_id(reply_id):
             return False
-        return await self._final_write(reply_id, lambda connection: self._end(connection, owner, reply_id, end))
+        return await self._final_write(reply_id, lambda connection: self._end(connection, owner, reply_id, end), single=True)
 
     async def drop_turn(self, owner: str, turn: Turn, end: TurnEnd) -> None:
         made = turn.conversation
@@ -364,14 +353,14 @@ class SqlStore:
         await self._database.write(lambda connection: connection.execute(upsert) and None)
         self._last_heartbeat = now
 
-    async def _final_write(self, reply_id: str, work: Callable[[Connection], _T]) -> _T:
+    async def _final_write(self, reply_id: str, work: Callable[[Connection], _T], *, single: bool = False) -> _T:
         """Run the final write of one of this worker's turns, which is then no longer in progress here.
 
         After `StoreUnavailable` the turn stays in progress, as the caller tries again. After any other error it no longer counts as
         in progress, so that the next run of `SqlStore.settle` ends it.
         """
         try:
-            done = await self._database.write(work)
+            done = await self._database.write(work, single=single)
         except StoreUnavailable:
             raise
         except Exception:
@@ -397,8 +386,8 @@ class SqlStore:
         }
         # The conversation is locked first, as everywhere: one order of locks avoids deadlocks.
         at = {"reply": reply_id, "mine": owner, "me": self._worker, "now": clock.now()}
-        touched = _TOUCH_TURN.count(connection, at)
-        if _END_TURN.count(connection, values) and touched:
+        touched, ended = together(connection, (_TOUCH_TURN, at), (_END_TURN, values))
+        if touched and ended:
             return True
         # An earlier try may have stored this end, with its confirmation lost.
         found = connection.execute(statements.TURN_OUTCOME, {"reply": reply_id, "mine": owner}).first()

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, insert
 
 from antiphon.database import clock
 from antiphon.database.ids import is_id, new_id
-from antiphon.database.prepared import PreparedStatement
+from antiphon.database.prepared import PreparedStatement, together
 from antiphon.database.tables import conversations, messages, trees
 from antiphon.domain.content import Message
 from antiphon.domain.errors import ConversationNotFound, MessageNotFound, RequestIdReused, TurnInProgress
@@ -25,9 +25,12 @@ _LOCK: Final = PreparedStatement(statements.LOCK)
 _PATH: Final = PreparedStatement(statements.PATH)
 _TURN: Final = PreparedStatement(statements.TURN)
 _ADVANCE: Final = PreparedStatement(statements.ADVANCE)
-_INSERT_TREE: Final = PreparedStatement(insert(trees))
-_INSERT_CONVERSATION: Final = PreparedStatement(insert(conversations))
-_INSERT_MESSAGES: Final = PreparedStatement(insert(messages))
+
+# A row that is there already is one that the same call has inserted, and not been told of: see `Database.write`.
+_ONCE: Final = " ON CONFLICT (id) DO NOTHING"
+_INSERT_TREE: Final = PreparedStatement(insert(trees), ending=_ONCE)
+_INSERT_CONVERSATION: Final = PreparedStatement(insert(conversations), ending=_ONCE)
+_INSERT_MESSAGES: Final = PreparedStatement(insert(messages), ending=_ONCE)
 
 _FEW: Final = 4
 """The number of messages whose sizes are read first; each further read takes this many times as many."""
@@ -47,6 +50,9 @@ class TreePosition(NamedTuple):
 
 
 START: Final = TreePosition(None, 0)
+
+_STATES: Final = {state.value: state for state in MessageState}
+_COMPLETE: Final = MessageState.COMPLETE.value
 
 
 def find(connection: Connection, owner: str, conversation: str, *, lock: bool = False) -> Found:
@@ -166,7 +172,7 @@ def new_rows(parent: TreePosition, tree: str, conversation: str, bodies: Sequenc
                 "conversation_id": conversation,
                 "parent_id": last,
                 "depth": depth,
-                "state": MessageState.COMPLETE.value,
+                "state": _COMPLETE,
                 "created": created,
                 "request_id": None,
                 "worker": None,
@@ -191,18 +197,25 @@ def delete(connection: Connection, row: Found) -> None:
     connection.execute(statements.PRUNE if shared else statements.DELETE_TREE, {"tree": row.tree_id})
 
 
-def append(connection: Connection, row: Found, new: Sequence[NewRow]) -> Conversation:
+def append(connection: Connection, row: Found, new: list[NewRow]) -> Conversation:
     """Insert the messages, make the last of them the head, and return the changed conversation, which is locked."""
-    _INSERT_MESSAGES.each(connection, new)
     last = new[-1]
     head, count = last["id"], last["depth"] + 1
     updated = max(clock.now(), row.updated + 1)  # always grows, even if a clock is set back
-    _ADVANCE.count(connection, {"conversation": row.id, "head": head, "count": count, "now": updated})
+    advance = {"conversation": row.id, "head": head, "count": count, "now": updated}
+    together(connection, (_INSERT_MESSAGES, new), (_ADVANCE, advance))
     return replace(rows.conversation(row), head_id=head, message_count=count, updated=clock.read(updated))
 
 
-def create(
-    connection: Connection,
+class NewConversation(NamedTuple):
+    """A conversation on a new tree, and the rows to insert."""
+
+    conversation: Conversation
+    row: dict[str, Any]
+    messages: list[NewRow]
+
+
+def new_conversation(
     owner: str,
     bodies: Sequence[str],
     *,
@@ -211,22 +224,33 @@ def create(
     pinned: bool = False,
     request_id: str | None = None,
     reply: Mapping[str, Any] | None = None,
-) -> tuple[Conversation, list[NewRow]]:
-    """Create a conversation on a new tree, with its messages, and return both. `reply` has columns to set in the last message."""
+) -> NewConversation:
+    """Return a conversation on a new tree, with its messages. `reply` has columns to set in the last message."""
     tree, id_ = new_id(), new_id()
     new = new_rows(START, tree, id_, bodies)
     if reply is not None:
         new[-1] |= reply
-    _INSERT_TREE.count(connection, {"id": tree, "owner": owner})
     head = TreePosition(new[-1]["id"], len(new)) if new else START
-    made = conversation(connection, owner, tree, head, id_=id_, title=title, source=source, pinned=pinned, request_id=request_id)
-    if new:
-        _INSERT_MESSAGES.each(connection, new)
-    return made, new
+    made, row = _on_tree(owner, tree, head, id_=id_, title=title, source=source, pinned=pinned, request_id=request_id)
+    return NewConversation(made, row, new)
 
 
-def conversation(
-    connection: Connection,
+def create(connection: Connection, new: NewConversation) -> Conversation:
+    """Insert a conversation on a new tree, with its messages, and return it."""
+    rows_ = ((_INSERT_MESSAGES, new.messages),) if new.messages else ()
+    tree = {"id": new.row["tree_id"], "owner": new.row["owner"]}
+    together(connection, (_INSERT_TREE, tree), (_INSERT_CONVERSATION, new.row), *rows_)
+    return new.conversation
+
+
+def fork(connection: Connection, row: Found, head: TreePosition, title: str) -> Conversation:
+    """Insert a conversation with the head `head` on the tree of another, which is locked, and return it."""
+    made, new = _on_tree(row.owner, row.tree_id, head, id_=new_id(), title=title, source=row.source, forked_from=row.id)
+    _INSERT_CONVERSATION.count(connection, new)
+    return made
+
+
+def _on_tree(
     owner: str,
     tree: str,
     head: TreePosition,
@@ -237,10 +261,10 @@ def conversation(
     pinned: bool = False,
     forked_from: str | None = None,
     request_id: str | None = None,
-) -> Conversation:
-    """Create a conversation on a tree, with the head `head`, and return it."""
+) -> tuple[Conversation, dict[str, Any]]:
+    """Return a new conversation on a tree, with the head `head`, and its row."""
     created = clock.now()
-    values = {
+    row = {
         "id": id_,
         "owner": owner,
         "tree_id": tree,
@@ -255,15 +279,14 @@ def conversation(
         "forked_from": forked_from,
         "create_request_id": request_id,
     }
-    _INSERT_CONVERSATION.count(connection, values)
     time = clock.read(created)
-    return Conversation(id_, owner, title, pinned, source, time, time, head.length, head.id, forked_from)
+    return Conversation(id_, owner, title, pinned, source, time, time, head.length, head.id, forked_from), row
 
 
 def stored(new: NewRow, message: Message) -> StoredMessage:
     """Return an inserted row of `message` as it is read, without reading its JSON again."""
     created = clock.read(new["created"])
-    return StoredMessage(new["id"], new["parent_id"], message, MessageState(new["state"]), created, new["request_id"] or "")
+    return StoredMessage(new["id"], new["parent_id"], message, _STATES[new["state"]], created, new["request_id"] or "")
 
 
 def new_turn(
