@@ -38,7 +38,7 @@ class HoldBack:
         if self._held is None:
             return batch
         self._held += batch
-        if not watch.has_delta and len(self._held) < MAX_HELD and (not batch or type(batch[-1]) is not Finished):
+        if not (batch and type(batch[-1]) is Finished) and len(self._held) < MAX_HELD and not watch.has_delta:
             return []
         batch, self._held = self._held, None
         if self._call.warnings and type(batch[0]) is Started:

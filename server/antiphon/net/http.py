@@ -39,6 +39,8 @@ class HttpResponse:
         encoding = response.headers.get("content-encoding")
         self._inflater = None if encoding is None else inflater(encoding)
         self._inflated: Iterator[bytes] = iter(())
+        self.coalesce = response.coalesce
+        """Allows several reads of the rest to be joined into one while this process is busy: the first token has arrived."""
         self._peeked = b""
         self._until: float | None = None
         self.timed_out = False
@@ -68,7 +70,7 @@ class HttpResponse:
             elif self._inflater is not None:
                 piece = await self._read_encoded(self._inflater)
             else:
-                while (waiter := response.wait()) is not None:  # as `read_any`, without its coroutine
+                while not response.size and (waiter := response.wait()) is not None:  # as `read_any`, without its coroutine
                     await waiter
                 piece = response.take()
         except HTTP_ERRORS as error:
@@ -88,10 +90,6 @@ class HttpResponse:
         None: wait for it without this limit again.
         """
         self._until = None if seconds is None else asyncio.get_running_loop().time() + seconds
-
-    def coalesce(self) -> None:
-        """Allow several reads of the rest to be joined into one while this process is busy: the first token has arrived."""
-        self._response.coalesce()
 
     async def peek(self) -> bytes:
         """Return the start of the body without consuming it, leading white space removed; empty if there is nothing else."""

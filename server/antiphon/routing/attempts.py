@@ -130,7 +130,7 @@ class Attempts:
                         batch = await self._hold(stream, batch)
                 else:
                     batch = await self._within(limit, stream, candidate)
-                if self._may_turn() and _is_refusal(batch):
+                if self._route.when and self._may_turn() and _is_refusal(batch):
                     self._held = batch
                     raise _refused(candidate)
             except StopAsyncIteration:
@@ -214,9 +214,7 @@ class Attempts:
         return held
 
     def _may_turn(self) -> bool:
-        """Return whether another model may be asked if this one refuses."""
-        if not self._route.when:
-            return False
+        """Return whether another model may be asked if this one refuses, on a route that has one for that."""
         assert self._attempt is not None, "an attempt was started"
         return self._attempt.number < self._rules.attempts and self._plan().turns(AttemptClass.REFUSED)
 
@@ -226,7 +224,7 @@ class Attempts:
         limit = timeouts.total
         if self._request.stream:
             first_token = timeouts.first_token
-            if first_token is None and self._has_other(candidate):
+            if first_token is None and self._route.only is None and self._has_other(candidate):
                 first_token = FIRST_TOKEN
             if limit is None or (first_token is not None and first_token < limit):
                 limit = first_token
@@ -243,9 +241,9 @@ class Attempts:
         return self._attempt.number < self._rules.attempts and self._plan().has_quicker(candidate, seconds)
 
     def _has_other(self, candidate: Candidate) -> bool:
-        """Return whether there is another candidate to go to, if this one fails."""
+        """Return whether there is another candidate to go to, if this one fails. The route has several."""
         assert self._attempt is not None, "an attempt was started"
-        return self._route.only is None and self._attempt.number < self._rules.attempts and self._plan().has_other(candidate)
+        return self._attempt.number < self._rules.attempts and self._plan().has_other(candidate)
 
     async def _fail(self, candidate: Candidate, error: ProviderError | Unsupported) -> Candidate | None:
         """End the attempt, and return the candidate of the next one, once it can be called; None if there is none."""
