@@ -75,9 +75,11 @@ class Deadline:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """End the wait. Raises the error of `expire` instead of the cancellation that it caused."""
-        self.is_waiting = False
+        was_waiting, self.is_waiting = self.is_waiting, False
+        if kind is not asyncio.CancelledError or self._error is None or not was_waiting:
+            return
         # The cancellation came from this deadline, unless something else cancelled the task too.
-        if kind is asyncio.CancelledError and self._error is not None and self._owner.uncancel() <= self._cancelling:
+        if self._owner.uncancel() <= self._cancelling:
             raise self._error from None
 
     def close(self) -> None:

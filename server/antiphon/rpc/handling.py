@@ -168,8 +168,7 @@ class Handling:
 
     def keep(self, heartbeat: Heartbeat) -> None:
         """Send a heartbeat from now on; see `HeartbeatSender`."""
-        self._pulse = HeartbeatWriter(self._method.heartbeat, self.write)
-        self._pulse.keep(heartbeat)
+        self._pulse = HeartbeatWriter(self._method.heartbeat, self.write, heartbeat)
 
     async def _request(self, read: Callable[[bytes], Any]) -> Any:
         """Admit the call, and return its request as parsed by `read`.

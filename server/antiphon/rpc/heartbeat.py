@@ -23,26 +23,20 @@ async def _write_nothing(_message: Any) -> None:
 
 
 class HeartbeatWriter:
-    """Writes the heartbeats of one call, once `keep` has set one. Used only by the task that handles the call."""
+    """Writes the heartbeats of one call. Used only by the task that handles the call."""
 
-    def __init__(self, seconds: float, write: Callable[[Any], Awaitable[None]]) -> None:
-        """Write with `write` after each `seconds` of silence; 0: never."""
+    def __init__(self, seconds: float, write: Callable[[Any], Awaitable[None]], heartbeat: Heartbeat) -> None:
+        """Write `heartbeat` with `write` after each `seconds` of silence, from now on; 0: never."""
         self._seconds = seconds
         self._write = write
         self._loop = asyncio.get_running_loop()
         self.time = self._loop.time
         self.last = self.time()
         """When the last message was written. `WRITING` while one is."""
-        self._heartbeat: Heartbeat | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._heartbeat: Heartbeat | None = heartbeat
+        self._timer = self._loop.call_later(seconds, self._check) if seconds else None
         self.beat: asyncio.Task[None] | None = None
         """The task that is writing a heartbeat, or None. The next message has to wait for it."""
-
-    def keep(self, heartbeat: Heartbeat) -> None:
-        """Set the heartbeat, and start the timer."""
-        self._heartbeat = heartbeat
-        if self._seconds:
-            self._timer = self._loop.call_later(self._seconds, self._check)
 
     async def stop(self) -> None:
         """Stop the timer, and wait for a heartbeat that is being written."""
@@ -57,7 +51,7 @@ class HeartbeatWriter:
     def _check(self) -> None:
         """Write the heartbeat if the silence was long enough; set the next timer. Without a message it is sent only once."""
         heartbeat = self._heartbeat
-        assert heartbeat is not None, "the timer starts only once a heartbeat is set"
+        assert heartbeat is not None, "the timer is stopped with it"
         left = self.last + self._seconds - self.time()
         if left <= 0:
             left = self._seconds
