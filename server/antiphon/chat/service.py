@@ -115,7 +115,11 @@ class ChatService:
                             batch = await anext(batches, _NOTHING)
                             if not batch:
                                 _raise_unfinished(call.provider)
-                            batch = hold.take(batch)
+                            if batches is attempts and attempts.stream is not None:
+                                batches = attempts.stream  # nothing is tried again, so no step in between is needed
+                            watch.see(batch)
+                            if hold.is_needed or watch.reported is not None:
+                                batch = hold.take(batch)
                             if batch and type(batch[-1]) is Finished:
                                 await anext(batches, None)  # read to the end, so that the connection can be reused
                                 break

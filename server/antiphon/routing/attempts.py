@@ -63,7 +63,7 @@ class Attempts:
         self._deadline = deadline
         self._itinerary: Itinerary | None = None
         """Made when it is needed: not if the only candidate answers at once."""
-        self._stream: AsyncGenerator[Batch, None] | None = None
+        self.stream: AsyncGenerator[Batch, None] | None = None
         """The stream that is passed on; None until there is output."""
         self._open: AsyncGenerator[Batch, None] | None = None
         """The stream of the last attempt."""
@@ -106,7 +106,7 @@ class Attempts:
 
     def __anext__(self) -> Awaitable[Batch]:
         """Return the next batch. Runs for every token of every stream."""
-        stream = self._stream
+        stream = self.stream
         return self._begin() if stream is None else stream.__anext__()
 
     async def aclose(self) -> None:
@@ -148,7 +148,7 @@ class Attempts:
                 candidate.first_token.add(now - self._attempt.started_at)
                 if candidate.breaker.state is BreakerState.HALF_OPEN:
                     candidate.breaker.succeed(now, self._epoch)  # not only at the end of what may be a long stream
-                self._stream = self._open
+                self.stream = self._open
                 return batch
 
     def _start(self, candidate: Candidate) -> AsyncGenerator[Batch, None]:
@@ -283,7 +283,7 @@ class Attempts:
         if left is not None:
             call.observer.cancelled_upstream(call, attempt, now - left)
         call.observer.attempt_ended(call, attempt, error)
-        found = AttemptClass.OK if error is None else classify(error, has_output=self._stream is not None)
+        found = AttemptClass.OK if error is None else classify(error, has_output=self.stream is not None)
         call.attempts += (AttemptReport(attempt.deployment, attempt.model, found, now - attempt.started_at, attempt.waited),)
         candidate.deployment.leave()
         was_open = candidate.breaker.state is BreakerState.OPEN or candidate.breaker.is_early
@@ -292,7 +292,7 @@ class Attempts:
         candidate.record(now, self._epoch, verdict, error, own_key=own_key, alone=self._route.only is candidate)
         if error is None:
             return
-        if self._stream is None and verdict in (AttemptClass.GONE, AttemptClass.DEADLINE):
+        if self.stream is None and verdict in (AttemptClass.GONE, AttemptClass.DEADLINE):
             # No failure, as callers decide how long they wait. But those that wait for nothing should go elsewhere.
             candidate.first_token.add_at_least(now - attempt.started_at)
         name, model, seconds = attempt.deployment, attempt.model, round(candidate.breaker.wait(now), 1)
