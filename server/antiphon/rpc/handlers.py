@@ -20,7 +20,7 @@ from antiphon.net.json_bounds import TooMuch
 from antiphon.rpc import wire
 from antiphon.rpc.admission import Admission, ErrorRenderer, MethodRules
 from antiphon.rpc.context import Context, Handler
-from antiphon.rpc.handling import Handling, Method
+from antiphon.rpc.handling import Handling, ServedMethod
 from antiphon.rpc.open_calls import OpenCalls
 from antiphon.rpc.receiver import Receiver
 
@@ -130,7 +130,7 @@ class CallHandlers(grpc.GenericRpcHandler):
         )
         read, serve = _request_parser(handler.request_deserializer), handler.unary_unary or handler.unary_stream
         assert serve, f"{full}: only unary-unary and unary-stream methods can be wrapped"
-        method = Method(rules, read, serve, self._admission, self._receiver, self._audit, self._observer, self._heartbeat)
+        method = ServedMethod(rules, read, serve, self._admission, self._receiver, self._audit, self._observer, self._heartbeat)
         if handler.unary_stream and rules.render is not None:
             # The last message is cheaper to send with the status. It may be empty, which is nothing in HTTP.
             return grpc.stream_unary_rpc_method_handler(_Stream(method))
@@ -149,7 +149,7 @@ class _Stream(Awaitable[NoReturn]):
     this claims to be one.
     """
 
-    def __init__(self, method: Method) -> None:
+    def __init__(self, method: ServedMethod) -> None:
         self._method = method
 
     def __call__(self, _requests: Any, context: Context) -> Coroutine[Any, Any, bytes]:

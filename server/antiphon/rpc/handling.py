@@ -66,7 +66,7 @@ def _pieces(body: httpbody_pb2.HttpBody) -> Iterator[httpbody_pb2.HttpBody]:
         yield httpbody_pb2.HttpBody(content_type=body.content_type if at == 0 else "", data=body.data[at : at + PIECE_BYTES])
 
 
-class Method(Struct, frozen=True):
+class ServedMethod(Struct, frozen=True):
     """What all calls of a method have in common."""
 
     rules: MethodRules
@@ -87,7 +87,7 @@ class Handling:
 
     __slots__ = ("_admitted", "_arrival", "_call", "_context", "_entries", "_message", "_metadata", "_method", "_pulse", "_written")
 
-    def __init__(self, method: Method, context: Context) -> None:
+    def __init__(self, method: ServedMethod, context: Context) -> None:
         self._method = method
         self._context = context
         self._arrival: Arrival | None = None
