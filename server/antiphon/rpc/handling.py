@@ -108,9 +108,9 @@ class Handling:
             observer=method.observer,
             request_id=request_id,
             accept=metadata.get("accept", ""),
-            log_fields={"request_id": request_id},
             pulse=self,
         )
+        call.log_fields.update(request_id=request_id)
         make_current(call)
         if TRACEPARENT in metadata:
             call.trace = trace_of(metadata[TRACEPARENT], metadata.get(TRACESTATE, ""))
@@ -184,7 +184,7 @@ class Handling:
         self._admitted = True
         if rules.scope is Scope.ADMIN:
             call.peer = peer_of(self._context)
-        call.log_fields["key"] = call.caller.name
+        call.log_fields.update(key=call.caller.name)
         authenticated = call.caller is not ANONYMOUS
         if TAGS_HEADER in metadata or call.caller.tags:
             given = ",".join(str(value) for key, value in entries if key == TAGS_HEADER)  # the key may repeat
