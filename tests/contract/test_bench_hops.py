@@ -22,11 +22,11 @@ ROOT: Final = Path(__file__).parents[2]
 BOUNDS: Final = {
     # A JSON call: one request read and checked, one call of the provider, one answer.
     "REST JSON call": {
-        "Python calls": 273,
-        "C calls": 195,
-        "async hops, antiphon": 47,
-        "async hops, libraries": 3,
-        "awaits woken, antiphon": 18,  # until the first output, the attempts wait between the service and the provider
+        "Python calls": 199,
+        "C calls": 176,
+        "async hops, antiphon": 28,
+        "async hops, libraries": 1,
+        "awaits woken, antiphon": 13,  # until the first output, the attempts wait between the service and the provider
         "tasks": 2,  # gRPC's for the call, and one that waits for its caller to leave
         "gRPC operations": 6,  # receive metadata, message and close; send metadata, message and status
         "SQL statements": 0,  # a call that is not recorded asks the database nothing
@@ -39,11 +39,11 @@ BOUNDS: Final = {
     },
     # The same, recorded as the first turn of a conversation.
     "REST JSON turn": {
-        "Python calls": 393,  # without those of the database's thread
-        "C calls": 270,
-        "async hops, antiphon": 58,
-        "async hops, libraries": 3,
-        "awaits woken, antiphon": 44,
+        "Python calls": 312,  # without those of the database's thread
+        "C calls": 250,
+        "async hops, antiphon": 39,
+        "async hops, libraries": 1,
+        "awaits woken, antiphon": 32,
         "tasks": 3,  # those of a call, and one that stores the turn though its caller leaves
         "gRPC operations": 6,
         "SQL statements": 9,  # 2 transactions: begin, conversation, messages, head, commit; begin, conversation, reply, commit
@@ -52,16 +52,16 @@ BOUNDS: Final = {
     },
     # A stream of one token, whole: what a stream costs beside its tokens.
     "REST stream of 1 read": {
-        "Python calls": 430,
-        "async hops, antiphon": 55,
+        "Python calls": 310,
+        "async hops, antiphon": 35,
         "tasks": 2,
         "gRPC operations": 7,  # those of a JSON call, and one for the message before the last
         "SQL statements": 0,
         "log writes": 1,
     },
     "gRPC stream of 1 read": {
-        "Python calls": 430,
-        "async hops, antiphon": 52,
+        "Python calls": 340,
+        "async hops, antiphon": 36,
         "tasks": 2,
         "gRPC operations": 7,
         "SQL statements": 0,
@@ -69,11 +69,11 @@ BOUNDS: Final = {
     },
     # A token that arrives alone, the dearest kind: tokens that arrive together share all of this.
     "REST read": {
-        "Python calls": 41,
+        "Python calls": 29,
         "C calls": 44,
         "async hops, antiphon": 5,
         "async hops, libraries": 0,
-        "awaits woken, antiphon": 11,
+        "awaits woken, antiphon": 7,
         "tasks": 0,
         "gRPC operations": 1,  # the message that is sent
         "SQL statements": 0,
@@ -84,11 +84,11 @@ BOUNDS: Final = {
         "pydantic validations": 0,
     },
     "gRPC read": {
-        "Python calls": 40,
-        "C calls": 40,
+        "Python calls": 30,
+        "C calls": 39,
         "async hops, antiphon": 5,
         "async hops, libraries": 0,
-        "awaits woken, antiphon": 11,
+        "awaits woken, antiphon": 9,
         "tasks": 0,
         "gRPC operations": 1,
         "SQL statements": 0,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from antiphon.chat.prices import Prices
 from antiphon.domain.call import Call
 from antiphon.domain.content import Block, Text, ToolResult
@@ -19,10 +17,14 @@ def check(request: ChatRequest) -> None:
     """Reject a request that no dialect allows. Raises `InvalidRequest`."""
     if not request.messages:
         raise InvalidRequest("A request needs a message.", (Violation(("messages",), "must hold at least one message"),))
-    wrong = [index for index, message in enumerate(request.messages) if _contain_nul(message.blocks)]
+    wrong: list[Violation] = []
+    for index, message in enumerate(request.messages):
+        for block in message.blocks:
+            if ("\0" in block.text) if isinstance(block, Text) else _contains_nul(block):
+                wrong.append(Violation(("messages", index), "text must not hold the character NUL"))
+                break
     if wrong:
-        violations = (Violation(("messages", index), "text must not hold the character NUL") for index in wrong)
-        raise InvalidRequest("A message holds the character NUL.", tuple(violations))
+        raise InvalidRequest("A message holds the character NUL.", tuple(wrong))
 
 
 def permitted(call: Call, route: Route, request: ChatRequest) -> Route:
@@ -42,11 +44,7 @@ def estimate(request: ChatRequest, route: Route, prices: Prices) -> Estimate:
     return Estimate(prompt, completion, cost, paid_by_caller=route.is_paid_by_caller(request))
 
 
-def _contain_nul(blocks: Iterable[Block]) -> bool:
-    for block in blocks:
-        if isinstance(block, Text):
-            if "\0" in block.text:
-                return True
-        elif isinstance(block, ToolResult) and _contain_nul(block.blocks):
-            return True
-    return False
+def _contains_nul(block: Block) -> bool:
+    if isinstance(block, Text):
+        return "\0" in block.text
+    return isinstance(block, ToolResult) and any(map(_contains_nul, block.blocks))

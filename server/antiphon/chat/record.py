@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from types import TracebackType
-from typing import Protocol, Self
 
 from msgspec.structs import replace
 
@@ -15,49 +13,7 @@ from antiphon.domain.events import Batch, Finished, Started
 from antiphon.history.recorder import Record, Recording
 
 
-class TurnContext(Protocol):
-    """Records a turn or not; a context manager around the provider's call."""
-
-    replay: Iterator[Batch] | None = None
-    """The stored reply, for a turn that was answered before: the provider is not called then."""
-
-    async def __aenter__(self) -> Self: ...
-
-    async def __aexit__(self, kind: object, error: BaseException | None, trace: TracebackType | None) -> None: ...
-
-    def see(self, batch: Batch) -> None:
-        """Take a batch of the reply before it is sent. May change the batch."""
-        ...
-
-    def before_end(self, batch: Batch) -> Batch:
-        """Return what of the last batch is sent before the reply is stored; empty: nothing, as there is nothing to wait for."""
-        ...
-
-    async def complete(self) -> None:
-        """Store the whole reply, and return when it is stored. Raises as `Recording.complete`."""
-        ...
-
-
-class Unrecorded(TurnContext):
-    """A turn that is not recorded: it never uses the database."""
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, kind: object, error: BaseException | None, trace: TracebackType | None) -> None:
-        pass
-
-    def see(self, batch: Batch) -> None:
-        pass
-
-    def before_end(self, batch: Batch) -> Batch:
-        return []
-
-    async def complete(self) -> None:
-        pass
-
-
-class Recorded(TurnContext):
+class RecordedTurn:
     """A turn that is recorded: however it ends, the reply so far is stored."""
 
     def __init__(self, call: Call, record: Record, recording: Recording) -> None:
@@ -65,26 +21,29 @@ class Recorded(TurnContext):
         self._record = record
         self._recording = recording
         self._ended = False
+        self.replay: Iterator[Batch] | None = None
+        """The stored reply, for a turn that was answered before: the provider is not called then."""
         if recording.turn.existing:
             self.replay = self._replay()
             self._report_end("replayed")
 
-    async def __aenter__(self) -> Self:
-        return self
-
     def see(self, batch: Batch) -> None:
+        """Take a batch of the reply before it is sent. May change the batch."""
         self._recording.see(batch)
         if type(batch[0]) is Started:
             batch[0] = self._located(batch[0])
 
     def before_end(self, batch: Batch) -> Batch:
+        """Return what of the last batch is sent before the reply is stored; empty: nothing, as there is nothing to wait for."""
         return [event for event in batch if type(event) is not Finished]
 
     async def complete(self) -> None:
+        """Store the whole reply, and return when it is stored. Raises as `Recording.complete`."""
         await self._recording.complete()
         self._report_end("complete")
 
-    async def __aexit__(self, kind: object, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def fail(self, error: BaseException) -> None:
+        """Store the reply so far, as the call ended with an error, or because its caller left."""
         if isinstance(error, asyncio.CancelledError | GeneratorExit):
             self._report_end("cancelled")
             self._recording.cancel()

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from functools import partial
-from typing import Final
+from operator import attrgetter
+from typing import Final, NoReturn
 
 from msgspec.structs import replace
 
@@ -17,10 +18,10 @@ from antiphon.chat.admit import check, estimate, permitted
 from antiphon.chat.guard import guarded_record
 from antiphon.chat.hold import HoldBack
 from antiphon.chat.prices import Prices
-from antiphon.chat.record import Recorded, TurnContext, Unrecorded
-from antiphon.chat.settle import Settlement
+from antiphon.chat.record import RecordedTurn
+from antiphon.chat.settle import charge
 from antiphon.chat.stopwatch import Stopwatch, closing
-from antiphon.domain.call import Call, FailedUse
+from antiphon.domain.call import Call
 from antiphon.domain.content import Message
 from antiphon.domain.deadline import Deadlines
 from antiphon.domain.errors import ProviderProtocolError, ShuttingDown
@@ -36,6 +37,8 @@ from antiphon.routing.router import Route, Router
 
 _MANY_BLOCKS: Final = 1000
 """The number of blocks in a request above which other calls run before it is converted for the provider."""
+
+_blocks_of: Final = attrgetter("blocks")
 
 _NOTHING: Final[Batch] = []
 """An empty batch: the end of the provider's reply."""
@@ -76,61 +79,81 @@ class ChatService:
 
         Raises any `AntiphonError`.
         """
-        route = await self._resolve(call, request)
+        if sum(map(len, map(_blocks_of, request.messages))) > _MANY_BLOCKS:
+            await yield_to_other_calls()  # reading and converting so many takes long: other calls run in between
+        route = self._resolve(call, request)
         deadline = self._deadlines.begin(call.time_left)
+        grant: Grant | None = None
+        turn: RecordedTurn | None = None
         try:
             with deadline:
                 grant = await self._limiter.admit(call, partial(estimate, request, route, self._prices))
-            async with grant:
-                turn: TurnContext = Unrecorded()
-                if record is not None:
-                    with deadline:
-                        request, turn = await self._record(call, request, record, route, grant)
+            if record is not None:
+                with deadline:
+                    request, turn = await self._record(call, request, record, route, grant)
                 if turn.replay is not None:
                     for stored in turn.replay:
                         yield stored
                     return
-                async with turn:
-                    if request.model != route.model:
-                        request = replace(request, model=route.model)
-                    if self._guards.filters_requests:
-                        with deadline:  # recorded turns once more, as stored messages may be older than the guards
-                            request = await self._guards.request(request)
-                    watch = Stopwatch(request)
-                    hold = HoldBack(call, watch)
-                    attempts = Attempts(call, route, request, self._router.rules, deadline)
-                    attempts.usage = watch.usage_on_error
-                    batches = self._guards.reply(attempts, request)
-                    if batches is not attempts:
-                        attempts.close = batches.aclose
-                    async with self._settlement(call, route, request, grant, watch, attempts) as settlement:
-                        async with attempts:
-                            while True:
-                                with deadline:
-                                    batch = await anext(batches, _NOTHING)
-                                if not batch:
-                                    raise _unfinished(call.provider)
+            attempts: Attempts | None = None
+            try:
+                if request.model != route.model:
+                    request = replace(request, model=route.model)
+                if self._guards.filters_requests:
+                    with deadline:  # recorded turns once more, as stored messages may be older than the guards
+                        request = await self._guards.request(request)
+                watch = Stopwatch(request)
+                hold = HoldBack(call, watch)
+                attempts = Attempts(call, route, request, self._router.rules, deadline)
+                attempts.usage = watch.usage_on_error
+                batches = self._guards.reply(attempts, request)
+                if batches is not attempts:
+                    attempts.close = batches.aclose
+                async with attempts:
+                    with deadline:
+                        while True:
+                            batch = await anext(batches, _NOTHING)
+                            if not batch:
+                                _raise_unfinished(call.provider)
+                            if batches is attempts and attempts.stream is not None:
+                                batches = attempts.stream  # nothing is tried again, so no step in between is needed
+                            watch.see(batch)
+                            if hold.is_needed or watch.reported is not None:
                                 batch = hold.take(batch)
-                                if batch and type(batch[-1]) is Finished:
-                                    with deadline:
-                                        await anext(batches, None)  # read to the end, so that the connection can be reused
-                                    break
-                                if batch:
+                            if batch and type(batch[-1]) is Finished:
+                                await anext(batches, None)  # read to the end, so that the connection can be reused
+                                break
+                            if batch:
+                                if turn is not None:
                                     turn.see(batch)
-                                    yield batch
-                        if record is not None and request.stream and (early := turn.before_end(batch)):
-                            turn.see(early)
-                            yield early
-                            batch = [event for event in batch if type(event) is Finished]
-                        usage = watch.usage()
-                        batch = closing(batch, usage, watch.metrics(await settlement.charge(usage), call.attempts))
-                        turn.see(batch)
-                        if record is not None:
-                            with deadline:
-                                await turn.complete()
-                        yield batch
+                                deadline.is_waiting = False  # while the caller reads
+                                yield batch
+                                deadline.resume()
+                if turn is not None and request.stream and (early := turn.before_end(batch)):
+                    turn.see(early)
+                    yield early
+                    batch = [event for event in batch if type(event) is Finished]
+                usage = watch.usage()
+                cost = await self._charge(grant, call, route, request, usage, attempts)
+                batch = closing(batch, usage, watch.metrics(cost, call.attempts))
+                if turn is not None:
+                    turn.see(batch)
+                    with deadline:
+                        await turn.complete()
+                yield batch
+            except BaseException as error:
+                try:
+                    if attempts is not None and grant.open:
+                        used = watch.usage_on_error(error) if attempts.is_pending else None
+                        await self._charge(grant, call, route, request, used, attempts)
+                finally:
+                    if turn is not None:
+                        await turn.fail(error)
+                raise
         finally:
             self._deadlines.end(deadline)
+            if grant is not None and grant.open:
+                await grant.settle()
 
     @property
     def in_flight(self) -> int:
@@ -145,10 +168,8 @@ class ChatService:
         """Return when every turn that has ended is stored, or after at most so many seconds."""
         await self._recorder.close(seconds)
 
-    async def _resolve(self, call: Call, request: ChatRequest) -> Route:
+    def _resolve(self, call: Call, request: ChatRequest) -> Route:
         """Check the request, and return its route. Raises `InvalidRequest`, `ModelNotFound`, `PermissionDenied`."""
-        if sum([len(message.blocks) for message in request.messages]) > _MANY_BLOCKS:
-            await yield_to_other_calls()  # reading and converting so many takes long: other calls run in between
         check(request)
         route = self._router.resolve(request.model, request.provider)
         call.route, call.provider, call.model = request.model or self._router.default, route.provider.name, route.model
@@ -157,7 +178,7 @@ class ChatService:
 
     async def _record(
         self, call: Call, request: ChatRequest, record: Record, route: Route, grant: Grant
-    ) -> tuple[ChatRequest, TurnContext]:
+    ) -> tuple[ChatRequest, RecordedTurn]:
         """Filter what will be stored, and start the turn; return the request with the whole conversation, and the turn."""
         if self._guards.filters_requests:
             request = await self._guards.request(request)  # what is stored, also as title, is what the provider gets
@@ -172,28 +193,15 @@ class ChatService:
             record.report(record.conversation)
         if not recording.turn.existing:
             request = replace(request, messages=recording.messages, trusted=len(record.instructions))
-        return request, Recorded(call, record, recording)
+        return request, RecordedTurn(call, record, recording)
 
-    def _settlement(
-        self, call: Call, route: Route, request: ChatRequest, grant: Grant, watch: Stopwatch, attempts: Attempts
-    ) -> Settlement:
-        """Return the context manager that charges the call, with all its attempts."""
-
-        def price(usage: Usage) -> float | None:
-            return self._prices.cost(call.provider, call.model, usage, call.deployment)
-
-        def failed_uses() -> tuple[FailedUse, ...]:
-            return tuple([replace(each, cost_usd=self._cost(each)) for each in attempts.failed_uses])
-
-        def usage_on_error(error: BaseException | None) -> Usage | None:
-            return watch.usage_on_error(error) if attempts.is_pending else None
-
+    async def _charge(
+        self, grant: Grant, call: Call, route: Route, request: ChatRequest, usage: Usage | None, attempts: Attempts
+    ) -> float | None:
+        """Charge what the call used, with all its attempts, and return the cost."""
         paid_by_caller = route.is_paid_by_caller(request)
-        return Settlement(grant, price, usage_on_error, failed_uses, paid_by_caller=paid_by_caller)
-
-    def _cost(self, used: FailedUse) -> float | None:
-        return self._prices.cost(used.provider, used.model, used.usage, used.deployment)
+        return await charge(grant, call, self._prices, usage, attempts.failed_uses, paid_by_caller=paid_by_caller)
 
 
-def _unfinished(provider: str) -> ProviderProtocolError:
-    return ProviderProtocolError(f"The provider {provider} closed its reply before the end of it.", provider=provider)
+def _raise_unfinished(provider: str) -> NoReturn:
+    raise ProviderProtocolError(f"The provider {provider} closed its reply before the end of it.", provider=provider)

@@ -31,7 +31,6 @@ from antiphon.domain.request import ChatRequest
 from antiphon.domain.tokens import AUDIO_TOKENS, json_characters, prompt_tokens, text_tokens
 
 _DELTAS: Final = frozenset({ThinkingDelta, InputDelta, RefusalDelta, MediaDelta})
-_CONTENT: Final = frozenset({BlockStarted, ExtraFields})
 
 
 class Stopwatch:
@@ -40,7 +39,8 @@ class Stopwatch:
     def __init__(self, request: ChatRequest) -> None:
         self._request = request
         self._start = time.monotonic()
-        self._first: float | None = None
+        self.first_token: float | None = None
+        """Seconds to the first delta; None if none came."""
         self._last = self._end = self._start
         self._chunks = 0
         self._characters = 0
@@ -68,7 +68,7 @@ class Stopwatch:
                 chunks += 0 if after_start else 1
             elif kind is Usage:
                 self.reported = event  # type: ignore[assignment]
-            elif kind in _CONTENT:
+            elif kind is ExtraFields or (kind is BlockStarted and isinstance(event.value, OUTPUT_BLOCKS)):  # type: ignore[union-attr]
                 after_start = self._count_content(event)
                 chunks += after_start
                 continue
@@ -79,8 +79,8 @@ class Stopwatch:
         if chunks:
             self._chunks += chunks
             self._last = self._end
-            if self._first is None:
-                self._first = self._last
+            if self.first_token is None:
+                self.first_token = self._last - self._start
 
     def usage(self) -> Usage:
         """Return the last usage that the provider reported; without one an estimate of what has come so far, marked as estimated.
@@ -104,11 +104,6 @@ class Stopwatch:
         """
         return self.usage() if isinstance(error, CANCELLATIONS) or self._end > self._start else None
 
-    @property
-    def first_token(self) -> float | None:
-        """Return the seconds to the first delta; None if none came."""
-        return None if self._first is None else self._first - self._start
-
     def _characters_of(self, event: Event) -> int:
         """Return the number of characters of a delta that is not plain text. Audio is counted by recordings instead."""
         match event:
@@ -127,7 +122,7 @@ class Stopwatch:
         Signatures are not counted, as the model did not generate them.
         """
         match event:
-            case BlockStarted(value=value) if isinstance(value, OUTPUT_BLOCKS):
+            case BlockStarted(value=value):
                 fields = value.state.fields if value.state is not None else NOTHING
                 if isinstance(value, ToolCall):
                     self._characters += len(value.name) + json_characters(fields)
@@ -147,11 +142,11 @@ class Stopwatch:
     def metrics(self, cost: float | None, attempts: tuple[AttemptReport, ...] = ()) -> Metrics:
         """Return the measurements of the call, which is over. `cost` is in USD."""
         gaps = self._chunks - 1
-        first = self._first
+        first = self.first_token
         return Metrics(
             latency=self._end - self._start,
-            time_to_first_token=self.first_token,
-            inter_token_latency=(self._last - first) / gaps if first is not None and gaps > 0 else None,
+            time_to_first_token=first,
+            inter_token_latency=(self._last - self._start - first) / gaps if first is not None and gaps > 0 else None,
             chunks=self._chunks,
             cost_usd=cost,
             attempts=attempts,

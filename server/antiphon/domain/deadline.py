@@ -40,7 +40,8 @@ class Deadline:
         owner = asyncio.current_task(loop)
         assert owner is not None, "a deadline is waited on inside a task"
         self._owner: asyncio.Task[Any] = owner
-        self._is_waiting = False
+        self.is_waiting = False
+        """Whether the task waits on the deadline. Set it to False within a wait to interrupt that, and call `resume` after it."""
         self._cancelling = 0
         self._timer = loop.call_later(seconds, self._pass)
 
@@ -56,7 +57,7 @@ class Deadline:
         """End the current wait and all later ones with `error`. Only the first call has an effect."""
         if self._error is None:
             self._error = error
-            if self._is_waiting:
+            if self.is_waiting:
                 self._owner.cancel()
             else:
                 self._timer.cancel()
@@ -67,14 +68,18 @@ class Deadline:
         if self._error is not None:
             self._timer.cancel()
             raise self._error
-        self._is_waiting = True
+        self.is_waiting = True
         self._cancelling = self._owner.cancelling()
+
+    resume = __enter__
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """End the wait. Raises the error of `expire` instead of the cancellation that it caused."""
-        self._is_waiting = False
+        was_waiting, self.is_waiting = self.is_waiting, False
+        if kind is not asyncio.CancelledError or self._error is None or not was_waiting:
+            return
         # The cancellation came from this deadline, unless something else cancelled the task too.
-        if kind is asyncio.CancelledError and self._error is not None and self._owner.uncancel() <= self._cancelling:
+        if self._owner.uncancel() <= self._cancelling:
             raise self._error from None
 
     def close(self) -> None:

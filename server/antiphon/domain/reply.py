@@ -233,7 +233,7 @@ class Reply:
                 if event.state is not None or event.call_id is not None:
                     self._blocks[event.block].finish(event)
             elif type(event) is Finished:
-                choice = self._choice(event.choice)
+                choice = self._choices.get(event.choice) or self._choice(event.choice)
                 choice.reason, choice.provider_reason, choice.details = event.reason, event.provider_reason, event.details
             elif type(event) is Started:
                 self.started = event

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from functools import partial
 from types import TracebackType
-from typing import Final
+from typing import Final, Self
 
 from yarl import URL
 
@@ -25,7 +25,10 @@ _END_GRACE: Final = 0.1
 
 
 class HttpResponse:
-    """The answer to one request. Iterate it once, for the bytes of its body as they arrive."""
+    """The answer to one request. Iterate it once, for the bytes of its body as they arrive.
+
+    A context manager: the connection is released on leaving, however that happens.
+    """
 
     def __init__(self, provider: str, response: ClientResponse, draining: _Draining) -> None:
         self.status = response.status
@@ -36,12 +39,21 @@ class HttpResponse:
         encoding = response.headers.get("content-encoding")
         self._inflater = None if encoding is None else inflater(encoding)
         self._inflated: Iterator[bytes] = iter(())
+        self.coalesce = response.coalesce
+        """Allows several reads of the rest to be joined into one while this process is busy: the first token has arrived."""
         self._peeked = b""
         self._until: float | None = None
         self.timed_out = False
         """Whether the body counts as ended because the time of `end_within` was over."""
 
-    def __aiter__(self) -> HttpResponse:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: TracebackType | None) -> None:
+        if self._response.connection is not None:
+            self.close(finished=error is None)
+
+    def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> bytes:
@@ -58,7 +70,7 @@ class HttpResponse:
             elif self._inflater is not None:
                 piece = await self._read_encoded(self._inflater)
             else:
-                while (waiter := response.wait()) is not None:  # as `read_any`, without its coroutine
+                while not response.size and (waiter := response.wait()) is not None:  # as `read_any`, without its coroutine
                     await waiter
                 piece = response.take()
         except HTTP_ERRORS as error:
@@ -78,10 +90,6 @@ class HttpResponse:
         None: wait for it without this limit again.
         """
         self._until = None if seconds is None else asyncio.get_running_loop().time() + seconds
-
-    def coalesce(self) -> None:
-        """Allow several reads of the rest to be joined into one while this process is busy: the first token has arrived."""
-        self._response.coalesce()
 
     async def peek(self) -> bytes:
         """Return the start of the body without consuming it, leading white space removed; empty if there is nothing else."""
@@ -189,47 +197,6 @@ class _Draining:
         response.close()
 
 
-class Exchange:
-    """One request, as a context manager: sent on entering; the connection is released on leaving, however that happens."""
-
-    def __init__(
-        self, provider: str, client: Client, draining: _Draining, url: URL, headers: Mapping[str, str], body: bytes | None
-    ) -> None:
-        """`body` is that of a POST; None: the request is a GET."""
-        self._provider = provider
-        self._client = client
-        self._draining = draining
-        self._request = (url, headers, body)
-        self._reply: HttpResponse | None = None
-
-    async def __aenter__(self) -> HttpResponse:
-        """Send, and wait for the head of the answer.
-
-        Raises `ProviderUnavailable`, `ProviderTimeout`, `ProviderProtocolError`.
-        """
-        url, headers, body = self._request
-        if body is None:
-            response = await self._client.get(self._provider, url, headers)
-        else:
-            response = await self._client.post(self._provider, url, headers, body)
-        self._reply = HttpResponse(self._provider, response, self._draining)
-        return self._reply
-
-    async def repeat(self, headers: Mapping[str, str]) -> HttpResponse:
-        """Drop the answer, and send the request once more with other headers. Raises as entering does."""
-        assert self._reply is not None, "it was sent before"
-        self._reply.close(finished=True)
-        self._reply = None
-        url, _, body = self._request
-        self._request = url, headers, body
-        return await self.__aenter__()
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Release the connection. Errors from inside are never suppressed."""
-        if self._reply is not None:
-            self._reply.close(finished=error is None)
-
-
 class Transport:
     """The pooled connections to one provider. Belongs to the event loop of its first call."""
 
@@ -247,18 +214,18 @@ class Transport:
             outbound=outbound,
         )
 
-    def post(self, url: URL, headers: Mapping[str, str], body: bytes) -> Exchange:
-        """Return an exchange that sends `body` when it is entered. See `Client.post`."""
-        return Exchange(self._provider, self._client, self._draining, url, headers, body)
+    async def post(self, url: URL, headers: Mapping[str, str], body: bytes) -> HttpResponse:
+        """Send `body`, and return the answer once its head has arrived. See `Client.post`."""
+        return HttpResponse(self._provider, await self._client.post(self._provider, url, headers, body), self._draining)
 
-    def get(self, url: URL, headers: Mapping[str, str]) -> Exchange:
-        """Return an exchange that sends a GET when it is entered. See `Client.get`."""
-        return Exchange(self._provider, self._client, self._draining, url, headers, None)
+    async def get(self, url: URL, headers: Mapping[str, str]) -> HttpResponse:
+        """Send a GET, and return the answer once its head has arrived. See `Client.get`."""
+        return HttpResponse(self._provider, await self._client.get(self._provider, url, headers), self._draining)
 
     async def status_of(self, url: URL, headers: Mapping[str, str]) -> int:
         """Send a GET to `url`, and return the status; the body is dropped.
 
-        Raises what entering a call raises, and `ProviderProtocolError` for a good status whose body does not claim to be JSON.
+        Raises what `get` raises, and `ProviderProtocolError` for a good status whose body does not claim to be JSON.
         """
         response = await self._client.get(self._provider, url, headers)
         response.close()

@@ -9,6 +9,7 @@ Bytes are buffered only until their line is complete, and a line is joined once,
 
 from __future__ import annotations
 
+from itertools import repeat
 from typing import TypeAlias
 
 SseEvent: TypeAlias = tuple[bytes, bytes]
@@ -60,7 +61,7 @@ class SseReader:
         if data.startswith(b"data: ") and (end := data.rfind(b"\n\n")) > 0:
             texts = data[6:end].split(b"\n\ndata: ")
             if data.count(b"\n", 0, end) == 2 * len(texts) - 2:  # each event is one line of data, as nearly all are
-                events = [(b"", text) for text in texts]
+                events = list(zip(repeat(b""), texts, strict=False))
                 data = data[end + 2 :]
         self._line = []
         if data:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
-from typing import Final, Protocol
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
+from typing import Any, Final, Protocol
 
 from msgspec import Struct
 from multidict import CIMultiDict
@@ -21,7 +21,7 @@ from antiphon.domain.events import Batch, Usage
 from antiphon.domain.models import ModelInfo
 from antiphon.domain.request import ChatRequest
 from antiphon.domain.warnings import Warnings, ignore
-from antiphon.net.http import Exchange, HttpResponse, Transport
+from antiphon.net.http import HttpResponse, Transport
 from antiphon.providers.failure import ERROR_BODY_BYTES, ERROR_BODY_SECONDS, error_of_status, explain, log_refusal
 from antiphon.providers.model_list import ReadPage, named, unreadable
 
@@ -126,6 +126,11 @@ class Credentials(Struct, frozen=True):
 class Auth(Protocol):
     """Authorizes calls, for example by a header, a signature over the request, or a token that is fetched first."""
 
+    @property
+    def fixed(self) -> Credentials | None:
+        """Return the authorization of all calls without a key of the caller; None: each has to ask for its own."""
+        ...
+
     async def credentials(self, url: URL, body: bytes, own_key: SecretStr | None) -> Credentials:
         """Return the authorization of a call. `own_key` is the caller's own key, used instead of the gateway's.
 
@@ -159,10 +164,11 @@ class HeaderAuth:
         for name, value in configured.items():
             self._headers[name.lower()] = value
         self._secrets = (*(() if key is None else (key,)), *configured.values(), *secrets)
+        self.fixed = Credentials(self._headers, self._secrets)
 
     async def credentials(self, url: URL, body: bytes, own_key: SecretStr | None) -> Credentials:
         if own_key is None:
-            return Credentials(self._headers, self._secrets)
+            return self.fixed
         key = own_key.get_secret_value()
         headers = self._headers.copy()
         headers[self._header] = self._value(key)
@@ -191,7 +197,7 @@ class ProviderClient:
         self._hosts = (url.authority, host) if re.search(r"[^a-z]", host) else ()
         self._transport = transport
 
-    async def stream(  # noqa: C901  # one branch for each way in which an answer comes or ends
+    async def stream(  # noqa: C901, PLR0915  # a branch for each way in which an answer comes or ends
         self, request: ChatRequest, prepare: Callable[[ChatRequest], Prepared], warn: Callable[[Warnings], None] = ignore
     ) -> AsyncGenerator[Batch, None]:
         """Send a request, and yield its events (see `Provider.stream`). `prepare` encodes it.
@@ -200,11 +206,21 @@ class ProviderClient:
         """
         prepared = prepare(request)
         warn(prepared.warnings)
-        credentials = await self._auth.credentials(prepared.url, prepared.body, request.api_key)
-        exchange = self._transport.post(prepared.url, _joined(credentials.headers, prepared.headers), prepared.body)
-        async with exchange as first:
-            reply, secrets = await self._authorized(exchange, first, prepared, credentials, own_key=request.api_key is not None)
-            begin = await self._first_bytes(reply, secrets, own_key=request.api_key is not None)
+        own_key = request.api_key is not None
+        credentials = None if own_key else self._auth.fixed
+        if credentials is None:
+            credentials = await self._auth.credentials(prepared.url, prepared.body, request.api_key)
+        reply = await self._post(prepared, credentials)
+        if reply.status == 401 and not own_key:
+            reply, credentials = await self._repeated(reply, prepared, credentials)
+        secrets = credentials.secrets
+        with reply:
+            if not 200 <= reply.status < 300:
+                raise await self._refusal(reply, secrets, own_key=own_key)
+            # Hosts send wrong content types, so the start of the body decides.
+            begin = (await reply.peek()).removeprefix(_BOM).lstrip()
+            if begin.startswith(b"<"):
+                raise self._web_page(reply, begin, secrets)
             whole = await reply.read() if begin.startswith((b"{", b"[")) else None
             if whole is not None and prepared.plain is not None and (plain := prepared.plain(whole)) is not None:
                 yield plain
@@ -269,7 +285,7 @@ class ProviderClient:
         for _ in range(_MAX_PAGES):
             page_url = url.update_query(query)
             credentials = await self._auth.credentials(page_url, b"", None)
-            async with self._transport.get(page_url, credentials.headers) as reply:
+            with await self._transport.get(page_url, credentials.headers) as reply:
                 if not 200 <= reply.status < 300:
                     body = await reply.read_some(ERROR_BODY_BYTES, ERROR_BODY_SECONDS)
                     raise error_of_status(self._name, reply.status, reply.headers, body)
@@ -294,35 +310,35 @@ class ProviderClient:
         await self._auth.close()
         await self._transport.close()
 
-    async def _authorized(
-        self, exchange: Exchange, reply: HttpResponse, prepared: Prepared, credentials: Credentials, *, own_key: bool
-    ) -> tuple[HttpResponse, tuple[str, ...]]:
-        """Return the answer and the secrets sent for it; after a 401 those of a repetition, if there are other credentials.
+    def _post(self, prepared: Prepared, credentials: Credentials) -> Coroutine[Any, Any, HttpResponse]:
+        headers = credentials.headers
+        if prepared.headers:
+            headers = headers.copy()
+            headers.update(prepared.headers)
+        return self._transport.post(prepared.url, headers, prepared.body)
+
+    async def _repeated(
+        self, refused: HttpResponse, prepared: Prepared, credentials: Credentials
+    ) -> tuple[HttpResponse, Credentials]:
+        """After a 401, return the answer to a repetition with other credentials, and these; if there are none, what was refused.
 
         Raises subclasses of `ProviderError`.
         """
-        if reply.status != 401 or own_key:
-            return reply, credentials.secrets
-        other = await self._auth.replacement(credentials)
+        try:
+            other = await self._auth.replacement(credentials)
+        except BaseException:
+            refused.close(finished=False)
+            raise
         if other is None:
-            return reply, credentials.secrets
+            return refused, credentials
+        refused.close(finished=True)
         # Nothing was done for the refused request, so this costs nothing twice.
-        repeated = await exchange.repeat(_joined(other.headers, prepared.headers))
-        return repeated, (*credentials.secrets, *other.secrets)
+        return await self._post(prepared, other), Credentials(other.headers, (*credentials.secrets, *other.secrets))
 
-    async def _first_bytes(self, reply: HttpResponse, secrets: tuple[str, ...], *, own_key: bool) -> bytes:
-        """Return the first bytes of the body of a 2xx answer, without a byte order mark or white space.
-
-        Raises subclasses of `ProviderError` for any other status, and for a web page.
-        """
-        if not 200 <= reply.status < 300:
-            raise await self._refusal(reply, secrets, own_key=own_key)
-        # Hosts send wrong content types, so the start of the body decides.
-        begin = (await reply.peek()).removeprefix(_BOM).lstrip()
-        if begin.startswith(b"<"):
-            log_refusal(self._name, reply.status, begin, secrets)
-            raise ProviderProtocolError(f"The provider {self._name} answered with a web page.", provider=self._name)
-        return begin
+    def _web_page(self, reply: HttpResponse, begin: bytes, secrets: tuple[str, ...]) -> ProviderProtocolError:
+        """Return the error for a web page in place of an answer, and log it."""
+        log_refusal(self._name, reply.status, begin, secrets)
+        return ProviderProtocolError(f"The provider {self._name} answered with a web page.", provider=self._name)
 
     def _explain(self, error: ProviderError, reply: HttpResponse, error_body: bytes, secrets: tuple[str, ...]) -> None:
         """Log a failure inside a 2xx answer, and add to `error` the parts of `error_body` that the caller may read.
@@ -346,15 +362,6 @@ class ProviderClient:
                 f"The provider {self._name} refused the key of the request.", provider=self._name, status=error.status
             )
         return error
-
-
-def _joined(headers: CIMultiDict[str], more: Mapping[str, str]) -> CIMultiDict[str]:
-    """Return the headers with `more` put in the place of those of the same names."""
-    if not more:
-        return headers
-    headers = headers.copy()
-    headers.update(more)
-    return headers
 
 
 def _usage_in(batch: Batch) -> Batch:

@@ -12,23 +12,20 @@ without part of it would be another one.
 
 from __future__ import annotations
 
+from msgspec import Struct
+
 from antiphon.config import UnsupportedPolicy
 from antiphon.domain.errors import Unsupported, Violation
 from antiphon.domain.warnings import ParameterWarning, Treatment, Warnings
 
 
-class Parameters:
+class Parameters(Struct):
     """The unsupported parameters of one request."""
 
-    def __init__(self, provider: str, policy: UnsupportedPolicy = "map") -> None:
-        self._provider = provider
-        self._policy = policy
-        self._warnings: list[ParameterWarning] = []
-
-    @property
-    def warnings(self) -> Warnings:
-        """Return the warnings so far, in order."""
-        return tuple(self._warnings)
+    _provider: str
+    _policy: UnsupportedPolicy = "map"
+    warnings: Warnings = ()
+    """The warnings so far, in order."""
 
     def dropped(self, path: tuple[str, ...], reason: str) -> None:
         """Report that a parameter is left out.
@@ -52,8 +49,8 @@ class Parameters:
 
     def _warn(self, warning: ParameterWarning) -> None:
         """Add a warning, once for all entries of a list."""
-        if warning not in self._warnings:
-            self._warnings.append(warning)
+        if warning not in self.warnings:
+            self.warnings += (warning,)
 
     def _check(self, path: tuple[str, ...], reason: str) -> None:
         if self._policy == "refuse":

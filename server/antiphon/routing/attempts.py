@@ -63,7 +63,7 @@ class Attempts:
         self._deadline = deadline
         self._itinerary: Itinerary | None = None
         """Made when it is needed: not if the only candidate answers at once."""
-        self._stream: AsyncGenerator[Batch, None] | None = None
+        self.stream: AsyncGenerator[Batch, None] | None = None
         """The stream that is passed on; None until there is output."""
         self._open: AsyncGenerator[Batch, None] | None = None
         """The stream of the last attempt."""
@@ -106,7 +106,7 @@ class Attempts:
 
     def __anext__(self) -> Awaitable[Batch]:
         """Return the next batch. Runs for every token of every stream."""
-        stream = self._stream
+        stream = self.stream
         return self._begin() if stream is None else stream.__anext__()
 
     async def aclose(self) -> None:
@@ -130,7 +130,7 @@ class Attempts:
                         batch = await self._hold(stream, batch)
                 else:
                     batch = await self._within(limit, stream, candidate)
-                if self._may_turn() and _is_refusal(batch):
+                if self._route.when and self._may_turn() and _is_refusal(batch):
                     self._held = batch
                     raise _refused(candidate)
             except StopAsyncIteration:
@@ -148,7 +148,7 @@ class Attempts:
                 candidate.first_token.add(now - self._attempt.started_at)
                 if candidate.breaker.state is BreakerState.HALF_OPEN:
                     candidate.breaker.succeed(now, self._epoch)  # not only at the end of what may be a long stream
-                self._stream = self._open
+                self.stream = self._open
                 return batch
 
     def _start(self, candidate: Candidate) -> AsyncGenerator[Batch, None]:
@@ -214,9 +214,7 @@ class Attempts:
         return held
 
     def _may_turn(self) -> bool:
-        """Return whether another model may be asked if this one refuses."""
-        if not self._route.when:
-            return False
+        """Return whether another model may be asked if this one refuses, on a route that has one for that."""
         assert self._attempt is not None, "an attempt was started"
         return self._attempt.number < self._rules.attempts and self._plan().turns(AttemptClass.REFUSED)
 
@@ -226,7 +224,7 @@ class Attempts:
         limit = timeouts.total
         if self._request.stream:
             first_token = timeouts.first_token
-            if first_token is None and self._has_other(candidate):
+            if first_token is None and self._route.only is None and self._has_other(candidate):
                 first_token = FIRST_TOKEN
             if limit is None or (first_token is not None and first_token < limit):
                 limit = first_token
@@ -243,9 +241,9 @@ class Attempts:
         return self._attempt.number < self._rules.attempts and self._plan().has_quicker(candidate, seconds)
 
     def _has_other(self, candidate: Candidate) -> bool:
-        """Return whether there is another candidate to go to, if this one fails."""
+        """Return whether there is another candidate to go to, if this one fails. The route has several."""
         assert self._attempt is not None, "an attempt was started"
-        return self._route.only is None and self._attempt.number < self._rules.attempts and self._plan().has_other(candidate)
+        return self._attempt.number < self._rules.attempts and self._plan().has_other(candidate)
 
     async def _fail(self, candidate: Candidate, error: ProviderError | Unsupported) -> Candidate | None:
         """End the attempt, and return the candidate of the next one, once it can be called; None if there is none."""
@@ -285,7 +283,7 @@ class Attempts:
         if left is not None:
             call.observer.cancelled_upstream(call, attempt, now - left)
         call.observer.attempt_ended(call, attempt, error)
-        found = AttemptClass.OK if error is None else classify(error, has_output=self._stream is not None)
+        found = AttemptClass.OK if error is None else classify(error, has_output=self.stream is not None)
         call.attempts += (AttemptReport(attempt.deployment, attempt.model, found, now - attempt.started_at, attempt.waited),)
         candidate.deployment.leave()
         was_open = candidate.breaker.state is BreakerState.OPEN or candidate.breaker.is_early
@@ -294,7 +292,7 @@ class Attempts:
         candidate.record(now, self._epoch, verdict, error, own_key=own_key, alone=self._route.only is candidate)
         if error is None:
             return
-        if self._stream is None and verdict in (AttemptClass.GONE, AttemptClass.DEADLINE):
+        if self.stream is None and verdict in (AttemptClass.GONE, AttemptClass.DEADLINE):
             # No failure, as callers decide how long they wait. But those that wait for nothing should go elsewhere.
             candidate.first_token.add_at_least(now - attempt.started_at)
         name, model, seconds = attempt.deployment, attempt.model, round(candidate.breaker.wait(now), 1)

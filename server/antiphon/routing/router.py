@@ -139,6 +139,7 @@ class Router:
         self._routes = {model: self._route(pool, model) for model, pool in self._named.items()}
         self._aliases = {name: self._alias(name, config) for name, config in (aliases or {}).items()}
         self._routes.update(self._aliases)
+        self._listed = {name: route for name, route in self._routes.items() if is_name(route.model)}
         for deployment in self.deployments():
             deployment.keep()
         self.default = default or next(iter(self._named), "") or next(iter(self._aliases), "")
@@ -156,6 +157,8 @@ class Router:
 
         Raises `ModelNotFound`, and `InvalidRequest` for an invalid name.
         """
+        if not provider and (listed := self._listed.get(model or self.default)) is not None:
+            return listed
         route = self._resolve_at(provider, model) if provider else self._resolve(model or self.default)
         if not is_name(route.model):
             rule = "must have at most 256 characters, none of them non-printable, and no white space at its ends"

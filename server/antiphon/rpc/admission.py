@@ -86,14 +86,14 @@ class Admission:
             try:
                 call.caller = await identify(self._keys, authorization)
             finally:
-                self._authenticating.give_back()
+                self._authenticating.taken -= 1
         if call.caller is not ANONYMOUS:
             call.caller.require(rules.scope)
         self._admitted.take()
 
     def leave(self) -> None:
         """Give back the slot of a call that has ended."""
-        self._admitted.give_back()
+        self._admitted.taken -= 1
 
 
 def refuse_duplicates(names: Sequence[str]) -> None:

@@ -44,18 +44,20 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         chat_request = request_from_proto(request, stream=True)
         sequence = 1
         call.heartbeat()
-        async with aclosing(self._chat.stream(call, chat_request, _record(call, request))) as batches:
-            try:
-                async for batch in batches:
-                    answer = batch_to_proto(batch, sequence)
-                    if answer.events:
-                        yield answer
-                        sequence += len(answer.events)
-            except Exception as error:
-                if sequence > 1:
-                    event = chat_pb2.StreamEvent(error=status_of(to_public_error(error)))
-                    yield chat_pb2.StreamGenerateResponse(sequence=sequence, events=[event])
-                raise
+        batches = self._chat.stream(call, chat_request, _record(call, request))
+        try:
+            async for batch in batches:
+                answer = batch_to_proto(batch, sequence)
+                if answer.events:
+                    yield answer
+                    sequence += len(answer.events)
+        except Exception as error:
+            if sequence > 1:
+                event = chat_pb2.StreamEvent(error=status_of(to_public_error(error)))
+                yield chat_pb2.StreamGenerateResponse(sequence=sequence, events=[event])
+            raise
+        finally:
+            await batches.aclose()
 
 
 def _tag(call: Call, request: chat_pb2.GenerateRequest) -> None:

@@ -5,8 +5,8 @@ This is a generic handler and no interceptor: gRPC would start a coroutine of it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Container, Coroutine, Iterable, Mapping, Sequence
+from typing import Any, NoReturn
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -20,10 +20,9 @@ from antiphon.net.json_bounds import TooMuch
 from antiphon.rpc import wire
 from antiphon.rpc.admission import Admission, ErrorRenderer, MethodRules
 from antiphon.rpc.context import Context, Handler
-from antiphon.rpc.handling import Handling
+from antiphon.rpc.handling import Handling, ServedMethod
 from antiphon.rpc.open_calls import OpenCalls
 from antiphon.rpc.receiver import Receiver
-from antiphon.rpc.release import releasing
 
 OPEN_SERVICES = frozenset(
     {"grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"}
@@ -129,27 +128,35 @@ class CallHandlers(grpc.GenericRpcHandler):
             full in self._keys_in_body,
             self._edge_by_tcp,
         )
-        read = _request_parser(handler.request_deserializer)
+        read, serve = _request_parser(handler.request_deserializer), handler.unary_unary or handler.unary_stream
+        assert serve, f"{full}: only unary-unary and unary-stream methods can be wrapped"
+        method = ServedMethod(rules, read, serve, self._admission, self._receiver, self._audit, self._observer, self._heartbeat)
+        if handler.unary_stream and rules.render is not None:
+            # The last message is cheaper to send with the status. It may be empty, which is nothing in HTTP.
+            return grpc.stream_unary_rpc_method_handler(_Stream(method))
 
-        def handling(context: Context) -> Handling:
-            return Handling(self._admission, self._receiver, rules, context, self._audit, self._observer)
+        async def handle(_requests: Any, context: Context) -> None:
+            call = Handling(method, context)
+            await (call.unary() if handler.unary_unary else call.stream())
 
-        async def unary(context: Context) -> None:
-            async with handling(context) as call:
-                await call.write(await handler.unary_unary(await call.request(read), context))
+        return grpc.stream_stream_rpc_method_handler(handle)
 
-        async def stream(context: Context) -> bytes:
-            async with handling(context) as call:
-                return await call.write_all(handler.unary_stream(await call.request(read), context), self._heartbeat)
 
-        if handler.unary_unary:
-            # The reply is written here and not by gRPC, so that the log shows whether it could be written.
-            return grpc.stream_stream_rpc_method_handler(releasing(unary))
-        assert handler.unary_stream, f"{full}: only unary-unary and unary-stream methods can be wrapped"
-        if rules.render is None:
-            return grpc.stream_stream_rpc_method_handler(releasing(stream))
-        # The last message is cheaper to send with the status. It may be empty, which is nothing in HTTP.
-        return grpc.stream_unary_rpc_method_handler(releasing(stream))
+class _Stream(Awaitable[NoReturn]):
+    """What gRPC calls for each call of a method with streamed responses.
+
+    It asks `inspect` twice for each call whether this is asynchronous, and an awaitable object is what that recognises first. So
+    this claims to be one.
+    """
+
+    def __init__(self, method: ServedMethod) -> None:
+        self._method = method
+
+    def __call__(self, _requests: Any, context: Context) -> Coroutine[Any, Any, bytes]:
+        return Handling(self._method, context).stream()
+
+    def __await__(self) -> NoReturn:
+        raise TypeError("it is called, and what it returns is awaited")
 
 
 def _request_parser(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:

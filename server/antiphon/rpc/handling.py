@@ -9,26 +9,27 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
-from typing import Any, Self
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from typing import Any
 
 import grpc
 import structlog
 from google.api import httpbody_pb2
+from msgspec import Struct
 
 from antiphon.auth.audit import REFUSED, AuditLog, Event
 from antiphon.config import MAX_MESSAGE_BYTES
 from antiphon.domain import tags
-from antiphon.domain.call import Call, Observer, make_current
+from antiphon.domain.call import Call, Heartbeat, Observer, make_current
 from antiphon.domain.deadline import time_left
 from antiphon.domain.errors import AntiphonError, InvalidRequest, Reason, to_public_error
 from antiphon.domain.principal import ANONYMOUS, Scope
 from antiphon.domain.trace import TRACEPARENT, TRACESTATE, trace_of
 from antiphon.rpc.admission import Admission, MethodRules, peer_of, refuse_duplicates
 from antiphon.rpc.context import Context
-from antiphon.rpc.heartbeat import HeartbeatWriter
+from antiphon.rpc.heartbeat import WRITING, HeartbeatWriter
 from antiphon.rpc.receiver import Arrival, Receiver
-from antiphon.rpc.release import drop_tracebacks
+from antiphon.rpc.release import drop_tracebacks, release
 from antiphon.rpc.status import DETAILS_KEY, code_of, status_of
 
 AUDITED_REASONS = frozenset({Reason.UNAUTHENTICATED, Reason.PERMISSION_DENIED, Reason.RATE_LIMIT_EXCEEDED, Reason.BUDGET_EXCEEDED})
@@ -65,73 +66,123 @@ def _pieces(body: httpbody_pb2.HttpBody) -> Iterator[httpbody_pb2.HttpBody]:
         yield httpbody_pb2.HttpBody(content_type=body.content_type if at == 0 else "", data=body.data[at : at + PIECE_BYTES])
 
 
+class ServedMethod(Struct, frozen=True):
+    """What all calls of a method have in common."""
+
+    rules: MethodRules
+    read: Callable[[bytes], Any]
+    """Parses the request."""
+    serve: Callable[[Any, Context], Any]
+    """The servicer's method: a coroutine function if the response is one message, else one that returns a generator."""
+    admission: Admission
+    receiver: Receiver
+    audit: AuditLog | None
+    observer: Observer
+    heartbeat: float
+    """Seconds of silence after which a stream sends a heartbeat; 0: never. See `CallHandlers`."""
+
+
 class Handling:
-    """Context manager for one call. On exit it reports the end to the observer, and ends the call with the status of its error."""
+    """One call. `unary` or `stream` handles it, ends it with the status of its error, and reports its end to the observer."""
 
-    __slots__ = (
-        "_admission",
-        "_admitted",
-        "_arrival",
-        "_audit",
-        "_call",
-        "_context",
-        "_entries",
-        "_message",
-        "_metadata",
-        "_receiver",
-        "_rules",
-        "_written",
-    )
+    __slots__ = ("_admitted", "_arrival", "_call", "_context", "_entries", "_message", "_metadata", "_method", "_pulse", "_written")
 
-    def __init__(
-        self,
-        admission: Admission,
-        receiver: Receiver,
-        rules: MethodRules,
-        context: Context,
-        audit: AuditLog | None,
-        observer: Observer,
-    ) -> None:
-        self._admission = admission
-        self._receiver = receiver
-        self._rules = rules
+    def __init__(self, method: ServedMethod, context: Context) -> None:
+        self._method = method
         self._context = context
-        self._audit = audit
-        self._call = Call(method=rules.method, timeout=time_left(context.time_remaining()), observer=observer)
         self._arrival: Arrival | None = None
         self._admitted = False
-        self._entries: Sequence[tuple[str, str | bytes]] = ()
-        self._metadata: dict[str, str] = {}
         self._message: Any = None
         self._written = False
-
-    async def __aenter__(self) -> Self:
-        self._entries = tuple(self._context.invocation_metadata() or ())
-        metadata = self._metadata = dict(self._entries)  # type: ignore[arg-type]  # only binary fields, which are not read, have bytes
-        call, request_id = self._call, metadata.get(REQUEST_ID_HEADER, "")
-        call.request_id = request_id if _VALID_REQUEST_ID.fullmatch(request_id) else os.urandom(16).hex()
-        call.log_fields.update(request_id=call.request_id)
-        call.accept = metadata.get("accept", "")
+        self._pulse: HeartbeatWriter | None = None
+        """None until the servicer has set a heartbeat."""
+        self._entries = tuple(context.invocation_metadata() or ())
+        metadata: dict[str, str] = dict(self._entries)  # type: ignore[arg-type]  # only binary fields, which are not read, have bytes
+        self._metadata = metadata
+        request_id = metadata.get(REQUEST_ID_HEADER, "")
+        if not _VALID_REQUEST_ID.fullmatch(request_id):
+            request_id = os.urandom(16).hex()
+        self._call = call = Call(
+            method=method.rules.method,
+            timeout=time_left(context.time_remaining()),
+            observer=method.observer,
+            request_id=request_id,
+            accept=metadata.get("accept", ""),
+            pulse=self,
+        )
+        call.log_fields.update(request_id=request_id)
         make_current(call)
         if TRACEPARENT in metadata:
             call.trace = trace_of(metadata[TRACEPARENT], metadata.get(TRACESTATE, ""))
         call.observer.started(call)
-        return self
 
-    async def request(self, read: Callable[[bytes], Any]) -> Any:
+    async def unary(self) -> None:
+        """Handle a call whose response is one message."""
+        method = self._method
+        try:
+            # The reply is written here and not by gRPC, so that the log shows whether it could be written.
+            await self.write(await method.serve(await self._request(method.read), self._context))
+        except BaseException as error:
+            if not await self._fail(error):
+                raise
+        else:
+            self._end("OK")
+
+    async def stream(self) -> bytes:  # noqa: C901  # one coroutine and not several, as each token wakes it
+        """Handle a call whose response is a stream of messages, with heartbeats.
+
+        A message that is the last, by `Call.is_last`, is returned instead if it is small, for gRPC to send with the status.
+        """
+        method, call, last = self._method, self._call, b""
+        messages: AsyncGenerator[Any, None] | None = None
+        try:
+            try:
+                messages = method.serve(await self._request(method.read), self._context)
+                async for message in messages:
+                    pulse = self._pulse
+                    if pulse is not None:
+                        if pulse.beat is not None:
+                            await pulse.beat  # gRPC allows one write at a time on a call
+                        pulse.last = WRITING
+                    if call.is_last and len(message.data) <= SMALL_BYTES:
+                        if call.headers and not self._written:
+                            await self.write(None)
+                        last = message.SerializeToString()
+                    else:
+                        await self.write(message)
+                    if pulse is not None:
+                        pulse.last = pulse.time()
+            except BaseException:
+                if messages is not None:
+                    await messages.aclose()  # grpc.aio does not, and the provider's call has to end when its caller's does
+                raise
+            finally:
+                if self._pulse is not None:
+                    await self._pulse.stop()
+        except BaseException as error:
+            if not await self._fail(error):
+                raise
+        else:
+            self._end("OK")
+        return last
+
+    def keep(self, heartbeat: Heartbeat) -> None:
+        """Send a heartbeat from now on; see `HeartbeatSender`."""
+        self._pulse = HeartbeatWriter(self._method.heartbeat, self.write, heartbeat)
+
+    async def _request(self, read: Callable[[bytes], Any]) -> Any:
         """Admit the call, and return its request as parsed by `read`.
 
-        Call it once, inside the context. Raises what `Admission.admit`, `Receiver.receive` and `read` raise, and `InvalidRequest`
-        if there is no request.
+        Raises what `Admission.admit`, `Receiver.receive` and `read` raise, and `InvalidRequest` if there is no request.
         """
-        call, entries, metadata = self._call, self._entries, self._metadata
+        call, entries, metadata, rules = self._call, self._entries, self._metadata, self._method.rules
         self._entries, self._metadata = (), {}  # free them now, as a stream may be long
         if len(metadata) < len(entries):
             refuse_duplicates([str(key) for key, _ in entries])
             call.accept = ",".join(str(value) for key, value in entries if key == "accept")
-        await self._admission.admit(call, self._rules, metadata.get("authorization") or None)
+        await self._method.admission.admit(call, rules, metadata.get("authorization") or None)
         self._admitted = True
-        if self._rules.scope is Scope.ADMIN:
+        if rules.scope is Scope.ADMIN:
             call.peer = peer_of(self._context)
         call.log_fields.update(key=call.caller.name)
         authenticated = call.caller is not ANONYMOUS
@@ -145,7 +196,7 @@ class Handling:
         self._arrival = Arrival(
             authenticated=authenticated, buffered=metadata.get(BUFFERED_HEADER) == "1" and self._comes_from_edge(authenticated)
         )
-        data = await self._receiver.receive(self._context, self._arrival)
+        data = await self._method.receiver.receive(self._context, self._arrival)
         if data is None:
             raise InvalidRequest("The call has no request message.")
         return read(data)
@@ -156,9 +207,9 @@ class Handling:
         Others can reach the server's own port. So a call by TCP is trusted only if the edge connects by TCP and the caller is
         `authenticated`.
         """
-        if self._rules.render is None:
+        if self._method.rules.render is None:
             return False
-        return str(self._context.peer()).startswith("unix:") or (authenticated and self._rules.edge_by_tcp)
+        return str(self._context.peer()).startswith("unix:") or (authenticated and self._method.rules.edge_by_tcp)
 
     def write(self, message: Any) -> Awaitable[None]:
         """Write a message of the response; the initial metadata go out before the first one. None writes the metadata alone.
@@ -179,7 +230,7 @@ class Handling:
         """Send the initial metadata if they are not sent yet, then the message, in pieces if it is large."""
         if not self._written:
             self._written = True
-            if self._rules.render is None:
+            if self._method.rules.render is None:
                 # REST callers get the request id from Envoy, which saves a write here.
                 await self._context.send_initial_metadata(((REQUEST_ID_HEADER, self._call.request_id),))
             elif self._call.headers:
@@ -189,44 +240,13 @@ class Handling:
         for piece in _pieces(message) if _is_large(message) else (message,):
             await self._context.write(piece.SerializeToString())
 
-    async def write_all(self, messages: AsyncGenerator[Any, None], heartbeat: float) -> bytes:
-        """Write a stream of messages, with heartbeats after `heartbeat` seconds of silence; see `CallHandlers`.
-
-        A message that is the last, by `Call.is_last`, is returned instead if it is small, for gRPC to send with the status. Closes
-        the generator at the end, which grpc.aio does not do, so that the provider's call ends when its caller's does.
-        """
-        last = b""
-        self._call.pulse = pulse = HeartbeatWriter(heartbeat, self.write)
-        try:
-            async for message in messages:
-                if pulse.beat is not None:
-                    await pulse.beat  # gRPC allows one write at a time on a call
-                pulse.pause()
-                if self._call.is_last and len(message.data) <= SMALL_BYTES:
-                    if self._call.headers and not self._written:
-                        await self.write(None)
-                    last = message.SerializeToString()
-                else:
-                    await self.write(message)
-                pulse.resume()
-        finally:
-            try:
-                await messages.aclose()
-            finally:
-                await pulse.stop()
-        return last
-
-    async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if self._admitted:
-            self._admission.leave()
-        if self._arrival is not None:
-            self._receiver.release(self._arrival)
+    async def _fail(self, error: BaseException) -> bool:
+        """End a call that failed, with the status of its error. Return False if nobody waits for one: the error is to be raised."""
         match error:
-            case None:
-                self._end("OK")
             case asyncio.CancelledError():
                 # A server that is too busy to end a call before its deadline finds it ended by gRPC, as if the caller had left.
                 self._end("DEADLINE_EXCEEDED" if self._call.time_left == 0 else "CANCELLED")
+                return False
             case grpc.aio.InternalError():
                 # Nothing can be sent: the caller is gone, or gRPC has ended the call because the message is too large.
                 is_too_large = self._message is not None and self._message.ByteSize() > MAX_MESSAGE_BYTES
@@ -236,30 +256,41 @@ class Handling:
                 if not isinstance(error, AntiphonError):
                     log.error("call_failed", exc_info=error)
                 drop_tracebacks(error)
-                await self._fail(to_public_error(error))
+                await self._report(to_public_error(error))
+                return True
+            case _:
+                return False
 
-    async def _fail(self, error: AntiphonError) -> None:
-        """Report the error, write it to the caller, and abort the call. Always raises."""
+    async def _report(self, error: AntiphonError) -> None:
+        """Report the error, write it to the caller, and abort the call."""
         code = code_of(error)
         self._end(code.name, error)
-        if self._audit is not None and error.reason in AUDITED_REASONS:
+        if self._method.audit is not None and error.reason in AUDITED_REASONS:
             call = self._call
             event = Event(REFUSED, call.caller.id, call.method, error.reason, call.request_id, peer_of(self._context))
-            self._audit.refused(event)
+            self._method.audit.refused(event)
         trailers = (*(self._context.trailing_metadata() or ()), (DETAILS_KEY, status_of(error).SerializeToString()))
         try:
             if self._written:
                 pass
-            elif self._rules.render is None:
+            elif self._method.rules.render is None:
                 trailers = ((REQUEST_ID_HEADER, self._call.request_id), *trailers)
             else:
-                status, headers, body = self._rules.render(error)
+                status, headers, body = self._method.rules.render(error)
                 metadata = {**self._call.headers, "x-http-status": str(status), **headers}
                 await self._context.send_initial_metadata(tuple(metadata.items()))
                 await self._context.write(httpbody_pb2.HttpBody(content_type="application/json", data=body).SerializeToString())
             await self._context.abort(code, error.message, trailers)
+        except grpc.aio.AbortError as aborted:
+            release(aborted)  # gRPC raises it again after the handler, without these frames
         except grpc.aio.InternalError:
             raise asyncio.CancelledError from None  # the caller is gone
 
     def _end(self, code: str, error: AntiphonError | None = None) -> None:
-        self._call.observer.ended(self._call, code, error)
+        if self._admitted:
+            self._method.admission.leave()
+        if self._arrival is not None and self._arrival.reserved:
+            self._method.receiver.release(self._arrival)
+        call = self._call
+        call.pulse = None  # it is this object, and refers to the call
+        call.observer.ended(call, code, error)

@@ -1,8 +1,8 @@
 """Heartbeats: what a stream sends while its model is silent, so that no proxy or client in between drops the connection.
 
-`Handling.write_all` reports each write to the `HeartbeatWriter` of the call. A servicer whose reply may take long starts the
-heartbeat with `Call.heartbeat`. There is one timer for a call, and not one for a message: a stream writes thousands of messages and
-is rarely silent.
+A servicer whose reply may take long starts the heartbeat with `Call.heartbeat`. From then on `Handling.stream` notes in the
+`HeartbeatWriter` of the call when each message was written. There is one timer for a call, and not one for a message: a stream
+writes thousands of messages and is rarely silent.
 """
 
 from __future__ import annotations
@@ -10,9 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 from antiphon.domain.call import Heartbeat
+
+WRITING: Final = float("inf")
+"""The time of the last message while one is being written: a caller that reads slowly is not silence."""
 
 
 async def _write_nothing(_message: Any) -> None:
@@ -20,32 +23,20 @@ async def _write_nothing(_message: Any) -> None:
 
 
 class HeartbeatWriter:
-    """Writes the heartbeats of one call, once `keep` has set one. Used only by the task that handles the call."""
+    """Writes the heartbeats of one call. Used only by the task that handles the call."""
 
-    def __init__(self, seconds: float, write: Callable[[Any], Awaitable[None]]) -> None:
-        """Write with `write` after each `seconds` of silence; 0: never."""
+    def __init__(self, seconds: float, write: Callable[[Any], Awaitable[None]], heartbeat: Heartbeat) -> None:
+        """Write `heartbeat` with `write` after each `seconds` of silence, from now on; 0: never."""
         self._seconds = seconds
         self._write = write
         self._loop = asyncio.get_running_loop()
-        self._last = self._loop.time()
-        self._heartbeat: Heartbeat | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self.time = self._loop.time
+        self.last = self.time()
+        """When the last message was written. `WRITING` while one is."""
+        self._heartbeat: Heartbeat | None = heartbeat
+        self._timer = self._loop.call_later(seconds, self._check) if seconds else None
         self.beat: asyncio.Task[None] | None = None
         """The task that is writing a heartbeat, or None. The next message has to wait for it."""
-
-    def keep(self, heartbeat: Heartbeat) -> None:
-        """Set the heartbeat, and start the timer."""
-        self._heartbeat = heartbeat
-        if self._seconds:
-            self._timer = self._loop.call_later(self._seconds, self._check)
-
-    def pause(self) -> None:
-        """Stop measuring silence while a message is written: a caller that reads slowly is not silence."""
-        self._last = float("inf")
-
-    def resume(self) -> None:
-        """Measure silence from now, as a message was just written."""
-        self._last = self._loop.time()
 
     async def stop(self) -> None:
         """Stop the timer, and wait for a heartbeat that is being written."""
@@ -60,8 +51,8 @@ class HeartbeatWriter:
     def _check(self) -> None:
         """Write the heartbeat if the silence was long enough; set the next timer. Without a message it is sent only once."""
         heartbeat = self._heartbeat
-        assert heartbeat is not None, "the timer starts only once a heartbeat is set"
-        left = self._last + self._seconds - self._loop.time()
+        assert heartbeat is not None, "the timer is stopped with it"
+        left = self.last + self._seconds - self.time()
         if left <= 0:
             left = self._seconds
             if self.beat is None:

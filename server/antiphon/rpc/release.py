@@ -31,6 +31,12 @@ def drop_tracebacks(error: BaseException) -> None:
             found += one.exceptions
 
 
+def release(error: grpc.aio.AbortError) -> None:
+    """Remove everything from the exception of `abort` that refers to the call, before the handler raises it or returns."""
+    drop_tracebacks(error)
+    error.__context__ = None
+
+
 def releasing(serve: Callable[[Context], Awaitable[Answer]]) -> Callable[[Any, Context], Awaitable[Answer]]:
     """Return a gRPC handler that calls `serve`, and leaves no reference cycle if `serve` aborts the call."""
 
@@ -38,8 +44,7 @@ def releasing(serve: Callable[[Context], Awaitable[Answer]]) -> Callable[[Any, C
         try:
             return await serve(context)
         except grpc.aio.AbortError as error:
-            drop_tracebacks(error)
-            error.__context__ = None
+            release(error)
             del requests, context  # the traceback of `raise` refers to this frame
             raise
 

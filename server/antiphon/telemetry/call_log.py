@@ -12,11 +12,12 @@ from antiphon.domain.call import Call, Observer
 from antiphon.domain.errors import AntiphonError
 from antiphon.domain.events import AttemptReport
 
-log = structlog.get_logger(__name__)
-
 
 class CallLog(Observer):
     """The observer that writes the log line of each call."""
+
+    def __init__(self) -> None:
+        self._log = structlog.get_logger(__name__).bind()  # a logger that is not bound is bound for each line
 
     def ended(self, call: Call, code: str, error: AntiphonError | None) -> None:
         """Write the line of `call`, with every field that is known. `code` is the name of its gRPC status.
@@ -34,22 +35,19 @@ class CallLog(Observer):
             fields["route"] = call.route
         if call.attempts:
             _add_attempts(call.attempts, fields, call.provider)
-        if (usage := call.total_usage) is not None:
+        usage, cost = (call.total_usage, call.total_cost_usd) if call.failed_uses else (call.usage, call.cost_usd)
+        if usage is not None:
             fields["prompt_tokens"] = usage.input_tokens
             fields["completion_tokens"] = usage.output_tokens
-            fields["cost_usd"] = call.total_cost_usd
+            fields["cost_usd"] = cost
         if call.warnings:
             fields["warnings"] = len(call.warnings)
         if call.first_token is not None:
-            fields["first_token_ms"] = _milliseconds(call.first_token)
+            fields["first_token_ms"] = round(call.first_token * 1000, 1)
         if call.trace is not None:
             fields["trace_id"] = call.trace.trace_id
-        duration = _milliseconds(time.monotonic() - call.started_at)
-        log.info("call", method=call.method, code=code, duration_ms=duration, **fields)
-
-
-def _milliseconds(seconds: float) -> float:
-    return round(seconds * 1000, 1)
+        duration = round((time.monotonic() - call.started_at) * 1000, 1)
+        self._log.info("call", method=call.method, code=code, duration_ms=duration, **fields)
 
 
 def _add_attempts(attempts: Sequence[AttemptReport], fields: dict[str, Any], provider: str) -> None:
@@ -62,4 +60,4 @@ def _add_attempts(attempts: Sequence[AttemptReport], fields: dict[str, Any], pro
         fields["attempts"] = [f"{attempt.deployment}: {attempt.outcome}" for attempt in attempts]
         waited = sum(attempt.waited for attempt in attempts)
     if waited:
-        fields["waited_ms"] = _milliseconds(waited)
+        fields["waited_ms"] = round(waited * 1000, 1)

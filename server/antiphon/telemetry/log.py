@@ -42,7 +42,7 @@ def configure(config: LogConfig, **fields: Any) -> None:
         return _with_traceback(event) if "exc_info" in event else event
 
     structlog.configure(
-        processors=[with_context, lambda _logger, _level, event: _dumps(event)],
+        processors=[with_context, _line],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=lambda *_names: _Lines(stream),
         cache_logger_on_first_use=True,
@@ -54,7 +54,7 @@ def configure(config: LogConfig, **fields: Any) -> None:
             foreign_pre_chain=[structlog.stdlib.ExtraAdder(), _redact_library, with_context],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                lambda _logger, _level, event: _dumps(event).decode().removesuffix("\n"),
+                lambda logger, level, event: _line(logger, level, event).decode().removesuffix("\n"),
             ],
         )
     )
@@ -93,16 +93,17 @@ class Stream:
             if self._mid_line:
                 data = b"\n" + data
             try:
-                written = self._write_all(data)
-            except ValueError:  # closed
+                written = self._raw.write(data) or 0
+                if 0 < written < len(data):
+                    written = self._write_rest(data, written)
+            except (OSError, ValueError):  # ValueError: closed
                 written = 0
             self._lost = 0 if written == len(data) else self._lost + 1
             if written:
                 self._mid_line = not data[:written].endswith(b"\n")
 
-    def _write_all(self, data: bytes) -> int:
-        """Write as much of `data` as possible, and return the number of bytes written."""
-        done = 0
+    def _write_rest(self, data: bytes, done: int) -> int:
+        """Write as much of `data` as possible from `done` on, and return the number of bytes written in all."""
         try:
             while done < len(data):
                 count = self._raw.write(data[done:])
@@ -164,7 +165,7 @@ def _with_traceback(event: structlog.types.EventDict) -> structlog.types.EventDi
 _OPTIONS: Final = orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE
 
 
-def _dumps(event: Any) -> bytes:
+def _line(_logger: Any, _level: str, event: structlog.types.EventDict) -> bytes:
     """Return the line of an event."""
     try:
         return orjson.dumps(event, default=str, option=_OPTIONS)

@@ -121,6 +121,42 @@ async def test_a_task_that_is_stuck_elsewhere_is_cancelled(monkeypatch: pytest.M
     await asyncio.create_task(comes_back())
 
 
+async def test_a_wait_can_be_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task that is stuck within an interruption is not cancelled at once; when it goes on waiting, it gets the error."""
+    deadline = Deadline(60)
+    later = asyncio.Event()
+    with pytest.raises(ShuttingDown), deadline:
+        deadline.is_waiting = False
+        deadline.expire(ShuttingDown())
+        asyncio.get_running_loop().call_later(0, later.set)
+        await later.wait()
+        deadline.resume()
+    monkeypatch.setattr("antiphon.domain.deadline.CANCEL_DELAY", 0.01)
+
+    async def stuck() -> None:
+        deadline = Deadline(60)
+        with deadline:
+            deadline.is_waiting = False
+            deadline.expire(ShuttingDown())
+            await forever()
+
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.create_task(stuck())
+
+
+async def test_a_resumed_wait_ends_with_the_deadline() -> None:
+    """After an interruption the task waits on the deadline as before, and is left without a cancellation."""
+    deadline = Deadline(0.01)
+    with pytest.raises(DeadlineExceeded), deadline:
+        deadline.is_waiting = False
+        await asyncio.sleep(0)
+        deadline.resume()
+        await forever()
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
 def test_a_call_ends_a_little_before_its_caller_gives_up() -> None:
     """The time left is the caller's timeout less ANSWER_MARGIN, but at most a tenth of it less."""
     assert time_left(None) is None

@@ -3,8 +3,9 @@
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
+from typing import Any
 
 import pytest
 from yarl import URL
@@ -14,7 +15,7 @@ from antiphon.domain.errors import ProviderProtocolError, ProviderTimeout, Provi
 from antiphon.net import connection
 from antiphon.net.authorities import Authorities
 from antiphon.net.coalescing import Coalescer
-from antiphon.net.http import Exchange, Transport
+from antiphon.net.http import HttpResponse, Transport
 from antiphon.net.outbound import DIRECT, Outbound
 from tests.certificates import Authority
 from tests.odd_upstream import CUT, LAST, RESET, OddUpstream, Pause, Step, answer, chunk, head
@@ -37,12 +38,12 @@ async def transport() -> AsyncIterator[Transport]:
     await made.close()
 
 
-def post(transport: Transport, upstream: OddUpstream, body: bytes = BODY) -> Exchange:
+def post(transport: Transport, upstream: OddUpstream, body: bytes = BODY) -> Coroutine[Any, Any, HttpResponse]:
     return transport.post(URL(upstream.base_url), {}, body)
 
 
 async def ask(transport: Transport, upstream: OddUpstream, body: bytes = BODY) -> bytes:
-    async with post(transport, upstream, body) as reply:
+    with await post(transport, upstream, body) as reply:
         return await reply.read()
 
 
@@ -141,7 +142,7 @@ async def test_the_read_timeout_of_a_large_reply_does_not_outlive_it(upstream: O
     """After a large reply an idle connection has no read timer left, which would fail the next request."""
     transport = Transport("acme", ProviderConfig(timeouts=TimeoutsConfig(stall=0.5), keep_alive=60))
     upstream.script("large", [answer(b"x" * 3_000_000)])
-    async with transport.post(URL(upstream.base_url), {}, b'{"model": "large"}') as reply:
+    with await transport.post(URL(upstream.base_url), {}, b'{"model": "large"}') as reply:
         async for _ in reply:
             await until_later(0.005)  # by then more has arrived than one read takes
     await until_later(0.6)
@@ -204,7 +205,7 @@ async def test_a_host_that_does_not_read_times_out(size: int) -> None:
     transport = Transport("acme", ProviderConfig(timeouts=TimeoutsConfig(stall=0.2)))
     async with Reader(0) as url, asyncio.timeout(2):
         with pytest.raises(ProviderTimeout):
-            await transport.post(url, {}, b"x" * size).__aenter__()
+            await transport.post(url, {}, b"x" * size)
     await transport.close()
 
 
@@ -216,7 +217,7 @@ async def test_an_early_answer_costs_the_connection(size: int, monkeypatch: pyte
     host = Reader(0, early=True)
     async with host as url:
         for _ in range(2):
-            async with transport.post(url, {}, b"x" * size) as reply:
+            with await transport.post(url, {}, b"x" * size) as reply:
                 assert await reply.read() == b"ok"
         assert host.connections == 2
     await transport.close()
@@ -246,7 +247,7 @@ async def test_a_busy_process_joins_reads_of_a_stream(busy: tuple[OddUpstream, T
     for count in range(2):
         begin.clear()
         upstream.default = [head(), chunk(b"first"), begin, chunk(b"second"), Pause(0.05), *rest, LAST]
-        async with post(transport, upstream) as reply:
+        with await post(transport, upstream) as reply:
             assert await anext(reply) == b"first"
             reply.coalesce()
             begin.set()
@@ -260,15 +261,16 @@ async def test_a_busy_process_delays_nothing_before_it_may(busy: tuple[OddUpstre
     """A body that may not be coalesced is read as it arrives, also on a connection that was held before."""
     upstream, transport = busy
     upstream.default = [head(), chunk(b"a"), Pause(0.01), chunk(b"b") + LAST]
-    async with post(transport, upstream) as reply:
+    with await post(transport, upstream) as reply:
         reply.coalesce()
         assert await reply.read() == b"ab"
     steps = [asyncio.Event() for _ in range(10)]
     upstream.default = [head(), *(part for step in steps for part in (step, chunk(b"x"))), LAST]
-    async with asyncio.timeout(0.4), post(transport, upstream) as reply:
-        for step in steps:
-            step.set()
-            assert await anext(reply) == b"x"
+    async with asyncio.timeout(0.4):
+        with await post(transport, upstream) as reply:
+            for step in steps:
+                step.set()
+                assert await anext(reply) == b"x"
 
 
 async def test_a_held_stream_can_be_left(busy: tuple[OddUpstream, Transport]) -> None:
@@ -278,7 +280,7 @@ async def test_a_held_stream_can_be_left(busy: tuple[OddUpstream, Transport]) ->
     upstream.script("whole", [head(), chunk(b"a"), Pause(0.01), chunk(b"b"), Pause(0.01), chunk(b"c"), LAST])
 
     async def read(model: str, pieces: int) -> int:
-        async with post(transport, upstream, b'{"model": "%b"}' % model.encode()) as reply:
+        with await post(transport, upstream, b'{"model": "%b"}' % model.encode()) as reply:
             async for _ in reply:
                 reply.coalesce()
                 if not (pieces := pieces - 1):

@@ -2,14 +2,15 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from typing import Any
 
 import pytest
 from yarl import URL
 
 from antiphon.config import ProviderConfig, TimeoutsConfig
 from antiphon.domain.errors import ProviderProtocolError
-from antiphon.net.http import Exchange, Transport
+from antiphon.net.http import HttpResponse, Transport
 from tests.odd_upstream import CUT, HANG, LAST, RESET, OddUpstream, Pause, Step, answer, chunk, head
 
 OK = answer(b"ok")
@@ -29,13 +30,13 @@ async def transport() -> AsyncIterator[Transport]:
     await made.close()
 
 
-def post(transport: Transport, upstream: OddUpstream, steps: Sequence[Step]) -> Exchange:
+def post(transport: Transport, upstream: OddUpstream, steps: Sequence[Step]) -> Coroutine[Any, Any, HttpResponse]:
     upstream.default = steps
     return transport.post(URL(upstream.base_url), {}, b'{"model": "any"}')
 
 
 async def ask(transport: Transport, upstream: OddUpstream, steps: Sequence[Step] = (OK,)) -> bytes:
-    async with post(transport, upstream, steps) as reply:
+    with await post(transport, upstream, steps) as reply:
         return await reply.read()
 
 
@@ -63,7 +64,7 @@ async def test_what_is_no_body_has_a_limit(upstream: OddUpstream, transport: Tra
 async def test_a_large_head(upstream: OddUpstream, transport: Transport) -> None:
     """A head may have a hundred kilobytes, and two hundred headers."""
     lines = [*(f"x-{number}: y" for number in range(200)), f"x-long: {'z' * 100_000}"]
-    async with post(transport, upstream, [answer(b"ok", "200 OK", "a/b", *lines)]) as reply:
+    with await post(transport, upstream, [answer(b"ok", "200 OK", "a/b", *lines)]) as reply:
         assert (reply.headers["x-199"], len(reply.headers["x-long"]), await reply.read()) == ("y", 100_000, b"ok")
 
 
@@ -75,7 +76,7 @@ async def test_an_answer_in_pieces(upstream: OddUpstream, transport: Transport, 
     )
     steps = [step for at in range(0, len(whole), size) for step in (whole[at : at + size], Pause(0))]
     for _ in range(2):
-        async with post(transport, upstream, steps) as reply:
+        with await post(transport, upstream, steps) as reply:
             assert await reply.read() == b"abcd"
             assert dict(reply.headers) == {"content-type": "a/b", "transfer-encoding": "chunked", "x-a": "1"}
     assert upstream.connections == 1
@@ -95,13 +96,13 @@ async def test_what_arrived_before_a_failure_is_read(upstream: OddUpstream, tran
     """The bytes before a failure come first, even if they arrived together, and then the failure."""
     async with asyncio.timeout(5):
         for end in (b"zz\r\n", CUT):
-            with pytest.raises(ProviderProtocolError):
-                async with post(
-                    transport, upstream, [head() + chunk(b"ab") + (end if isinstance(end, bytes) else b""), end]
-                ) as reply:
-                    await asyncio.sleep(0.05)
-                    assert await anext(reply) == b"ab"
-                    await anext(reply)
+            with (
+                pytest.raises(ProviderProtocolError),
+                await post(transport, upstream, [head() + chunk(b"ab") + (end if isinstance(end, bytes) else b""), end]) as reply,
+            ):
+                await asyncio.sleep(0.05)
+                assert await anext(reply) == b"ab"
+                await anext(reply)
 
 
 @pytest.mark.parametrize("surplus", [b"H", b"HTTP/1.1 200 OK\r\n", OK, b"x"])
@@ -118,7 +119,7 @@ async def test_what_follows_an_answer_at_once_costs_the_connection(
 async def test_switching_protocols_costs_the_connection(upstream: OddUpstream, transport: Transport) -> None:
     """An answer with status 101, which was not asked for, is an answer without a body."""
     for lines in (b"", b"upgrade: x\r\nconnection: upgrade\r\n"):
-        async with post(transport, upstream, [b"HTTP/1.1 101 X\r\n" + lines + b"\r\nabc"]) as reply:
+        with await post(transport, upstream, [b"HTTP/1.1 101 X\r\n" + lines + b"\r\nabc"]) as reply:
             assert (reply.status, await reply.read()) == (101, b"")
     assert upstream.connections == 2
 
@@ -137,9 +138,8 @@ async def test_a_host_that_speaks_first(greeting: bytes) -> None:
     server = await asyncio.start_server(greet, "127.0.0.1", 0)
     url = URL(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
     async with asyncio.timeout(5):
-        with contextlib.suppress(ProviderProtocolError):
-            async with transport.post(url, {}, b"") as reply:
-                assert await reply.read() == b"ok", "it came later than the request was sent"
+        with contextlib.suppress(ProviderProtocolError), await transport.post(url, {}, b"") as reply:
+            assert await reply.read() == b"ok", "it came later than the request was sent"
     left.set()
     await transport.close()
     server.close()
@@ -149,7 +149,7 @@ async def test_a_host_that_speaks_first(greeting: bytes) -> None:
 async def test_a_slow_reader_is_no_slow_host(upstream: OddUpstream, body: bytes) -> None:
     """No read time-out passes while bytes wait for their reader, of which a bounded number is kept; then it begins anew."""
     transport = Transport("acme", ProviderConfig(timeouts=TimeoutsConfig(stall=1)))
-    async with post(transport, upstream, [head(), chunk(body), Pause(2.2), chunk(b"end"), LAST]) as reply:
+    with await post(transport, upstream, [head(), chunk(body), Pause(2.2), chunk(b"end"), LAST]) as reply:
         await asyncio.sleep(1.5)
         assert 0 < transport.buffered < 600_000
         pieces = [await anext(reply)]

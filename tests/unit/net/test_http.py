@@ -6,15 +6,15 @@ import gzip
 import socket
 import time
 import zlib
-from collections.abc import AsyncIterator, Sequence
-from typing import cast
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from typing import Any, cast
 
 import pytest
 from yarl import URL
 
 from antiphon.config import ProviderConfig, TimeoutsConfig
 from antiphon.domain.errors import ProviderError, ProviderProtocolError, ProviderTimeout, ProviderUnavailable
-from antiphon.net.http import Exchange, Transport
+from antiphon.net.http import HttpResponse, Transport
 from tests.odd_upstream import CUT, HANG, LAST, RESET, OddUpstream, Pause, Step, answer, chunk, head
 
 
@@ -31,14 +31,14 @@ async def transport() -> AsyncIterator[Transport]:
     await made.close()
 
 
-def post(transport: Transport, upstream: OddUpstream, steps: Sequence[Step], **headers: str) -> Exchange:
+def post(transport: Transport, upstream: OddUpstream, steps: Sequence[Step], **headers: str) -> Coroutine[Any, Any, HttpResponse]:
     upstream.default = steps
     return transport.post(URL(upstream.base_url + "/x?a=1"), headers, b'{"model": "any"}')
 
 
 async def test_what_is_sent(upstream: OddUpstream, transport: Transport) -> None:
     """A request has the body, the caller's headers and only the headers that HTTP needs."""
-    async with post(transport, upstream, [answer(b"ok", "200 OK", "text/plain", "x-a: b")], **{"x-key": "ü"}) as reply:
+    with await post(transport, upstream, [answer(b"ok", "200 OK", "text/plain", "x-a: b")], **{"x-key": "ü"}) as reply:
         assert (reply.status, reply.headers["X-A"], await reply.read()) == (200, "b", b"ok")
     (request,) = upstream.requests
     assert request.path == "/v1/x?a=1"
@@ -52,7 +52,7 @@ async def test_large_bodies(upstream: OddUpstream, transport: Transport) -> None
     """A large body arrives completely, with its length in the header."""
     upstream.default = [answer(b"ok")]
     for size in (2**20 - 1, 2**20, 30_000_000):
-        async with transport.post(URL(upstream.base_url), {}, b"x" * size) as reply:
+        with await transport.post(URL(upstream.base_url), {}, b"x" * size) as reply:
             assert await reply.read() == b"ok"
         sent = upstream.requests.pop()
         assert (len(sent.body), sent.headers["content-length"], sent.headers.get("transfer-encoding")) == (size, str(size), None)
@@ -62,7 +62,7 @@ async def test_no_redirect_is_followed_and_no_cookie_kept(upstream: OddUpstream,
     """A redirect is an answer like any other, and a cookie is not sent back."""
     for _ in range(2):
         steps: list[Step] = [answer(b"", "302 Found", "text/plain", f"location: {upstream.base_url}/y", "set-cookie: a=b")]
-        async with post(transport, upstream, steps) as reply:
+        with await post(transport, upstream, steps) as reply:
             assert reply.status == 302
     assert [request.path for request in upstream.requests] == ["/v1/x?a=1"] * 2
     assert not any("cookie" in request.headers for request in upstream.requests)
@@ -73,12 +73,12 @@ async def test_a_finished_reply_keeps_its_connection(upstream: OddUpstream, tran
     ended = asyncio.Event()
     scripts: list[list[Step]] = [[head(), chunk(b"a"), LAST], [head(), chunk(b"a"), ended, LAST]]
     for steps in scripts:
-        async with post(transport, upstream, steps) as reply:
+        with await post(transport, upstream, steps) as reply:
             assert await anext(reply) == b"a"
     ended.set()
     while transport._draining._timers:
         await asyncio.sleep(0)
-    async with post(transport, upstream, [answer(b"")]):
+    with await post(transport, upstream, [answer(b"")]):
         pass
     assert upstream.connections == 1
 
@@ -89,7 +89,7 @@ async def test_the_end_of_a_body_keeps_nobody_waiting(upstream: OddUpstream, tra
     Closing the transport drops the connection.
     """
     turns: list[int] = []
-    async with post(transport, upstream, [head(), chunk(b"a"), HANG]) as reply:
+    with await post(transport, upstream, [head(), chunk(b"a"), HANG]) as reply:
         assert await anext(reply) == b"a"
         tasks = asyncio.all_tasks()
         asyncio.get_running_loop().call_soon(turns.append, 1)
@@ -106,15 +106,14 @@ async def test_a_body_that_is_no_http(upstream: OddUpstream, transport: Transpor
     """Invalid bytes in a body end the reply at once."""
     more = asyncio.Event()
     async with asyncio.timeout(2):
-        with pytest.raises(ProviderProtocolError):
-            async with post(transport, upstream, [head(), more, body, end]) as reply:
-                asyncio.get_running_loop().call_soon(more.set)
-                await anext(reply)
+        with pytest.raises(ProviderProtocolError), await post(transport, upstream, [head(), more, body, end]) as reply:
+            asyncio.get_running_loop().call_soon(more.set)
+            await anext(reply)
 
 
 async def test_a_body_without_end_is_not_waited_for(upstream: OddUpstream, transport: Transport) -> None:
     """If a host does not end the body of a finished reply, the connection is dropped within two seconds."""
-    async with post(transport, upstream, [head(), chunk(b"a"), HANG]) as reply:
+    with await post(transport, upstream, [head(), chunk(b"a"), HANG]) as reply:
         assert await anext(reply) == b"a"
         left_at = time.monotonic()
     assert await asyncio.wait_for(upstream.left.get(), 5) - left_at < 2
@@ -123,10 +122,9 @@ async def test_a_body_without_end_is_not_waited_for(upstream: OddUpstream, trans
 
 async def test_an_error_inside_drops_the_connection_at_once(upstream: OddUpstream, transport: Transport) -> None:
     """Leaving a reply by an exception drops the connection at once, without waiting for the rest of the body."""
-    with pytest.raises(KeyError):
-        async with post(transport, upstream, [head(), chunk(b"a"), HANG]) as reply:
-            await anext(reply)
-            raise KeyError
+    with pytest.raises(KeyError), await post(transport, upstream, [head(), chunk(b"a"), HANG]) as reply:
+        await anext(reply)
+        raise KeyError
     await asyncio.wait_for(upstream.left.get(), 5)
     assert upstream.open_connections == 0
 
@@ -136,7 +134,7 @@ async def test_cancelling_drops_the_connection_at_once(upstream: OddUpstream, tr
     """A cancelled call drops its connection, whatever it waits for, and leaves no task."""
 
     async def call() -> None:
-        async with post(transport, upstream, steps) as reply:
+        with await post(transport, upstream, steps) as reply:
             async for _ in reply:
                 read.set()
 
@@ -178,7 +176,7 @@ async def test_cancelled_while_nobody_reads(transport: Transport) -> None:
     url = URL(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
 
     async def call() -> None:
-        async with transport.post(url, {}, b"x" * size):
+        with await transport.post(url, {}, b"x" * size):
             pass
 
     task = asyncio.create_task(call())
@@ -210,9 +208,8 @@ async def test_failures_before_the_first_byte(
 
     An answer that is not HTTP raises `ProviderProtocolError`.
     """
-    with pytest.raises(ProviderError) as raised:
-        async with post(transport, upstream, steps):
-            pass
+    with pytest.raises(ProviderError) as raised, await post(transport, upstream, steps):
+        pass
     assert type(raised.value) is kind
     assert raised.value.provider == "acme"
 
@@ -230,10 +227,9 @@ async def test_failures_before_the_first_byte(
 )
 async def test_failures_in_the_body(upstream: OddUpstream, transport: Transport, steps: list[Step]) -> None:
     """A body that breaks off raises `ProviderProtocolError` and never looks complete."""
-    with pytest.raises(ProviderProtocolError):
-        async with post(transport, upstream, steps) as reply:
-            async for _ in reply:
-                pass
+    with pytest.raises(ProviderProtocolError), await post(transport, upstream, steps) as reply:
+        async for _ in reply:
+            pass
 
 
 async def test_timeouts(upstream: OddUpstream) -> None:
@@ -241,10 +237,9 @@ async def test_timeouts(upstream: OddUpstream) -> None:
     transport = Transport("acme", ProviderConfig(timeouts=TimeoutsConfig(stall=0.05)))
     scripts: list[list[Step]] = [[HANG], [head(), HANG], [head(), chunk(b"a"), HANG]]
     for steps in scripts:
-        with pytest.raises(ProviderTimeout):
-            async with post(transport, upstream, steps) as reply:
-                async for _ in reply:
-                    pass
+        with pytest.raises(ProviderTimeout), await post(transport, upstream, steps) as reply:
+            async for _ in reply:
+                pass
         await asyncio.wait_for(upstream.left.get(), 5)
     await transport.close()
 
@@ -255,9 +250,8 @@ async def test_nobody_listens(transport: Transport) -> None:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
         for url in (f"http://127.0.0.1:{port}/", "http://name.invalid/"):
-            with pytest.raises(ProviderUnavailable):
-                async with transport.post(URL(url), {}, b""):
-                    pass
+            with pytest.raises(ProviderUnavailable), await transport.post(URL(url), {}, b""):
+                pass
 
 
 async def test_connecting_takes_too_long(upstream: OddUpstream, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,9 +262,8 @@ async def test_connecting_takes_too_long(upstream: OddUpstream, monkeypatch: pyt
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", never)
     transport = Transport("acme", ProviderConfig(timeouts=TimeoutsConfig(connect=0.05)))
-    with pytest.raises(ProviderTimeout):
-        async with transport.post(URL("http://slow.test/"), {}, b""):
-            pass
+    with pytest.raises(ProviderTimeout), await transport.post(URL("http://slow.test/"), {}, b""):
+        pass
     await transport.close()
 
 
@@ -282,12 +275,11 @@ async def test_encoded_bodies(upstream: OddUpstream, transport: Transport, encod
     for body, good in ((packed, True), (b"nonsense", False)):
         steps: list[Step] = [answer(body, "200 OK", "text/event-stream", f"content-encoding: {encoding}")]
         if good:
-            async with post(transport, upstream, steps) as reply:
+            with await post(transport, upstream, steps) as reply:
                 assert await reply.read() == data
         else:
-            with pytest.raises(ProviderProtocolError):
-                async with post(transport, upstream, steps) as reply:
-                    await reply.read()
+            with pytest.raises(ProviderProtocolError), await post(transport, upstream, steps) as reply:
+                await reply.read()
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
@@ -296,9 +288,9 @@ async def test_encoded_bodies_that_are_cut(upstream: OddUpstream, transport: Tra
     data = b"data: a\n\n" * 10
     packed = zlib.compress(data) if encoding == "deflate" else gzip.compress(data)
     for at in range(1, len(packed)):
-        with pytest.raises(ProviderProtocolError):
-            async with post(transport, upstream, [answer(packed[:at], "200 OK", "a/b", f"content-encoding: {encoding}")]) as reply:
-                assert data.startswith(await reply.read())
+        cut = [answer(packed[:at], "200 OK", "a/b", f"content-encoding: {encoding}")]
+        with pytest.raises(ProviderProtocolError), await post(transport, upstream, cut) as reply:
+            assert data.startswith(await reply.read())
 
 
 async def test_encodings_of_several_kinds(upstream: OddUpstream, transport: Transport) -> None:
@@ -315,7 +307,7 @@ async def test_encodings_of_several_kinds(upstream: OddUpstream, transport: Tran
     ):
         for size in (1, len(packed)) if len(packed) < 100 else (len(packed),):
             pieces = [chunk(packed[at : at + size]) for at in range(0, len(packed), size or 1)]
-            async with post(transport, upstream, [head("200 OK", "a/b", f"content-encoding: {encoding}"), *pieces, LAST]) as reply:
+            with await post(transport, upstream, [head("200 OK", "a/b", f"content-encoding: {encoding}"), *pieces, LAST]) as reply:
                 assert await reply.read() == data
 
 
@@ -324,18 +316,17 @@ async def test_limits_of_reading(upstream: OddUpstream, transport: Transport) ->
 
     `read_some` cuts it, and returns what came if it breaks off or takes too long.
     """
-    async with post(transport, upstream, [answer(b"x" * 100)]) as reply:
+    with await post(transport, upstream, [answer(b"x" * 100)]) as reply:
         assert await reply.read(100) == b"x" * 100
-    with pytest.raises(ProviderProtocolError, match="99 bytes"):
-        async with post(transport, upstream, [answer(b"x" * 100)]) as reply:
-            await reply.read(99)
-    async with post(transport, upstream, [answer(b"x" * 100)]) as reply:
+    with pytest.raises(ProviderProtocolError, match="99 bytes"), await post(transport, upstream, [answer(b"x" * 100)]) as reply:
+        await reply.read(99)
+    with await post(transport, upstream, [answer(b"x" * 100)]) as reply:
         assert await reply.read_some(99, 5) == b"x" * 99
-    async with post(transport, upstream, [head(), chunk(b"abc"), CUT]) as reply:
+    with await post(transport, upstream, [head(), chunk(b"abc"), CUT]) as reply:
         assert await reply.read_some(99, 5) == b"abc"
     for tail in ([HANG], [piece for _ in range(100) for piece in (chunk(b"."), Pause(0.02))]):
         began = time.monotonic()
-        async with post(transport, upstream, [head(), chunk(b"abc"), *tail]) as reply:
+        with await post(transport, upstream, [head(), chunk(b"abc"), *tail]) as reply:
             assert (await reply.read_some(99, 0.1)).startswith(b"abc")
         assert time.monotonic() - began < 1
 
@@ -343,7 +334,7 @@ async def test_limits_of_reading(upstream: OddUpstream, transport: Transport) ->
 async def test_a_body_that_counts_as_ended(upstream: OddUpstream, transport: Transport) -> None:
     """`end_within` ends the body after so many seconds of silence, and None takes that back. A shorter read timeout ends it too."""
     more = asyncio.Event()
-    async with post(transport, upstream, [head(), chunk(b"abc"), more, chunk(b"d"), HANG]) as reply:
+    with await post(transport, upstream, [head(), chunk(b"abc"), more, chunk(b"d"), HANG]) as reply:
         assert await anext(reply) == b"abc"
         reply.end_within(0.01)
         reply.end_within(None)
@@ -352,7 +343,7 @@ async def test_a_body_that_counts_as_ended(upstream: OddUpstream, transport: Tra
         reply.end_within(0.01)
         assert [piece async for piece in reply] == []
     quick = Transport("acme", ProviderConfig(timeouts=TimeoutsConfig(stall=0.05)))
-    async with post(quick, upstream, [head(), chunk(b"abc"), HANG]) as reply:
+    with await post(quick, upstream, [head(), chunk(b"abc"), HANG]) as reply:
         reply.end_within(5)
         assert await reply.read() == b"abc", "a time-out that is shorter ends it too"
         assert reply.timed_out
@@ -361,10 +352,10 @@ async def test_a_body_that_counts_as_ended(upstream: OddUpstream, transport: Tra
 
 async def test_peeking(upstream: OddUpstream, transport: Transport) -> None:
     """Bytes that were peeked at are read again; white space before them is skipped."""
-    async with post(transport, upstream, [head(), chunk(b" \n"), chunk(b"\r\n a"), chunk(b"b"), LAST]) as reply:
+    with await post(transport, upstream, [head(), chunk(b" \n"), chunk(b"\r\n a"), chunk(b"b"), LAST]) as reply:
         begin = await reply.peek()
         assert begin.startswith(b"a")
         assert await reply.read() == b"ab"
-    async with post(transport, upstream, [head(), chunk(b" \n"), LAST]) as reply:
+    with await post(transport, upstream, [head(), chunk(b" \n"), LAST]) as reply:
         assert await reply.peek() == b""
         assert await reply.read() == b""

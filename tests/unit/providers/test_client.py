@@ -46,6 +46,8 @@ async def test_without_a_key() -> None:
 class SignedByToken:
     """Fetches a secret, and signs address and body with it, as hosts of other protocols want."""
 
+    fixed = None
+
     def __init__(self, secrets: list[str]) -> None:
         """`secrets` are those that are fetched; none: it is refused."""
         self._secrets = secrets

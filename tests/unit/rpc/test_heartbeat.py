@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from antiphon.domain.call import Call
-from antiphon.rpc.heartbeat import HeartbeatWriter
+from antiphon.domain.call import Call, Heartbeat
+from antiphon.rpc.heartbeat import WRITING, HeartbeatWriter
 from tests.waiting import until
 
 
@@ -31,16 +31,16 @@ async def write(pulse: HeartbeatWriter, wire: Wire, message: Any) -> None:
     """Write a message as a call with a heartbeat does."""
     if pulse.beat is not None:
         await pulse.beat
-    pulse.pause()
+    pulse.last = WRITING
     await wire.write(message)
-    pulse.resume()
+    pulse.last = pulse.time()
 
 
 async def test_silence_is_broken_again_and_again() -> None:
     """A heartbeat is sent each time the interval passes without a message."""
     wire = Wire()
-    pulse = HeartbeatWriter(0.01, wire.write)
-    beat = Call(pulse=pulse).heartbeat("beat")
+    beat = Heartbeat("beat")
+    pulse = HeartbeatWriter(0.01, wire.write, beat)
     assert not beat.sent
     assert [await wire.written.get() for _ in range(3)] == ["beat"] * 3
     assert beat.sent
@@ -50,8 +50,7 @@ async def test_silence_is_broken_again_and_again() -> None:
 async def test_headers_alone_go_out_once() -> None:
     """Without a comment to send, only the headers are sent, once."""
     wire = Wire()
-    pulse = HeartbeatWriter(0.01, wire.write)
-    Call(pulse=pulse).heartbeat()
+    pulse = HeartbeatWriter(0.01, wire.write, Heartbeat())
     assert await wire.written.get() is None
     await write(pulse, wire, "reply")
     with pytest.raises(TimeoutError):
@@ -64,8 +63,7 @@ async def test_headers_alone_go_out_once() -> None:
 async def test_a_message_waits_for_the_heartbeat_that_is_being_written() -> None:
     """A message waits for a heartbeat that is being written, and no heartbeat is sent during a write."""
     wire = Wire()
-    pulse = HeartbeatWriter(0.01, wire.write)
-    Call(pulse=pulse).heartbeat("beat")
+    pulse = HeartbeatWriter(0.01, wire.write, Heartbeat("beat"))
     wire.open.clear()
     await until(lambda: wire.writing)
     message = asyncio.create_task(write(pulse, wire, "reply"))
@@ -79,8 +77,10 @@ async def test_a_message_waits_for_the_heartbeat_that_is_being_written() -> None
 async def test_without_an_interval_or_a_call_there_is_none() -> None:
     """An interval of 0, or a call without a writer, sends no heartbeat."""
     wire = Wire()
-    pulse = HeartbeatWriter(0, wire.write)
-    assert not Call(pulse=pulse).heartbeat("beat").sent
+    beat = Heartbeat("beat")
+    pulse = HeartbeatWriter(0, wire.write, beat)
+    await asyncio.sleep(0)
+    assert not beat.sent
     assert not Call().heartbeat("beat").sent
     await pulse.stop()
     assert wire.written.empty()
@@ -92,7 +92,7 @@ async def test_a_heartbeat_that_finds_the_caller_gone_does_not_hide_how_the_call
     async def gone(message: Any) -> None:
         raise ConnectionError
 
-    pulse = HeartbeatWriter(0.001, gone)
-    beat = Call(pulse=pulse).heartbeat("beat")
+    beat = Heartbeat("beat")
+    pulse = HeartbeatWriter(0.001, gone, beat)
     await until(lambda: beat.sent)
     await pulse.stop()

@@ -33,6 +33,8 @@ _SIGNED: Final = ("content-type", "host")
 class SignatureAuth:
     """Authorizes calls by a signature over each request."""
 
+    fixed: Final = None
+
     def __init__(
         self, provider: str, source: CredentialSource, region: str, headers: CIMultiDict[str], configured: Mapping[str, str]
     ) -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Final
 
+from msgspec import Struct
+
 from antiphon.domain.content import NOTHING, Block, Image, JsonObject, Opaque, RedactedThinking, State, ToolCall
 from antiphon.domain.events import Batch, BlockFinished, BlockStarted, Event
 
 
-class BlockNumbers:
+class BlockNumbers(Struct):
     """Numbers the blocks of a reply, over all its choices."""
 
-    def __init__(self) -> None:
-        self._next = 0
+    _next: int = 0
 
     def begin(self, choice: int, value: Block, events: Batch) -> int:
         """Append the start of a block, and return the block's number."""

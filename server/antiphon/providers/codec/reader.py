@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from typing import Any, Final
 
 from antiphon.config import MAX_MESSAGE_BYTES
@@ -114,16 +112,24 @@ class StreamReader(ABC):
         """
         if self.failure is not None:
             raise self.failure
-        self._run(self._read_rest)
-        if not self._is_complete(silent=silent):
-            raise self._protocol_error("ended before the reply was whole")
-        self._run(self._finish)
+        try:
+            self._read_rest()
+            if not self._is_complete(silent=silent):
+                raise self._protocol_error("ended before the reply was whole")
+            self._finish()
+        except _EXPECTED_ERRORS as error:
+            self.failure = self._failure(error)
+            raise self.failure from None
         batch, self._batch = self._batch, []
         return batch
 
     def read_object(self, body: bytes) -> Batch:
         """Return all events of an answer that is one JSON object. Raises subclasses of `ProviderError`."""
-        self._run(partial(self._read_whole, body))
+        try:
+            self._read_whole(body)
+        except _EXPECTED_ERRORS as error:
+            self.failure = self._failure(error)
+            raise self.failure from None
         return self.end()
 
     @abstractmethod
@@ -166,14 +172,6 @@ class StreamReader(ABC):
     def _origin(self) -> Origin:
         """Return who makes the reply."""
         return Origin(self.protocol, self._provider, self._request.model, self._provider)
-
-    def _run(self, step: Callable[[], None]) -> None:
-        """Run a step, and raise its failure as a `ProviderError`."""
-        try:
-            step()
-        except _EXPECTED_ERRORS as error:
-            self.failure = self._failure(error)
-            raise self.failure from None
 
     def _failure(self, error: Exception) -> ProviderError:
         """Return the `ProviderError` for an exception of a step."""

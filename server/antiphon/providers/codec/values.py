@@ -10,6 +10,8 @@ import binascii
 import math
 from typing import Any, Final, TypeGuard
 
+from msgspec import Struct
+
 from antiphon.domain.content import JsonObject
 
 MAX_INDEX: Final = 2**31 - 1
@@ -115,6 +117,8 @@ def seconds(value: object) -> int | None:
     """Return a time in Unix seconds; None if the value is not one."""
     if isinstance(value, str) and value.isdecimal():
         value = int(value[:20])
+    if type(value) is int:  # the fast path
+        return value if 0 < value <= MAX_TIME else None
     return int(value) if _is_number(value) and 0 < value <= MAX_TIME else None
 
 
@@ -149,14 +153,11 @@ def _check_logprob(entry: dict[str, Any]) -> None:
         bytes(given)  # raises unless it is a list of bytes
 
 
-class StreamedText:
+class StreamedText(Struct):
     """The length and the last piece of a streamed text. The text itself is not kept, so that a token costs little."""
 
-    __slots__ = ("last", "length")
-
-    def __init__(self) -> None:
-        self.length = 0
-        self.last = ""
+    length: int = 0
+    last: str = ""
 
     def add(self, piece: str) -> str:
         """Add a piece, and return it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 from multidict import CIMultiDict
 from pydantic import SecretStr
@@ -18,6 +19,8 @@ _SCHEME = "Bearer "
 class TokenAuth:
     """Sends a fetched token as a bearer token. A caller's own key is sent in its place as `HeaderAuth` sends it."""
 
+    fixed: Final = None
+
     def __init__(
         self, tokens: TokenCache, header: str, headers: CIMultiDict[str], configured: Mapping[str, str], secrets: Iterable[str]
     ) -> None:
@@ -30,21 +33,21 @@ class TokenAuth:
     async def credentials(self, url: URL, body: bytes, own_key: SecretStr | None) -> Credentials:
         if own_key is not None:
             return await self._fixed.credentials(url, body, own_key)
-        return await self._with(await self._tokens.get())
+        return self._with(await self._tokens.get())
 
     async def replacement(self, refused: Credentials) -> Credentials | None:
         """Return other credentials than those that the provider refused; None if they would be no better."""
         token = await self._tokens.replace(refused.headers[_HEADER].removeprefix(_SCHEME))
-        return None if token is None else await self._with(token)
+        return None if token is None else self._with(token)
 
     async def close(self) -> None:
         """Cancel a fetch in progress."""
         await self._tokens.close()
 
-    async def _with(self, token: str) -> Credentials:
+    def _with(self, token: str) -> Credentials:
         """Return the credentials with a token, the same object for all calls with it."""
         if self._made is None or self._made[0] != token:
-            fixed = await self._fixed.credentials(URL(), b"", None)
+            fixed = self._fixed.fixed
             headers = fixed.headers.copy()
             headers[_HEADER] = f"{_SCHEME}{token}"
             self._made = token, Credentials(headers, (*fixed.secrets, token))

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
+from msgspec import Struct
+
 from antiphon.net import json_bounds
 from antiphon.providers.codec.json import REPLACEMENT, decode, join_halves, load, replace_halves
 
@@ -15,11 +17,10 @@ _Place: TypeAlias = "tuple[str | int, ...]"
 """The location of a text: field names, and for lists the `index` of the object."""
 
 
-class ChunkDecoder:
+class ChunkDecoder(Struct):
     """Decodes the chunks of one reply."""
 
-    def __init__(self) -> None:
-        self._halves: dict[_Place, str] = {}
+    _halves: dict[_Place, str] = {}
 
     def read(self, payload: bytes) -> Any:
         """Decode one chunk. Raises `ValueError` if it is not JSON or too large, and `RecursionError` if it is nested too deeply."""

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec import Struct
+
 from antiphon.domain.content import JsonObject
 
 
-class UnsignedThinking:
+class UnsignedThinking(Struct):
     """The fields of one choice in which a block of thinking is still open."""
 
-    def __init__(self) -> None:
-        self._open: set[str] = set()
+    _open: set[str] = set()
 
     def read(self, fields: JsonObject) -> frozenset[str]:
         """Read the unknown fields of a delta, and return the names of those whose first item goes on with the last one before."""

@@ -96,7 +96,8 @@ def encode_messages(
             or (host.empty_thought is not None and message.role is Role.ASSISTANT)
         ):
             return OpenAIEncoder(provider, host, model, known_fields=known_fields).encode(messages)
-        plain.append({"role": _role(message, host), "content": block.text})
+        role = message.role
+        plain.append({"role": _role(message, host) if role is Role.DEVELOPER else role, "content": block.text})
     return plain
 
 

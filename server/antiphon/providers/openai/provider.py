@@ -54,7 +54,7 @@ class OpenAIProvider(HostProvider):
     def _prepare(self, request: ChatRequest) -> Prepared:
         parameters = Parameters(self.name, self._unsupported)
         body = encode(request, self.name, parameters, stream_usage=self._stream_usage, host=self._capabilities)
-        url = self._fixed_url or URL(self._url.replace(MODEL, quote(request.model, safe="")))
+        url = self._fixed_url if self._fixed_url is not None else URL(self._url.replace(MODEL, quote(request.model, safe="")))
         reader = partial(OpenAIReader, request, self.name, self._capabilities.names)
         plain = partial(read_plain, provider=self.name, model=request.model)
         return Prepared(url, body, reader, warnings=parameters.warnings, plain=plain)

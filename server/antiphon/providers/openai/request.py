@@ -31,7 +31,7 @@ from antiphon.providers.json_instruction import json_instruction
 from antiphon.providers.openai.capabilities import UNKNOWN, HostCapabilities
 from antiphon.providers.openai.known_fields import CACHE_MARK
 from antiphon.providers.openai.messages import encode_messages
-from antiphon.providers.openai.turns import in_turns
+from antiphon.providers.openai.turns import Turns, in_turns
 from antiphon.providers.parameters import Parameters
 from antiphon.providers.support import JSON_SCHEMA, Lacks, adapted
 
@@ -60,13 +60,16 @@ def encode(
     if lacks:
         request = adapted(request, lacks, parameters)
     messages = encode_messages(request.messages, provider, host, request.model, known_fields=request.known_fields)
-    body: dict[str, Any] = {"model": request.model, "messages": in_turns(messages, host.turns)}
+    if host.turns is not Turns.ANY:
+        messages = in_turns(messages, host.turns)
+    body: dict[str, Any] = {"model": request.model, "messages": messages}
     if request.stream:
         body["stream"] = True
     if request.stream and stream_usage:
         body["stream_options"] = {"include_usage": True}
-    sampling = zip(_SAMPLING, astuple(request.sampling), strict=True)
-    body |= {name: value for name, value in sampling if value is not None}
+    for name, value in zip(_SAMPLING, astuple(request.sampling), strict=True):
+        if value is not None:
+            body[name] = value  # noqa: PERF403  # a comprehension would cost a call
     if row.renames:
         _rename(body, row.renames)
     _add_options(body, request, lacks, host)

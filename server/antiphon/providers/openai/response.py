@@ -93,6 +93,10 @@ class OpenAIReader(StreamReader):
         self._chunk_start = 0  # length of the batch before the chunk that is being read
         self._misses = 0  # frames that fitted no later chunk, one after the other
 
+    @property
+    def has_usage(self) -> bool:
+        return self._usage is not None
+
     def feed_after_done(self, data: bytes) -> None:
         """Read the usage from data that follows `[DONE]`. Ignores everything else, and raises nothing."""
         try:
@@ -135,6 +139,9 @@ class OpenAIReader(StreamReader):
                 streamed = frame.choice.text
                 streamed.length += len(text)
                 streamed.last = text
+                continue
+            if not name and payload[:1] == b"{":
+                self._read_chunk(self._json.read(payload), payload)
                 continue
             self._read_event(name, payload)
             if ending.done:
@@ -187,10 +194,8 @@ class OpenAIReader(StreamReader):
         used = self._used()
         if used is not None:
             self._batch.append(used)
-        self._batch.extend(
-            Finished(choice, meaning_of(reason or "") or FinishReason.OTHER, reason or "")
-            for choice, reason in sorted(self.ending.reasons.items(), key=itemgetter(0))
-        )
+        for choice, reason in sorted(self.ending.reasons.items(), key=itemgetter(0)):
+            self._batch.append(Finished(choice, meaning_of(reason or "") or FinishReason.OTHER, reason or ""))
 
     @staticmethod
     def _is_output(event: Event) -> bool:
@@ -243,7 +248,8 @@ class OpenAIReader(StreamReader):
     def _read_chunk(self, chunk: dict[str, Any], payload: bytes) -> None:
         """Read one chunk, or one whole reply. `payload` is its JSON text, for the log."""
         self._chunk_start = len(self._batch)
-        self._drop_frame()
+        if self._frame is not None:
+            self._drop_frame(self._frame)
         choices = chunk.get("choices")
         if not choices and is_heartbeat(chunk):
             return
@@ -299,11 +305,10 @@ class OpenAIReader(StreamReader):
         if is_all and self._json.is_whole and not self.ending.is_object and not self.ending.is_finished:
             self._frame = frame_of(payload, choice, block)
 
-    def _drop_frame(self) -> None:
+    def _drop_frame(self, frame: TextFrame) -> None:
         """Forget the frame, as another chunk follows."""
-        if self._frame is not None:
-            self._misses = 0 if self._frame.has_fitted else self._misses + 1
-            self._frame = None
+        self._misses = 0 if frame.has_fitted else self._misses + 1
+        self._frame = None
 
     def _read_choice(self, reader: ChoiceReader, choice: JsonObject, chunk: JsonObject) -> None:
         """Read a choice that is more than a delta of text."""
@@ -338,8 +343,9 @@ class OpenAIReader(StreamReader):
 
         Some hosts send such chunks first; their fields are kept until then.
         """
-        changed, _ = changed_fields(_without_usage(chunk), self._reply_fields, _KNOWN_FIELDS)
-        self._reply_fields |= changed
+        if not chunk.keys() <= _KNOWN_FIELDS:
+            changed, _ = changed_fields(_without_usage(chunk), self._reply_fields, _KNOWN_FIELDS)
+            self._reply_fields |= changed
         given = chunk.get("id")
         if not given and not has_choices:
             return
@@ -383,7 +389,7 @@ class OpenAIReader(StreamReader):
             raise ProviderUnavailable(f"The provider {self._provider} failed during the reply.", provider=self._provider)
 
     def _note_output(self) -> None:
-        if not self.has_output or self.ending.is_finished:
+        if self._batch and (not self.has_output or self.ending.is_finished):
             self._report_output()
         self._at_finish = 0
 

@@ -59,7 +59,7 @@ class ChunkWriter:
             if texts:
                 pieces.append(dump_texts(texts, *self._prepared[run]))
                 texts, run = [], -1
-            if is_text and event.block in self._prepared:  # type: ignore[union-attr]
+            if is_text and (event.block in self._prepared or (event.text and self._prepare(event.block))):  # type: ignore[union-attr]
                 texts.append(event.text)  # type: ignore[union-attr]
                 run = event.block  # type: ignore[union-attr]
                 continue
@@ -78,11 +78,12 @@ class ChunkWriter:
                     self._set_reply_fields(event)
                 case domain.BlockStarted():
                     self._write_delta(event.choice, (event,), pieces)
+                case domain.BlockFinished() if self._deltas.end_plain(event):
+                    self._prepared.pop(event.block, None)
                 case domain.BlockFinished() | domain.BlockProgress() | domain.CitationDelta() | domain.MediaDelta():
                     self._write_delta(self._deltas.blocks[event.block].choice, (event,), pieces)
                 case domain.TextDelta() | domain.ThinkingDelta() | domain.InputDelta() | domain.RefusalDelta():
                     self._write_delta(self._deltas.blocks[event.block].choice, (event,), pieces)
-                    self._prepare(event.block)
                 case domain.Finished():
                     self._finish(event, pieces)
                 case domain.Usage():
@@ -121,14 +122,19 @@ class ChunkWriter:
             _head({**self._reply_fields, **self._repeated_fields, **self._next_fields}) if self._next_fields else self._usual_head
         )
 
-    def _prepare(self, number: int) -> None:
-        """Store the bytes around the deltas of a block whose deltas have its text and no other field."""
+    def _prepare(self, number: int) -> bool:
+        """Store the bytes around the deltas of a block whose deltas have its text and no other field.
+
+        Returns False if its deltas have others, or the next chunk has fields of its own, or is the first one of its choice.
+        """
         open_ = self._deltas.blocks[number]
         around = self._frame(open_)
-        if around is not None and self._next_head is self._usual_head:
-            before, behind = around
-            after = b'%b},"logprobs":null,"finish_reason":null}]%b' % (behind, self._tail)
-            self._prepared[number] = (b'%b%d,"delta":{%b' % (self._usual_head, open_.choice, before), after)
+        if around is None or self._next_head is not self._usual_head or open_.choice not in self._started_choices:
+            return False
+        before, behind = around
+        after = b'%b},"logprobs":null,"finish_reason":null}]%b' % (behind, self._tail)
+        self._prepared[number] = (b'%b%d,"delta":{%b' % (self._usual_head, open_.choice, before), after)
+        return True
 
     def _frame(self, open_: OpenBlock) -> tuple[bytes, bytes] | None:
         """Return the bytes of a delta before and after the text of a block; None if the delta has other fields as well."""

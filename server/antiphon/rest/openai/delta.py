@@ -184,6 +184,14 @@ class DeltaFields:
             case _:
                 return None
 
+    def end_plain(self, event: domain.BlockFinished) -> bool:
+        """End a block, and return True, if it is a text of which nothing is left to be written; else do nothing."""
+        open_ = self.blocks[event.block]
+        if self.has_places or event.state is not None or type(open_.value) is not domain.Text or open_.value.state is not None:
+            return False
+        del self.blocks[event.block]
+        return True
+
     def _end(self, event: domain.BlockFinished) -> domain.JsonObject | None:
         """Return the fields that are known only when a block is finished; None if there are none."""
         open_ = self.blocks.pop(event.block)

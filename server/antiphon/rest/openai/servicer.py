@@ -57,7 +57,8 @@ class OpenAIServicer(openai_pb2_grpc.OpenAIServiceServicer):
         stream = _accepts_only_events(call.accept) if body.stream is None else body.stream
         chat_request = body.to_request(stream=stream) if isinstance(body, PlainBody) else request_from_body(body, stream=stream)
         writer = ChunkWriter(include_usage=include_usage(body), sole=self._sole) if stream else self._completion_json
-        return PreparedCall(chat_request, writer, error_event, self._record(call, body))
+        record = self._record(call, body) if body.session_id or self._automatic_sessions else None
+        return PreparedCall(chat_request, writer, error_event, record)
 
     async def ListModels(self, request: openai_pb2.ListModelsRequest, context: Context) -> Pieces:
         """Yield the models of the catalogue that the caller may use."""
@@ -74,10 +75,8 @@ class OpenAIServicer(openai_pb2_grpc.OpenAIServiceServicer):
     def _completion_json(self, reply: Reply) -> bytes:
         return dumps(completion(reply, self._sole))
 
-    def _record(self, call: Call, body: ChatCompletionBody | PlainBody) -> Record | None:
-        """Return the session in which the turn is stored. None: nothing is stored, and the database is not used."""
-        if not body.session_id and not self._automatic_sessions:
-            return None
+    def _record(self, call: Call, body: ChatCompletionBody | PlainBody) -> Record:
+        """Return the session in which the turn is stored."""
         # The header is also set in an error response, because what came before the error is stored in this session.
         began = partial(call.headers.__setitem__, "x-session-id")
         return Record(call.caller.owner, conversation=body.session_id or None, resent=True, on_recorded=began)

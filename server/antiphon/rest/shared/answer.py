@@ -6,7 +6,6 @@ The formats belong to the dialects; this module knows none of them.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
 from functools import partial
 from typing import Protocol
 
@@ -17,7 +16,7 @@ from antiphon import domain
 from antiphon.chat.service import ChatService
 from antiphon.domain.call import Call
 from antiphon.domain.errors import AntiphonError, InvalidRequest, to_public_error
-from antiphon.domain.reply import Reply, collect
+from antiphon.domain.reply import Reply
 from antiphon.history.recorder import Record
 from antiphon.rest.shared.body import Path, option_path, renamed
 from antiphon.rest.shared.json import EVENT_STREAM, JSON
@@ -70,10 +69,14 @@ async def answer(
     prepared = await prepare()
     writer, body_path = prepared.writer, prepared.body_path
     call.on_warnings = partial(write_header, call.headers, body_path)
-    async with aclosing(chat.stream(call, prepared.request, prepared.record)) as batches:
+    batches = chat.stream(call, prepared.request, prepared.record)
+    try:
         if callable(writer):
             try:
-                data = writer(await collect(batches))
+                reply = Reply()
+                async for batch in batches:
+                    reply.add(*batch)
+                data = writer(reply)
             except InvalidRequest as error:
                 raise renamed(error, body_path) from None
             if prepared.status is not None:
@@ -103,3 +106,5 @@ async def answer(
         if last or content_type:
             call.is_last = True
             yield httpbody_pb2.HttpBody(content_type=content_type, data=last)
+    finally:
+        await batches.aclose()
