@@ -22,8 +22,9 @@
 -- The transcoder sends the head of a call on at once, and the server checks the key before the body is buffered. Only the engine's
 -- chats may have their key in the body: without a key in the headers, the body must be small, and this filter waits for it.
 --
--- Responses: gRPC has no status for 201, 402, 422 or 502, so the server sends such a status in the metadata `x-http-status`. Fields
--- that only concern gRPC are removed from responses to REST callers. Responses to gRPC callers are not changed. This filter is before
+-- Responses: the server adds headers to the content type of its first message, each as a tab and "name:value"; no header of gRPC has a
+-- tab. gRPC has no status for 201, 402, 422 or 502, so the server sends such a status in the header `x-http-status`. Fields that only
+-- concern gRPC are removed from responses to REST callers. Responses to gRPC callers are not changed. This filter is before
 -- the transcoder in the list, so it sees responses after the transcoder.
 --
 -- If Envoy has no server for a call, another Envoy may have one. The listener's local replies mark such a 503, and its connection is
@@ -52,8 +53,9 @@ local LONGEST_ID = 128
 local HEAD = "antiphon.head"
 local REFUSED = "antiphon.refused"
 
--- Says to the server that the message will arrive complete, so that the server buffers no part of it before.
-local WHOLE = "x-antiphon-whole"
+-- Says to the server that the message will arrive complete, so that the server buffers no part of it before, and that this filter takes
+-- the headers of the response out of its content type.
+local EDGE = "x-antiphon-edge"
 
 local ENGINE_CHAT = "/api/engine/chat/"
 -- The largest body, in bytes, that may contain the key: as MAX_KEYLESS_BYTES of the server, and the listener's buffer limit.
@@ -265,10 +267,10 @@ function envoy_on_request(handle)
     return
   end
   if not rest then
-    headers:remove(WHOLE)
+    headers:remove(EDGE)
     return
   end
-  headers:replace(WHOLE, "1")
+  headers:replace(EDGE, "1")
   local names = NAMES[method]
   if names ~= nil and names[path] then
     handle:respond({[":status"] = "404"}, "")
@@ -322,6 +324,14 @@ function envoy_on_response(handle)
   local content_type = headers:get("content-type")
   if content_type ~= nil and content_type:sub(1, 16) == "application/grpc" then
     return
+  end
+  local at = content_type ~= nil and content_type:find("\t", 1, true)
+  if at then
+    for name, value in content_type:gmatch("\t([^:]+):([^\t]*)") do
+      headers:replace(name, value)
+    end
+    content_type = content_type:sub(1, at - 1)
+    headers:replace("content-type", content_type)
   end
   local status = headers:get("x-http-status")
   if status ~= nil then

@@ -40,10 +40,12 @@ REQUEST_ID_HEADER = "x-request-id"
 TAGS_HEADER = "x-antiphon-tags"
 """Metadata key of a call's tags, as in "team=search, feature=x". For REST and gRPC callers."""
 
-BUFFERED_HEADER = "x-antiphon-whole"
-"""Metadata key that the edge adds to REST calls, to say that it sends a message only once it has all of it.
+EDGE_HEADER = "x-antiphon-edge"
+"""Metadata key that the edge adds to REST calls. `status.lua` sets it, and removes it from what callers send.
 
-`status.lua` sets it, and removes it from what callers send.
+It says that the edge sends a message only once it has all of it, and that it takes the headers of the response out of the content
+type of the first message: gRPC sends initial metadata in an operation of their own, which takes 20 to 60 us, and delays the first
+token of a busy worker by 2 ms.
 """
 
 SMALL_BYTES = 32 * 1024
@@ -85,7 +87,19 @@ class ServedMethod(Struct, frozen=True):
 class Handling:
     """One call. `unary` or `stream` handles it, ends it with the status of its error, and reports its end to the observer."""
 
-    __slots__ = ("_admitted", "_arrival", "_call", "_context", "_entries", "_message", "_metadata", "_method", "_pulse", "_written")
+    __slots__ = (
+        "_admitted",
+        "_arrival",
+        "_at_edge",
+        "_call",
+        "_context",
+        "_entries",
+        "_message",
+        "_metadata",
+        "_method",
+        "_pulse",
+        "_written",
+    )
 
     def __init__(self, method: ServedMethod, context: Context) -> None:
         self._method = method
@@ -99,6 +113,7 @@ class Handling:
         self._entries = tuple(context.invocation_metadata() or ())
         metadata: dict[str, str] = dict(self._entries)  # type: ignore[arg-type]  # only binary fields, which are not read, have bytes
         self._metadata = metadata
+        self._at_edge = metadata.get(EDGE_HEADER) == "1"
         request_id = metadata.get(REQUEST_ID_HEADER, "")
         if not _VALID_REQUEST_ID.fullmatch(request_id):
             request_id = os.urandom(16).hex()
@@ -146,7 +161,7 @@ class Handling:
                         pulse.last = WRITING
                     if call.is_last and len(message.data) <= SMALL_BYTES:
                         if call.headers and not self._written:
-                            await self.write(None)
+                            message = await self._begin(message)  # noqa: PLW2901
                         last = message.SerializeToString()
                     else:
                         await self.write(message)
@@ -193,16 +208,14 @@ class Handling:
             except InvalidRequest:
                 if authenticated:  # report no mistakes before authentication, which may need the body
                     raise
-        self._arrival = Arrival(
-            authenticated=authenticated, buffered=metadata.get(BUFFERED_HEADER) == "1" and self._comes_from_edge(authenticated)
-        )
+        self._arrival = Arrival(authenticated=authenticated, buffered=self._at_edge and self._comes_from_edge(authenticated))
         data = await self._method.receiver.receive(self._context, self._arrival)
         if data is None:
             raise InvalidRequest("The call has no request message.")
         return read(data)
 
     def _comes_from_edge(self, authenticated: bool) -> bool:
-        """Return True if the call comes from the edge, so that its `BUFFERED_HEADER` can be trusted.
+        """Return True if the call comes from the edge, so that its `EDGE_HEADER` can be trusted.
 
         Others can reach the server's own port. So a call by TCP is trusted only if the edge connects by TCP and the caller is
         `authenticated`.
@@ -229,16 +242,25 @@ class Handling:
     async def _write_first_or_large(self, message: Any) -> None:
         """Send the initial metadata if they are not sent yet, then the message, in pieces if it is large."""
         if not self._written:
-            self._written = True
-            if self._method.rules.render is None:
-                # REST callers get the request id from Envoy, which saves a write here.
-                await self._context.send_initial_metadata(((REQUEST_ID_HEADER, self._call.request_id),))
-            elif self._call.headers:
-                await self._context.send_initial_metadata(tuple(self._call.headers.items()))
+            message = await self._begin(message)
         if message is None:
             return
         for piece in _pieces(message) if _is_large(message) else (message,):
             await self._context.write(piece.SerializeToString())
+
+    async def _begin(self, first: Any) -> Any:
+        """Send the initial metadata, unless the first message can carry them; return that message (None if there is none yet)."""
+        self._written = True
+        headers = self._call.headers
+        if self._method.rules.render is None:
+            # REST callers get the request id from Envoy, which saves a write here.
+            await self._context.send_initial_metadata(((REQUEST_ID_HEADER, self._call.request_id),))
+        elif headers and self._at_edge and first is not None:
+            content_type = "\t".join([first.content_type, *map(":".join, headers.items())])
+            return httpbody_pb2.HttpBody(content_type=content_type, data=first.data)
+        elif headers:
+            await self._context.send_initial_metadata(tuple(headers.items()))
+        return first
 
     async def _fail(self, error: BaseException) -> bool:
         """End a call that failed, with the status of its error. Return False if nobody waits for one: the error is to be raised."""
@@ -277,9 +299,8 @@ class Handling:
                 trailers = ((REQUEST_ID_HEADER, self._call.request_id), *trailers)
             else:
                 status, headers, body = self._method.rules.render(error)
-                metadata = {**self._call.headers, "x-http-status": str(status), **headers}
-                await self._context.send_initial_metadata(tuple(metadata.items()))
-                await self._context.write(httpbody_pb2.HttpBody(content_type="application/json", data=body).SerializeToString())
+                self._call.headers.update({"x-http-status": str(status), **headers})
+                await self.write(httpbody_pb2.HttpBody(content_type="application/json", data=body))
             await self._context.abort(code, error.message, trailers)
         except grpc.aio.AbortError as aborted:
             release(aborted)  # gRPC raises it again after the handler, without these frames

@@ -125,7 +125,7 @@ async def test_only_the_edge_can_say_that_a_request_is_whole(
     """A slow request at the server's own port counts as the largest possible, whatever its metadata say."""
     monkeypatch.setattr(receiver, "SLOW_AFTER", 0.0)
     monkeypatch.setattr(receiver, "CHECK_INTERVAL", 0.01)
-    whole = (*KEY, ("x-antiphon-whole", "1"))
+    whole = (*KEY, ("x-antiphon-edge", "1"))
     async with (
         running(ScriptedProvider(), unused_tcp_port, max_request_bytes=40_000_000) as gateway,
         unfinished_calls(gateway, 2, method=method, metadata=whole) as calls,

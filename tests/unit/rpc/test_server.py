@@ -20,6 +20,7 @@ from structlog.testing import capture_logs
 from antiphon.auth.api_keys.static import KeyRing
 from antiphon.chat.catalog import Catalog
 from antiphon.chat.service import ChatService
+from antiphon.domain.call import current
 from antiphon.domain.errors import ProviderProtocolError, ProviderRateLimited
 from antiphon.domain.events import Batch, TextDelta, Usage
 from antiphon.domain.principal import Principal, Scope
@@ -193,6 +194,29 @@ async def test_a_rest_error_is_its_dialects_body_and_the_true_status(unused_tcp_
     assert metadata["x-http-status"] == "422"
     assert json.loads(body.data)["detail"][0]["loc"] == ["body", "messages"]
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+class Heading(ScriptedProvider):
+    """A provider whose calls have a header in their responses."""
+
+    async def stream(self, request: ChatRequest, warn: Any = None) -> AsyncGenerator[Batch, None]:
+        current().headers["x-note"] = "12:00, always"
+        async for batch in super().stream(request, warn):
+            yield batch
+
+
+@pytest.mark.parametrize("more", [{"stream": False}, {"stream": True}, {"messages": "none"}])
+async def test_the_edge_gets_headers_with_the_first_message(more: dict[str, Any], unused_tcp_port: int) -> None:
+    """Behind the edge the headers of a response are in the content type of its first message, and not in the metadata."""
+    asked = {"messages": [{"role": "user", "content": "x"}], **more}
+    async with running(Heading(), unused_tcp_port) as gateway:
+        direct, behind = gateway.post(asked), gateway.post(asked, (*KEY, ("x-antiphon-edge", "1")))
+        headers = dict(await direct.initial_metadata() or ())
+        content_type, *carried = (await behind.read()).content_type.split("\t")
+        assert content_type == (await direct.read()).content_type
+        assert dict(each.split(":", 1) for each in carried) == headers
+        assert not await behind.initial_metadata()
+    assert ("x-http-status" if "messages" in more else "x-note") in headers
 
 
 async def test_no_key_is_refused_before_the_request_is_looked_at(unused_tcp_port: int) -> None:
