@@ -59,6 +59,8 @@ SETTLED: Final = 0.15
 
 KEY: Final = "sk-bench"
 METADATA: Final = (("authorization", f"Bearer {KEY}"),)
+FROM_EDGE: Final = (*METADATA, ("x-antiphon-edge", "1"))
+"""The metadata of a REST call, which the edge makes a call of gRPC."""
 MESSAGES: Final = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is an antiphon?"}]
 USAGE: Final = {"prompt_tokens": 20, "completion_tokens": 4, "total_tokens": 24}
 
@@ -192,7 +194,7 @@ class Caller:
     def _rest(self, model: str, **more: Any) -> AsyncIterable[Any]:
         body = orjson.dumps({"model": model, "messages": MESSAGES, "temperature": 0.5, "stream": model == "stream", **more})
         data = httpbody_pb2.HttpBody(content_type="application/json", data=body)
-        return self._openai.CreateChatCompletion(openai_pb2.CreateChatCompletionRequest(body=data), metadata=METADATA)
+        return self._openai.CreateChatCompletion(openai_pb2.CreateChatCompletionRequest(body=data), metadata=FROM_EDGE)
 
     def _grpc(self, model: str) -> AsyncIterable[Any]:
         messages = [
