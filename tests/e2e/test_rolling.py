@@ -271,7 +271,7 @@ async def _serves(gateway: Gateway) -> bool:
     return await models(gateway) == ["echo"]
 
 
-# Starts the gateway in a terminal, closes the terminal once the gateway is ready, and exits as the gateway does.
+# Starts the gateway in a terminal, prints what it says, and closes the terminal once it is ready. Exits as the gateway does.
 IN_A_TERMINAL = """
 import os, pty, sys
 pid, terminal = pty.fork()
@@ -280,6 +280,7 @@ if pid == 0:
 output = b""
 while b"Antiphon is up." not in output:
     output += os.read(terminal, 4096)
+    print(output, flush=True)
 os.close(terminal)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
@@ -290,13 +291,12 @@ async def test_a_terminal_that_hangs_up_ends_the_gateway(tmp_path: Path) -> None
     other = Daemon(tmp_path, with_models("echo"))  # to get a configuration file with free addresses
     await asyncio.to_thread(other.wait_for, READY)
     assert await asyncio.to_thread(other.stop) == 0
-    ended = await asyncio.to_thread(
-        subprocess.run,
-        [sys.executable, "-c", IN_A_TERMINAL, str(other.path)],
-        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TEST_KEY": KEY},
-        timeout=60,
-        check=False,
-    )
+    command = [sys.executable, "-c", IN_A_TERMINAL, str(other.path)]
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TEST_KEY": KEY}
+    try:
+        ended = await asyncio.to_thread(subprocess.run, command, env=environment, timeout=60, check=False, stdout=subprocess.PIPE)
+    except subprocess.TimeoutExpired as late:
+        pytest.fail(f"the gateway did not end; its terminal: {late.stdout!r}")
     assert ended.returncode == 0
 
 
