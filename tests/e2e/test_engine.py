@@ -165,8 +165,13 @@ async def test_a_reply_that_breaks_off_breaks_the_transfer(engine: httpx2.AsyncC
 
 
 async def test_the_callers_own_key(admin_gateway: Gateway, engine: httpx2.AsyncClient, upstream: OddUpstream) -> None:
-    """The caller's own provider key is sent to the provider. If it is refused, neither the 502 nor the log repeats it."""
-    await engine.post(PATH, json=asking(api_key="own-key-of-ann", base_url="http://127.0.0.1:1", api_endpoint="http://127.0.0.1:1"))
+    """The caller's own provider key is sent to the provider, and the caller is told the cost.
+
+    If the key is refused, neither the 502 nor the log repeats it.
+    """
+    body = asking(api_key="own-key-of-ann", base_url="http://127.0.0.1:1", api_endpoint="http://127.0.0.1:1")
+    reply = await engine.post(PATH, json=body)
+    assert reply.json()["metrics"]["cost_usd"] == pytest.approx((2 + 4 * 0.5 + 26 * 10) / 1e6)
     assert upstream.requests[-1].headers["authorization"] == "Bearer own-key-of-ann"
     assert b"own-key" not in upstream.requests[-1].body
     upstream.script("odd-priced", [answer({"error": {"message": "Bad key: own-key-of-ann"}}, "401 Unauthorized")])

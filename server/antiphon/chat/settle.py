@@ -19,16 +19,18 @@ async def charge(
 
     Only tokens are charged of what has no known price. `usage` is None for no usage, or none that is known. `failed` is what
     attempts used that failed before the last one, without the cost. `paid_by_caller`: the caller's own provider key pays, so
-    budgets are not charged.
+    budgets are not charged, but the returned cost is what the caller pays.
     """
-    cost = None
-    if usage is not None:
-        cost = 0.0 if paid_by_caller else prices.cost(call.provider, call.model, usage, call.deployment)
-    failed_uses = tuple([_priced(each, None if paid_by_caller else prices) for each in failed]) if failed else ()
-    await grant.settle(usage, cost, failed_uses)
+    cost = None if usage is None else prices.cost(call.provider, call.model, usage, call.deployment)
+    failed_uses = tuple([_priced(each, prices) for each in failed]) if failed else ()
+    if paid_by_caller:
+        free = tuple([replace(each, cost_usd=0.0) for each in failed_uses])
+        await grant.settle(usage, None if usage is None else 0.0, free)
+    else:
+        await grant.settle(usage, cost, failed_uses)
     return total_cost(cost, failed_uses) if failed_uses else cost
 
 
-def _priced(use: FailedUse, prices: Prices | None) -> FailedUse:
-    """Return what an attempt used with its cost: nothing, if `prices` is None."""
-    return replace(use, cost_usd=0.0 if prices is None else prices.cost(use.provider, use.model, use.usage, use.deployment))
+def _priced(use: FailedUse, prices: Prices) -> FailedUse:
+    """Return what an attempt used with its cost."""
+    return replace(use, cost_usd=prices.cost(use.provider, use.model, use.usage, use.deployment))

@@ -85,6 +85,7 @@ class Deadline:
     def close(self) -> None:
         """Stop the timer. Must be called at the end of the call."""
         self._timer.cancel()
+        self._error = None  # its traceback has the frames that refer to this deadline, and nobody drops it if the caller leaves
 
 
 class Deadlines:

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from types import TracebackType
 from typing import Final, Self
+from urllib.parse import quote
 
 import msgspec
 import structlog
@@ -48,6 +49,9 @@ MAX_HELD_BYTES: Final = 256 * 1024
 
 ROUTE_HEADER: Final = "x-antiphon-route"
 ATTEMPTS_HEADER: Final = "x-antiphon-attempts"
+
+_ASCII: Final = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
+"""The characters that are not percent-encoded in a route's header."""
 
 log = structlog.get_logger(__name__)
 
@@ -166,7 +170,9 @@ class Attempts:
             call.provider, call.model = deployment.pool, candidate.model
             call.log_fields.update(provider=call.provider, model=call.model)
         if number > 1 or self._route.only is None:  # else they would say nothing new, and a header costs a message of its own
-            call.headers[ROUTE_HEADER] = candidate.route
+            call.headers[ROUTE_HEADER] = route = candidate.route
+            if not route.isascii():  # gRPC would fail the call
+                call.headers[ROUTE_HEADER] = quote(route, _ASCII)
             call.headers[ATTEMPTS_HEADER] = str(number)
         now = time.monotonic()
         self._attempt = Attempt(deployment.pool, candidate.model, now, request.stream, deployment.name, number, waited)

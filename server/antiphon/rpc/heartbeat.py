@@ -42,11 +42,14 @@ class HeartbeatWriter:
         """Stop the timer, and wait for a heartbeat that is being written."""
         if self._timer is not None:
             self._timer.cancel()
-        if self.beat is not None:
-            with suppress(Exception):  # the caller is gone; the end of the call reports it
-                await self.beat
-        # A timer keeps a copy of the context, and a cancelled one may stay for minutes: it must not keep the call in memory.
-        self._write, self._heartbeat = _write_nothing, None
+        try:
+            if self.beat is not None:
+                with suppress(Exception):  # the caller is gone; the end of the call reports it
+                    await self.beat
+        finally:
+            # A timer keeps a copy of the context, and a cancelled one may stay for minutes: it must not keep the call in memory.
+            # Nor may a failed heartbeat: the context of its error has the frame of the handler, which refers to this object.
+            self._write, self._heartbeat, self.beat = _write_nothing, None, None
 
     def _check(self) -> None:
         """Write the heartbeat if the silence was long enough; set the next timer. Without a message it is sent only once."""

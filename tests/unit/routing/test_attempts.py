@@ -142,6 +142,14 @@ async def test_a_failure_before_output_is_not_noticed_by_the_caller(error: Excep
     assert a.closed == b.closed == 1
 
 
+async def test_the_header_of_a_route_is_ascii() -> None:
+    """A model's name may have other characters, which gRPC allows in no header: they are percent-encoded."""
+    router = Router([(Pool("a", [Deployment(Turns("a", BUSY, REPLY), "a", ProviderConfig(), FAST)]), ["*"])], "m", rules=FAST)
+    outcome = await ask(router, model="größe 50%:b")
+    assert (outcome.error, outcome.text) == (None, "Hello")
+    assert outcome.call.headers == {"x-antiphon-route": "a/gr%C3%B6%C3%9Fe 50%25:b", "x-antiphon-attempts": "2"}
+
+
 @pytest.mark.parametrize("error", [UNREACHABLE, BROKEN, CUT, BUSY])
 async def test_one_deployment_alone_is_tried_again(error: ProviderError) -> None:
     """Without another one, the same deployment is tried again after a wait; a rate limit is waited for."""

@@ -1,7 +1,10 @@
 """Tests of a stream's heartbeat, without a server."""
 
 import asyncio
+import gc
+from contextlib import suppress
 from typing import Any
+from weakref import ref
 
 import pytest
 
@@ -96,3 +99,37 @@ async def test_a_heartbeat_that_finds_the_caller_gone_does_not_hide_how_the_call
     pulse = HeartbeatWriter(0.001, gone, beat)
     await until(lambda: beat.sent)
     await pulse.stop()
+
+
+@pytest.mark.parametrize("lost", [asyncio.CancelledError, ConnectionError])
+async def test_a_heartbeat_that_could_not_be_written_keeps_nothing_of_its_call(lost: type[BaseException]) -> None:
+    """Whether the caller left while a heartbeat was written, or before, the call's memory is free without the garbage collector."""
+
+    class Request:
+        pass
+
+    writers: list[HeartbeatWriter] = []  # as a timer may keep them
+
+    async def handle(request: Request) -> None:
+        async def gone(_: Any) -> None:
+            assert request
+            raise lost
+
+        pulse = HeartbeatWriter(0.001, gone, Heartbeat("beat"))
+        writers.append(pulse)
+        try:
+            await until(lambda: pulse.beat is not None and pulse.beat.done())
+            raise ZeroDivisionError
+        finally:
+            await pulse.stop()
+
+    request = Request()
+    kept = ref(request)
+    gc.disable()
+    try:
+        with suppress(ZeroDivisionError, asyncio.CancelledError):
+            await handle(request)
+        del request
+        assert kept() is None
+    finally:
+        gc.enable()

@@ -15,6 +15,7 @@ from antiphon.domain.errors import AntiphonError, ProviderProtocolError, Provide
 from antiphon.domain.events import TextDelta
 from antiphon.rpc.release import drop_tracebacks
 from antiphon.v1 import chat_pb2, message_pb2
+from tests.unit.framing import Frames
 from tests.unit.rpc.test_server import KEY, Running, running
 from tests.unit.scripted import START, ScriptedProvider
 
@@ -115,8 +116,53 @@ KINDS: dict[str, tuple[list[Any], Callable[[Running], Any], Callable[[Any], Awai
 async def test_a_call_that_failed_leaves_nothing(kind: str, unused_tcp_port: int) -> None:
     """After failed calls no frame, request, reply or exception is left: no type has grown by about one object per call."""
     batches, call, end = KINDS[kind]
-    provider = ScriptedProvider(*batches)
-    async with running(provider, unused_tcp_port) as gateway:
+    assert await left_by(ScriptedProvider(*batches), call, end, unused_tcp_port) == {}
+
+
+class SlowToClose(ScriptedProvider):
+    """A provider that sends a long text, and whose calls wait at their end for `may_close`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.closing = asyncio.Event()
+        self.may_close = asyncio.Event()
+
+    async def stream(self, request: Any, warn: Any = None) -> Any:
+        self.requests.append(request)
+        frames = Frames()
+        try:
+            yield frames.batch([START, TextDelta(0, "x" * 2_000_000)])
+        finally:
+            self.closing.set()
+            await self.may_close.wait()
+
+
+async def test_a_call_that_is_cancelled_while_it_fails_leaves_nothing(unused_tcp_port: int) -> None:
+    """The server stops while the caller does not read, and the caller leaves while the provider's call is closed."""
+    provider = SlowToClose()
+
+    def call(gateway: Running) -> Any:
+        return gateway.service, gateway.chat.StreamGenerate(REQUEST, metadata=KEY)
+
+    async def end(started: Any) -> None:
+        service, stream = started
+        provider.closing.clear()
+        await stream.initial_metadata()
+        service.interrupt()
+        await stream.read()
+        await provider.closing.wait()
+        stream.cancel()
+        with suppress(asyncio.CancelledError):
+            await stream.code()
+
+    assert await left_by(provider, call, end, unused_tcp_port) == {}
+
+
+async def left_by(
+    provider: ScriptedProvider, call: Callable[[Running], Any], end: Callable[[Any], Awaitable[None]], port: int
+) -> dict[str, int]:
+    """Return the types that have grown by about one object per call, with the number of these objects."""
+    async with running(provider, port) as gateway:
 
         async def live(calls: int) -> Counter[str]:
             for _ in range(calls):
@@ -136,7 +182,7 @@ async def test_a_call_that_failed_leaves_nothing(kind: str, unused_tcp_port: int
         finally:
             gc.enable()
     grown.subtract(before)
-    assert {name: count for name, count in grown.items() if count > CALLS / 2 and name not in LEFT_BY_EVERY_CALL} == {}
+    return {name: count for name, count in grown.items() if count > CALLS / 2 and name not in LEFT_BY_EVERY_CALL}
 
 
 def test_tracebacks_of_all_that_an_error_came_from_go() -> None:
