@@ -46,6 +46,12 @@ from tests.bench.scenarios import ALL, BY_NAME, QUICK, WARM, Scenario
 ROOT: Final = Path(__file__).parents[2]
 OUTPUT: Final = ROOT / "build" / "bench"
 
+IDLE: Final = 0.05
+"""The share of a core below which a gateway counts as idle."""
+
+IDLE_PATIENCE: Final = 60
+"""The most seconds to wait for that."""
+
 CANCEL_PATIENCE: Final = 5.0
 """Seconds after which a provider's stream counts as never cancelled."""
 
@@ -179,6 +185,8 @@ class Bench:
         )
         found |= {"callers_cpu": found.pop("cpu")}
         found |= use.read(found["callers_cpu"])
+        if found["unfinished"]:
+            _await_idle(gateway)
         return msgspec.convert({"round": number, "scenario": scenario.name, "gateway": gateway.peer.name, **found}, Sample)
 
     def _cancel(self, gateways: Sequence[Running]) -> None:
@@ -238,6 +246,15 @@ async def _memory_with(gateway: Running, count: int) -> float:
     async with asyncio.timeout(120), open_streams(address, [asked] * count):
         await asyncio.sleep(2.0)
         return gateway.memory
+
+
+def _await_idle(gateway: Running) -> None:
+    """Wait until a gateway has dropped what its callers left: some go on for seconds, in the time of the next sample."""
+    for _ in range(IDLE_PATIENCE):
+        use = Use(gateway)
+        time.sleep(1)
+        if use.read(0)["cpu"] < IDLE:
+            return
 
 
 def cancel(gateway: Running, upstream: Upstream) -> float | None:

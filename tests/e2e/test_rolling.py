@@ -273,7 +273,8 @@ async def _serves(gateway: Gateway) -> bool:
 
 # Starts the gateway in a terminal, prints what it says, and closes the terminal once it is ready. Exits as the gateway does.
 IN_A_TERMINAL = """
-import os, pty, sys
+import os, pty, signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # tests that run under nohup ignore it
 pid, terminal = pty.fork()
 if pid == 0:
     os.execv(sys.executable, [sys.executable, "-m", "antiphon", "up", "--config", sys.argv[1]])
