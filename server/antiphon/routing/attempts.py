@@ -169,7 +169,7 @@ class Attempts:
         if call.model != candidate.model or call.provider != deployment.pool:
             call.provider, call.model = deployment.pool, candidate.model
             call.log_fields.update(provider=call.provider, model=call.model)
-        if number > 1 or self._route.only is None:  # else they would say nothing new, and a header costs a message of its own
+        if number > 1 or self._route.only is None:  # else they would say nothing new, and headers cost time
             call.headers[ROUTE_HEADER] = route = candidate.route
             if not route.isascii():  # gRPC would fail the call
                 call.headers[ROUTE_HEADER] = quote(route, _ASCII)

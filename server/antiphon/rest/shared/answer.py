@@ -73,7 +73,7 @@ async def answer(
     try:
         if callable(writer):
             try:
-                reply = Reply()
+                reply = Reply()  # as `collect`, without its coroutine
                 async for batch in batches:
                     reply.add(*batch)
                 data = writer(reply)
