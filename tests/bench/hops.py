@@ -137,6 +137,7 @@ class Caller:
         for probe in self._probes:
             await self._calls("REST JSON call", probe, self._whole)
             await self._turns("REST JSON turn", probe)
+            await self._calls("gRPC call", probe, self._typed)
             for dialect, begin in (("REST", self._rest), ("gRPC", self._grpc)):
                 await self._calls(f"{dialect} stream of 1 read", probe, partial(self._stream, begin, 1))
                 for _ in range(ROUNDS):
@@ -196,14 +197,22 @@ class Caller:
         data = httpbody_pb2.HttpBody(content_type="application/json", data=body)
         return self._openai.CreateChatCompletion(openai_pb2.CreateChatCompletionRequest(body=data), metadata=FROM_EDGE)
 
+    async def _typed(self) -> None:
+        await self._chat.Generate(_request("whole"), metadata=METADATA)
+
     def _grpc(self, model: str) -> AsyncIterable[Any]:
-        messages = [
-            message_pb2.Message(
-                role=f"ROLE_{each['role'].upper()}", blocks=[message_pb2.Block(text=message_pb2.Text(text=each["content"]))]
-            )
-            for each in MESSAGES
-        ]
-        return self._chat.StreamGenerate(chat_pb2.GenerateRequest(model=model, messages=messages), metadata=METADATA)
+        return self._chat.StreamGenerate(_request(model), metadata=METADATA)
+
+
+def _request(model: str) -> chat_pb2.GenerateRequest:
+    """Return the typed request of a chat."""
+    messages = [
+        message_pb2.Message(
+            role=f"ROLE_{each['role'].upper()}", blocks=[message_pb2.Block(text=message_pb2.Text(text=each["content"]))]
+        )
+        for each in MESSAGES
+    ]
+    return chat_pb2.GenerateRequest(model=model, messages=messages)
 
 
 def call(pipe: Connection, probes: Sequence[type[Probe]], tokens: int) -> None:

@@ -76,11 +76,13 @@ CALLS: Final = "Python calls"
 SQL: Final = "SQL statements"
 LOG: Final = "log writes"
 GRPC: Final = "gRPC operations"
+BATCHES: Final = "gRPC batches"
+"""The batches of operations: what wakes gRPC's thread and the event loop."""
 
 GRPC_LOGGED: Final = {"GRPC_TRACE": "api", "GRPC_VERBOSITY": "debug"}
 """The environment in which gRPC's core logs each operation on standard error. It reads it when `grpc` is imported."""
 
-_OPERATION: Final = re.compile(rb"\] ops\[\d+\]: (\w+)")
+_OPERATION: Final = re.compile(rb"\] ops\[(\d+)\]: (\w+)")
 
 
 class Trace:
@@ -108,8 +110,9 @@ class Trace:
         asyncio.get_running_loop().set_task_factory(None)
         event.remove(Engine, "before_cursor_execute", self._see_sql)
         logged = os.pread(2, size - self._logged, self._logged) if (size := _standard_error_size()) else b""
-        for kind in _OPERATION.findall(logged):
+        for number, kind in _OPERATION.findall(logged):
             self._count(GRPC, GRPC, kind.decode())
+            self.counts[BATCHES] += number == b"0"
 
     def _see_sql(self, _connection: Any, _cursor: Any, statement: str, _parameters: Any, _context: Any, _many: bool) -> None:
         self._count(SQL, SQL, " ".join(statement.split()))

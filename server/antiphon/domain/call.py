@@ -143,6 +143,8 @@ class Call(Struct, eq=False, kw_only=True, weakref=True):
     started_at: float = field(default_factory=time.monotonic)
     headers: dict[str, str] = {}
     """Response headers for REST callers. They are sent right before the first message; headers added later are lost."""
+    takes_headers: bool = True
+    """Whether the caller gets `headers`."""
     is_last: bool = False
     """Whether the next message of the response is the last one. A servicer sets it before it yields that message."""
     observer: Observer = NO_OBSERVER

@@ -79,6 +79,12 @@ class ReplyBlock:
         return "".join(self.pieces)
 
     @property
+    def is_plain_text(self) -> bool:
+        """Return whether this is a text and nothing else."""
+        value = self.value
+        return type(value) is Text and value.state is None and not (value.extra or value.citations or self.citations)
+
+    @property
     def early_text(self) -> str:
         """Return the text that arrived before the first answer text or refusal of the choice; all of it if there is none yet."""
         return "".join(self.pieces[: self.early])

@@ -146,7 +146,8 @@ class Limiter:
         expected: list[Estimate] = []  # one, once it is needed: it is slow, and claims are made twice if Redis does not answer
         claims = partial(self._claims, bounds, estimate, expected)
         counters, ticket = await self._counting.take(claims, closed=self._closed)
-        call.headers.update(rate_limit_headers(ticket))
+        if call.takes_headers:
+            call.headers.update(rate_limit_headers(ticket))
         if ticket.refused:
             raise _refusal(ticket)
         return counters, ticket

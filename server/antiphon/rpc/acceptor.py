@@ -1,8 +1,11 @@
-"""A grpc.aio server that accepts several calls at a time.
+"""A grpc.aio server that accepts several calls at a time, and sends what belongs together in one operation.
 
 grpc.aio accepts one call after the other, and needs several turns of the event loop for each. In a turn a busy server also serves
 all streams that have something to do, so new calls would queue for a second and more while old ones go on. Here each method has
 several tasks that accept its calls, each one after the other. Calls of unknown methods are left to grpc.aio.
+
+It also sends initial metadata, a message and the status each in an operation of their own, which makes three of a reply of one
+message. So methods that send by a `Sender` get one that needs fewer.
 
 There is no public way to that. What is used of grpc.aio is checked; if an update changes that, its server is used as it is.
 """
@@ -13,13 +16,15 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from typing import Any, Final, cast
 
 import grpc
 import structlog
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # has no types
+
+from antiphon.rpc.sender import Metadata, MethodHandler, Serve
 
 log = structlog.get_logger(__name__)
 
@@ -42,8 +47,52 @@ _KINDS: Final = {
 _USED: Final = {
     **dict.fromkeys(_KINDS.values(), ("method_handler", "rpc_state", "loop")),
     "_schedule_rpc_coro": ("rpc_coro", "rpc_state", "loop", "method_name"),
+    "execute_batch": ("grpc_call_wrapper", "operations", "loop"),
 }
 """The functions of grpc.aio that are used here, and their parameters."""
+
+_CLASSES: Final = {
+    "_HandlerCallDetails",
+    "_RequestCallError",
+    "_ServicerContext",
+    "SendInitialMetadataOperation",
+    "SendMessageOperation",
+    "SendStatusFromServerOperation",
+}
+"""The classes of grpc.aio that are used here."""
+
+
+class _DirectSender:
+    """A `Sender` that needs one batch of operations of gRPC's core for all that is sent together."""
+
+    __slots__ = ("_ended", "_loop", "_server", "_state")
+
+    def __init__(self, server: _Acceptor, state: Any, loop: asyncio.AbstractEventLoop) -> None:
+        self._server = server
+        self._state = state
+        self._loop = loop
+        self._ended = False
+
+    def send(self, metadata: Metadata | None, message: bytes | None, status: tuple[Any, ...] = ()) -> Awaitable[None]:
+        """Send a message, or only the metadata. `status` has the operation that ends the call."""
+        if self._ended or self._server.is_stopped:  # the core's own state of the call must not be used any more
+            raise grpc.aio.InternalError("The call has ended.")
+        self._ended = bool(status)
+        operations = status if message is None else (cygrpc.SendMessageOperation(message, 0), *status)
+        if metadata is not None:
+            operations = (cygrpc.SendInitialMetadataOperation(metadata, 0), *operations)
+        executing: Awaitable[None] = cygrpc.execute_batch(self._state, operations, self._loop)
+        return executing
+
+    def end(self, metadata: Metadata | None, message: bytes | None) -> Awaitable[None]:
+        """Send the last message and the status OK."""
+        return self.send(metadata, message, (cygrpc.SendStatusFromServerOperation((), 0, "", 0),))
+
+    def fail(
+        self, metadata: Metadata | None, message: bytes | None, code: grpc.StatusCode, details: str, trailers: Metadata
+    ) -> Awaitable[None]:
+        """Send a message and the status of an error."""
+        return self.send(metadata, message, (cygrpc.SendStatusFromServerOperation(trailers, code.value[0], details, 0),))
 
 
 class _Acceptor(cygrpc.AioServer):  # type: ignore[misc]  # has no types
@@ -53,6 +102,8 @@ class _Acceptor(cygrpc.AioServer):  # type: ignore[misc]  # has no types
         loop = cygrpc.get_working_loop()
         super().__init__(loop, None, tuple(handlers), (), tuple(options), None)
         self._handlers = handlers
+        self.is_stopped = False
+        """Whether no call is left."""
         self._accepted = 0
         self._ended: asyncio.Future[Any] = loop.create_future()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -66,7 +117,10 @@ class _Acceptor(cygrpc.AioServer):  # type: ignore[misc]  # has no types
         if method is None:
             return cast("asyncio.Future[Any]", super()._make_request_call_future(None))
         handler = self._find(method.decode())
-        handle = partial(getattr(cygrpc, _KINDS[handler.request_streaming, handler.response_streaming]), handler)
+        if isinstance(handler, MethodHandler):
+            handle = partial(self._handle, handler.serve)
+        else:
+            handle = partial(getattr(cygrpc, _KINDS[handler.request_streaming, handler.response_streaming]), handler)
         for _ in range(READY):
             self._start(self._accept(method, handle))
         return self._ended
@@ -93,11 +147,15 @@ class _Acceptor(cygrpc.AioServer):  # type: ignore[misc]  # has no types
             if self._accepted < before + READY:
                 break
         await super().shutdown(grace)
+        self.is_stopped = True
 
     def _serve(self, method: str, handle: Callable[..., Coroutine[Any, Any, None]], state: Any) -> None:
         self._accepted += 1
         loop = asyncio.get_running_loop()
         self._start(cygrpc._schedule_rpc_coro(handle(state, loop), state, loop, method))
+
+    def _handle(self, serve: Serve, state: Any, loop: asyncio.AbstractEventLoop) -> Coroutine[Any, Any, None]:
+        return serve(cygrpc._ServicerContext(state, None, None, loop), _DirectSender(self, state, loop))
 
     def _end(self, error: Exception) -> None:
         if not self._ended.done():
@@ -131,7 +189,7 @@ def _is_known() -> bool:
     """Return whether grpc.aio has what is used here."""
     functions = {name: getattr(cygrpc, name, None) for name in _USED}
     return (
-        {"_HandlerCallDetails", "_RequestCallError"} <= set(dir(cygrpc))
+        set(dir(cygrpc)) >= _CLASSES
         and {"_request_registered_call", "_make_request_call_future"} <= set(dir(cygrpc.AioServer))
         and all(found and tuple(inspect.signature(found).parameters) == _USED[name] for name, found in functions.items())
     )

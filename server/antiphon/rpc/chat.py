@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 
 from antiphon.chat.service import ChatService
 from antiphon.domain import tags
@@ -29,8 +28,11 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         call = current()
         _tag(call, request)
         chat_request = request_from_proto(request, stream=False)
-        async with aclosing(self._chat.stream(call, chat_request, _record(call, request))) as batches:
+        batches = self._chat.stream(call, chat_request, _record(call, request))
+        try:
             return reply_to_proto(await collect(batches))
+        finally:
+            await batches.aclose()
 
     async def StreamGenerate(
         self, request: chat_pb2.GenerateRequest, context: Context

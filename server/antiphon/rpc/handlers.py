@@ -5,8 +5,8 @@ This is a generic handler and no interceptor: gRPC would start a coroutine of it
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Container, Coroutine, Iterable, Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Container, Coroutine, Iterable, Mapping, Sequence
+from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -19,10 +19,11 @@ from antiphon.domain.principal import Scope
 from antiphon.net.json_bounds import TooMuch
 from antiphon.rpc import wire
 from antiphon.rpc.admission import Admission, ErrorRenderer, MethodRules
-from antiphon.rpc.context import Context, Handler
+from antiphon.rpc.context import Context
 from antiphon.rpc.handling import Handling, ServedMethod
 from antiphon.rpc.open_calls import OpenCalls
 from antiphon.rpc.receiver import Receiver
+from antiphon.rpc.sender import MethodHandler, Sender
 
 OPEN_SERVICES = frozenset(
     {"grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"}
@@ -76,7 +77,7 @@ class CallHandlers(grpc.GenericRpcHandler):
         self.methods: list[str] = []
         """All methods, as "/service/method"."""
         self._generic: list[grpc.GenericRpcHandler] = []
-        self._wrapped: dict[str, Handler] = {}
+        self._wrapped: dict[str, Any] = {}
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """Add the handlers of a service. Generated code calls this."""
@@ -96,7 +97,7 @@ class CallHandlers(grpc.GenericRpcHandler):
         self._receiver.drain()
         self._open.drain()
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """Return the wrapped handler of a method, None if there is none. It is made once, as the methods do not change."""
         method = handler_call_details.method
         wrapped = self._wrapped.get(method)
@@ -118,7 +119,7 @@ class CallHandlers(grpc.GenericRpcHandler):
         full = f"{service}/{name}"
         return self._scopes[full] if full in self._scopes else self._scopes[service]
 
-    def _wrap(self, service: str, name: str, handler: Any, scope: Scope) -> Handler:
+    def _wrap(self, service: str, name: str, handler: Any, scope: Scope) -> MethodHandler:
         """Return a handler that reads its request itself, so that a call can be refused before its request is read."""
         full = f"{service}/{name}"
         rules = MethodRules(
@@ -131,32 +132,13 @@ class CallHandlers(grpc.GenericRpcHandler):
         read, serve = _request_parser(handler.request_deserializer), handler.unary_unary or handler.unary_stream
         assert serve, f"{full}: only unary-unary and unary-stream methods can be wrapped"
         method = ServedMethod(rules, read, serve, self._admission, self._receiver, self._audit, self._observer, self._heartbeat)
-        if handler.unary_stream and rules.render is not None:
-            # The last message is cheaper to send with the status. It may be empty, which is nothing in HTTP.
-            return grpc.stream_unary_rpc_method_handler(_Stream(method))
+        is_unary = handler.unary_unary is not None
 
-        async def handle(_requests: Any, context: Context) -> None:
-            call = Handling(method, context)
-            await (call.unary() if handler.unary_unary else call.stream())
+        def call(context: Context, sender: Sender) -> Coroutine[Any, Any, None]:
+            handling = Handling(method, context, sender)
+            return handling.unary() if is_unary else handling.stream()
 
-        return grpc.stream_stream_rpc_method_handler(handle)
-
-
-class _Stream(Awaitable[NoReturn]):
-    """What gRPC calls for each call of a method with streamed responses.
-
-    It asks `inspect` twice for each call whether this is asynchronous, and an awaitable object is what that recognises first. So
-    this claims to be one.
-    """
-
-    def __init__(self, method: ServedMethod) -> None:
-        self._method = method
-
-    def __call__(self, _requests: Any, context: Context) -> Coroutine[Any, Any, bytes]:
-        return Handling(self._method, context).stream()
-
-    def __await__(self) -> NoReturn:
-        raise TypeError("it is called, and what it returns is awaited")
+        return MethodHandler(call)
 
 
 def _request_parser(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:

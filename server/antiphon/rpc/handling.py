@@ -29,7 +29,8 @@ from antiphon.rpc.admission import Admission, MethodRules, peer_of, refuse_dupli
 from antiphon.rpc.context import Context
 from antiphon.rpc.heartbeat import WRITING, HeartbeatWriter
 from antiphon.rpc.receiver import Arrival, Receiver
-from antiphon.rpc.release import drop_tracebacks, release
+from antiphon.rpc.release import drop_tracebacks
+from antiphon.rpc.sender import Metadata, Sender
 from antiphon.rpc.status import DETAILS_KEY, code_of, status_of
 
 AUDITED_REASONS = frozenset({Reason.UNAUTHENTICATED, Reason.PERMISSION_DENIED, Reason.RATE_LIMIT_EXCEEDED, Reason.BUDGET_EXCEEDED})
@@ -49,17 +50,13 @@ token of a busy worker by 2 ms.
 """
 
 SMALL_BYTES = 32 * 1024
-"""The most bytes of a response that is sent with its status: a caller that leaves meanwhile is not noticed."""
+"""The most bytes of a response that is sent with its status: the log cannot tell a caller that leaves meanwhile."""
 
 PIECE_BYTES = 1024 * 1024
 """The most bytes of a response body in one message."""
 _VALID_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 log = structlog.get_logger(__name__)
-
-
-def _is_large(message: Any) -> bool:
-    return isinstance(message, httpbody_pb2.HttpBody) and len(message.data) > PIECE_BYTES
 
 
 def _pieces(body: httpbody_pb2.HttpBody) -> Iterator[httpbody_pb2.HttpBody]:
@@ -98,11 +95,13 @@ class Handling:
         "_metadata",
         "_method",
         "_pulse",
+        "_sender",
         "_written",
     )
 
-    def __init__(self, method: ServedMethod, context: Context) -> None:
+    def __init__(self, method: ServedMethod, context: Context, sender: Sender) -> None:
         self._method = method
+        self._sender = sender
         self._context = context
         self._arrival: Arrival | None = None
         self._admitted = False
@@ -120,6 +119,7 @@ class Handling:
         self._call = call = Call(
             method=method.rules.method,
             timeout=time_left(context.time_remaining()),
+            takes_headers=method.rules.render is not None,
             observer=method.observer,
             request_id=request_id,
             accept=metadata.get("accept", ""),
@@ -133,22 +133,29 @@ class Handling:
 
     async def unary(self) -> None:
         """Handle a call whose response is one message."""
-        method = self._method
+        method, metadata, last = self._method, None, None
         try:
-            # The reply is written here and not by gRPC, so that the log shows whether it could be written.
-            await self.write(await method.serve(await self._request(method.read), self._context))
+            message = await method.serve(await self._request(method.read), self._context)
+            if message.ByteSize() > SMALL_BYTES:
+                await self.write(message)
+            else:
+                metadata, message = self._begin(message)
+                last = message.SerializeToString()
         except BaseException as error:
             if not await self._fail(error):
                 raise
         else:
             self._end("OK")
+            await self._sender.end(metadata, last)
 
-    async def stream(self) -> bytes:  # noqa: C901  # one coroutine and not several, as each token wakes it
+    async def stream(self) -> None:  # noqa: C901  # one coroutine and not several, as each token wakes it
         """Handle a call whose response is a stream of messages, with heartbeats.
 
-        A message that is the last, by `Call.is_last`, is returned instead if it is small, for gRPC to send with the status.
+        A message that is the last, by `Call.is_last`, is sent with the status if it is small.
         """
-        method, call, last = self._method, self._call, b""
+        method, call = self._method, self._call
+        metadata: Metadata | None = None
+        last: bytes | None = None
         messages: AsyncGenerator[Any, None] | None = None
         try:
             try:
@@ -160,8 +167,8 @@ class Handling:
                             await pulse.beat  # gRPC allows one write at a time on a call
                         pulse.last = WRITING
                     if call.is_last and len(message.data) <= SMALL_BYTES:
-                        if call.headers and not self._written:
-                            message = await self._begin(message)  # noqa: PLW2901
+                        if not self._written:
+                            metadata, message = self._begin(message)  # noqa: PLW2901
                         last = message.SerializeToString()
                     else:
                         await self.write(message)
@@ -179,7 +186,9 @@ class Handling:
                 raise
         else:
             self._end("OK")
-        return last
+            if not self._written:  # there was no message
+                metadata, _ = self._begin(None)
+            await self._sender.end(metadata, last)
 
     def keep(self, heartbeat: Heartbeat) -> None:
         """Send a heartbeat from now on; see `HeartbeatSender`."""
@@ -225,42 +234,33 @@ class Handling:
         return str(self._context.peer()).startswith("unix:") or (authenticated and self._method.rules.edge_by_tcp)
 
     def write(self, message: Any) -> Awaitable[None]:
-        """Write a message of the response; the initial metadata go out before the first one. None writes the metadata alone.
+        """Write a message of the response; the initial metadata go out with the first one. None writes the metadata alone.
 
         The metadata are not sent earlier, as Envoy and clients retry a call only until they have received them. For most messages
         this returns gRPC's own awaitable, so that a token costs no coroutine of ours.
         """
-        self._message = message
-        if (
-            self._written
-            and message is not None
-            and (type(message) is not httpbody_pb2.HttpBody or len(message.data) <= PIECE_BYTES)
-        ):
-            return self._context.write(message.SerializeToString())
-        return self._write_first_or_large(message)
-
-    async def _write_first_or_large(self, message: Any) -> None:
-        """Send the initial metadata if they are not sent yet, then the message, in pieces if it is large."""
+        self._message, metadata = message, None
         if not self._written:
-            message = await self._begin(message)
-        if message is None:
-            return
-        for piece in _pieces(message) if _is_large(message) else (message,):
-            await self._context.write(piece.SerializeToString())
+            metadata, message = self._begin(message)
+        if type(message) is httpbody_pb2.HttpBody and len(message.data) > PIECE_BYTES:
+            return self._write_pieces(metadata, message)
+        return self._sender.send(metadata, None if message is None else message.SerializeToString())
 
-    async def _begin(self, first: Any) -> Any:
-        """Send the initial metadata, unless the first message can carry them; return that message (None if there is none yet)."""
+    async def _write_pieces(self, metadata: Metadata | None, message: httpbody_pb2.HttpBody) -> None:
+        for piece in _pieces(message):
+            await self._sender.send(metadata, piece.SerializeToString())
+            metadata = None
+
+    def _begin(self, first: Any) -> tuple[Metadata, Any]:
+        """Return the initial metadata and the first message, which has the headers instead if the edge gets it; None: not yet."""
         self._written = True
         headers = self._call.headers
         if self._method.rules.render is None:
-            # REST callers get the request id from Envoy, which saves a write here.
-            await self._context.send_initial_metadata(((REQUEST_ID_HEADER, self._call.request_id),))
-        elif headers and self._at_edge and first is not None:
+            return ((REQUEST_ID_HEADER, self._call.request_id),), first  # REST callers get it from Envoy
+        if headers and self._at_edge and first is not None:
             content_type = "\t".join([first.content_type, *map(":".join, headers.items())])
-            return httpbody_pb2.HttpBody(content_type=content_type, data=first.data)
-        elif headers:
-            await self._context.send_initial_metadata(tuple(headers.items()))
-        return first
+            return (), httpbody_pb2.HttpBody(content_type=content_type, data=first.data)
+        return tuple(headers.items()), first
 
     async def _fail(self, error: BaseException) -> bool:
         """End a call that failed, with the status of its error. Return False if nobody waits for one: the error is to be raised."""
@@ -284,7 +284,7 @@ class Handling:
                 return False
 
     async def _report(self, error: AntiphonError) -> None:
-        """Report the error, write it to the caller, and abort the call."""
+        """Report the error, and end the call with it."""
         code = code_of(error)
         self._end(code.name, error)
         if self._method.audit is not None and error.reason in AUDITED_REASONS:
@@ -292,18 +292,18 @@ class Handling:
             event = Event(REFUSED, call.caller.id, call.method, error.reason, call.request_id, peer_of(self._context))
             self._method.audit.refused(event)
         trailers = (*(self._context.trailing_metadata() or ()), (DETAILS_KEY, status_of(error).SerializeToString()))
-        try:
-            if self._written:
-                pass
-            elif self._method.rules.render is None:
-                trailers = ((REQUEST_ID_HEADER, self._call.request_id), *trailers)
+        metadata: Metadata | None = None
+        body: bytes | None = None
+        if not self._written:
+            if self._method.rules.render is None:
+                metadata, trailers = (), ((REQUEST_ID_HEADER, self._call.request_id), *trailers)
             else:
-                status, headers, body = self._method.rules.render(error)
+                status, headers, data = self._method.rules.render(error)
                 self._call.headers.update({"x-http-status": str(status), **headers})
-                await self.write(httpbody_pb2.HttpBody(content_type="application/json", data=body))
-            await self._context.abort(code, error.message, trailers)
-        except grpc.aio.AbortError as aborted:
-            release(aborted)  # gRPC raises it again after the handler, without these frames
+                metadata, message = self._begin(httpbody_pb2.HttpBody(content_type="application/json", data=data))
+                body = message.SerializeToString()
+        try:
+            await self._sender.fail(metadata, body, code, error.message, trailers)
         except grpc.aio.InternalError:
             raise asyncio.CancelledError from None  # the caller is gone
 

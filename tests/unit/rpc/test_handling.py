@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from antiphon.config import MAX_MESSAGE_BYTES
 from antiphon.domain.errors import ProviderRateLimited
 from antiphon.domain.events import TextDelta
+from antiphon.rpc import acceptor
 from antiphon.v1 import chat_pb2
 from tests.e2e.wire import DATA, END_HEADERS, END_STREAM, HEADERS, frame, http2
 from tests.unit.framing import Frames
@@ -19,6 +20,13 @@ from tests.unit.rpc.test_server import HELLO, KEY, Running, running
 from tests.unit.scripted import START, STOP, USAGE, ScriptedProvider
 
 WITH_ID = (*KEY, ("x-request-id", "abc-123"))
+
+
+@pytest.fixture(autouse=True, params=["known", "unknown"])
+def version(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run each test with a version of grpc.aio that `rpc.acceptor` knows, and with one that it does not."""
+    if request.param == "unknown":
+        monkeypatch.setattr(acceptor, "_is_known", lambda: False)
 
 
 def ask(gateway: Running, kind: str) -> Any:
@@ -127,4 +135,4 @@ async def test_a_reply_that_is_too_large_is_logged_as_that(unused_tcp_port: int)
     with capture_logs() as lines:
         async with running(provider, unused_tcp_port) as gateway:
             assert await gateway.chat.Generate(HELLO, metadata=KEY).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert [line["code"] for line in lines] == ["RESOURCE_EXHAUSTED"]
+    assert [line["code"] for line in lines if line["event"] == "call"] == ["RESOURCE_EXHAUSTED"]

@@ -40,9 +40,16 @@ def message_to_proto(message: domain.Message) -> message_pb2.Message:
 
 def origin_to_proto(origin: domain.Origin) -> message_pb2.Origin:
     """Return the origin of a reply as a typed message. `Origin.is_at` finds the typed one and this one to be the same."""
+    made = message_pb2.Origin()
+    fill_origin(made, origin)
+    return made
+
+
+def fill_origin(made: message_pb2.Origin, origin: domain.Origin) -> None:
+    """Set the origin of a reply in a typed message, as `origin_to_proto`."""
     provider, is_deployment, _ = origin.provider.partition("/")
-    deployment = origin.deployment or (origin.provider if is_deployment else "")
-    return message_pb2.Origin(protocol=origin.protocol, provider=provider, model=origin.model, deployment=deployment)
+    made.protocol, made.provider, made.model = origin.protocol, provider, origin.model
+    made.deployment = origin.deployment or (origin.provider if is_deployment else "")
 
 
 def state_to_proto(state: domain.State) -> message_pb2.ProviderState:

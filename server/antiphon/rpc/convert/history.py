@@ -6,7 +6,7 @@ from typing import Final
 
 from antiphon.history.base import Conversation, MessageState, StoredMessage
 from antiphon.rpc.convert.blocks import message_to_proto
-from antiphon.rpc.convert.reply import REASONS, time_to_proto, usage_to_proto
+from antiphon.rpc.convert.reply import REASONS, fill_usage, time_to_proto
 from antiphon.v1 import chat_pb2, history_pb2
 
 _STATES: Final = {
@@ -35,7 +35,7 @@ def conversation_to_proto(conversation: Conversation) -> history_pb2.Conversatio
 
 def stored_to_proto(stored: StoredMessage) -> history_pb2.StoredMessage:
     """Return a stored message as a typed message."""
-    return history_pb2.StoredMessage(
+    made = history_pb2.StoredMessage(
         id=stored.id,
         parent_message_id=stored.parent_id or "",
         message=message_to_proto(stored.message),
@@ -43,8 +43,10 @@ def stored_to_proto(stored: StoredMessage) -> history_pb2.StoredMessage:
         create_time=time_to_proto(stored.created),
         model=stored.model,
         provider=stored.provider,
-        usage=usage_to_proto(stored.usage) if stored.usage else None,
         finish_reason=REASONS[stored.finish_reason] if stored.finish_reason else chat_pb2.FINISH_REASON_UNSPECIFIED,
         request_id=stored.request_id,
         error_reason=stored.error_reason,
     )
+    if stored.usage:
+        fill_usage(made.usage, stored.usage)
+    return made

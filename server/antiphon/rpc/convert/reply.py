@@ -1,4 +1,7 @@
-"""Converts replies and their events to typed messages. `convert.request` converts requests."""
+"""Converts replies and their events to typed messages. `convert.request` converts requests.
+
+What every reply has is filled in where it belongs: a message that is given to another one is copied, by writing and parsing it.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,8 @@ from antiphon.domain.warnings import ParameterWarning, Treatment
 from antiphon.rpc.convert.blocks import (
     block_to_proto,
     citation_to_proto,
+    fill_origin,
     json_bytes,
-    message_to_proto,
     origin_to_proto,
     state_to_proto,
 )
@@ -45,6 +48,20 @@ _PLACES: Final = {
 }
 
 
+_OPTIONAL_COUNTS: Final = (
+    "cached_tokens",
+    "cache_write_tokens",
+    "cache_write_1h_tokens",
+    "reasoning_tokens",
+    "audio_input_tokens",
+    "audio_output_tokens",
+    "audio_cached_tokens",
+    "image_input_tokens",
+    "image_output_tokens",
+)
+"""The numbers of tokens of `domain.Usage` that are None if the provider did not report them."""
+
+
 def batch_to_proto(batch: domain.Batch, sequence: int) -> chat_pb2.StreamGenerateResponse:
     """Return a batch as one message of a stream. `sequence` is the number of its first event.
 
@@ -67,19 +84,23 @@ def reply_to_proto(reply: Reply) -> chat_pb2.GenerateResponse:
     """Return a whole reply as a typed message."""
     started = reply.started
     assert started is not None, "a stream that ended well has started"
-    return chat_pb2.GenerateResponse(
+    made = chat_pb2.GenerateResponse(
         id=started.id,
         model=started.model,
         provider=started.origin.provider_name,
-        create_time=timestamp_pb2.Timestamp(seconds=started.created),
-        choices=[_choice(choice, started.origin) for choice in reply.choices],
-        usage=usage_to_proto(reply.usage) if reply.usage else None,
         fields=json_bytes(started.fields),
         conversation_id=started.conversation_id,
         message_id=started.message_id,
-        metrics=_metrics(reply.metrics) if reply.metrics else None,
         warnings=map(_warning, started.warnings),
     )
+    made.create_time.seconds = started.created
+    for choice in reply.choices:
+        _fill_choice(made.choices.add(), choice, started.origin)
+    if reply.usage:
+        fill_usage(made.usage, reply.usage)
+    if reply.metrics:
+        _fill_metrics(made.metrics, reply.metrics)
+    return made
 
 
 def _fill(made: chat_pb2.StreamEvent, event: domain.Event) -> None:  # noqa: C901  # a match over events
@@ -121,17 +142,13 @@ def _fill(made: chat_pb2.StreamEvent, event: domain.Event) -> None:  # noqa: C90
             extra = chat_pb2.ExtraFields(place=_PLACES[event.place], choice=event.choice or 0, fields=json_bytes(event.fields))
             made.extra.CopyFrom(extra)
         case domain.Usage():
-            made.usage.CopyFrom(usage_to_proto(event))
+            fill_usage(made.usage, event)
         case domain.Metrics():
-            made.metrics.CopyFrom(_metrics(event))
+            _fill_metrics(made.metrics, event)
         case domain.Finished():
-            finished = chat_pb2.Finished(
-                choice=event.choice,
-                reason=REASONS[event.reason],
-                provider_reason=event.provider_reason,
-                details=json_bytes(event.details),
-            )
-            made.finished.CopyFrom(finished)
+            finished = made.finished
+            finished.choice, finished.reason = event.choice, REASONS[event.reason]
+            finished.provider_reason, finished.details = event.provider_reason, json_bytes(event.details)
         case domain.Started():
             made.started.CopyFrom(_started(event))
         case domain.DeltaGroup():
@@ -164,18 +181,24 @@ def _warning(warning: ParameterWarning) -> chat_pb2.ParameterWarning:
     )
 
 
-def _choice(choice: ReplyChoice, origin: domain.Origin) -> chat_pb2.Choice:
-    message = message_to_proto(domain.Message(domain.Role.ASSISTANT, (), origin=origin, fields=choice.fields))
-    message.blocks.extend(map(_block, choice.blocks))
-    return chat_pb2.Choice(
-        index=choice.index,
-        message=message,
-        finish_reason=REASONS[choice.reason],
-        provider_reason=choice.provider_reason,
-        logprobs=map(_logprob, choice.logprobs),
-        fields=json_bytes(choice.choice_fields),
-        details=json_bytes(choice.details),
-    )
+def _fill_choice(made: chat_pb2.Choice, choice: ReplyChoice, origin: domain.Origin) -> None:
+    made.index, made.finish_reason, made.provider_reason = choice.index, REASONS[choice.reason], choice.provider_reason
+    message = made.message
+    message.role = message_pb2.ROLE_ASSISTANT
+    fill_origin(message.origin, origin)
+    for block in choice.blocks:
+        if block.is_plain_text:
+            message.blocks.add().text.text = block.text
+        else:
+            message.blocks.append(_block(block))
+    if choice.fields:
+        message.fields = json_bytes(choice.fields)
+    if choice.logprobs:
+        made.logprobs.extend(map(_logprob, choice.logprobs))
+    if choice.choice_fields:
+        made.fields = json_bytes(choice.choice_fields)
+    if choice.details:
+        made.details = json_bytes(choice.details)
 
 
 def _block(block: ReplyBlock) -> message_pb2.Block:
@@ -193,10 +216,16 @@ def time_to_proto(moment: datetime) -> timestamp_pb2.Timestamp:
     return made
 
 
-def usage_to_proto(usage: domain.Usage) -> chat_pb2.Usage:
-    """Return the tokens used as a typed message."""
-    parts = [
-        chat_pb2.Usage.Part(
+def fill_usage(made: chat_pb2.Usage, usage: domain.Usage) -> None:
+    """Set the tokens used in a typed message."""
+    made.input_tokens, made.output_tokens, made.total_tokens = usage.input_tokens, usage.output_tokens, usage.total_tokens
+    for name in _OPTIONAL_COUNTS:
+        if (count := getattr(usage, name)) is not None:
+            setattr(made, name, count)
+    if usage.server_tools:
+        made.server_tools.update(usage.server_tools)
+    for part in usage.parts:
+        made.parts.add(
             model=part.model,
             type=part.type,
             input_tokens=part.input_tokens,
@@ -205,47 +234,27 @@ def usage_to_proto(usage: domain.Usage) -> chat_pb2.Usage:
             cache_write_tokens=part.cache_write_tokens,
             cache_write_1h_tokens=part.cache_write_1h_tokens,
         )
-        for part in usage.parts
-    ]
-    return chat_pb2.Usage(
-        input_tokens=usage.input_tokens,
-        output_tokens=usage.output_tokens,
-        total_tokens=usage.total_tokens,
-        cached_tokens=usage.cached_tokens,
-        cache_write_tokens=usage.cache_write_tokens,
-        cache_write_1h_tokens=usage.cache_write_1h_tokens,
-        reasoning_tokens=usage.reasoning_tokens,
-        audio_input_tokens=usage.audio_input_tokens,
-        audio_output_tokens=usage.audio_output_tokens,
-        audio_cached_tokens=usage.audio_cached_tokens,
-        image_input_tokens=usage.image_input_tokens,
-        image_output_tokens=usage.image_output_tokens,
-        server_tools=dict(usage.server_tools),
-        parts=parts,
-        fields=json_bytes(usage.extra),
-        estimated=usage.estimated,
-        service_tier=usage.service_tier,
-    )
+    if usage.extra:
+        made.fields = json_bytes(usage.extra)
+    made.estimated, made.service_tier = usage.estimated, usage.service_tier
 
 
-def _metrics(metrics: domain.Metrics) -> chat_pb2.Metrics:
-    return chat_pb2.Metrics(
-        latency_seconds=metrics.latency,
-        time_to_first_token_seconds=metrics.time_to_first_token,
-        inter_token_latency_seconds=metrics.inter_token_latency,
-        chunks=metrics.chunks,
-        cost_usd=metrics.cost_usd,
-        attempts=[
-            chat_pb2.Attempt(
-                deployment=attempt.deployment,
-                model=attempt.model,
-                outcome=attempt.outcome,
-                seconds=attempt.seconds,
-                waited_seconds=attempt.waited,
-            )
-            for attempt in metrics.attempts
-        ],
-    )
+def _fill_metrics(made: chat_pb2.Metrics, metrics: domain.Metrics) -> None:
+    made.latency_seconds, made.chunks = metrics.latency, metrics.chunks
+    if metrics.time_to_first_token is not None:
+        made.time_to_first_token_seconds = metrics.time_to_first_token
+    if metrics.inter_token_latency is not None:
+        made.inter_token_latency_seconds = metrics.inter_token_latency
+    if metrics.cost_usd is not None:
+        made.cost_usd = metrics.cost_usd
+    for attempt in metrics.attempts:
+        made.attempts.add(
+            deployment=attempt.deployment,
+            model=attempt.model,
+            outcome=attempt.outcome,
+            seconds=attempt.seconds,
+            waited_seconds=attempt.waited,
+        )
 
 
 def _logprob(entry: domain.JsonObject) -> chat_pb2.TokenLogprob:

@@ -327,14 +327,12 @@ def _media(media: message_pb2.Media, path: _Path, violations: list[Violation]) -
 
 def _sampling(sampling: chat_pb2.Sampling, violations: list[Violation]) -> domain.Sampling:
     """Return the sampling parameters, None for unset ones. Adds a violation for each that is out of range."""
-    for field, (least, most) in _RANGES.items():
-        value = getattr(sampling, field)
-        if not least <= value <= most and sampling.HasField(field):  # type: ignore[arg-type]  # a field name from `_RANGES`
-            violations.append(Violation(("sampling", field), f"must be between {least} and {most}"))
-
-    def get(field: str) -> Any:
-        return getattr(sampling, field) if sampling.HasField(field) else None  # type: ignore[arg-type]  # as above
-
+    given: dict[str, Any] = {field.name: value for field, value in sampling.ListFields()}
+    for name in filter(_RANGES.__contains__, given):
+        least, most = _RANGES[name]
+        if not least <= given[name] <= most:
+            violations.append(Violation(("sampling", name), f"must be between {least} and {most}"))
+    get = given.get
     return domain.Sampling(
         temperature=get("temperature"),
         top_p=get("top_p"),

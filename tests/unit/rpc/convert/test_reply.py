@@ -6,7 +6,7 @@ from hypothesis import given
 from msgspec.structs import astuple, replace
 
 from antiphon import domain
-from antiphon.rpc.convert.reply import batch_to_proto, reply_to_proto, usage_to_proto
+from antiphon.rpc.convert.reply import batch_to_proto, fill_usage, reply_to_proto
 from antiphon.v1 import chat_pb2, message_pb2
 from tests.unit.blocks import usages
 from tests.unit.framing import folded
@@ -116,7 +116,8 @@ def test_a_whole_reply_holds_what_its_events_held() -> None:
 @given(usages)
 def test_tokens_are_told_one_by_one(usage: domain.Usage) -> None:
     """Each by its name; what was not told is not set, and whole numbers are exact, whatever their size."""
-    made = chat_pb2.Usage.FromString(usage_to_proto(usage).SerializeToString())
+    made = chat_pb2.Usage()
+    fill_usage(made, usage)
     for name in usage.__struct_fields__:
         match getattr(usage, name):
             case None:
