@@ -1,4 +1,4 @@
-"""A REST caller's deadline, `grpc-timeout`, at a worker that is too busy to notice that it passed."""
+"""A REST caller's deadline, `grpc-timeout`, at a worker that is too busy to notice that it passed, or with a caller that is."""
 
 import asyncio
 import json
@@ -16,6 +16,7 @@ from llmock.testing import LLMockServer
 from tests.e2e.conftest import READY, Gateway, configuration
 from tests.e2e.test_rolling import workers
 from tests.odd_upstream import HANG, OddUpstream, chunk, delta, head, sse
+from tests.waiting import until
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
 CHAT = {"model": "odd-x", "messages": MESSAGES}
@@ -55,6 +56,7 @@ class Busy(NamedTuple):
 async def busy(tmp_path_factory: pytest.TempPathFactory, llm: LLMockServer) -> AsyncGenerator[Busy, None]:
     async with OddUpstream() as upstream:
         upstream.default = [head(), chunk(sse(delta("Hel"))), HANG]
+        upstream.script("odd-endless", [head(), *[chunk(sse(delta("x" * 60_000)))] * 1000, HANG])
         target = upstream.base_url.removesuffix("/v1")
         more = {
             "auth": {"keys": [{"name": "boss", "key_env": "TEST_KEY", "admin": True}]},
@@ -132,3 +134,18 @@ async def test_a_stream_without_error_events_breaks_off(name: str, busy: Busy) -
     """Formats that cannot report an error have no clean end either."""
     with pytest.raises(httpx2.RemoteProtocolError):
         await busy.post("/api/engine/chat/odd", UNMARKED[name])
+
+
+@pytest.mark.parametrize("name", ["openai", "openai proxy"])
+async def test_a_caller_that_reads_too_late_finds_the_stream_broken_off(name: str, busy: Busy) -> None:
+    """After its deadline a stream that nobody read has neither a clean end nor none: it breaks off."""
+    path, body, _ = STREAMS[name]
+    url = f"http://{busy.gateway.rest}{path.format(target=quote(busy.target, safe=''))}"
+    async with (
+        busy.gateway.client() as http,
+        http.stream("POST", url, json={**body, "model": "odd-endless"}, headers={"grpc-timeout": "1S"}) as response,
+    ):
+        ended = f'"request_id":"{response.headers["x-request-id"]}"'  # its log line
+        await until(lambda: ended in busy.gateway.output_text, 20)
+        with pytest.raises(httpx2.RemoteProtocolError):
+            await response.aread()

@@ -18,7 +18,7 @@ from google.api import httpbody_pb2
 from msgspec import Struct
 
 from antiphon.auth.audit import REFUSED, AuditLog, Event
-from antiphon.config import MAX_MESSAGE_BYTES
+from antiphon.config import CUT_TRAILERS, MAX_MESSAGE_BYTES
 from antiphon.domain import tags
 from antiphon.domain.call import Call, Heartbeat, Observer, make_current
 from antiphon.domain.deadline import Deadline, time_left
@@ -293,6 +293,12 @@ class Handling:
     async def _fail(self, error: BaseException) -> bool:
         """End a call that failed, with the status of its error. Return False if nobody waits for one: the error is to be raised."""
         match error:
+            case asyncio.CancelledError(args=(AntiphonError() as expired,)):
+                # A deadline found the caller not reading. No event of a stream tells it, and without a status it would never end.
+                if self._written and self._method.rules.render is not None:
+                    self._context.set_trailing_metadata(CUT_TRAILERS)
+                await self._report(expired)
+                return True
             case asyncio.CancelledError():
                 # A server that is too busy to end a call before its deadline finds it ended by gRPC, as if the caller had left.
                 self._end("DEADLINE_EXCEEDED" if self._call.time_left == 0 else "CANCELLED")

@@ -46,6 +46,12 @@ LINGER = 2 * DRAIN_GRACE
 The first half of it is the time in which open calls end.
 """
 
+INTERRUPT_TIME = 2.5
+"""Seconds that interrupted calls have to end themselves, of which the history may take two."""
+
+LONG = 24 * 3600.0
+"""Seconds that gRPC is given to stop, which is ended earlier."""
+
 LEAVE_TIME = 1.0
 """Seconds that clients have to leave a connection that is told to end, before their health watches end."""
 
@@ -145,7 +151,7 @@ class Server:
         if not replaced:
             self._health.stop()
         self._handlers.drain()
-        stopping = asyncio.create_task(self._server.stop(grace + DRAIN_GRACE))
+        stopping = asyncio.create_task(self._server.stop(grace + LONG))
         if replaced:
             await asyncio.wait([stopping], timeout=LEAVE_TIME)
             self._health.stop()
@@ -153,6 +159,11 @@ class Server:
         done, _ = await asyncio.wait([stopping], timeout=grace)
         if not done:
             interrupt()
+            # Timed from here, and not by gRPC: its end of a call has the shape of no dialect, and ends a REST stream as if it were
+            # complete. A busy server would be late for both, and leave its calls no time to end themselves.
+            done, _ = await asyncio.wait([stopping], timeout=INTERRUPT_TIME)
+            if not done:
+                await self._server.stop(None)
         await stopping
         dropping.cancel()
 
