@@ -326,6 +326,18 @@ async def test_calls_that_a_stop_interrupts_have_time_to_end_with_an_error(unuse
         await stopping
 
 
+async def test_a_connection_that_is_too_old_keeps_its_calls(unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call may take as long as the server allows, on a connection of any age. Or its stream would end as if it were complete."""
+    monkeypatch.setattr(server_module, "MAX_AGE_MS", 300)
+    async with running(ScriptedProvider([START, TextDelta(0, "Hel")], None), unused_tcp_port) as gateway:
+        call = gateway.post({"messages": [{"role": "user", "content": "Hi"}], "stream": True})
+        await call.read()
+        reading = asyncio.create_task(call.read())
+        await asyncio.wait([reading], timeout=1.5)
+        gateway.service.interrupt()
+        assert b'"shutting_down"' in (await reading).data
+
+
 async def test_an_unready_server_still_serves(unused_tcp_port: int, tmp_path: Path) -> None:
     """An unready server still serves calls.
 
