@@ -57,6 +57,10 @@ local REFUSED = "antiphon.refused"
 -- the headers of the response out of its content type.
 local EDGE = "x-antiphon-edge"
 
+-- A REST caller's `grpc-timeout`. gRPC itself would end the call at its deadline if the server is busy: without the dialect's error, and
+-- a stream as if it were complete. Under this name the server ends it. It believes the header only beside EDGE.
+local DEADLINE = "x-antiphon-timeout"
+
 local ENGINE_CHAT = "/api/engine/chat/"
 -- The largest body, in bytes, that may contain the key: as MAX_KEYLESS_BYTES of the server, and the listener's buffer limit.
 local WITH_KEY = 256 * 1024
@@ -109,8 +113,8 @@ local BODILESS = {GET = true, HEAD = true, DELETE = true}
 local MOST_HEADERS = 100 + 8
 local MOST_BYTES = 60 * 1024
 
--- What a header's name says: nothing (PLAIN), that the gRPC server would refuse it or take it for a header of gRPC (ODD), or that this
--- filter reads the value (the others).
+-- What a header's name says: nothing (PLAIN), that the server would refuse it, or take it for a header of gRPC or of this filter (ODD), or
+-- that this filter reads the value (the others).
 local PLAIN, ODD, PATH, METHOD, HOST, TYPE, ENCODING, TIMEOUT, REQUEST_ID = 1, 2, 3, 4, 5, 6, 7, 8, 9
 local READ = {
   [":path"] = PATH,
@@ -119,6 +123,7 @@ local READ = {
   ["content-type"] = TYPE,
   ["content-encoding"] = ENCODING,
   ["grpc-timeout"] = TIMEOUT,
+  [DEADLINE] = ODD,
   [ID] = REQUEST_ID,
 }
 
@@ -238,10 +243,13 @@ function envoy_on_request(handle)
       handle:respond({[":status"] = "415", ["accept-encoding"] = "identity"}, "")
       return
     end
-    if timeout ~= nil and not timeout:match("^0*[1-9]%d*[HMSmun]$") then
-      -- A REST caller's deadline in the form of gRPC, such as 30S. The gRPC server would refuse it in the shape of no dialect.
-      refuse(handle, "The header grpc-timeout must be a whole number and a unit, as in 30S.")
-      return
+    if timeout ~= nil then
+      if not timeout:match("^0*[1-9]%d*[HMSmun]$") then
+        refuse(handle, "The header grpc-timeout must be a whole number and a unit, as in 30S.")
+        return
+      end
+      headers:remove("grpc-timeout")
+      headers:replace(DEADLINE, timeout)
     end
   end
   if path == nil then

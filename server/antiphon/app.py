@@ -298,7 +298,7 @@ class App:
         )
         registrations = [(service.name, service.register) for service in typed]
         registrations += [(dialect.service.full_name, partial(dialect.register, parts)) for dialect in rest.DIALECTS]
-        return Server(handlers, registrations)
+        return Server(handlers, registrations, longest=config.limits.request_timeout)
 
 
 async def serve_until_signalled(app: App, addresses: Sequence[str], handover: Path | None = None) -> None:

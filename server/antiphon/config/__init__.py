@@ -9,6 +9,7 @@ from antiphon.config.history import HistoryConfig
 from antiphon.config.limits import LimitsConfig, QuotaConfig
 from antiphon.config.outbound import OutboundConfig
 from antiphon.config.ports import (
+    CUT_TRAILERS,
     MAX_KEYLESS_BYTES,
     MAX_MESSAGE_BYTES,
     GrpcConfig,
@@ -25,6 +26,7 @@ from antiphon.config.section import ConfigError
 from antiphon.config.whole import Config, LogConfig, database_url
 
 __all__ = [
+    "CUT_TRAILERS",
     "KEEP_ALIVE",
     "MAX_KEYLESS_BYTES",
     "MAX_MESSAGE_BYTES",

@@ -16,6 +16,14 @@ MAX_KEYLESS_BYTES = 256 * 1024
 """The largest request without a key in its headers: 256 KiB. Larger ones are 401. `WITH_KEY` in `gateway/status.lua`, and the
 listener's buffer limit in `gateway/listeners.yaml`, have the same figure."""
 
+CUT_TRAILERS = (("x-antiphon-cut", "1"),) * 101
+"""The trailers of a response that has to break off: more than Envoy accepts (`max_headers_count` in `gateway/clusters.yaml`).
+
+Envoy's transcoder ends the response of a call that failed normally, so a client could tell half a JSON array from a whole one only
+by its text. These make it reset that one stream: an HTTP/1.1 client gets no last chunk and loses the connection, an HTTP/2 client
+gets a reset.
+"""
+
 
 def split_address(address: str) -> tuple[str, int]:
     """("127.0.0.1", 8080) of "127.0.0.1:8080"; the brackets of an IPv6 host are dropped."""

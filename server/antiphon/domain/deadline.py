@@ -54,14 +54,17 @@ class Deadline:
         self.expire(DeadlineExceeded())
 
     def expire(self, error: AntiphonError) -> None:
-        """End the current wait and all later ones with `error`. Only the first call has an effect."""
+        """End the current wait and all later ones with `error`. Only the first call has an effect.
+
+        A task that does not wait within `CANCEL_DELAY` is cancelled; `error` is then the argument of its `CancelledError`.
+        """
         if self._error is None:
             self._error = error
             if self.is_waiting:
                 self._owner.cancel()
             else:
                 self._timer.cancel()
-                self._timer = self._loop.call_later(CANCEL_DELAY, self._owner.cancel)
+                self._timer = self._loop.call_later(CANCEL_DELAY, self._owner.cancel, error)
 
     def __enter__(self) -> None:
         """Start a wait. Raises the error of `expire` if the time is over, or as soon as it is over while the block waits."""

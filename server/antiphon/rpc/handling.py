@@ -18,10 +18,10 @@ from google.api import httpbody_pb2
 from msgspec import Struct
 
 from antiphon.auth.audit import REFUSED, AuditLog, Event
-from antiphon.config import MAX_MESSAGE_BYTES
+from antiphon.config import CUT_TRAILERS, MAX_MESSAGE_BYTES
 from antiphon.domain import tags
 from antiphon.domain.call import Call, Heartbeat, Observer, make_current
-from antiphon.domain.deadline import time_left
+from antiphon.domain.deadline import Deadline, time_left
 from antiphon.domain.errors import AntiphonError, InvalidRequest, Reason, to_public_error
 from antiphon.domain.principal import ANONYMOUS, Scope
 from antiphon.domain.trace import TRACEPARENT, TRACESTATE, trace_of
@@ -49,12 +49,22 @@ type of the first message: gRPC sends initial metadata in an operation of their 
 token of a busy worker by 2 ms.
 """
 
+TIMEOUT_HEADER = "x-antiphon-timeout"
+"""Metadata key of a REST caller's deadline, as in "30S". The edge makes it of the caller's `grpc-timeout`.
+
+gRPC itself ends a call at its deadline if the server is too busy to do so. Its status has the shape of no dialect, and the edge
+would end a stream as if it were complete.
+"""
+
 SMALL_BYTES = 32 * 1024
 """The most bytes of a response that is sent with its status: the log cannot tell a caller that leaves meanwhile."""
 
 PIECE_BYTES = 1024 * 1024
 """The most bytes of a response body in one message."""
 _VALID_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_TIMEOUT = re.compile(r"([0-9]+)([HMSmun])")
+_SECONDS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
+"""The units of `TIMEOUT_HEADER`, as gRPC has them."""
 
 log = structlog.get_logger(__name__)
 
@@ -63,6 +73,12 @@ def _pieces(body: httpbody_pb2.HttpBody) -> Iterator[httpbody_pb2.HttpBody]:
     """Yield the body in messages of at most `PIECE_BYTES` bytes; Envoy joins them again."""
     for at in range(0, len(body.data), PIECE_BYTES):
         yield httpbody_pb2.HttpBody(content_type=body.content_type if at == 0 else "", data=body.data[at : at + PIECE_BYTES])
+
+
+def _seconds(timeout: str) -> float | None:
+    """Return the seconds that `TIMEOUT_HEADER` names; None if the edge cannot have sent it."""
+    found = _TIMEOUT.fullmatch(timeout)
+    return float(found[1]) * _SECONDS[found[2]] if found else None
 
 
 class ServedMethod(Struct, frozen=True):
@@ -90,6 +106,7 @@ class Handling:
         "_at_edge",
         "_call",
         "_context",
+        "_deadline",
         "_entries",
         "_message",
         "_metadata",
@@ -116,9 +133,14 @@ class Handling:
         request_id = metadata.get(REQUEST_ID_HEADER, "")
         if not _VALID_REQUEST_ID.fullmatch(request_id):
             request_id = os.urandom(16).hex()
+        remaining: float | None = context.time_remaining()
+        self._deadline: Deadline | None = None
+        """That of a call with a `TIMEOUT_HEADER`, which gRPC does not know of."""
+        if self._at_edge and TIMEOUT_HEADER in metadata and (remaining := _seconds(metadata[TIMEOUT_HEADER])) is not None:
+            self._deadline = Deadline(remaining)
         self._call = call = Call(
             method=method.rules.method,
-            timeout=time_left(context.time_remaining()),
+            timeout=time_left(remaining),
             takes_headers=method.rules.render is not None,
             observer=method.observer,
             request_id=request_id,
@@ -153,13 +175,14 @@ class Handling:
 
         A message that is the last, by `Call.is_last`, is sent with the status if it is small.
         """
-        method, call = self._method, self._call
+        method, call, deadline = self._method, self._call, self._deadline
         metadata: Metadata | None = None
         last: bytes | None = None
         messages: AsyncGenerator[Any, None] | None = None
         try:
             try:
-                messages = method.serve(await self._request(method.read), self._context)
+                waiting = self._request(method.read) if deadline is None else self._request_in_time(method.read, deadline)
+                messages = method.serve(await waiting, self._context)
                 async for message in messages:
                     pulse = self._pulse
                     if pulse is not None:
@@ -193,6 +216,11 @@ class Handling:
     def keep(self, heartbeat: Heartbeat) -> None:
         """Send a heartbeat from now on; see `HeartbeatSender`."""
         self._pulse = HeartbeatWriter(self._method.heartbeat, self.write, heartbeat)
+
+    async def _request_in_time(self, read: Callable[[bytes], Any], deadline: Deadline) -> Any:
+        """Do as `_request`. Raises `DeadlineExceeded` too, which the servicer and its services do from then on."""
+        with deadline:
+            return await self._request(read)
 
     async def _request(self, read: Callable[[bytes], Any]) -> Any:
         """Admit the call, and return its request as parsed by `read`.
@@ -265,6 +293,12 @@ class Handling:
     async def _fail(self, error: BaseException) -> bool:
         """End a call that failed, with the status of its error. Return False if nobody waits for one: the error is to be raised."""
         match error:
+            case asyncio.CancelledError(args=(AntiphonError() as expired,)):
+                # A deadline found the caller not reading. No event of a stream tells it, and without a status it would never end.
+                if self._written and self._method.rules.render is not None:
+                    self._context.set_trailing_metadata(CUT_TRAILERS)
+                await self._report(expired)
+                return True
             case asyncio.CancelledError():
                 # A server that is too busy to end a call before its deadline finds it ended by gRPC, as if the caller had left.
                 self._end("DEADLINE_EXCEEDED" if self._call.time_left == 0 else "CANCELLED")
@@ -312,6 +346,8 @@ class Handling:
             self._method.admission.leave()
         if self._arrival is not None and self._arrival.reserved:
             self._method.receiver.release(self._arrival)
+        if self._deadline is not None:
+            self._deadline.close()
         call = self._call
         call.pulse = None  # it is this object, and refers to the call
         call.observer.ended(call, code, error)

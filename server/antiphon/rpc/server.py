@@ -30,8 +30,12 @@ MAX_IDLE_MS = 900_000
 MAX_AGE_MS = 3_600_000
 """Milliseconds, give or take 10%, after which a connection accepts no new calls, so that callers find new replicas.
 
-Calls on it may go on for as long again.
+Calls on it may go on for as long again, and in any case for as long as a call may take: gRPC would end a REST stream as if it were
+complete.
 """
+
+MOST_GRACE_MS = 2**31 - 1
+"""The most milliseconds that gRPC takes: 24 days."""
 
 HANDSHAKE_TIMEOUT_MS = 10_000
 """Milliseconds within which a new connection has to send the HTTP/2 preface, or finish its TLS handshake."""
@@ -45,6 +49,15 @@ LINGER = 2 * DRAIN_GRACE
 
 The first half of it is the time in which open calls end.
 """
+
+END_TIME = 60.0
+"""Seconds, at most, from the deadline of a call until it has ended."""
+
+INTERRUPT_TIME = 2.5
+"""Seconds that interrupted calls have to end themselves, of which the history may take two."""
+
+LONG = 24 * 3600.0
+"""Seconds that gRPC is given to stop, which is ended earlier."""
 
 LEAVE_TIME = 1.0
 """Seconds that clients have to leave a connection that is told to end, before their health watches end."""
@@ -61,9 +74,19 @@ log = structlog.get_logger(__name__)
 class Server:
     """A grpc.aio server with health and reflection services."""
 
-    def __init__(self, handlers: CallHandlers, registrations: Iterable[tuple[str, Callable[[grpc.aio.Server], None]]]) -> None:
-        """Register services: `registrations` are pairs of a full name and a function that adds the servicer to a server."""
+    def __init__(
+        self,
+        handlers: CallHandlers,
+        registrations: Iterable[tuple[str, Callable[[grpc.aio.Server], None]]],
+        *,
+        longest: float = 600.0,
+    ) -> None:
+        """Register services: `registrations` are pairs of a full name and a function that adds the servicer to a server.
+
+        `longest` is the most seconds that a call may take.
+        """
         self._handlers = handlers
+        age_grace = round(min(max(MAX_AGE_MS, (longest + END_TIME) * 1000), MOST_GRACE_MS))
         names = [reflection.SERVICE_NAME, health.SERVICE_NAME]
         stand_in = cast(grpc.aio.Server, handlers)
         for name, register in registrations:
@@ -88,7 +111,7 @@ class Server:
                 ("grpc.http2.bdp_probe", 0),
                 ("grpc.max_connection_idle_ms", MAX_IDLE_MS),
                 ("grpc.max_connection_age_ms", MAX_AGE_MS),
-                ("grpc.max_connection_age_grace_ms", MAX_AGE_MS),
+                ("grpc.max_connection_age_grace_ms", age_grace),
                 ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
                 # Clients may ping to keep a silent stream alive through proxies and firewalls.
                 ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
@@ -145,7 +168,7 @@ class Server:
         if not replaced:
             self._health.stop()
         self._handlers.drain()
-        stopping = asyncio.create_task(self._server.stop(grace + DRAIN_GRACE))
+        stopping = asyncio.create_task(self._server.stop(grace + LONG))
         if replaced:
             await asyncio.wait([stopping], timeout=LEAVE_TIME)
             self._health.stop()
@@ -153,6 +176,11 @@ class Server:
         done, _ = await asyncio.wait([stopping], timeout=grace)
         if not done:
             interrupt()
+            # Timed from here, and not by gRPC: its end of a call has the shape of no dialect, and ends a REST stream as if it were
+            # complete. A busy server would be late for both, and leave its calls no time to end themselves.
+            done, _ = await asyncio.wait([stopping], timeout=INTERRUPT_TIME)
+            if not done:
+                await self._server.stop(None)
         await stopping
         dropping.cancel()
 

@@ -96,7 +96,7 @@ async def test_the_task_can_be_cancelled_and_can_wait_after_an_expiry() -> None:
 
 
 async def test_a_task_that_is_stuck_elsewhere_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A task that waits outside the deadline is cancelled after CANCEL_DELAY.
+    """A task that waits outside the deadline is cancelled after CANCEL_DELAY, with the error as the reason.
 
     One that returns to it earlier gets the error instead.
     """
@@ -106,8 +106,9 @@ async def test_a_task_that_is_stuck_elsewhere_is_cancelled(monkeypatch: pytest.M
         Deadline(0)
         await forever()
 
-    with pytest.raises(asyncio.CancelledError):
+    with pytest.raises(asyncio.CancelledError) as caught:
         await asyncio.create_task(stuck())
+    assert isinstance(caught.value.args[0], DeadlineExceeded)
 
     async def comes_back() -> None:
         deadline = Deadline(0)

@@ -376,15 +376,22 @@ async def test_an_empty_request_id_is_replaced(gateway: Edge) -> None:
 
 
 async def test_what_the_server_learns_of_the_caller(gateway: Edge) -> None:
-    """REST headers become metadata and `grpc-timeout` a deadline. Envoy's own headers are not passed on."""
-    async with gateway.chat(accept="text/event-stream", grpc_timeout="5S", x_forwarded_for="203.0.113.9"):
+    """REST headers become metadata. Envoy's own headers are not passed on."""
+    async with gateway.chat(accept="text/event-stream", x_forwarded_for="203.0.113.9"):
         metadata = gateway.servicer.metadata
     assert metadata["accept"] == "text/event-stream"
     assert str(metadata["x-forwarded-for"]).startswith("203.0.113.9,")
-    assert gateway.servicer.remaining is not None
-    assert 3 < gateway.servicer.remaining <= 5
     assert not [name for name in metadata if name.startswith("x-envoy-")]
     assert metadata["x-antiphon-edge"] == "1"
+
+
+async def test_a_rest_callers_deadline_is_not_that_of_grpc(gateway: Edge) -> None:
+    """The server gets a REST caller's `grpc-timeout` as a header of the edge. A caller cannot send that header itself."""
+    async with gateway.chat(grpc_timeout="5S", x_antiphon_timeout="9S"):
+        metadata = gateway.servicer.metadata
+    assert (metadata["x-antiphon-timeout"], gateway.servicer.remaining) == ("5S", None)
+    async with gateway.chat(x_antiphon_timeout="9S"):
+        assert "x-antiphon-timeout" not in gateway.servicer.metadata
 
 
 async def test_headers_that_grpc_would_refuse_are_dropped_however_many_names_there_were(gateway: Edge) -> None:

@@ -305,6 +305,39 @@ async def test_a_stop_lets_calls_finish_and_then_ends_the_rest_with_an_error(unu
         await stopping
 
 
+class Lingering(ScriptedProvider):
+    """A provider whose calls take a while to end, as a slow store's do."""
+
+    async def stream(self, request: ChatRequest, warn: Any = None) -> AsyncGenerator[Batch, None]:
+        try:
+            async for batch in super().stream(request, warn):
+                yield batch
+        finally:
+            await asyncio.sleep(1.5)
+
+
+async def test_calls_that_a_stop_interrupts_have_time_to_end_with_an_error(unused_tcp_port: int) -> None:
+    """Nor does gRPC end them meanwhile: a REST caller would see a stream that ends as if it were complete."""
+    async with running(Lingering([START, TextDelta(0, "Hel")], None), unused_tcp_port) as gateway:
+        call = gateway.post({"messages": [{"role": "user", "content": "Hi"}], "stream": True})
+        await call.read()
+        stopping = asyncio.create_task(gateway.server.stop(0.1, gateway.service.interrupt))
+        assert b'"shutting_down"' in (await call.read()).data
+        await stopping
+
+
+async def test_a_connection_that_is_too_old_keeps_its_calls(unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call may take as long as the server allows, on a connection of any age. Or its stream would end as if it were complete."""
+    monkeypatch.setattr(server_module, "MAX_AGE_MS", 300)
+    async with running(ScriptedProvider([START, TextDelta(0, "Hel")], None), unused_tcp_port) as gateway:
+        call = gateway.post({"messages": [{"role": "user", "content": "Hi"}], "stream": True})
+        await call.read()
+        reading = asyncio.create_task(call.read())
+        await asyncio.wait([reading], timeout=1.5)
+        gateway.service.interrupt()
+        assert b'"shutting_down"' in (await reading).data
+
+
 async def test_an_unready_server_still_serves(unused_tcp_port: int, tmp_path: Path) -> None:
     """An unready server still serves calls.
 

@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from antiphon.auth.base import Authenticator
 from antiphon.chat.catalog import Catalog
 from antiphon.chat.service import ChatService
-from antiphon.config import MAX_KEYLESS_BYTES
+from antiphon.config import CUT_TRAILERS, MAX_KEYLESS_BYTES
 from antiphon.domain.call import Call, current
 from antiphon.domain.errors import (
     AntiphonError,
@@ -32,7 +32,6 @@ from antiphon.rest.engine.request import PARAMETERS, EngineChat, EngineChatBody,
 from antiphon.rest.shared.answer import PreparedCall, Writer, answer
 from antiphon.rest.shared.body import invalid, parse_in_turns
 from antiphon.rest.shared.dialect import Context, Pieces
-from antiphon.rest.shared.http import abort_transfer
 from antiphon.rest.shared.json import JSON
 from antiphon.rest.v1 import engine_pb2, engine_pb2_grpc
 from antiphon.routing.router import Router
@@ -72,7 +71,7 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
         writer: Writer = EngineChunkWriter(chat) if body.is_1x else TextWriter(end_token=bool(body.has_end_token))
 
         def error_event(_: AntiphonError) -> bytes:
-            abort_transfer(context)  # plain text has no form for an error
+            context.set_trailing_metadata(CUT_TRAILERS)  # plain text has no form for an error
             return b""
 
         return PreparedCall(chat_request, writer, error_event, body_path=chat.path)

@@ -20,6 +20,7 @@ import orjson
 from google.api import httpbody_pb2
 
 from antiphon.auth.base import Authenticator
+from antiphon.config import CUT_TRAILERS
 from antiphon.domain.call import current
 from antiphon.domain.errors import (
     AntiphonError,
@@ -38,7 +39,6 @@ from antiphon.proxying.passthrough import Answer, Passthrough
 from antiphon.rest.proxy.errors import gemini_error, openai_error
 from antiphon.rest.proxy.proxied import check_gemini, check_openai, check_size, invalid
 from antiphon.rest.shared.dialect import Context, Pieces
-from antiphon.rest.shared.http import abort_transfer
 from antiphon.rest.shared.json import EVENT_STREAM
 from antiphon.rest.v1 import proxy_pb2, proxy_pb2_grpc
 
@@ -192,7 +192,7 @@ class ProxyServicer(proxy_pb2_grpc.ProxyServiceServicer):
                     event = b"data: " + orjson.dumps({"error": error_object(to_public_error(error))}) + b"\n\n"
                     yield httpbody_pb2.HttpBody(data=event if tail.endswith(_EVENT_ENDS) else b"\n\n" + event)
                 else:
-                    abort_transfer(context)
+                    context.set_trailing_metadata(CUT_TRAILERS)
                 raise
             if answer.status >= 400:
                 raise upstream_error(answer, target)

@@ -1,16 +1,10 @@
-"""HTTP rules that the dialects share: the status and headers of an error, and how to break off a response."""
+"""HTTP rules that the dialects share: the status and headers of an error."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, Final
-
-import grpc
 
 from antiphon.domain.errors import AntiphonError, ProviderRejected, Reason
-
-ENVOY_HEADERS: Final = 100
-"""The most headers, and the most trailers, that Envoy accepts from this server."""
 
 _STATUSES = {
     Reason.INVALID_REQUEST: 400,
@@ -74,13 +68,3 @@ def headers_of(error: AntiphonError) -> dict[str, str]:
     if status == 401:
         headers["www-authenticate"] = "Bearer"
     return headers
-
-
-def abort_transfer(context: grpc.aio.ServicerContext[Any, Any]) -> None:
-    """Make the caller's transfer break off when the call ends with an error after its response has started.
-
-    Envoy's transcoder ends such a response normally, so a client could tell half a JSON array from a whole one only by its text.
-    More trailers than Envoy accepts (`max_headers_count` in `gateway/clusters.yaml`) make it reset this one stream: an HTTP/1.1
-    client gets no last chunk and loses the connection, an HTTP/2 client gets a reset.
-    """
-    context.set_trailing_metadata((("x-antiphon-cut", "1"),) * (ENVOY_HEADERS + 1))
