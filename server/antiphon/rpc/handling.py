@@ -126,35 +126,12 @@ class Handling:
         self._written = False
         self._pulse: HeartbeatWriter | None = None
         """None until the servicer has set a heartbeat."""
-        self._entries = tuple(context.invocation_metadata() or ())
-        metadata: dict[str, str] = dict(self._entries)  # type: ignore[arg-type]  # only binary fields, which are not read, have bytes
-        self._metadata = metadata
-        self._at_edge = metadata.get(EDGE_HEADER) == "1"
-        request_id = metadata.get(REQUEST_ID_HEADER, "")
-        if not _VALID_REQUEST_ID.fullmatch(request_id):
-            request_id = os.urandom(16).hex()
-        remaining: float | None = context.time_remaining()
         self._deadline: Deadline | None = None
         """That of a call with a `TIMEOUT_HEADER`, which gRPC does not know of."""
-        if self._at_edge and TIMEOUT_HEADER in metadata and (remaining := _seconds(metadata[TIMEOUT_HEADER])) is not None:
-            self._deadline = Deadline(remaining)
-        self._call = call = Call(
-            method=method.rules.method,
-            timeout=time_left(remaining),
-            takes_headers=method.rules.render is not None,
-            observer=method.observer,
-            request_id=request_id,
-            accept=metadata.get("accept", ""),
-            pulse=self,
-        )
-        call.log_fields.update(request_id=request_id)
-        make_current(call)
-        if TRACEPARENT in metadata:
-            call.trace = trace_of(metadata[TRACEPARENT], metadata.get(TRACESTATE, ""))
-        call.observer.started(call)
 
     async def unary(self) -> None:
         """Handle a call whose response is one message."""
+        self._start()
         method, metadata, last = self._method, None, None
         try:
             message = await method.serve(await self._request(method.read), self._context)
@@ -175,6 +152,7 @@ class Handling:
 
         A message that is the last, by `Call.is_last`, is sent with the status if it is small.
         """
+        self._start()
         method, call, deadline = self._method, self._call, self._deadline
         metadata: Metadata | None = None
         last: bytes | None = None
@@ -212,6 +190,34 @@ class Handling:
             if not self._written:  # there was no message
                 metadata, _ = self._begin(None)
             await self._sender.end(metadata, last)
+
+    def _start(self) -> None:
+        """Begin, in the task of the call: it is what a deadline interrupts, and has the context variable of the call."""
+        method, context = self._method, self._context
+        self._entries = tuple(context.invocation_metadata() or ())
+        metadata: dict[str, str] = dict(self._entries)  # type: ignore[arg-type]  # only binary fields, which are not read, have bytes
+        self._metadata = metadata
+        self._at_edge = metadata.get(EDGE_HEADER) == "1"
+        request_id = metadata.get(REQUEST_ID_HEADER, "")
+        if not _VALID_REQUEST_ID.fullmatch(request_id):
+            request_id = os.urandom(16).hex()
+        remaining: float | None = context.time_remaining()
+        if self._at_edge and TIMEOUT_HEADER in metadata and (remaining := _seconds(metadata[TIMEOUT_HEADER])) is not None:
+            self._deadline = Deadline(remaining)
+        self._call = call = Call(
+            method=method.rules.method,
+            timeout=time_left(remaining),
+            takes_headers=method.rules.render is not None,
+            observer=method.observer,
+            request_id=request_id,
+            accept=metadata.get("accept", ""),
+            pulse=self,
+        )
+        call.log_fields.update(request_id=request_id)
+        make_current(call)
+        if TRACEPARENT in metadata:
+            call.trace = trace_of(metadata[TRACEPARENT], metadata.get(TRACESTATE, ""))
+        call.observer.started(call)
 
     def keep(self, heartbeat: Heartbeat) -> None:
         """Send a heartbeat from now on; see `HeartbeatSender`."""
