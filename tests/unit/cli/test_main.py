@@ -22,6 +22,7 @@ _PROGRAM = "from antiphon.up.program import start_lean; start_lean()"
             {
                 "alembic",
                 "cryptography",
+                "httpx2",
                 "phonenumbers",
                 "rich.console",
                 "sqlalchemy.dialects.postgresql",
