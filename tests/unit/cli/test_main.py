@@ -20,6 +20,7 @@ _PROGRAM = "from antiphon.up.program import start_lean; start_lean()"
         (
             f"{_PROGRAM}; import antiphon.serve",
             {
+                "aiohttp",
                 "alembic",
                 "cryptography",
                 "httpx2",
