@@ -2,7 +2,8 @@
 
 grpc.aio accepts one call after the other, and needs several turns of the event loop for each. In a turn a busy server also serves
 all streams that have something to do, so new calls would queue for a second and more while old ones go on. Here each method has
-several tasks that accept its calls, each one after the other. Calls of unknown methods are left to grpc.aio.
+several tasks that accept its calls, each one after the other. Until its first call it has one, as most methods are never called.
+Calls of unknown methods are left to grpc.aio.
 
 There is no public way to that. What is used of grpc.aio is checked; if an update changes that, its server is used as it is.
 """
@@ -67,16 +68,21 @@ class _Acceptor(cygrpc.AioServer):  # type: ignore[misc]  # has no types
             return cast("asyncio.Future[Any]", super()._make_request_call_future(None))
         handler = self._find(method.decode())
         handle = partial(getattr(cygrpc, _KINDS[handler.request_streaming, handler.response_streaming]), handler)
-        for _ in range(READY):
-            self._start(self._accept(method, handle))
+        self._start(self._accept(method, handle, READY - 1))
         return self._ended
 
-    async def _accept(self, method: bytes, handle: Callable[..., Coroutine[Any, Any, None]]) -> None:
-        """Accept calls until the server stops. One that has arrived by then is still served."""
+    async def _accept(self, method: bytes, handle: Callable[..., Coroutine[Any, Any, None]], others: int) -> None:
+        """Accept calls until the server stops; from the first one on, together with `others` more tasks.
+
+        A call that has arrived when the server stops is still served.
+        """
         name = method.decode()
         while True:
             try:
                 self._serve(name, handle, await self._request_registered_call(method))
+                for _ in range(others):
+                    self._start(self._accept(method, handle, 0))
+                others = 0
             except cygrpc._RequestCallError as error:  # of this one call, or of all as the server stops
                 if not self.is_running():
                     self._end(error)
