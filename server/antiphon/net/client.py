@@ -1,8 +1,5 @@
 """The HTTP client for all calls of models and proxied requests.
 
-aiohttp makes the connections, with TLS, DNS and proxies. Its `ClientSession`, requests and responses are not used: they cost more
-CPU than everything else of a call's HTTP (docs/adr/0010).
-
 It follows no redirect, keeps no cookie, takes no proxy or password from the environment, and adds no header but `host`,
 `content-length`, and the trace context of the request, if there is one. Headers and bodies are sent and received unchanged. It
 knows no provider's protocol.
@@ -10,22 +7,21 @@ knows no provider's protocol.
 
 from __future__ import annotations
 
-import asyncio
 import re
 import ssl
 from collections.abc import Coroutine, Mapping
 from typing import Any, Final
 
-import aiohttp
-from aiohttp.abc import AbstractResolver
 from multidict import CIMultiDict, getversion
 from yarl import URL
 
 from antiphon.domain.trace import TRACEPARENT, TRACESTATE, TraceContext, outgoing_trace
+from antiphon.net.authorities import tls_context
 from antiphon.net.coalescing import Coalescer
-from antiphon.net.connection import LOST
 from antiphon.net.connection_pool import ConnectionPool, Destination
-from antiphon.net.http_errors import HTTP_ERRORS, PROXY_REFUSES, ProxyRefused, raise_translated
+from antiphon.net.connector import NO_HEADERS, ConnectOptions, Resolver
+from antiphon.net.exceptions import ConnectionLost, InvalidTarget, ProxyRefused
+from antiphon.net.http_errors import HTTP_ERRORS, PROXY_REFUSES, raise_translated
 from antiphon.net.outbound import DIRECT, Outbound
 from antiphon.net.response import ClientResponse
 
@@ -48,7 +44,7 @@ class Client:
         connect_timeout: float,
         read_timeout: float,
         keep_alive: float,
-        resolver: AbstractResolver | None = None,
+        resolver: Resolver | None = None,
         outbound: Outbound = DIRECT,
         coalescer: Coalescer | None = None,
     ) -> None:
@@ -124,7 +120,7 @@ class Client:
             response = connection.send(head, body)
             try:
                 await response.arrival
-                if not response.begun and isinstance(response.error, LOST) and connection.was_closed_before_arrival():
+                if not response.begun and isinstance(response.error, ConnectionLost) and connection.was_closed_before_arrival():
                     connection = await pool.open(route.destination)
                     response = connection.send(head, body)
                     await response.arrival
@@ -144,7 +140,7 @@ class Client:
     def _add_route(self, method: str, url: URL, headers: Mapping[str, str], version: int | None) -> _Route:
         """Return a route that is kept for the next request with the same objects.
 
-        Raises `aiohttp.InvalidURL` for a URL that is not of HTTP, or has no host, and `ValueError` for control characters.
+        Raises `InvalidTarget` for a URL that is not of HTTP, or has no host, and `ValueError` for control characters.
         """
         outbound = self._outbound
         options: dict[str, Any] = {"headers": headers} if outbound.is_default else outbound.options(url, headers)
@@ -158,22 +154,19 @@ class Client:
     def _destination(self, url: URL, options: Mapping[str, Any]) -> Destination:
         """Return where connections for `url` lead to: the same object for all URLs of a host with the same TLS context."""
         if url.scheme not in ("http", "https") or not url.raw_host:
-            raise aiohttp.InvalidURL(url)
+            raise InvalidTarget
         origin = url.origin()
         context = options.get("ssl")
         found = self._destinations.get((origin, context))
         if found is None:
             if len(self._destinations) >= _DESTINATIONS:
                 self._destinations.clear()
-            request = aiohttp.ClientRequest(
-                "POST",
-                origin,
-                loop=asyncio.get_running_loop(),
-                ssl=True if context is None else context,
-                proxy=options.get("proxy"),
-                proxy_headers=options.get("proxy_headers"),
-            )
-            found = self._destinations[origin, context] = Destination(request)
+            is_secure, proxy = url.scheme == "https", options.get("proxy")
+            speaks_tls = is_secure or (proxy is not None and proxy.scheme == "https")
+            tls: ssl.SSLContext | None = tls_context() if context is None and speaks_tls else context
+            headers = options.get("proxy_headers", NO_HEADERS)
+            found = Destination(ConnectOptions(url.raw_host, url.port or 0, is_secure, tls, proxy, headers))
+            self._destinations[origin, context] = found
         return found
 
     def _open(self) -> ConnectionPool:

@@ -1,6 +1,6 @@
 """One connection of the HTTP client: it sends requests, one after the other, and parses their answers.
 
-aiohttp makes the connection (`net.connection_pool`), httptools parses; docs/adr/0006 tells why.
+`net.connector` makes the connection, httptools parses: docs/adr/0006 tells why.
 
 Hosts close idle connections, and a request may already be on its way then. So connections are kept for less time than common hosts
 keep them (`ProviderConfig.keep_alive`), and such a request is sent once more (`was_closed_before_arrival`).
@@ -12,16 +12,12 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Final
 
-import aiohttp
-from aiohttp import http_exceptions
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from antiphon.net.coalescing import Coalescer
+from antiphon.net.exceptions import BadAnswer, BodyCut, ConnectionLost
 from antiphon.net.response import ClientResponse
-
-LOST: Final = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)
-"""The exceptions of a closed or reset connection."""
 
 _CLOSE_MARGIN: Final = 0.05
 """Seconds, in addition to a round trip, within which we must see a close that was sent before the request arrived."""
@@ -59,7 +55,7 @@ class Connection(asyncio.Protocol):
         """Whether reads of this body may be delayed: its first token has arrived."""
         self.on_reusable: Callable[[Connection], None]
         """Called when an answer has ended and the next request can be sent."""
-        self.on_lost: Callable[[Connection, Exception | None], None]
+        self.on_lost: Callable[[Connection], None]
         """Called when the connection is closed, whoever closed it. Both are set by the pool."""
         self._loop = asyncio.get_running_loop()
         self._opened_in = opened_in
@@ -178,7 +174,7 @@ class Connection(asyncio.Protocol):
         if piece:
             response.receive(piece, ended=False)
         if error is None and self._overhead > _MAX_HEAD:
-            error = http_exceptions.BadHttpMessage("The head, or what follows the body, is too long.")
+            error = BadAnswer("The head, or what follows the body, is too long.")
         if error is not None:
             response.fail(error)
             self.abort()
@@ -192,13 +188,13 @@ class Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         """Begin an answer. The one that was asked for may follow interim ones; after it there must be none."""
         if self._is_complete:
-            raise http_exceptions.BadHttpMessage("There are two answers to one request.")
+            raise BadAnswer("There are two answers to one request.")
         self._headers = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header, or after the body a trailer, which is dropped."""
         if len(self._headers) >= _MAX_HEADERS:
-            raise http_exceptions.BadHttpMessage("There are too many headers.")
+            raise BadAnswer("There are too many headers.")
         self._headers.append((name.decode("utf-8", "surrogateescape"), value.decode("utf-8", "surrogateescape")))
 
     def on_headers_complete(self) -> None:
@@ -224,13 +220,14 @@ class Connection(asyncio.Protocol):
         response, self._response = self._response, None
         if response is not None:
             if not response.begun:
-                lost = aiohttp.ClientOSError(*exc.args) if isinstance(exc, OSError) else exc
-                response.fail(lost or aiohttp.ServerDisconnectedError())
+                lost = ConnectionLost()
+                lost.__cause__ = exc
+                response.fail(lost)
             elif exc is None and ends_with_connection(response.headers):
                 response.receive(b"", ended=True)
             else:
-                response.fail(aiohttp.ClientPayloadError("The body is not complete."))
-        self.on_lost(self, exc)
+                response.fail(BodyCut("The body is not complete."))
+        self.on_lost(self)
 
     def pause_writing(self) -> None:
         """Let a large body wait: the transport's buffer is full."""
@@ -275,7 +272,7 @@ class Connection(asyncio.Protocol):
         if left > 0:
             self._timer = self._loop.call_later(left, self._check_time)
         else:
-            response.fail(aiohttp.SocketTimeoutError("Timeout on reading data from socket"))
+            response.fail(TimeoutError("The host has sent nothing for too long."))
             self.abort()
 
     async def _send_large(self, body: bytes) -> None:

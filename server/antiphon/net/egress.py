@@ -29,7 +29,6 @@ from enum import Enum
 from typing import Final, TypeAlias
 
 import structlog
-from aiohttp.abc import AbstractResolver, ResolveResult
 from msgspec import Struct
 
 from antiphon.config import ConfigError, ProxyConfig
@@ -204,10 +203,10 @@ def _is_isatap(address: Address) -> bool:
     return address.version == 6 and int(address) >> 32 & 0xFCFF_FFFF == 0x5EFE
 
 
-class PinnedResolver(AbstractResolver):
-    """A resolver for aiohttp's connector that only returns checked addresses.
+class PinnedResolver:
+    """A resolver that only returns checked addresses.
 
-    The connector does not ask for a host that is already an address: such an address is on the operator's list, digit for digit.
+    It is not asked for a host that is already an address: such an address is on the operator's list, digit for digit.
     """
 
     def __init__(self, policy: EgressPolicy, lookup: Lookup | None = None) -> None:
@@ -215,7 +214,7 @@ class PinnedResolver(AbstractResolver):
         self._policy = policy
         self._lookup = lookup or look_up
 
-    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC) -> list[ResolveResult]:
+    async def resolve(self, host: str, port: int) -> Sequence[str]:
         """Return the addresses of a host.
 
         Raises `PermissionDenied` if one of them is not allowed, and `OSError` if there is none.
@@ -225,10 +224,9 @@ class PinnedResolver(AbstractResolver):
         if refused:
             log.warning("egress_refused", host=host, port=port, addresses=refused)
             raise PermissionDenied("The target's name resolves to an address that is not allowed.")
-        return to_results(host, port, family, found)
-
-    async def close(self) -> None:
-        """Do nothing: there is nothing to close."""
+        if not found:
+            raise OSError(f"{host} has no address")
+        return found
 
 
 async def look_up(host: str, port: int) -> Sequence[str]:
@@ -236,26 +234,6 @@ async def look_up(host: str, port: int) -> Sequence[str]:
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
     return [str(entry[4][0]) for entry in found]
-
-
-def to_results(host: str, port: int, family: socket.AddressFamily, addresses: Sequence[str]) -> list[ResolveResult]:
-    """Return the addresses of a host that are of `family`, in the form of aiohttp. Raises `OSError` if there is none."""
-    results = [_result(host, address, port) for address in addresses]
-    results = [result for result in results if family in (socket.AF_UNSPEC, result["family"])]
-    if not results:
-        raise OSError(f"{host} has no address")
-    return results
-
-
-def _result(host: str, address: str, port: int) -> ResolveResult:
-    return ResolveResult(
-        hostname=host,
-        host=address,
-        port=port,
-        family=socket.AF_INET6 if ":" in address else socket.AF_INET,
-        proto=0,
-        flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
-    )
 
 
 def _parse_target(match: re.Match[str]) -> Target:

@@ -1,11 +1,10 @@
 """Translates the exceptions of the HTTP client into errors of the domain: `raise_translated`. It is done nowhere else.
 
     TimeoutError                                              ProviderTimeout
-    ClientResponseError, ClientPayloadError, HttpProcessingError,
+    BadAnswer, BodyCut,
       HttpParserError, HttpParserUpgrade (of httptools),
       zlib.error, EOFError (of an encoded body)               ProviderProtocolError: not HTTP, or cut off
-    ClientConnectionError, InvalidURL, OSError,
-      ProxyRefused, all others                                ProviderUnavailable
+    OSError, all other `HttpFailure`s                         ProviderUnavailable
 
 Once an answer has begun, everything but a time-out means that it was cut off: `ProviderProtocolError`. The reason why a host could
 not be reached is logged for the operator, in the words of `reason_of`; the caller only gets what it may know.
@@ -18,12 +17,22 @@ import ssl
 import zlib
 from typing import Final, NoReturn
 
-import aiohttp
 import structlog
-from aiohttp import http_exceptions
 from httptools import HttpParserError, HttpParserUpgrade
 
 from antiphon.domain.errors import ProviderError, ProviderProtocolError, ProviderTimeout, ProviderUnavailable
+from antiphon.net.exceptions import (
+    BadAnswer,
+    BodyCut,
+    CertificateNotTrusted,
+    ConnectionLost,
+    HttpFailure,
+    NameNotResolved,
+    NotConnected,
+    ProxyRefused,
+    ProxyUnreachable,
+    TlsFailed,
+)
 
 PROXY_REFUSES: Final = 407
 """The status of a proxy that does not accept the credentials it was given: RFC 9110, section 15.5.8."""
@@ -31,43 +40,14 @@ PROXY_REFUSES: Final = 407
 _log: Final = structlog.get_logger(__name__)
 
 
-class ProxyRefused(aiohttp.ClientConnectionError):
-    """The outbound proxy answered a request itself, with this status. Contains nothing of the request that it was sent."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__(f"the outbound proxy answered {status}")
-        self.status = status
-
-
-# The order matters: aiohttp's time-outs are connection errors too.
+# The order matters: `TimeoutError` is an `OSError` too, and the base of ours comes last.
 _ERRORS: Final[tuple[tuple[type[ProviderError], tuple[type[Exception], ...]], ...]] = (
     (ProviderTimeout, (TimeoutError,)),
-    (
-        ProviderProtocolError,
-        (
-            aiohttp.ClientPayloadError,
-            aiohttp.ClientResponseError,
-            http_exceptions.HttpProcessingError,
-            HttpParserError,
-            HttpParserUpgrade,
-            zlib.error,
-            EOFError,
-        ),
-    ),
-    (
-        ProviderUnavailable,
-        (
-            aiohttp.ClientConnectionError,
-            aiohttp.InvalidURL,
-            aiohttp.NonHttpUrlClientError,
-            aiohttp.RedirectClientError,
-            aiohttp.UploadAbortedError,
-            OSError,
-        ),
-    ),
+    (ProviderProtocolError, (BadAnswer, BodyCut, HttpParserError, HttpParserUpgrade, zlib.error, EOFError)),
+    (ProviderUnavailable, (HttpFailure, OSError)),
 )
 
-HTTP_ERRORS: Final[tuple[type[Exception], ...]] = (aiohttp.ClientError, *(known for _, kinds in _ERRORS for known in kinds))
+HTTP_ERRORS: Final[tuple[type[Exception], ...]] = tuple(known for _, kinds in _ERRORS for known in kinds)
 """The exceptions that are translated. Any other is a bug, and passes through."""
 
 
@@ -77,9 +57,7 @@ def raise_translated(error: Exception, provider: str, *, begun: bool, logs: bool
     `provider` is its name for the messages; `begun`: its answer has begun. `logs` False: whoever catches the error logs the reason,
     which `reason_of` says of its cause.
     """
-    # aiohttp's own exception contains the request to the proxy, with its password.
-    cause = ProxyRefused(error.status) if isinstance(error, aiohttp.ClientHttpProxyError) else error
-    raise _translated(cause, provider, begun=begun, logs=logs) from cause
+    raise _translated(error, provider, begun=begun, logs=logs) from error
 
 
 def _translated(error: Exception, provider: str, *, begun: bool, logs: bool) -> ProviderError:
@@ -92,9 +70,9 @@ def _translated(error: Exception, provider: str, *, begun: bool, logs: bool) -> 
         return ProviderProtocolError(f"The provider {provider} does not answer in HTTP.", provider=provider)
     if logs:
         _log.warning("provider_out_of_reach", provider=provider, error=reason_of(error))
-    if isinstance(error, ProxyRefused | aiohttp.ClientProxyConnectionError):
+    if isinstance(error, ProxyRefused | ProxyUnreachable):
         return ProviderUnavailable(f"The provider {provider} is out of reach of the outbound proxy.", provider=provider)
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+    if isinstance(error, CertificateNotTrusted):
         # A retry cannot help: somebody must change something.
         return ProviderUnavailable(
             f"The provider {provider} shows a certificate that is not trusted.", provider=provider, retryable=False
@@ -109,26 +87,27 @@ def reason_of(error: BaseException | None) -> str:
             return "the outbound proxy does not take its user and password (407)"
         case ProxyRefused():
             return f"the outbound proxy answered {error.status}"
-        case aiohttp.ClientConnectorDNSError():
+        case NameNotResolved():
             return f"the name {error.host} is not resolved"
-        case aiohttp.ClientConnectorCertificateError():
-            found = error.certificate_error
+        case CertificateNotTrusted():
+            found = error.__cause__
             reason = found.verify_message if isinstance(found, ssl.SSLCertVerificationError) else type(found).__name__
             return f"TLS: the certificate of {error.host} is not trusted: {reason}"
-        case aiohttp.ClientConnectorSSLError():
-            return f"TLS with {error.host} fails: {getattr(error.os_error, 'reason', None) or type(error.os_error).__name__}"
-        case aiohttp.ClientProxyConnectionError():
-            return f"the outbound proxy is out of reach: {_strerror(error.os_error)}"
-        case aiohttp.ClientConnectorError():
-            return f"no connection to {error.host}: {_strerror(error.os_error)}"
-        case aiohttp.ServerDisconnectedError() | ConnectionError():
+        case TlsFailed():
+            return f"TLS with {error.host} fails: {getattr(error.__cause__, 'reason', None) or type(error.__cause__).__name__}"
+        case ProxyUnreachable():
+            return f"the outbound proxy is out of reach: {_strerror(error.__cause__)}"
+        case NotConnected():
+            return f"no connection to {error.host}: {_strerror(error.__cause__)}"
+        case ConnectionLost() | ConnectionError():
             return "the connection was closed before an answer"
         case _:
             return type(error).__name__
 
 
-def _strerror(error: OSError) -> str:
-    return os.strerror(error.errno) if error.errno is not None and error.errno > 0 else type(error).__name__
+def _strerror(error: BaseException | None) -> str:
+    number = error.errno if isinstance(error, OSError) else None
+    return os.strerror(number) if number is not None and number > 0 else type(error).__name__
 
 
 def error_for(kind: type[BaseException]) -> type[ProviderError] | None:

@@ -8,37 +8,32 @@ error can contain it. Proxies named by the environment (`HTTPS_PROXY`) are not u
 from __future__ import annotations
 
 import base64
-import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from aiohttp.abc import AbstractResolver, ResolveResult
 from multidict import CIMultiDict
 from yarl import URL
 
 from antiphon.config import ConfigError, OutboundConfig
 from antiphon.domain.errors import PermissionDenied
 from antiphon.net.authorities import Authorities
-from antiphon.net.egress import look_up, to_results
+from antiphon.net.egress import look_up
 
 _SCHEMES: Final = ("http", "https")
 
 
-class ProxyResolver(AbstractResolver):
-    """A resolver for the aiohttp connector of a client that uses a proxy: it only returns addresses of the proxy."""
+class ProxyResolver:
+    """A resolver for a client that uses a proxy: it only returns addresses of the proxy."""
 
     def __init__(self, host: str) -> None:
         self._host = host
 
-    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC) -> list[ResolveResult]:
+    async def resolve(self, host: str, port: int) -> Sequence[str]:
         """Return the proxy's addresses. Raises `PermissionDenied` for any other host, and `OSError` if there is no address."""
         if host != self._host:
             raise PermissionDenied("This gateway connects to nothing but its outbound proxy.")
-        return to_results(host, port, family, await look_up(host, port))
-
-    async def close(self) -> None:
-        """Do nothing: there is nothing to close."""
+        return await look_up(host, port)
 
 
 class Outbound:
@@ -68,7 +63,7 @@ class Outbound:
         return None if self._authorities is None else self._authorities.context()
 
     def options(self, url: URL, headers: Mapping[str, str]) -> dict[str, Any]:
-        """Return the options of an aiohttp request with these headers, including the headers themselves."""
+        """Return how a request with these headers is sent: `headers`, and if needed `ssl`, `proxy` and `proxy_headers`."""
         options: dict[str, Any] = {"headers": headers}
         if (context := self.tls) is not None:
             options["ssl"] = context

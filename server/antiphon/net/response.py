@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-import aiohttp
 from multidict import CIMultiDictProxy
+
+from antiphon.net.exceptions import ConnectionDropped
 
 
 class Source(Protocol):
@@ -112,15 +113,15 @@ class ClientResponse:
         return data
 
     async def read_any(self) -> bytes:
-        """Return the next bytes of the body as soon as there are any; empty at its end. Raises exceptions of aiohttp."""
+        """Return the next bytes of the body as soon as there are any; empty at its end. Raises `http_errors.HTTP_ERRORS`."""
         while (waiter := self.wait()) is not None:
             await waiter
         return self.take()
 
     def wait(self) -> asyncio.Future[None] | None:
-        """Return what is done when more of the body arrives; None if some has, or if it has ended. Raises exceptions of aiohttp.
+        """Return what is done when more of the body arrives; None if some has, or if it has ended.
 
-        Call it again then: nothing may have arrived but the end, or an error.
+        Call it again then: nothing may have arrived but the end, or an error. Raises `http_errors.HTTP_ERRORS`.
         """
         if self._pieces:
             return None
@@ -132,7 +133,7 @@ class ClientResponse:
         return self._waiter
 
     async def read(self) -> bytes:
-        """Return the whole rest of the body, without a limit. Raises exceptions of aiohttp."""
+        """Return the whole rest of the body, without a limit. Raises `http_errors.HTTP_ERRORS`."""
         pieces: list[bytes] = []
         while piece := await self.read_any():
             pieces.append(piece)
@@ -144,9 +145,9 @@ class ClientResponse:
             self.connection.coalesces = True
 
     def close(self) -> None:
-        """Drop the connection, unless the body has ended. A reader that waits gets `aiohttp.ClientConnectionError`."""
+        """Drop the connection, unless the body has ended. A reader that waits gets `ConnectionDropped`."""
         if self.connection is not None:
             self.connection.abort()
             self._pieces.clear()
             self.size = 0
-            self.fail(aiohttp.ClientConnectionError("Connection closed"))
+            self.fail(ConnectionDropped("The connection was closed by its reader."))

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pkgutil import resolve_name
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from antiphon.config import ConfigError, ProviderConfig
 from antiphon.net import outbound
 from antiphon.net.coalescing import Coalescer
-from antiphon.net.fetch import Fetcher
 from antiphon.net.http import Transport
 from antiphon.net.outbound import Outbound
 from antiphon.providers.base import Provider
-from antiphon.providers.credentials.build import token_source
-from antiphon.providers.credentials.cache import TokenCache
+
+if TYPE_CHECKING:
+    from antiphon.providers.credentials.cache import TokenCache
 
 PROTOCOLS: Final[Mapping[str, str]] = {
     "anthropic": "anthropic.provider:AnthropicProvider",
@@ -51,9 +51,16 @@ def build(name: str, config: ProviderConfig, environment: Mapping[str, str], coa
 
 
 def _tokens(name: str, config: ProviderConfig, environment: Mapping[str, str], way: Outbound) -> TokenCache | None:
-    """Return the tokens of a provider that has no key; None if it has no credentials either. Raises `ConfigError`."""
+    """Return the tokens of a provider that has no key; None if it has no credentials either. Raises `ConfigError`.
+
+    Few have credentials, and what fetches a token takes 2 MB.
+    """
     if config.credentials is None:
         return None
+    from antiphon.net.fetch import Fetcher
+    from antiphon.providers.credentials.build import token_source
+    from antiphon.providers.credentials.cache import TokenCache
+
     fetcher = Fetcher()
     source = token_source(config.credentials, f"providers.{name}.credentials", environment, fetcher, way)
     return TokenCache(name, config.credentials, source, fetcher)

@@ -2,10 +2,11 @@
 
 grpc.aio accepts one call after the other, and needs several turns of the event loop for each. In a turn a busy server also serves
 all streams that have something to do, so new calls would queue for a second and more while old ones go on. Here each method has
-several tasks that accept its calls, each one after the other. Calls of unknown methods are left to grpc.aio.
+several tasks that accept its calls, each one after the other. Until its first call it has one, as most methods are never called.
+Calls of unknown methods are left to grpc.aio.
 
-It also sends initial metadata, a message and the status each in an operation of their own, which makes three of a reply of one
-message. So methods that send by a `Sender` get one that needs fewer.
+It also sends initial metadata, a message and the status in operations of their own. Methods that send by a `Sender` get one here that
+sends all of it in one.
 
 There is no public way to that. What is used of grpc.aio is checked; if an update changes that, its server is used as it is.
 """
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from typing import Any, Final, cast
 
@@ -24,7 +25,7 @@ import grpc
 import structlog
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # has no types
 
-from antiphon.rpc.sender import Metadata, MethodHandler, Serve
+from antiphon.rpc.sender import DirectSender, MethodHandler, Serve
 
 log = structlog.get_logger(__name__)
 
@@ -62,39 +63,6 @@ _CLASSES: Final = {
 """The classes of grpc.aio that are used here."""
 
 
-class _DirectSender:
-    """A `Sender` that needs one batch of operations of gRPC's core for all that is sent together."""
-
-    __slots__ = ("_ended", "_loop", "_server", "_state")
-
-    def __init__(self, server: _Acceptor, state: Any, loop: asyncio.AbstractEventLoop) -> None:
-        self._server = server
-        self._state = state
-        self._loop = loop
-        self._ended = False
-
-    def send(self, metadata: Metadata | None, message: bytes | None, status: tuple[Any, ...] = ()) -> Awaitable[None]:
-        """Send a message, or only the metadata. `status` has the operation that ends the call."""
-        if self._ended or self._server.is_stopped:  # the core's own state of the call must not be used any more
-            raise grpc.aio.InternalError("The call has ended.")
-        self._ended = bool(status)
-        operations = status if message is None else (cygrpc.SendMessageOperation(message, 0), *status)
-        if metadata is not None:
-            operations = (cygrpc.SendInitialMetadataOperation(metadata, 0), *operations)
-        executing: Awaitable[None] = cygrpc.execute_batch(self._state, operations, self._loop)
-        return executing
-
-    def end(self, metadata: Metadata | None, message: bytes | None) -> Awaitable[None]:
-        """Send the last message and the status OK."""
-        return self.send(metadata, message, (cygrpc.SendStatusFromServerOperation((), 0, "", 0),))
-
-    def fail(
-        self, metadata: Metadata | None, message: bytes | None, code: grpc.StatusCode, details: str, trailers: Metadata
-    ) -> Awaitable[None]:
-        """Send a message and the status of an error."""
-        return self.send(metadata, message, (cygrpc.SendStatusFromServerOperation(trailers, code.value[0], details, 0),))
-
-
 class _Acceptor(cygrpc.AioServer):  # type: ignore[misc]  # has no types
     """What `grpc.aio.Server` wraps."""
 
@@ -103,7 +71,6 @@ class _Acceptor(cygrpc.AioServer):  # type: ignore[misc]  # has no types
         super().__init__(loop, None, tuple(handlers), (), tuple(options), None)
         self._handlers = handlers
         self.is_stopped = False
-        """Whether no call is left."""
         self._accepted = 0
         self._ended: asyncio.Future[Any] = loop.create_future()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -121,16 +88,21 @@ class _Acceptor(cygrpc.AioServer):  # type: ignore[misc]  # has no types
             handle = partial(self._handle, handler.serve)
         else:
             handle = partial(getattr(cygrpc, _KINDS[handler.request_streaming, handler.response_streaming]), handler)
-        for _ in range(READY):
-            self._start(self._accept(method, handle))
+        self._start(self._accept(method, handle, READY - 1))
         return self._ended
 
-    async def _accept(self, method: bytes, handle: Callable[..., Coroutine[Any, Any, None]]) -> None:
-        """Accept calls until the server stops. One that has arrived by then is still served."""
+    async def _accept(self, method: bytes, handle: Callable[..., Coroutine[Any, Any, None]], others: int) -> None:
+        """Accept calls until the server stops; from the first one on, together with `others` more tasks.
+
+        A call that has arrived when the server stops is still served.
+        """
         name = method.decode()
         while True:
             try:
                 self._serve(name, handle, await self._request_registered_call(method))
+                for _ in range(others):
+                    self._start(self._accept(method, handle, 0))
+                others = 0
             except cygrpc._RequestCallError as error:  # of this one call, or of all as the server stops
                 if not self.is_running():
                     self._end(error)
@@ -155,7 +127,7 @@ class _Acceptor(cygrpc.AioServer):  # type: ignore[misc]  # has no types
         self._start(cygrpc._schedule_rpc_coro(handle(state, loop), state, loop, method))
 
     def _handle(self, serve: Serve, state: Any, loop: asyncio.AbstractEventLoop) -> Coroutine[Any, Any, None]:
-        return serve(cygrpc._ServicerContext(state, None, None, loop), _DirectSender(self, state, loop))
+        return serve(cygrpc._ServicerContext(state, None, None, loop), DirectSender(state, loop, self))
 
     def _end(self, error: Exception) -> None:
         if not self._ended.done():

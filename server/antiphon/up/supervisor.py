@@ -19,13 +19,13 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import shutil
 import signal
 import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 from antiphon.telemetry.names import METRICS_SOCKET
 from antiphon.telemetry.private_file import open_private
@@ -103,9 +103,18 @@ def supervise(plan: Plan, environment: Mapping[str, str], *, say: Say, ready: Ca
                     preparation=preparation,
                 )
     finally:
-        shutil.rmtree(plan.folder, ignore_errors=True)
+        _remove(plan.folder)
         if plan.lock is not None:
             os.close(plan.lock)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, which has only files. What cannot be removed stays. For `shutil.rmtree` 0.5 MB would be imported."""
+    with contextlib.suppress(OSError):
+        for file in list(folder.iterdir()):
+            with contextlib.suppress(OSError):
+                file.unlink()
+        folder.rmdir()
 
 
 def run(

@@ -20,8 +20,10 @@ _PROGRAM = "from antiphon.up.program import start_lean; start_lean()"
         (
             f"{_PROGRAM}; import antiphon.serve",
             {
+                "aiohttp",
                 "alembic",
                 "cryptography",
+                "httpx2",
                 "phonenumbers",
                 "rich.console",
                 "sqlalchemy.dialects.postgresql",
@@ -30,7 +32,7 @@ _PROGRAM = "from antiphon.up.program import start_lean; start_lean()"
             },
         ),
         (f"{_PROGRAM}; import antiphon.start", {"antiphon.database.postgres", "pygments.lexers", "rich.console", "typer"}),
-        ("import antiphon.up.supervisor", {"asyncio", "ssl", "typer", "yaml"}),
+        ("import antiphon.up.supervisor", {"asyncio", "shutil", "ssl", "typer", "yaml"}),
     ],
     ids=["a client's command", "a worker", "a preparation", "a supervisor"],
 )

@@ -5,12 +5,10 @@ Failures and connections are tested in the modules that use the client.
 
 import asyncio
 import gzip
-import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
-from aiohttp.abc import AbstractResolver, ResolveResult
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -22,17 +20,14 @@ from tests.odd_upstream import HANG, OddUpstream, answer
 from tests.waiting import until
 
 
-class Resolver(AbstractResolver):
+class Resolver:
     """A resolver that raises `error` for every name."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
 
-    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC) -> list[ResolveResult]:
+    async def resolve(self, host: str, port: int) -> Sequence[str]:
         raise self.error
-
-    async def close(self) -> None:
-        pass
 
 
 @pytest.fixture

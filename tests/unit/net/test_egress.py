@@ -1,7 +1,6 @@
 """Tests of which targets and addresses the proxy may reach."""
 
 import ipaddress
-import socket
 from collections.abc import Sequence
 
 import pytest
@@ -390,12 +389,7 @@ def scripted(*answers: Sequence[str]) -> tuple[PinnedResolver, list[tuple[str, i
 async def test_the_addresses_that_were_checked_are_the_ones_handed_out() -> None:
     """The resolver returns the checked addresses as numbers, in order, after one look-up."""
     resolver, lookups = scripted(["93.184.216.34", "2606:4700::1111"])
-    results = await resolver.resolve("api.openai.com", 443)
-    assert [(r["hostname"], r["host"], r["port"], r["family"]) for r in results] == [
-        ("api.openai.com", "93.184.216.34", 443, socket.AF_INET),
-        ("api.openai.com", "2606:4700::1111", 443, socket.AF_INET6),
-    ]
-    assert all(r["flags"] & socket.AI_NUMERICHOST for r in results)
+    assert await resolver.resolve("api.openai.com", 443) == ["93.184.216.34", "2606:4700::1111"]
     assert lookups == [("api.openai.com", 443)]
 
 
@@ -414,7 +408,7 @@ async def test_a_name_with_its_port_on_the_list_may_be_inside(host: str, port: i
     """A name that is allowed with its port may have private addresses at that port, but never forbidden ones."""
     for address in (*PRIVATE, *PUBLIC):
         resolver, _ = scripted([address])
-        assert [r["host"] for r in await resolver.resolve(host, port)] == [address]
+        assert await resolver.resolve(host, port) == [address]
         resolver, _ = scripted([address])
         if address in PRIVATE:
             with pytest.raises(PermissionDenied):
@@ -428,27 +422,24 @@ async def test_a_name_with_its_port_on_the_list_may_be_inside(host: str, port: i
 async def test_every_look_up_is_checked_by_itself() -> None:
     """Every look-up is checked by itself, so that DNS rebinding has no effect."""
     resolver, lookups = scripted(["93.184.216.34"], ["169.254.169.254"], ["127.0.0.1"], ["93.184.216.34"])
-    assert [r["host"] for r in await resolver.resolve("api.openai.com", 443)] == ["93.184.216.34"]
+    assert await resolver.resolve("api.openai.com", 443) == ["93.184.216.34"]
     for _ in range(2):
         with pytest.raises(PermissionDenied):
             await resolver.resolve("api.openai.com", 443)
-    assert [r["host"] for r in await resolver.resolve("api.openai.com", 443)] == ["93.184.216.34"]
+    assert await resolver.resolve("api.openai.com", 443) == ["93.184.216.34"]
     assert len(lookups) == 4
 
 
 async def test_a_name_without_an_address_is_an_error_of_the_network() -> None:
-    """A name without an address, or without one of the wanted family, raises `OSError`."""
-    resolver, _ = scripted([], ["93.184.216.34"])
+    """A name without an address raises `OSError`."""
+    resolver, _ = scripted([])
     with pytest.raises(OSError, match="no address"):
         await resolver.resolve("api.openai.com", 443)
-    with pytest.raises(OSError, match="no address"):
-        await resolver.resolve("api.openai.com", 443, socket.AF_INET6)
-    await resolver.close()
 
 
 async def test_the_system_is_asked_by_default() -> None:
     """By default the system resolves names; `localhost` is private and allowed only with its port."""
     resolver = PinnedResolver(EgressPolicy(ProxyConfig(allow=("http://localhost:9000",))))
-    assert {r["host"] for r in await resolver.resolve("localhost", 9000)} <= {"127.0.0.1", "::1"}
+    assert set(await resolver.resolve("localhost", 9000)) <= {"127.0.0.1", "::1"}
     with pytest.raises(AntiphonError):
         await resolver.resolve("localhost", 9001)

@@ -3,38 +3,27 @@
 import inspect
 import zlib
 
-import aiohttp
 import httptools
 import pytest
-from aiohttp import client_exceptions, http_exceptions
 
 from antiphon.domain.errors import ProviderError, ProviderProtocolError, ProviderTimeout, ProviderUnavailable
+from antiphon.net import exceptions
+from antiphon.net.exceptions import BadAnswer, BodyCut, ConnectionLost, HttpFailure
 from antiphon.net.http_errors import HTTP_ERRORS, error_for, raise_translated
 
-NEVER = {
-    # a base class; only its subclasses are raised
-    aiohttp.ClientError,
-    # for WebSockets, which are not used
-    aiohttp.WSMessageTypeError,
-}
 
-
-def exceptions(module: object) -> set[type[Exception]]:
-    return {
-        found
-        for _, found in inspect.getmembers(module, inspect.isclass)
-        if issubclass(found, Exception) and not issubclass(found, Warning)
-    }
+def exceptions_of(module: object) -> set[type[Exception]]:
+    return {found for _, found in inspect.getmembers(module, inspect.isclass) if issubclass(found, Exception)}
 
 
 def test_every_exception_of_the_client_is_mapped() -> None:
-    """Every exception class of aiohttp is mapped, by itself or by a base class, or is listed as never raised."""
-    known = exceptions(client_exceptions) | exceptions(http_exceptions)
-    assert len(known) > 30
-    unmapped = {found for found in known - NEVER if found.__module__.startswith("aiohttp") and error_for(found) is None}
-    assert not unmapped
-    assert all(error_for(found) is ProviderProtocolError for found in exceptions(httptools))
-    assert all(error_for(found) is None for found in NEVER), "only what has no meaning is excused"
+    """Every exception class of the client and of its parser is mapped, by itself or by a base class."""
+    known = exceptions_of(exceptions) - {HttpFailure}
+    assert len(known) > 8
+    broken = {found for found in known if error_for(found) is ProviderProtocolError}
+    assert broken == {BadAnswer, BodyCut}
+    assert all(error_for(found) is ProviderUnavailable for found in known - broken)
+    assert all(error_for(found) is ProviderProtocolError for found in exceptions_of(httptools))
 
 
 def mapped(error: Exception, *, begun: bool) -> type[ProviderError]:
@@ -51,21 +40,20 @@ def test_a_dropped_connection_is_no_time_out() -> None:
 
     Only silence is `ProviderTimeout`.
     """
-    for lost in (aiohttp.ServerDisconnectedError(), aiohttp.ClientOSError(104, "reset"), aiohttp.ClientConnectionResetError()):
+    for lost in (ConnectionLost(), ConnectionResetError(104, "reset"), OSError()):
         assert mapped(lost, begun=False) is ProviderUnavailable
         assert mapped(lost, begun=True) is ProviderProtocolError
-    for late in (aiohttp.ConnectionTimeoutError(), aiohttp.SocketTimeoutError(), TimeoutError()):
-        assert mapped(late, begun=False) is ProviderTimeout
-        assert mapped(late, begun=True) is ProviderTimeout
-    for broken in (http_exceptions.BadHttpMessage("x"), aiohttp.ClientPayloadError(), zlib.error(), EOFError()):
+    assert mapped(TimeoutError(), begun=False) is ProviderTimeout
+    assert mapped(TimeoutError(), begun=True) is ProviderTimeout
+    for broken in (BadAnswer("x"), BodyCut(), zlib.error(), EOFError()):
         assert mapped(broken, begun=False) is ProviderProtocolError
         assert mapped(broken, begun=True) is ProviderProtocolError
 
 
 def test_an_exception_that_is_not_known_is_out_of_reach() -> None:
-    """An unknown exception of aiohttp is translated by its base class; an exception of other code is not translated."""
+    """An unknown exception of the client is translated by its base class; an exception of other code is not translated."""
 
-    class New(aiohttp.ClientError):
+    class New(HttpFailure):
         pass
 
     assert mapped(New(), begun=False) is ProviderUnavailable

@@ -102,7 +102,7 @@ async def test_a_name_that_is_bound_anew_is_refused(upstream: OddUpstream) -> No
     through = passing(upstream, system)
     url = f"http://models.test:{port_of(upstream)}"
     await post(through, url)
-    through._client._pool._connector.clear_dns_cache()  # type: ignore[union-attr]  # as if the cached address had expired
+    through._client._pool._connector._names.clear()  # type: ignore[union-attr]  # as if the cached address had expired
     with pytest.raises(PermissionDenied):
         await post(through, url)
     assert len(upstream.requests) == 1

@@ -10,6 +10,7 @@ import pytest
 
 from antiphon.rpc import acceptor
 from antiphon.rpc.acceptor import READY, aio_server
+from tests.waiting import until
 
 CALLS = 8 * READY
 ECHO = "/test.Echo/Echo"
@@ -101,3 +102,18 @@ async def test_calls_that_are_ready_are_served_before_a_stop(calls: int, unused_
     refused = sum(isinstance(result, grpc.aio.AioRpcError) and result.code() is grpc.StatusCode.UNAVAILABLE for result in results)
     assert answered + refused == calls
     assert answered >= 1
+
+
+async def test_a_method_that_nobody_has_called_takes_little_memory(unused_tcp_port: int) -> None:
+    """One task waits for the first call of each method, and `READY` of them from then on."""
+    methods = [ECHO, *(f"/test.Echo/Other{number}" for number in range(20))]
+    server = aio_server([Handlers()], [], methods)
+    server.add_insecure_port(f"127.0.0.1:{unused_tcp_port}")
+    await server.start()
+    tasks = cast(Any, server)._server._tasks
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{unused_tcp_port}") as channel:
+        echo: Any = channel.unary_unary(ECHO)
+        for expected in (len(methods), len(methods) - 1 + READY, len(methods) - 1 + READY):
+            await until(lambda expected=expected: len(tasks) == expected)
+            await echo(b"", timeout=10)
+    await server.stop(None)

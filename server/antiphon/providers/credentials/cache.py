@@ -11,16 +11,18 @@ import asyncio
 import random
 import time
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 from msgspec import Struct
 
 from antiphon.config import TokenConfig
 from antiphon.domain.errors import ProviderCredentials, ProviderError, ProviderTimeout, ProviderUnavailable
-from antiphon.net.fetch import Fetcher
 from antiphon.net.refreshing import Clock, Refreshing, Times
 from antiphon.providers.credentials.token import TokenFailed, TokenSource
+
+if TYPE_CHECKING:
+    from antiphon.net.fetch import Fetcher
 
 _TRIES: Final = 3
 """The most requests of one fetch. Only failures that may pass are repeated."""
