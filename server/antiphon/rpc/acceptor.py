@@ -5,8 +5,8 @@ all streams that have something to do, so new calls would queue for a second and
 several tasks that accept its calls, each one after the other. Until its first call it has one, as most methods are never called.
 Calls of unknown methods are left to grpc.aio.
 
-It also sends initial metadata, a message and the status in operations of their own. Methods that send by a `Sender` get one here that
-sends all of it in one.
+It also sends initial metadata, a message and the status in operations of their own. Methods that send by a `Sender` get one here
+that sends all of it in one.
 
 There is no public way to that. What is used of grpc.aio is checked; if an update changes that, its server is used as it is.
 """
