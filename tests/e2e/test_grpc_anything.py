@@ -137,6 +137,13 @@ def call(channel: grpc.Channel, path: str, data: bytes, metadata: list[tuple[str
     return grpc.StatusCode.OK
 
 
+async def check_health(server: str) -> None:
+    """Check over a new connection that the server is healthy."""
+    async with grpc.aio.insecure_channel(server) as channel:
+        health = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+        assert health.status == health_pb2.HealthCheckResponse.SERVING
+
+
 async def our_objects() -> int:
     """Return the number of live objects of our own classes."""
     for _ in range(1000):  # so that the loop drops its cancelled timers; each keeps a call alive until it is due
@@ -172,13 +179,12 @@ async def test_anything_at_all_is_answered(server: str) -> None:
 
         for path in METHODS:  # fill what is made once per method
             await asyncio.to_thread(call, channel, path, b"", [])
+        await check_health(server)
         tasks, kept = len(asyncio.all_tasks()), await our_objects()
         with capture_logs() as logs:
             await asyncio.to_thread(every)
         assert not [entry for entry in logs if entry["event"] == "call_failed"]
-    async with grpc.aio.insecure_channel(server) as fresh:
-        health = await health_pb2_grpc.HealthStub(fresh).Check(health_pb2.HealthCheckRequest())
-        assert health.status == health_pb2.HealthCheckResponse.SERVING
+    await check_health(server)
     await until(lambda: len(asyncio.all_tasks()) <= tasks)
     print(f"{sum(seen.values())} calls: {', '.join(f'{code.name} {count}' for code, count in seen.items())}")  # noqa: T201 - shown when fuzzing
     assert await our_objects() - kept < sum(seen.values()) // 10, "each call leaves objects behind"
