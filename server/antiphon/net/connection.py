@@ -51,8 +51,6 @@ class Connection(asyncio.Protocol):
         self.transport: Final = transport
         self.idle_since = 0.0
         """The time of the event loop when it was given back to the pool; 0 until then."""
-        self.coalesces = False
-        """Whether reads of this body may be delayed: its first token has arrived."""
         self.on_reusable: Callable[[Connection], None]
         """Called when an answer has ended and the next request can be sent."""
         self.on_lost: Callable[[Connection], None]
@@ -74,6 +72,7 @@ class Connection(asyncio.Protocol):
         self._overhead = 0  # bytes since the last one of a body
         self._headers: list[tuple[str, str]] = []
         self._body: list[bytes] = []  # of the present read
+        self._coalesces = False  # whether reads of this body may be delayed: its first token has arrived
         self._is_full = False  # reading is paused as the reader is slow,
         self._is_held = False  # or for the coalescer
         self.on_body = self._body.append
@@ -95,7 +94,7 @@ class Connection(asyncio.Protocol):
         loop = self._loop
         self._response = response = ClientResponse(self, loop)
         self._sent_at = self._heard_at = loop.time()
-        self._answered = self._is_complete = self._is_persistent = self.coalesces = False
+        self._answered = self._is_complete = self._is_persistent = self._coalesces = False
         self._overhead = 0
         if self._timer is None:
             self._timer = loop.call_later(self._read_timeout, self._check_time)
@@ -123,6 +122,12 @@ class Connection(asyncio.Protocol):
         if self._is_full:
             self._is_full = False
             self._read_on()
+
+    def coalesce(self) -> None:
+        """Delay reads of this body from now on, if the process is busy: the next one, too."""
+        self._coalesces = True
+        if self._coalescer is not None:
+            self._coalescer.after_read(self, 0, self._loop)
 
     def hold(self) -> None:
         """Stop reading until `release`."""
@@ -182,7 +187,7 @@ class Connection(asyncio.Protocol):
             if not self._is_held:
                 self.transport.pause_reading()
             self._is_full = True
-        elif self.coalesces and piece and self._coalescer is not None:
+        elif self._coalesces and piece and self._coalescer is not None:
             self._coalescer.after_read(self, len(data), self._loop)
 
     def on_message_begin(self) -> None:

@@ -14,11 +14,11 @@ from antiphon.net.exceptions import ConnectionDropped
 class Source(Protocol):
     """The connection of an answer."""
 
-    coalesces: bool
-    """Whether reads of this body may be delayed."""
-
     def resume(self) -> None:
         """Continue to read, as the body that arrived was read."""
+
+    def coalesce(self) -> None:
+        """Allow reads of this body to be delayed from now on."""
 
     def abort(self) -> None:
         """Close at once."""
@@ -142,7 +142,7 @@ class ClientResponse:
     def coalesce(self) -> None:
         """Allow several reads of the rest to be joined into one while this process is busy."""
         if self.connection is not None:
-            self.connection.coalesces = True
+            self.connection.coalesce()
 
     def close(self) -> None:
         """Drop the connection, unless the body has ended. A reader that waits gets `ConnectionDropped`."""
