@@ -205,6 +205,8 @@ async def _ask_for_tunnel(transport: asyncio.Transport, waiting: _Waiting, to: C
     ]
     transport.write("\r\n".join((*lines, "", "")).encode())
     status = _STATUS.match(await waiting.take_head())
+    while status is not None and status[1].startswith(b"1"):  # an interim answer: RFC 9110, section 15.2
+        status = _STATUS.match(await waiting.take_head())
     if status is None:
         raise BadAnswer("The proxy does not answer in HTTP.")
     if not status[1].startswith(b"2"):

@@ -164,9 +164,9 @@ class Handling:
                 async for message in messages:
                     pulse = self._pulse
                     if pulse is not None:
+                        pulse.last = WRITING  # first, as the timer would begin another heartbeat once this one is written
                         if pulse.beat is not None:
                             await pulse.beat  # gRPC allows one write at a time on a call
-                        pulse.last = WRITING
                     if call.is_last and len(message.data) <= SMALL_BYTES:
                         if not self._written:
                             metadata, message = self._begin(message)  # noqa: PLW2901

@@ -37,6 +37,16 @@ complete.
 MOST_GRACE_MS = 2**31 - 1
 """The most milliseconds that gRPC takes: 24 days."""
 
+PING_AFTER_MS = 20_000
+"""Milliseconds after which a connection on which nothing was received is pinged.
+
+So callers that vanished are found, and those that reset a connection right after they sent something: gRPC's older listener, which
+`up/launch` chooses, reads what they sent, and not that the connection is gone. Their calls would go on, and connections stay open.
+"""
+
+PING_TIMEOUT_MS = 20_000
+"""Milliseconds within which a ping has to be answered."""
+
 HANDSHAKE_TIMEOUT_MS = 10_000
 """Milliseconds within which a new connection has to send the HTTP/2 preface, or finish its TLS handshake."""
 
@@ -113,6 +123,9 @@ class Server:
                 ("grpc.max_connection_age_ms", MAX_AGE_MS),
                 ("grpc.max_connection_age_grace_ms", age_grace),
                 ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
+                ("grpc.keepalive_time_ms", PING_AFTER_MS),
+                ("grpc.http2.ping_timeout_ms", PING_TIMEOUT_MS),
+                ("grpc.http2.max_pings_without_data", 0),  # no limit
                 # Clients may ping to keep a silent stream alive through proxies and firewalls.
                 ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
                 ("grpc.http2.max_ping_strikes", 2),

@@ -214,6 +214,13 @@ async def test_a_tunnel_is_asked_for() -> None:
         assert error.status == 407
 
 
+async def test_interim_answers_of_a_proxy_are_skipped() -> None:
+    """A client has to expect any number of interim answers before the one that counts."""
+    _, error = await tunnel(b"HTTP/1.1 100 Continue\r\n\r\n" * 3 + b"HTTP/1.1 407 Who?\r\n\r\n")
+    assert isinstance(error, ProxyRefused)
+    assert error.status == 407
+
+
 @pytest.mark.parametrize(
     ("answers", "expected"),
     [

@@ -2,15 +2,27 @@
 
 import asyncio
 import gc
+import time
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import suppress
 from typing import Any
 from weakref import ref
 
 import pytest
+from google.api import httpbody_pb2
+from pydantic import SecretStr
 
-from antiphon.domain.call import Call, Heartbeat
+from antiphon.auth.api_keys.static import KeyRing
+from antiphon.domain.call import NO_OBSERVER, Call, Heartbeat, current
+from antiphon.domain.principal import Principal, Scope
+from antiphon.rest.openai.errors import render_error
+from antiphon.rpc.admission import Admission, MethodRules
+from antiphon.rpc.handling import Handling, ServedMethod
 from antiphon.rpc.heartbeat import WRITING, HeartbeatWriter
+from antiphon.rpc.receiver import Receiver
 from tests.waiting import until
+
+INTERVAL = 0.02
 
 
 class Wire:
@@ -32,9 +44,9 @@ class Wire:
 
 async def write(pulse: HeartbeatWriter, wire: Wire, message: Any) -> None:
     """Write a message as a call with a heartbeat does."""
+    pulse.last = WRITING
     if pulse.beat is not None:
         await pulse.beat
-    pulse.last = WRITING
     await wire.write(message)
     pulse.last = pulse.time()
 
@@ -75,6 +87,59 @@ async def test_a_message_waits_for_the_heartbeat_that_is_being_written() -> None
     await message
     await pulse.stop()
     assert [wire.written.get_nowait() for _ in range(2)] == ["beat", "reply"]
+
+
+class Slow:
+    """A context and a sender of a call whose caller takes each message late."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes | None] = []
+        self.overlaps = 0
+        self._sending = False
+
+    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+        return (("authorization", "Bearer sk-test"),)
+
+    def time_remaining(self) -> None:
+        return None
+
+    async def read(self) -> bytes:
+        return b""
+
+    def send(self, metadata: Any, message: bytes | None) -> Awaitable[None]:
+        self.overlaps += self._sending  # gRPC would refuse it
+        self._sending = True
+        self.sent.append(message)
+        loop = asyncio.get_running_loop()
+        sent = loop.create_future()
+
+        def take() -> None:
+            time.sleep(2 * INTERVAL)  # when the write has ended, the next heartbeat is due at once
+            self._sending = False
+            sent.set_result(None)
+
+        loop.call_later(INTERVAL / 2, take)
+        return sent
+
+    end = send
+
+
+async def test_a_heartbeat_that_is_late_is_not_followed_by_another_beside_the_message() -> None:
+    """A message that waited for a heartbeat is the next to be written, also if the next heartbeat is due at that moment."""
+    wire = Slow()
+
+    async def serve(request: Any, context: Any) -> AsyncGenerator[Any, None]:
+        beat = current().heartbeat(httpbody_pb2.HttpBody(data=b"beat"))
+        await until(lambda: beat.sent)
+        yield httpbody_pb2.HttpBody(data=b"reply")
+
+    keys = KeyRing([(Principal("test", owner="test"), SecretStr("sk-test"))])
+    rules = MethodRules("Test/Test", Scope.CHAT, render_error, key_in_body=False)
+    method = ServedMethod(rules, bytes, serve, Admission(keys, None), Receiver(), None, NO_OBSERVER, INTERVAL)
+    context: Any = wire
+    await Handling(method, context, context).stream()
+    assert [message and httpbody_pb2.HttpBody.FromString(message).data for message in wire.sent] == [b"beat", b"reply", None]
+    assert wire.overlaps == 0
 
 
 async def test_without_an_interval_or_a_call_there_is_none() -> None:

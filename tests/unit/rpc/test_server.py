@@ -37,6 +37,7 @@ from antiphon.rpc.models import ModelServicer
 from antiphon.rpc.server import Server
 from antiphon.telemetry.call_log import CallLog
 from antiphon.v1 import chat_pb2, chat_pb2_grpc, message_pb2, models_pb2, models_pb2_grpc
+from tests.e2e.wire import DATA, END_HEADERS, END_STREAM, HEADERS, frame, http2
 from tests.unit.scripted import NO_PRICES, NO_STORE, ONE_ATTEMPT, START, STOP, ScriptedProvider
 from tests.waiting import until
 
@@ -336,6 +337,22 @@ async def test_a_connection_that_is_too_old_keeps_its_calls(unused_tcp_port: int
         await asyncio.wait([reading], timeout=1.5)
         gateway.service.interrupt()
         assert b'"shutting_down"' in (await reading).data
+
+
+async def test_a_caller_that_vanished_is_noticed(unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A silent connection is pinged, and the calls of one that does not answer end: there is no other sign of some lost callers."""
+    monkeypatch.setattr(server_module, "PING_AFTER_MS", 200)
+    monkeypatch.setattr(server_module, "PING_TIMEOUT_MS", 200)
+    provider = ScriptedProvider(None)
+    async with running(provider, unused_tcp_port) as gateway, http2(f"127.0.0.1:{unused_tcp_port}") as caller:
+        path = "/antiphon.v1.ChatService/Generate"
+        head = caller.request(path, "POST", content_type="application/grpc", te="trailers", authorization="Bearer sk-test")
+        data = HELLO.SerializeToString()
+        message = b"\0" + len(data).to_bytes(4, "big") + data
+        await caller.send(frame(HEADERS, END_HEADERS, 1, head), frame(DATA, END_STREAM, 1, message))
+        await until(lambda: provider.requests)
+        await until(lambda: provider.closed)
+        assert gateway.service.in_flight == 0
 
 
 async def test_an_unready_server_still_serves(unused_tcp_port: int, tmp_path: Path) -> None:
