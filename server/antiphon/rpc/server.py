@@ -37,15 +37,15 @@ complete.
 MOST_GRACE_MS = 2**31 - 1
 """The most milliseconds that gRPC takes: 24 days."""
 
-PING_AFTER_MS = 20_000
+PING_AFTER_MS = 10_000
 """Milliseconds after which a connection on which nothing was received is pinged.
 
 So callers that vanished are found, and those that reset a connection right after they sent something: gRPC's older listener, which
 `up/launch` chooses, reads what they sent, and not that the connection is gone. Their calls would go on, and connections stay open.
 """
 
-PING_TIMEOUT_MS = 20_000
-"""Milliseconds within which a ping has to be answered."""
+PING_TIMEOUT_MS = 60_000
+"""Milliseconds within which a ping has to be answered: longer than a client may be busy. A reset is noticed at once by the ping."""
 
 HANDSHAKE_TIMEOUT_MS = 10_000
 """Milliseconds within which a new connection has to send the HTTP/2 preface, or finish its TLS handshake."""
