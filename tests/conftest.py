@@ -4,6 +4,7 @@ The profile `ci`, the default, tries the same few inputs each time, so that a te
 `--hypothesis-profile=fuzz` to look for new failures. With one test process for each core, each has its own fixtures.
 """
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -17,6 +18,11 @@ SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too
 settings.register_profile("ci", max_examples=100, derandomize=True, deadline=None, database=None, suppress_health_check=SLOW)
 settings.register_profile("fuzz", max_examples=5000, deadline=None, print_blob=True, suppress_health_check=SLOW)
 settings.load_profile("ci")
+
+
+def pytest_configure() -> None:
+    """Have gRPC read connections as it does in a worker (`antiphon.up.launch`). It looks at this when it is imported."""
+    os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
 
 
 @pytest.fixture(scope="session")

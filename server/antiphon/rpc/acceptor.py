@@ -127,6 +127,7 @@ class _Acceptor(cygrpc.AioServer):  # type: ignore[misc]  # has no types
         self._start(cygrpc._schedule_rpc_coro(handle(state, loop), state, loop, method))
 
     def _handle(self, serve: Serve, state: Any, loop: asyncio.AbstractEventLoop) -> Coroutine[Any, Any, None]:
+        """Return what handles a call in place of grpc.aio's functions."""
         return serve(cygrpc._ServicerContext(state, None, None, loop), DirectSender(state, loop, self))
 
     def _end(self, error: Exception) -> None:
