@@ -20,7 +20,6 @@ from antiphon.rpc.convert.blocks import (
     citation_to_proto,
     fill_origin,
     json_bytes,
-    origin_to_proto,
     state_to_proto,
 )
 from antiphon.v1 import chat_pb2, message_pb2
@@ -150,26 +149,20 @@ def _fill(made: chat_pb2.StreamEvent, event: domain.Event) -> None:  # noqa: C90
             finished.choice, finished.reason = event.choice, REASONS[event.reason]
             finished.provider_reason, finished.details = event.provider_reason, json_bytes(event.details)
         case domain.Started():
-            made.started.CopyFrom(_started(event))
+            _fill_started(made.started, event)
         case domain.DeltaGroup():
             pass
         case _:
             assert_never(event)
 
 
-def _started(event: domain.Started) -> chat_pb2.Started:
-    origin = origin_to_proto(event.origin)
-    return chat_pb2.Started(
-        id=event.id,
-        model=event.model,
-        provider=origin.provider,
-        create_time=timestamp_pb2.Timestamp(seconds=event.created or int(time.time())),
-        fields=json_bytes(event.fields),
-        conversation_id=event.conversation_id,
-        message_id=event.message_id,
-        origin=origin,
-        warnings=map(_warning, event.warnings),
-    )
+def _fill_started(made: chat_pb2.Started, event: domain.Started) -> None:
+    made.id, made.model, made.fields = event.id, event.model, json_bytes(event.fields)
+    made.conversation_id, made.message_id = event.conversation_id, event.message_id
+    made.create_time.seconds = event.created or int(time.time())
+    fill_origin(made.origin, event.origin)
+    made.provider = made.origin.provider
+    made.warnings.extend(map(_warning, event.warnings))
 
 
 def _warning(warning: ParameterWarning) -> chat_pb2.ParameterWarning:
@@ -191,14 +184,9 @@ def _fill_choice(made: chat_pb2.Choice, choice: ReplyChoice, origin: domain.Orig
             message.blocks.add().text.text = block.text
         else:
             message.blocks.append(_block(block))
-    if choice.fields:
-        message.fields = json_bytes(choice.fields)
-    if choice.logprobs:
-        made.logprobs.extend(map(_logprob, choice.logprobs))
-    if choice.choice_fields:
-        made.fields = json_bytes(choice.choice_fields)
-    if choice.details:
-        made.details = json_bytes(choice.details)
+    message.fields = json_bytes(choice.fields)
+    made.logprobs.extend(map(_logprob, choice.logprobs))
+    made.fields, made.details = json_bytes(choice.choice_fields), json_bytes(choice.details)
 
 
 def _block(block: ReplyBlock) -> message_pb2.Block:
@@ -222,7 +210,7 @@ def fill_usage(made: chat_pb2.Usage, usage: domain.Usage) -> None:
     for name in _OPTIONAL_COUNTS:
         if (count := getattr(usage, name)) is not None:
             setattr(made, name, count)
-    if usage.server_tools:
+    if usage.server_tools:  # else `update`, which is Python, would cost more than all the rest
         made.server_tools.update(usage.server_tools)
     for part in usage.parts:
         made.parts.add(
@@ -234,8 +222,7 @@ def fill_usage(made: chat_pb2.Usage, usage: domain.Usage) -> None:
             cache_write_tokens=part.cache_write_tokens,
             cache_write_1h_tokens=part.cache_write_1h_tokens,
         )
-    if usage.extra:
-        made.fields = json_bytes(usage.extra)
+    made.fields = json_bytes(usage.extra)
     made.estimated, made.service_tier = usage.estimated, usage.service_tier
 
 
