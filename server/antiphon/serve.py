@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -38,7 +39,7 @@ def serve(
     others, and `heartbeat` the descriptor that it writes its heartbeats to. Raises `ConfigError` or `OSError`.
     """
     give_back_large_blocks()
-    log.configure(config.log, worker=worker or 0)
+    lines = log.configure(config.log, worker=worker or 0)
     server = App(config, environment)
     if worker is None and (unusable := unusable_addresses(config, ["grpc.listen", "metrics.listen"])):
         raise OSError(unusable[0])  # else both processes would share the port, and each would get some of the calls
@@ -47,8 +48,9 @@ def serve(
     heart = Heart()
 
     async def run() -> None:
-        async with heart.beating(heartbeat):
-            await serve_until_signalled(server, addresses, handover)
+        with lines.collecting(asyncio.get_running_loop()):
+            async with heart.beating(heartbeat):
+                await serve_until_signalled(server, addresses, handover)
 
     with _unprinted_dropped(), _metrics_exported(server, config, None if worker is None else socket, heart):
         uvloop.run(run())

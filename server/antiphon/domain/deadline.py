@@ -1,13 +1,14 @@
 """The time limit of a call, applied to everything that is done for it.
 
 A `Deadline` guards each wait for something external. A task that is stuck elsewhere when the time is over is cancelled a little
-later. It keeps one timer per call, not one per wait, because a stream waits once for every few tokens. It works like
-`asyncio.timeout`, but can also be ended early with another error; a stopping server ends its remaining streams that way.
+later. It works like `asyncio.timeout`, but can also be ended early with another error; a stopping server ends its remaining streams
+that way. A wait needs no timer, because a stream waits once for every few tokens; nor does a call: `Deadlines` has one for all.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from types import TracebackType
 from typing import Any, Final
 
@@ -21,6 +22,9 @@ ANSWER_MARGIN: Final = 0.05
 """Seconds by which a call ends here before the caller's deadline, so that the caller receives the status and not its own
 timeout."""
 
+_EARLY: Final = 0.001
+"""Seconds by which a timer may run early: event loops round to milliseconds."""
+
 
 def time_left(remaining: float | None) -> float | None:
     """Return the seconds that a call may take here; None if there is no deadline.
@@ -33,7 +37,8 @@ def time_left(remaining: float | None) -> float | None:
 class Deadline:
     """A time limit of `seconds` from now for the task that makes it, which waits on it inside `with deadline:`."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, *, has_timer: bool = True) -> None:
+        """Without a timer its maker has to `expire` it at the time `ends_at`."""
         # Kept and passed on, as asyncio looks it up with a system call each time.
         self._loop = loop = asyncio.get_running_loop()
         self._error: AntiphonError | None = None
@@ -43,12 +48,14 @@ class Deadline:
         self.is_waiting = False
         """Whether the task waits on the deadline. Set it to False within a wait to interrupt that, and call `resume` after it."""
         self._cancelling = 0
-        self._timer = loop.call_later(seconds, self._pass)
+        self.ends_at = loop.time() + seconds
+        """The time of its end, by the clock of the event loop."""
+        self._timer = loop.call_at(self.ends_at, self._pass) if has_timer else None
 
     @property
     def left(self) -> float:
         """Return the seconds that are left, at least 0."""
-        return max(0.0, self._timer.when() - self._loop.time())
+        return max(0.0, self.ends_at - self._loop.time())
 
     def _pass(self) -> None:
         self.expire(DeadlineExceeded())
@@ -63,13 +70,13 @@ class Deadline:
             if self.is_waiting:
                 self._owner.cancel()
             else:
-                self._timer.cancel()
+                self._stop_timer()
                 self._timer = self._loop.call_later(CANCEL_DELAY, self._owner.cancel, error)
 
     def __enter__(self) -> None:
         """Start a wait. Raises the error of `expire` if the time is over, or as soon as it is over while the block waits."""
         if self._error is not None:
-            self._timer.cancel()
+            self._stop_timer()
             raise self._error
         self.is_waiting = True
         self._cancelling = self._owner.cancelling()
@@ -87,17 +94,27 @@ class Deadline:
 
     def close(self) -> None:
         """Stop the timer. Must be called at the end of the call."""
-        self._timer.cancel()
+        self._stop_timer()
         self._error = None  # its traceback has the frames that refer to this deadline, and nobody drops it if the caller leaves
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 class Deadlines:
-    """The deadlines of all calls in flight, so that a stopping server can end them."""
+    """The deadlines of all calls in flight, so that a stopping server can end them.
+
+    They have one timer, which is set to the earliest. Most calls end long before their deadline, so it is seldom set anew.
+    """
 
     def __init__(self, longest: float) -> None:
         """`longest` is the most seconds a call may take, whatever its caller allows."""
         self._longest = longest
         self._open: set[Deadline] = set()
+        self._next = math.inf
+        """The time at which the timer runs."""
+        self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
         return len(self._open)
@@ -107,12 +124,14 @@ class Deadlines:
 
         Pass the deadline to `end` at the end of the call.
         """
-        deadline = Deadline(self._longest if seconds is None else min(seconds, self._longest))
+        deadline = Deadline(self._longest if seconds is None else min(seconds, self._longest), has_timer=False)
         self._open.add(deadline)
+        if deadline.ends_at < self._next:
+            self._set_timer(deadline.ends_at)
         return deadline
 
     def end(self, deadline: Deadline) -> None:
-        """Stop the timer of a deadline, and forget it."""
+        """Forget a deadline."""
         deadline.close()
         self._open.discard(deadline)
 
@@ -120,3 +139,20 @@ class Deadlines:
         """End every call in flight with `error`, which its caller receives."""
         for deadline in tuple(self._open):
             deadline.expire(error)
+
+    def _set_timer(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._next = at
+        self._timer = asyncio.get_running_loop().call_at(at, self._pass)
+
+    def _pass(self) -> None:
+        """End the calls whose time is over, and set the timer for the next ones."""
+        now = asyncio.get_running_loop().time() + _EARLY
+        self._next = math.inf
+        for deadline in tuple(self._open):
+            if deadline.ends_at <= now:
+                deadline.expire(DeadlineExceeded())
+        later = [deadline.ends_at for deadline in self._open if deadline.ends_at > now]
+        if later:
+            self._set_timer(min(later))

@@ -5,6 +5,8 @@ libraries and exceptions go through `antiphon.telemetry.redaction` first.
 
 A line that cannot be written is lost, without any other effect. The next line that can be written has the number of lost lines in
 the field `lost`.
+
+A busy server writes the lines of several calls together, as each write takes longer than all else of a line (`Stream.collecting`).
 """
 
 from __future__ import annotations
@@ -14,6 +16,9 @@ import json
 import logging
 import re
 import threading
+from asyncio import AbstractEventLoop, TimerHandle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
@@ -27,12 +32,18 @@ from antiphon.telemetry.redaction import redact
 
 STREAMS: Final = {"stdout": 1, "stderr": 2}
 
+PAUSE: Final = 0.01
+"""Seconds between two writes of a server, unless there is a warning or an error to write."""
+
 # A line of a traceback that names file and line. It is not redacted: a path looks like a key, but is needed.
 _FRAME: Final = re.compile(r'[ |]*File "[^"\n]*", line \d+, in \S+')
 
 
-def configure(config: LogConfig, **fields: Any) -> None:
-    """Set up logging for this process, with `fields` on each line. Raises `ConfigError` if the log file cannot be written."""
+def configure(config: LogConfig, **fields: Any) -> Stream:
+    """Set up logging for this process, with `fields` on each line, and return where the lines go.
+
+    Raises `ConfigError` if the log file cannot be written.
+    """
     level = getattr(logging, config.level.upper())
     stream = Stream(_open(config))
 
@@ -59,6 +70,7 @@ def configure(config: LogConfig, **fields: Any) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
+    return stream
 
 
 _LEVELS: Final = {"warn": "warning", "exception": "error"}
@@ -74,7 +86,7 @@ class _RawFile(Protocol):
 class Stream:
     """A file of whole lines that counts the lines it cannot write, and never raises `OSError`.
 
-    Nothing is buffered: a buffer would try to write a failed line again with each later one.
+    It has no buffer of the library, which would try to write a failed line again with each later one.
     """
 
     def __init__(self, raw: _RawFile) -> None:
@@ -83,24 +95,72 @@ class Stream:
         self._lost = 0
         self._mid_line = False
         """Whether what was written last is not the end of a line."""
+        self._waiting: list[bytes] = []
+        self._loop: AbstractEventLoop | None = None
+        """The event loop whose lines may wait."""
+        self._thread = 0
+        """The thread that it runs in."""
+        self._timer: TimerHandle | None = None
+        self._written_at = 0.0
+
+    @contextmanager
+    def collecting(self, loop: AbstractEventLoop) -> Iterator[None]:
+        """Write at most every `PAUSE` seconds what the thread of `loop`, this one, logs: the first line at once, others together."""
+        self._thread, self._loop = threading.get_ident(), loop
+        try:
+            yield
+        finally:
+            self._loop = None
+            self._write_waiting()
 
     def write(self, line: bytes) -> None:
-        """Write a line, which must end with a newline. If lines before it were lost, add their number as the field `lost`."""
+        """Write a line, which must end with a newline. It may wait for a moment; see `collecting`."""
+        loop = self._loop
+        if loop is None or threading.get_ident() != self._thread:
+            self.write_now(line)
+            return
+        left = self._written_at + PAUSE - loop.time()
+        if left <= 0:
+            self.write_now(line)
+            return
         with self._lock:
-            data = line
-            if self._lost and line.startswith(b"{"):
-                data = b'{"lost":%d,' % self._lost + line[1:]
-            if self._mid_line:
-                data = b"\n" + data
-            try:
-                written = self._raw.write(data) or 0
-                if 0 < written < len(data):
-                    written = self._write_rest(data, written)
-            except (OSError, ValueError):  # ValueError: closed
-                written = 0
-            self._lost = 0 if written == len(data) else self._lost + 1
-            if written:
-                self._mid_line = not data[:written].endswith(b"\n")
+            self._waiting.append(line)
+        if self._timer is None:
+            self._timer = loop.call_later(left, self._write_waiting)
+
+    def write_now(self, line: bytes) -> None:
+        """Write a line, which must end with a newline, after those that wait."""
+        with self._lock:
+            self._waiting.append(line)
+            self._write_lines()
+
+    def _write_waiting(self) -> None:
+        self._timer = None
+        with self._lock:
+            if self._waiting:
+                self._write_lines()
+
+    def _write_lines(self) -> None:
+        """Write what waits. If lines before it were lost, add their number to the first one as the field `lost`."""
+        lines, self._waiting = self._waiting, []
+        if self._loop is not None:
+            self._written_at = self._loop.time()
+        if self._lost and lines[0].startswith(b"{"):
+            lines[0] = b'{"lost":%d,' % self._lost + lines[0][1:]
+        data = (b"\n" if self._mid_line else b"") + b"".join(lines)
+        try:
+            written = self._raw.write(data) or 0
+            if 0 < written < len(data):
+                written = self._write_rest(data, written)
+        except (OSError, ValueError):  # ValueError: closed
+            written = 0
+        if written == len(data):
+            self._lost, self._mid_line = 0, False
+        elif written:
+            self._lost += len(lines) + self._mid_line - data.count(b"\n", 0, written)
+            self._mid_line = not data[:written].endswith(b"\n")
+        else:
+            self._lost += len(lines)
 
     def _write_rest(self, data: bytes, done: int) -> int:
         """Write as much of `data` as possible from `done` on, and return the number of bytes written in all."""
@@ -119,7 +179,8 @@ class _Lines:
     """The logger that structlog calls with each finished line, by the name of its level."""
 
     def __init__(self, stream: Stream) -> None:
-        self.debug = self.info = self.warning = self.error = self.critical = stream.write
+        self.debug = self.info = stream.write
+        self.warning = self.error = self.critical = stream.write_now
 
 
 class _TextStream:
@@ -129,7 +190,7 @@ class _TextStream:
         self._stream = stream
 
     def write(self, text: str) -> None:
-        self._stream.write(text.encode("utf-8", "backslashreplace"))
+        self._stream.write_now(text.encode("utf-8", "backslashreplace"))
 
     def flush(self) -> None:
         pass

@@ -32,6 +32,7 @@ class Disk:
     def __init__(self, room: int) -> None:
         self.room = room
         self.text = b""
+        self.writes: list[bytes] = []
 
     def write(self, data: bytes, /) -> int:
         if not self.room:
@@ -39,6 +40,7 @@ class Disk:
         written = data[: self.room]
         self.room -= len(written)
         self.text += written
+        self.writes.append(written)
         return len(written)
 
 
@@ -132,6 +134,46 @@ def test_lines_that_cannot_be_written_are_counted() -> None:
     stream.write(b'{"n":6}\n')
     first, _, *rest = disk.text.decode().splitlines()
     assert [json.loads(line) for line in (first, *rest)] == [{"n": 1}, {"lost": 3, "n": 5}, {"n": 6}]
+
+
+async def test_lines_of_a_busy_server_are_written_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first line is written at once, later ones together after a pause; an error, or another thread, lets none wait."""
+    monkeypatch.setattr(log, "PAUSE", 0.02)
+    disk = Disk(1000)
+    stream = Stream(disk)
+    with stream.collecting(asyncio.get_running_loop()):
+        stream.write(b"1\n")
+        assert disk.writes == [b"1\n"]
+        stream.write(b"2\n")
+        stream.write(b"3\n")
+        assert len(disk.writes) == 1
+        async with asyncio.timeout(10):
+            while len(disk.writes) < 2:
+                await asyncio.sleep(0.001)
+        stream.write(b"4\n")
+        stream.write_now(b"5\n")
+        stream.write(b"6\n")
+        await asyncio.to_thread(stream.write, b"7\n")
+        stream.write(b"8\n")
+    assert disk.writes == [b"1\n", b"2\n3\n", b"4\n5\n", b"6\n7\n", b"8\n"]
+    stream.write(b"9\n")
+    assert disk.text.endswith(b"9\n")
+
+
+async def test_lines_that_were_to_be_written_together_are_counted_if_they_cannot() -> None:
+    """Of lines that are written together, those are counted as lost that are not written whole."""
+    disk = Disk(2 + 10 + 4)
+    stream = Stream(disk)
+    with stream.collecting(asyncio.get_running_loop()):
+        stream.write(b"{}\n")
+        for number in range(4):
+            stream.write(b'{"n":%d}\n' % number)
+    disk.room = 3
+    stream.write(b'{"m":1}\n')
+    disk.room = 1000
+    stream.write(b'{"m":2}\n')
+    found = disk.text.decode().splitlines()
+    assert [found[0], found[1], found[-1]] == ["{}", '{"n":0}', '{"lost":4,"m":2}']
 
 
 def test_a_full_disk_breaks_neither_our_lines_nor_those_of_libraries(
