@@ -67,7 +67,8 @@ class _Acceptor(cygrpc.AioServer):  # type: ignore[misc]  # has no types
     """What `grpc.aio.Server` wraps."""
 
     def __init__(self, handlers: Sequence[grpc.GenericRpcHandler], options: Sequence[tuple[str, Any]]) -> None:
-        loop = cygrpc.get_working_loop()
+        # Kept, as asyncio looks it up with a system call each time.
+        self._event_loop = loop = cygrpc.get_working_loop()
         super().__init__(loop, None, tuple(handlers), (), tuple(options), None)
         self._handlers = handlers
         self.is_stopped = False
@@ -123,7 +124,7 @@ class _Acceptor(cygrpc.AioServer):  # type: ignore[misc]  # has no types
 
     def _serve(self, method: str, handle: Callable[..., Coroutine[Any, Any, None]], state: Any) -> None:
         self._accepted += 1
-        loop = asyncio.get_running_loop()
+        loop = self._event_loop
         self._start(cygrpc._schedule_rpc_coro(handle(state, loop), state, loop, method))
 
     def _handle(self, serve: Serve, state: Any, loop: asyncio.AbstractEventLoop) -> Coroutine[Any, Any, None]:
@@ -135,7 +136,7 @@ class _Acceptor(cygrpc.AioServer):  # type: ignore[misc]  # has no types
             self._ended.set_exception(error)
 
     def _start(self, coroutine: Any) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine)
+        task = self._event_loop.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -56,7 +56,8 @@ class Arrival:
         self.authenticated = authenticated
         self.buffered = buffered
         self.reserved = 0
-        self.since = asyncio.get_running_loop().time()
+        self.since = 0.0
+        """When waiting for it began, by the clock of the event loop."""
         self.waiting: asyncio.Task[Any] | None = None
         """The task that waits for the message."""
         self.refusal: AntiphonError | None = None
@@ -101,6 +102,7 @@ class Receiver:
         loop = asyncio.get_running_loop()
         if self._timer is None:
             self._timer = loop.call_later(CHECK_INTERVAL, self._check)
+        arrival.since = loop.time()
         arrival.waiting = task = asyncio.current_task(loop)
         try:
             data: Any = await context.read()

@@ -144,7 +144,7 @@ class CallMetrics(Observer):
         if state is not None:
             state.attempted = True
             state.attempt_seconds += took
-        end = classify(error, has_output=call.first_token is not None)
+        end = AttemptClass.OK if error is None else classify(error, has_output=call.first_token is not None)
         self._attempts.labels(self._provider(attempt.provider), end).inc()
         if attempt.waited:
             self._queue.labels(attempt.deployment).observe(attempt.waited)

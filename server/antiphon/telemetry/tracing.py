@@ -4,11 +4,13 @@ Names and attributes are those of OpenTelemetry's semantic conventions 1.41. A c
 caller's trace context is passed on unchanged.
 
 The spans are made here, and not by the library's tracer: one of its own costs 50 us, as any thread may read and change it at any
-time. The spans of a call belong to one thread, and are handed over together when it ends.
+time. The spans of a call belong to one thread. Those of calls that have ended are encoded and handed over together: one after the
+other they cost a third of what each costs between two calls, when nothing of it is left in the processor's caches.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from functools import lru_cache
@@ -25,6 +27,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceFl
 from antiphon.domain.attempt_class import AttemptClass, classify
 from antiphon.domain.call import Attempt, Call, Observer
 from antiphon.domain.errors import AntiphonError, Reason
+from antiphon.domain.events import Usage
 from antiphon.domain.trace import TraceContext, set_outgoing_trace
 from antiphon.telemetry.otlp import SpanPipeline, export, flush
 from antiphon.telemetry.span import CLIENT, SERVER, Span, Value, encode_attribute, encode_unique
@@ -39,6 +42,12 @@ _SERVER_ERRORS: Final = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTE
 
 _RANDOM: Final = TraceFlags.SAMPLED | TraceFlags.RANDOM_TRACE_ID
 """The flags of a trace that begins here."""
+
+_TOGETHER: Final = 32
+"""The most calls whose spans are handed over together."""
+
+_PATIENCE: Final = 0.1
+"""Seconds, at most, that the spans of a call wait for those of others."""
 
 _CACHE_WRITE: Final = "cache_write_tokens"
 
@@ -60,6 +69,12 @@ class _OpenCall(Struct):
     """The span of the last attempt."""
     ended: bytes = b""
     """Those of the attempts before, encoded."""
+    code: str = ""
+    """The status of the call. It and the fields below are known once the call has ended."""
+    reason: str | None = None
+    route: str = ""
+    usage: Usage | None = None
+    cost_usd: float | None = None
 
 
 class Tracing(Observer):
@@ -86,9 +101,13 @@ class Tracing(Observer):
         self._usage = {**_USAGE, _CACHE_WRITE: "gen_ai.usage.cache_write.input_tokens"} if latest else _USAGE
         self._samples_roots = provider.sampler in (ALWAYS_ON, DEFAULT_ON)  # asking them takes longer than all else of a span
         self._open: dict[Call, _OpenCall] = {}
+        self._ended: list[_OpenCall] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Start the export."""
+        """Start the export. To be called in the event loop."""
+        self._loop = asyncio.get_running_loop()
         if self._url is not None:
             export(self._provider, self._url, self._scope)
 
@@ -135,7 +154,7 @@ class Tracing(Observer):
         set_outgoing_trace(context)
 
     def attempt_ended(self, call: Call, attempt: Attempt, error: BaseException | None) -> None:
-        """Record the outcome of the attempt. Its usage is added by `settled`, later."""
+        """Record the outcome of the attempt. Its usage is added when the call has ended."""
         set_outgoing_trace(None)
         state = self._open.get(call)
         if state is None or state.attempt is None:
@@ -143,43 +162,59 @@ class Tracing(Observer):
         state.attempt.end = time.time_ns()
         if attempt.streamed and call.first_token is not None:
             state.attempt.attributes += encode_unique("gen_ai.response.time_to_first_chunk", call.first_token)
-        end = classify(error, has_output=call.first_token is not None)
-        if end is not AttemptClass.OK:
+        if error is not None:
+            end = classify(error, has_output=call.first_token is not None)
             state.attempt.attributes += encode_attribute("error.type", end.value)
             if end is not AttemptClass.GONE:
                 state.attempt.is_error = True
-
-    def settled(self, call: Call) -> None:
-        """Record the tokens of the reply."""
-        state, usage = self._open.get(call), call.usage
-        if state is None or state.attempt is None or usage is None:
-            return
-        for field, name in self._usage.items():
-            if (count := getattr(usage, field)) or field in {"input_tokens", "output_tokens"}:
-                state.attempt.attributes += encode_attribute(name, count)
 
     def ended(self, call: Call, code: str, error: AntiphonError | None) -> None:
         """End the spans of the call. An unauthenticated call is not exported: otherwise strangers could fill the collector."""
         state = self._open.pop(call, None)
         if state is None or (error is not None and error.reason is Reason.UNAUTHENTICATED):
             return
-        span = state.span
-        span.attributes += encode_attribute("rpc.response.status_code", code)
-        if call.route:
-            span.attributes += encode_attribute("antiphon.route", call.route)
-        cost = call.total_cost_usd
-        if cost is not None:
-            span.attributes += encode_unique("antiphon.cost_usd", cost)
+        state.span.end = time.time_ns()
+        state.code, state.route, state.usage, state.cost_usd = code, call.route, call.usage, call.total_cost_usd
         if error is not None:
-            span.attributes += encode_attribute("error.type", error.reason.value)
-        if code in _SERVER_ERRORS:
-            span.is_error = True
-        attempt = b"" if state.attempt is None else state.attempt.encode()
-        self._provider.take(state.ended + attempt + span.encode())
+            state.reason = error.reason.value
+        self._ended.append(state)
+        if self._loop is None or len(self._ended) >= _TOGETHER:
+            self._hand_over()
+        elif self._timer is None:
+            self._timer = self._loop.call_later(_PATIENCE, self._hand_over)
 
     def stopped(self) -> None:
         """Wait for the last spans to be exported."""
+        self._hand_over()
         flush(self._provider)
+
+    def _hand_over(self) -> None:
+        """Encode the spans of the calls that have ended, and export them."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        ended, self._ended = self._ended, []
+        for state in ended:
+            self._provider.take(self._encode(state))
+
+    def _encode(self, state: _OpenCall) -> bytes:
+        """Return the spans of a call that has ended."""
+        span, attempt, usage = state.span, state.attempt, state.usage
+        span.attributes += encode_attribute("rpc.response.status_code", state.code)
+        if state.route:
+            span.attributes += encode_attribute("antiphon.route", state.route)
+        if state.cost_usd is not None:
+            span.attributes += encode_unique("antiphon.cost_usd", state.cost_usd)
+        if state.reason is not None:
+            span.attributes += encode_attribute("error.type", state.reason)
+        span.is_error = state.code in _SERVER_ERRORS
+        if attempt is None:
+            return span.encode()
+        if usage is not None:
+            for field, name in self._usage.items():
+                if (count := getattr(usage, field)) or field in {"input_tokens", "output_tokens"}:
+                    attempt.attributes += encode_attribute(name, count)
+        return state.ended + attempt.encode() + span.encode()
 
     def _sample(self, method: str, trace_id: int, caller: TraceContext | None) -> SamplingResult:
         """Ask the sampler whether a call is recorded. `caller` is the trace context that it came with."""

@@ -184,9 +184,14 @@ def _fill_choice(made: chat_pb2.Choice, choice: ReplyChoice, origin: domain.Orig
             message.blocks.add().text.text = block.text
         else:
             message.blocks.append(_block(block))
-    message.fields = json_bytes(choice.fields)
-    made.logprobs.extend(map(_logprob, choice.logprobs))
-    made.fields, made.details = json_bytes(choice.choice_fields), json_bytes(choice.details)
+    if choice.fields:
+        message.fields = json_bytes(choice.fields)
+    if choice.logprobs:
+        made.logprobs.extend(map(_logprob, choice.logprobs))
+    if choice.choice_fields:
+        made.fields = json_bytes(choice.choice_fields)
+    if choice.details:
+        made.details = json_bytes(choice.details)
 
 
 def _block(block: ReplyBlock) -> message_pb2.Block:
@@ -222,7 +227,8 @@ def fill_usage(made: chat_pb2.Usage, usage: domain.Usage) -> None:
             cache_write_tokens=part.cache_write_tokens,
             cache_write_1h_tokens=part.cache_write_1h_tokens,
         )
-    made.fields = json_bytes(usage.extra)
+    if usage.extra:
+        made.fields = json_bytes(usage.extra)
     made.estimated, made.service_tier = usage.estimated, usage.service_tier
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias, assert_never
 
 import msgspec
@@ -78,11 +78,14 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "top_logprobs": (0, 20),
 }
 
+_COLLECTIONS: Mapping[str, Callable[[Any], Any]] = {"stop": tuple, "logit_bias": dict}
+"""The parameters that have several values, and their types in the domain."""
+
 
 def request_from_proto(request: chat_pb2.GenerateRequest, *, stream: bool) -> domain.ChatRequest:
     """Return the domain's request. Raises `InvalidRequest` that lists every invalid field."""
-    large = [name for name in ("messages", "tools") if len(getattr(request, name)) > domain.MAX_ENTRIES]
-    if large:
+    if len(request.messages) > domain.MAX_ENTRIES or len(request.tools) > domain.MAX_ENTRIES:
+        large = [name for name in ("messages", "tools") if len(getattr(request, name)) > domain.MAX_ENTRIES]
         violations = tuple(
             Violation((name,), f"must not have more than {domain.MAX_ENTRIES} entries", "too_long") for name in large
         )
@@ -113,7 +116,8 @@ def _request(request: chat_pb2.GenerateRequest, *, stream: bool) -> domain.ChatR
         end_user=request.end_user or None,
         extra=object_of(request.extra) if request.HasField("extra") else domain.NOTHING,
     )
-    violations += [Violation(("extra", name), "has a field of its own") for name in result.extra if name in _OWN_FIELDS]
+    if result.extra:
+        violations += [Violation(("extra", name), "has a field of its own") for name in result.extra if name in _OWN_FIELDS]
     if violations:
         raise InvalidRequest("The request is not valid: see the field violations.", tuple(violations))
     return result
@@ -157,12 +161,13 @@ def _message(message: message_pb2.Message, index: int, violations: list[Violatio
     role = ROLES.get(message.role)
     if role is None:
         violations.append(Violation((*path, "role"), "must be a known role"))
+    has_origin = message.HasField("origin")
     return domain.Message(
         role=role or domain.Role.USER,
-        blocks=_blocks(message.blocks, path, violations, has_origin=message.HasField("origin")),
+        blocks=_blocks(message.blocks, path, violations, has_origin=has_origin),
         name=message.name or None,
         extra=object_of(message.extra) if message.HasField("extra") else domain.NOTHING,
-        origin=_origin(message.origin) if message.HasField("origin") else None,
+        origin=_origin(message.origin) if has_origin else None,
         fields=_json(message.fields, (*path, "fields"), violations) if message.fields else domain.NOTHING,
     )
 
@@ -206,8 +211,12 @@ def _blocks(
     blocks: Iterable[message_pb2.Block], path: _Path, violations: list[Violation], *, has_origin: bool
 ) -> tuple[domain.Block, ...]:
     """Return the blocks of a message; `has_origin`: the message names its origin."""
-    found = [_block(block, (*path, "blocks", index), violations, has_origin=has_origin) for index, block in enumerate(blocks)]
-    return tuple([block for block in found if block is not None])
+    found: list[domain.Block] = []
+    for index, block in enumerate(blocks):
+        made = _block(block, (*path, "blocks", index), violations, has_origin=has_origin)
+        if made is not None:
+            found.append(made)
+    return tuple(found)
 
 
 def _block(block: message_pb2.Block, path: _Path, violations: list[Violation], *, has_origin: bool) -> domain.Block | None:
@@ -328,26 +337,14 @@ def _media(media: message_pb2.Media, path: _Path, violations: list[Violation]) -
 def _sampling(sampling: chat_pb2.Sampling, violations: list[Violation]) -> domain.Sampling:
     """Return the sampling parameters, None for unset ones. Adds a violation for each that is out of range."""
     given: dict[str, Any] = {field.name: value for field, value in sampling.ListFields()}
-    for name in filter(_RANGES.__contains__, given):
-        least, most = _RANGES[name]
-        if not least <= given[name] <= most:
-            violations.append(Violation(("sampling", name), f"must be between {least} and {most}"))
-    get = given.get
-    return domain.Sampling(
-        temperature=get("temperature"),
-        top_p=get("top_p"),
-        top_k=get("top_k"),
-        max_tokens=get("max_tokens"),
-        max_completion_tokens=get("max_completion_tokens"),
-        stop=tuple(sampling.stop) or None,
-        presence_penalty=get("presence_penalty"),
-        frequency_penalty=get("frequency_penalty"),
-        seed=get("seed"),
-        choices=get("choices"),
-        logprobs=get("logprobs"),
-        top_logprobs=get("top_logprobs"),
-        logit_bias=dict(sampling.logit_bias) or None,
-    )
+    for name, value in given.items():
+        if name in _RANGES:
+            least, most = _RANGES[name]
+            if not least <= value <= most:
+                violations.append(Violation(("sampling", name), f"must be between {least} and {most}"))
+        elif name in _COLLECTIONS:
+            given[name] = _COLLECTIONS[name](value)
+    return domain.Sampling(**given)
 
 
 def _tool(tool: chat_pb2.Tool, index: int, violations: list[Violation]) -> domain.Tool | domain.NativeTool:
