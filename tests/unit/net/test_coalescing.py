@@ -51,20 +51,39 @@ async def test_the_busier_the_longer(share: float, pause: float) -> None:
     assert (await after_some_time(share)).pause == pytest.approx(pause, rel=0.01)
 
 
-async def test_paused_connections_are_resumed_two_in_each_turn_of_the_loop() -> None:
-    """After the pause the oldest come first, turn by turn, so that new calls come in between."""
+async def test_paused_connections_are_resumed_in_three_groups_and_two_in_each_turn_of_the_loop() -> None:
+    """The oldest come first: a third of all after a third of the pause, turn by turn, so that new calls come in between."""
     coalescer = await after_some_time(1.0)
     loop = asyncio.get_running_loop()
-    connections = [Connection() for _ in range(20)]
+    connections = [Connection() for _ in range(17)]  # `after_some_time` has paused one, too
+    began = loop.time()
     for connection in connections:
         coalescer.after_read(connection, 100, loop)
         assert connection.paused
-    while connections[0].paused:
+    left = 18
+    for group in (1, 2, 3):
+        while sum(connection.paused for connection in connections) == min(left, 17):
+            await asyncio.sleep(0)
+        assert loop.time() - began >= group * LONGEST / 3 - 0.002
+        for _ in range(3):
+            left -= 2
+            assert [connection.paused for connection in connections] == [False] * (17 - left) + [True] * left
+            await asyncio.sleep(0)
+
+
+async def test_a_single_connection_is_paused_for_the_whole_time() -> None:
+    """A third of one connection is none, so it is in the last group."""
+    coalescer = await after_some_time(1.0)
+    loop = asyncio.get_running_loop()
+    connection = Connection()
+    while coalescer._held:
         await asyncio.sleep(0)
-    for left in range(19, 0, -2):  # `after_some_time` has paused one, too
-        assert sum(connection.paused for connection in connections) == left
-        await asyncio.sleep(0)
-    assert not any(connection.paused for connection in connections)
+    for _ in range(2):
+        coalescer.after_read(connection, 100, loop)
+        began = loop.time()
+        while connection.paused:
+            await asyncio.sleep(0)
+        assert LONGEST - 0.002 <= loop.time() - began
 
 
 async def test_a_connection_that_is_read_while_others_are_resumed_waits_for_another_pause() -> None:
