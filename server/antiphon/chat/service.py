@@ -7,7 +7,7 @@ knows no dialect and no wire format. A call that is not recorded never uses the 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from functools import partial
 from operator import attrgetter
 from typing import Final, NoReturn
@@ -195,12 +195,12 @@ class ChatService:
             request = replace(request, messages=recording.messages, trusted=len(record.instructions))
         return request, RecordedTurn(call, record, recording)
 
-    async def _charge(
+    def _charge(
         self, grant: Grant, call: Call, route: Route, request: ChatRequest, usage: Usage | None, attempts: Attempts
-    ) -> float | None:
+    ) -> Awaitable[float | None]:
         """Charge what the call used, with all its attempts, and return the cost."""
         paid_by_caller = route.is_paid_by_caller(request)
-        return await charge(grant, call, self._prices, usage, attempts.failed_uses, paid_by_caller=paid_by_caller)
+        return charge(grant, call, self._prices, usage, attempts.failed_uses, paid_by_caller=paid_by_caller)
 
 
 def _raise_unfinished(provider: str) -> NoReturn:
