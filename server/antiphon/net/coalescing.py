@@ -4,8 +4,8 @@ Most of the cost of a token is its own wake-up, its own message and its own writ
 arrives meanwhile is one read, one batch and one message. An idle process pauses nothing, so each token is sent as it arrives.
 
 One timer resumes the paused connections, in three groups: a third of them after each third of the pause. If all were resumed at
-once, this process, the edge and the callers would all have to handle them at the same time, and a new call would wait for that. More
-groups would have fewer connections each, and the fewer are resumed together, the more a token costs.
+once, this process, the edge and the callers would have to handle all of them at the same time, and a new call would wait for that.
+More groups would have fewer connections each, and the fewer are resumed together, the more a token costs.
 
 Two connections of a group are resumed in each turn of the event loop. A new call needs several turns before its provider is called.
 If the whole group were resumed in one turn, the call could wait for all of them in each of its turns.

@@ -148,7 +148,10 @@ class Stream:
                 self._write_lines()
 
     def _write_lines(self) -> None:
-        """Write the lines that wait, with `_lock` held. If lines before them were lost, the first one gets their number as `lost`."""
+        """Write the lines that wait. If lines before them were lost, the first one gets their number as the field `lost`.
+
+        The caller holds `_lock`.
+        """
         lines, self._waiting = self._waiting, []
         if self._loop is not None:
             self._written_at = self._loop.time()

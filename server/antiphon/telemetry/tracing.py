@@ -132,9 +132,8 @@ class Tracing(Observer):
         call.trace = TraceContext(f"{trace_id:032x}", _span_id(), flags, state)
         above, is_remote = ("", False) if caller is None else (caller.span_id, True)
         attributes += encode_unique("antiphon.request_id", call.request_id)
-        self._open[call] = _CallSpans(
-            Span(call.method, SERVER, call.trace, above, time.time_ns(), is_remote, attributes=attributes)
-        )
+        span = Span(call.method, SERVER, call.trace, above, time.time_ns(), is_remote, attributes=attributes)
+        self._open[call] = _CallSpans(span)
 
     def attempt_started(self, call: Call, attempt: Attempt) -> None:
         """Start the span of the attempt, and pass its trace context to the provider."""

@@ -180,7 +180,7 @@ async def test_calls_in_flight_are_counted_and_can_all_be_ended() -> None:
 
 
 async def test_each_call_ends_at_its_own_deadline_though_all_have_one_timer() -> None:
-    """A call ends at its own deadline, whether the timer was set to an earlier one, a later one or that of a call that has ended."""
+    """A call ends at its own deadline, whether the timer was set for a later one, an earlier one or a call that has ended."""
     deadlines = Deadlines(60)
 
     async def call(seconds: float) -> None:
