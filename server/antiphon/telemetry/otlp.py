@@ -147,7 +147,7 @@ class _LibraryLog(logging.Handler):
         """Calls whose spans were dropped because the queue was full, since spans last arrived."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take a log record. Never raises. Runs on the event loop for each call whose spans do not fit, so it must stay this small."""
+        """Take a log record. Never raises. Runs on the event loop for each call whose spans are lost, so it must stay small."""
         message = record.getMessage()
         if not message.startswith("Queue full"):
             self.last_message = message
