@@ -2,7 +2,8 @@
 
 A `Deadline` guards each wait for something external. A task that is stuck elsewhere when the time is over is cancelled a little
 later. It works like `asyncio.timeout`, but can also be ended early with another error; a stopping server ends its remaining streams
-that way. A wait needs no timer, because a stream waits once for every few tokens; nor does a call: `Deadlines` has one for all.
+that way. No wait has a timer of its own, because a stream waits once for every few tokens. All calls of a service share the one
+timer of its `Deadlines`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ ANSWER_MARGIN: Final = 0.05
 timeout."""
 
 _EARLY: Final = 0.001
-"""Seconds by which a timer may run early: event loops round to milliseconds."""
+"""Seconds by which a timer may run early: uvloop rounds times to milliseconds."""
 
 
 def time_left(remaining: float | None) -> float | None:
@@ -38,7 +39,7 @@ class Deadline:
     """A time limit of `seconds` from now for the task that makes it, which waits on it inside `with deadline:`."""
 
     def __init__(self, seconds: float, *, has_timer: bool = True) -> None:
-        """Without a timer its maker has to `expire` it at the time `ends_at`."""
+        """Start the time limit. If it `has_timer`, it ends by itself; else its maker must call `expire` at the time `ends_at`."""
         # Kept and passed on, as asyncio looks it up with a system call each time.
         self._loop = loop = asyncio.get_running_loop()
         self._error: AntiphonError | None = None
@@ -93,7 +94,7 @@ class Deadline:
             raise self._error from None
 
     def close(self) -> None:
-        """Stop the timer. Must be called at the end of the call."""
+        """Stop its timers. Must be called at the end of the call."""
         self._stop_timer()
         self._error = None  # its traceback has the frames that refer to this deadline, and nobody drops it if the caller leaves
 
@@ -105,7 +106,8 @@ class Deadline:
 class Deadlines:
     """The deadlines of all calls in flight, so that a stopping server can end them.
 
-    They have one timer, which is set to the earliest. Most calls end long before their deadline, so it is seldom set anew.
+    They share one timer, which is set to the earliest deadline. It is not set anew when a call ends, as most calls end long before
+    their deadline: when it runs, it ends what is due and is set to the earliest of those that are left.
     """
 
     def __init__(self, longest: float) -> None:
@@ -113,7 +115,7 @@ class Deadlines:
         self._longest = longest
         self._open: set[Deadline] = set()
         self._next = math.inf
-        """The time at which the timer runs."""
+        """The time at which the timer runs, by the clock of the event loop; infinite if it is not set."""
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
@@ -131,7 +133,7 @@ class Deadlines:
         return deadline
 
     def end(self, deadline: Deadline) -> None:
-        """Forget a deadline."""
+        """Close and forget a deadline, at the end of its call."""
         deadline.close()
         self._open.discard(deadline)
 
@@ -147,7 +149,7 @@ class Deadlines:
         self._timer = asyncio.get_running_loop().call_at(at, self._pass)
 
     def _pass(self) -> None:
-        """End the calls whose time is over, and set the timer for the next ones."""
+        """End the calls whose time is over, and set the timer for the next deadline."""
         now = asyncio.get_running_loop().time() + _EARLY
         self._next = math.inf
         for deadline in tuple(self._open):

@@ -3,12 +3,12 @@
 Most of the cost of a token is its own wake-up, its own message and its own write. So a connection is paused after a read: what
 arrives meanwhile is one read, one batch and one message. An idle process pauses nothing, so each token is sent as it arrives.
 
-One timer resumes the paused connections, in groups: a third of them after each third of the pause. A group costs less than as many
-connections one by one, as their messages leave together. But all of them at once would keep this process, the edge and their callers
-busy for half of the time, and new calls, many of which begin where a stream has just ended, would wait for that.
+One timer resumes the paused connections, in three groups: a third of them after each third of the pause. If all were resumed at
+once, this process, the edge and the callers would have to handle all of them at the same time, and a new call would wait for that.
+More groups would have fewer connections each, and the fewer are resumed together, the more a token costs.
 
-Of a group two are resumed in each turn of the event loop. A new call needs several turns before its provider is called, and would
-wait in each of them for the whole group: so its first token comes before the next tokens of those that have begun.
+Two connections of a group are resumed in each turn of the event loop. A new call needs several turns before its provider is called.
+If the whole group were resumed in one turn, the call could wait for all of them in each of its turns.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ENOUGH: Final = 16 * 1024
 """The size of a read in bytes from which waiting for more saves nothing."""
 
 _GROUPS: Final = 3
-"""The number of groups that are resumed within one pause."""
+"""The number of groups that the paused connections are resumed in, one after each such part of the pause."""
 
 _A_TURN: Final = 2
 """The number of connections that are resumed in one turn of the event loop."""
@@ -73,13 +73,13 @@ class Coalescer:
         self._cpu = 0.0
         self._held: deque[Pausable] = deque()
         self._due = 0
-        """How many of those, the oldest ones, are to be resumed now."""
-        self._groups = 0
-        """How many groups of the present pause are still to come,"""
-        self._left = 0
-        """and the number of connections in them."""
+        """How many connections of the present group are still to be resumed. They are the oldest of `_held`."""
+        self._groups_left = 0
+        """How many groups are still to come before a new pause begins."""
+        self._grouped = 0
+        """How many connections those groups have together. What is paused later belongs to the next pause."""
         self._next: Handle | None = None
-        """What resumes the next of them: in the next turn of the event loop, or when it is time for the next group."""
+        """The scheduled `_resume`: in the next turn of the event loop, or when it is time for the next group."""
 
     @property
     def pause(self) -> float:
@@ -108,13 +108,13 @@ class Coalescer:
         self._pause = self._longest * min(max((self._share - _IDLE) / (_BUSY - _IDLE), 0.0), 1.0)
 
     def _resume(self, loop: AbstractEventLoop) -> None:
-        """Resume the next connections. Those that are paused again meanwhile wait for another pause."""
+        """Resume the next connections. Those that are paused meanwhile are in the groups of the next pause."""
         if not self._due:
-            if not self._groups:
-                self._groups, self._left = _GROUPS, len(self._held)
-            self._due = self._left // self._groups
-            self._left -= self._due
-            self._groups -= 1
+            if not self._groups_left:
+                self._groups_left, self._grouped = _GROUPS, len(self._held)
+            self._due = self._grouped // self._groups_left
+            self._grouped -= self._due
+            self._groups_left -= 1
         for _ in range(min(self._due, _A_TURN)):
             self._held.popleft().release()
             self._due -= 1

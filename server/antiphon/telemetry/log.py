@@ -6,7 +6,7 @@ libraries and exceptions go through `antiphon.telemetry.redaction` first.
 A line that cannot be written is lost, without any other effect. The next line that can be written has the number of lost lines in
 the field `lost`.
 
-A busy server writes the lines of several calls together, as each write takes longer than all else of a line (`Stream.collecting`).
+A busy server writes the lines of several calls together, as each write is a system call (`Stream.collecting`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from antiphon.telemetry.redaction import redact
 STREAMS: Final = {"stdout": 1, "stderr": 2}
 
 PAUSE: Final = 0.01
-"""Seconds between two writes of a server, unless there is a warning or an error to write."""
+"""The most seconds that a line waits for others. A warning or an error does not wait, nor does a line after a silence this long."""
 
 # A line of a traceback that names file and line. It is not redacted: a path looks like a key, but is needed.
 _FRAME: Final = re.compile(r'[ |]*File "[^"\n]*", line \d+, in \S+')
@@ -86,7 +86,7 @@ class _RawFile(Protocol):
 class Stream:
     """A file of whole lines that counts the lines it cannot write, and never raises `OSError`.
 
-    It has no buffer of the library, which would try to write a failed line again with each later one.
+    It does not use `io.BufferedWriter`, which would try to write a failed line again with each later one.
     """
 
     def __init__(self, raw: _RawFile) -> None:
@@ -96,16 +96,23 @@ class Stream:
         self._mid_line = False
         """Whether what was written last is not the end of a line."""
         self._waiting: list[bytes] = []
+        """Lines that are not written yet. Changed only with `_lock`."""
         self._loop: AbstractEventLoop | None = None
-        """The event loop whose lines may wait."""
+        """The event loop whose lines may wait; None outside `collecting`."""
         self._thread = 0
-        """The thread that it runs in."""
+        """The id of the thread that it runs in. Lines of other threads do not wait, as they could not set its timer."""
         self._timer: TimerHandle | None = None
+        """What writes the lines that wait."""
         self._written_at = 0.0
+        """The time of the last write, by the clock of the event loop."""
 
     @contextmanager
     def collecting(self, loop: AbstractEventLoop) -> Iterator[None]:
-        """Write at most every `PAUSE` seconds what the thread of `loop`, this one, logs: the first line at once, others together."""
+        """While the context is open, let lines of this thread wait for up to `PAUSE` seconds, and write them together.
+
+        `loop` is the event loop of this thread. A line that comes more than `PAUSE` after the last write is written at once. The
+        lines that wait at the end of the context are written then.
+        """
         self._thread, self._loop = threading.get_ident(), loop
         try:
             yield
@@ -114,7 +121,7 @@ class Stream:
             self._write_waiting()
 
     def write(self, line: bytes) -> None:
-        """Write a line, which must end with a newline. It may wait for a moment; see `collecting`."""
+        """Write a line, which must end with a newline. It may wait for up to `PAUSE` seconds; see `collecting`."""
         loop = self._loop
         if loop is None or threading.get_ident() != self._thread:
             self.write_now(line)
@@ -129,7 +136,7 @@ class Stream:
             self._timer = loop.call_later(left, self._write_waiting)
 
     def write_now(self, line: bytes) -> None:
-        """Write a line, which must end with a newline, after those that wait."""
+        """Write the lines that wait and this one, which must end with a newline. Safe to call from any thread."""
         with self._lock:
             self._waiting.append(line)
             self._write_lines()
@@ -141,7 +148,10 @@ class Stream:
                 self._write_lines()
 
     def _write_lines(self) -> None:
-        """Write what waits. If lines before it were lost, add their number to the first one as the field `lost`."""
+        """Write the lines that wait. If lines before them were lost, the first one gets their number as the field `lost`.
+
+        The caller holds `_lock`.
+        """
         lines, self._waiting = self._waiting, []
         if self._loop is not None:
             self._written_at = self._loop.time()
@@ -157,7 +167,10 @@ class Stream:
         if written == len(data):
             self._lost, self._mid_line = 0, False
         elif written:
-            self._lost += len(lines) + self._mid_line - data.count(b"\n", 0, written)
+            complete = data.count(b"\n", 0, written) - self._mid_line
+            if complete:
+                self._lost = 0  # the first line has the number of those before it
+            self._lost += len(lines) - complete
             self._mid_line = not data[:written].endswith(b"\n")
         else:
             self._lost += len(lines)

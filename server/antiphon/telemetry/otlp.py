@@ -1,8 +1,8 @@
 """Export of spans to a collector: OTLP over HTTP, by OpenTelemetry's own exporter, in a thread of its own.
 
-A call only puts its spans into a bounded queue, when it ends. Spans that a slow or unreachable collector does not accept are lost.
-The log reports this once, and once more when spans arrive again. The library queues and sends; `telemetry.span` encodes
-(docs/adr/0009).
+The event loop only puts the spans of a call into a bounded queue, soon after the call has ended. Spans that a slow or unreachable
+collector does not accept are lost. The log reports this once, and once more when spans arrive again. The library queues and sends;
+`telemetry.span` encodes (docs/adr/0009).
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class _LibraryLog(logging.Handler):
         """Calls whose spans were dropped because the queue was full, since spans last arrived."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take a log record. Never raises. It is called while a call ends, so it must stay this small."""
+        """Take a log record. Never raises. Runs on the event loop for each call whose spans are lost, so it must stay small."""
         message = record.getMessage()
         if not message.startswith("Queue full"):
             self.last_message = message

@@ -1,8 +1,8 @@
 """A span of a trace, and its bytes in OTLP (https://opentelemetry.io/docs/specs/otlp/).
 
-Attributes become bytes when they are added, and a span when it ends. As objects the spans that wait for their export would take
-2 kB each, and slow down all other work by what they take of the processor's cache. The bytes are written here, as protobuf's
-messages take three times as long (docs/adr/0009).
+Attributes become bytes when they are added, and a span soon after its call has ended. As objects the spans that wait for their
+export would take 2 kB each, and slow down all other work by what they take of the processor's cache. The bytes are written here,
+as protobuf's messages take three times as long (docs/adr/0009).
 """
 
 from __future__ import annotations

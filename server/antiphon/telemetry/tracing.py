@@ -4,8 +4,8 @@ Names and attributes are those of OpenTelemetry's semantic conventions 1.41. A c
 caller's trace context is passed on unchanged.
 
 The spans are made here, and not by the library's tracer: one of its own costs 50 us, as any thread may read and change it at any
-time. The spans of a call belong to one thread. Those of calls that have ended are encoded and handed over together: one after the
-other they cost a third of what each costs between two calls, when nothing of it is left in the processor's caches.
+time. The spans of a call belong to one thread. Those of several calls that have ended are encoded and handed over together. That
+costs less than to do it at the end of each call, as the code and its data are then in the processor's caches.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ _SERVER_ERRORS: Final = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTE
 _RANDOM: Final = TraceFlags.SAMPLED | TraceFlags.RANDOM_TRACE_ID
 """The flags of a trace that begins here."""
 
-_TOGETHER: Final = 32
-"""The most calls whose spans are handed over together."""
+_MOST_TOGETHER: Final = 32
+"""The most calls whose spans are encoded and handed over together."""
 
-_PATIENCE: Final = 0.1
-"""Seconds, at most, that the spans of a call wait for those of others."""
+_LONGEST_WAIT: Final = 0.1
+"""The most seconds that the spans of an ended call wait for those of others."""
 
 _CACHE_WRITE: Final = "cache_write_tokens"
 
@@ -61,8 +61,8 @@ _USAGE: Final = {
 """The span attribute by the field of `Usage`."""
 
 
-class _OpenCall(Struct):
-    """The spans of a call that is being recorded."""
+class _CallSpans(Struct):
+    """The spans of a call that is being recorded, until they are encoded."""
 
     span: Span
     attempt: Span | None = None
@@ -100,9 +100,11 @@ class Tracing(Observer):
         self._scope = InstrumentationScope("antiphon", version, SCHEMA)
         self._usage = {**_USAGE, _CACHE_WRITE: "gen_ai.usage.cache_write.input_tokens"} if latest else _USAGE
         self._samples_roots = provider.sampler in (ALWAYS_ON, DEFAULT_ON)  # asking them takes longer than all else of a span
-        self._open: dict[Call, _OpenCall] = {}
-        self._ended: list[_OpenCall] = []
+        self._open: dict[Call, _CallSpans] = {}
+        self._ended: list[_CallSpans] = []
+        """The calls that have ended and whose spans are not encoded yet."""
         self._loop: asyncio.AbstractEventLoop | None = None
+        """Set by `start`. Without it spans are handed over at the end of each call."""
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -130,7 +132,8 @@ class Tracing(Observer):
         call.trace = TraceContext(f"{trace_id:032x}", _span_id(), flags, state)
         above, is_remote = ("", False) if caller is None else (caller.span_id, True)
         attributes += encode_unique("antiphon.request_id", call.request_id)
-        self._open[call] = _OpenCall(Span(call.method, SERVER, call.trace, above, time.time_ns(), is_remote, attributes=attributes))
+        span = Span(call.method, SERVER, call.trace, above, time.time_ns(), is_remote, attributes=attributes)
+        self._open[call] = _CallSpans(span)
 
     def attempt_started(self, call: Call, attempt: Attempt) -> None:
         """Start the span of the attempt, and pass its trace context to the provider."""
@@ -178,13 +181,13 @@ class Tracing(Observer):
         if error is not None:
             state.reason = error.reason.value
         self._ended.append(state)
-        if self._loop is None or len(self._ended) >= _TOGETHER:
+        if self._loop is None or len(self._ended) >= _MOST_TOGETHER:
             self._hand_over()
         elif self._timer is None:
-            self._timer = self._loop.call_later(_PATIENCE, self._hand_over)
+            self._timer = self._loop.call_later(_LONGEST_WAIT, self._hand_over)
 
     def stopped(self) -> None:
-        """Wait for the last spans to be exported."""
+        """Hand over the last spans, and wait until they are exported."""
         self._hand_over()
         flush(self._provider)
 
@@ -197,7 +200,7 @@ class Tracing(Observer):
         for state in ended:
             self._provider.take(self._encode(state))
 
-    def _encode(self, state: _OpenCall) -> bytes:
+    def _encode(self, state: _CallSpans) -> bytes:
         """Return the spans of a call that has ended."""
         span, attempt, usage = state.span, state.attempt, state.usage
         span.attributes += encode_attribute("rpc.response.status_code", state.code)

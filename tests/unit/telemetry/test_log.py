@@ -6,6 +6,7 @@ import asyncio
 import errno
 import json
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import structlog
 
 from antiphon.config import ConfigError, LogConfig
 from antiphon.telemetry import log, log_file
-from antiphon.telemetry.log import Stream
+from antiphon.telemetry.log import PAUSE, Stream
 from tests.unit.rpc.test_server import running
 from tests.unit.scripted import ScriptedProvider
 
@@ -42,6 +43,38 @@ class Disk:
         self.text += written
         self.writes.append(written)
         return len(written)
+
+
+class Loop(asyncio.SelectorEventLoop):
+    """An event loop that is not run, with a clock and at most one timer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 100.0
+        self.timer: tuple[float, Callable[[], object]] | None = None
+
+    def time(self) -> float:
+        return self.now
+
+    def call_later(self, delay: float, callback: Callable[..., object], *args: Any, context: Any = None) -> asyncio.TimerHandle:
+        assert self.timer is None
+        self.timer = self.now + delay, lambda: callback(*args)
+        return asyncio.TimerHandle(self.now + delay, callback, args, self, context)
+
+    def wait(self) -> float:
+        """Go on to the time of the timer, run it, and return how long that took."""
+        assert self.timer is not None
+        (at, run), self.timer = self.timer, None
+        waited, self.now = at - self.now, at
+        run()
+        return waited
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    loop = Loop()
+    yield loop
+    loop.close()
 
 
 @pytest.fixture
@@ -136,44 +169,88 @@ def test_lines_that_cannot_be_written_are_counted() -> None:
     assert [json.loads(line) for line in (first, *rest)] == [{"n": 1}, {"lost": 3, "n": 5}, {"n": 6}]
 
 
-async def test_lines_of_a_busy_server_are_written_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first line is written at once, later ones together after a pause; an error, or another thread, lets none wait."""
-    monkeypatch.setattr(log, "PAUSE", 0.02)
+def test_lines_of_a_busy_server_are_written_together(loop: Loop) -> None:
+    """The first line is written at once, and those that follow within the pause together, at its end."""
     disk = Disk(1000)
     stream = Stream(disk)
-    with stream.collecting(asyncio.get_running_loop()):
+    with stream.collecting(loop):
         stream.write(b"1\n")
         assert disk.writes == [b"1\n"]
+        loop.now += PAUSE / 4
         stream.write(b"2\n")
         stream.write(b"3\n")
-        assert len(disk.writes) == 1
-        async with asyncio.timeout(10):
-            while len(disk.writes) < 2:
-                await asyncio.sleep(0.001)
+        assert disk.writes == [b"1\n"]
+        assert loop.wait() == pytest.approx(PAUSE * 3 / 4)
+        assert disk.writes == [b"1\n", b"2\n3\n"]
+        loop.now += 2 * PAUSE
         stream.write(b"4\n")
-        stream.write_now(b"5\n")
-        stream.write(b"6\n")
-        await asyncio.to_thread(stream.write, b"7\n")
-        stream.write(b"8\n")
-    assert disk.writes == [b"1\n", b"2\n3\n", b"4\n5\n", b"6\n7\n", b"8\n"]
-    stream.write(b"9\n")
-    assert disk.text.endswith(b"9\n")
+        assert disk.writes == [b"1\n", b"2\n3\n", b"4\n"]
+        stream.write(b"5\n")
+        assert disk.writes == [b"1\n", b"2\n3\n", b"4\n"]
+    assert disk.writes == [b"1\n", b"2\n3\n", b"4\n", b"5\n"]
+    stream.write(b"6\n")
+    assert disk.writes[-1] == b"6\n"
 
 
-async def test_lines_that_were_to_be_written_together_are_counted_if_they_cannot() -> None:
-    """Of lines that are written together, those are counted as lost that are not written whole."""
-    disk = Disk(2 + 10 + 4)
+def test_a_line_of_another_thread_is_written_at_once(loop: Loop) -> None:
+    """Another thread's line is written at once, after the lines that wait."""
+    disk = Disk(1000)
     stream = Stream(disk)
-    with stream.collecting(asyncio.get_running_loop()):
+    with stream.collecting(loop):
+        stream.write(b"1\n")
+        stream.write(b"2\n")
+        other = threading.Thread(target=stream.write, args=(b"3\n",))
+        other.start()
+        other.join(10)
+        assert disk.writes == [b"1\n", b"2\n3\n"]
+
+
+def test_warnings_errors_and_lines_of_libraries_do_not_wait(
+    loop: Loop, lines: Lines, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Lines above the level info, and those of libraries, are written at once, after the lines that wait."""
+    with (tmp_path / "log").open("ab", buffering=0) as opened:
+        monkeypatch.setattr(log, "_open", lambda _config: opened)
+        stream = log.configure(LogConfig(level="debug"))
+        ours = structlog.get_logger()
+        with stream.collecting(loop):
+            ours.info("first")
+            for write in (ours.warning, ours.error, ours.critical, logging.getLogger("library").warning):
+                ours.info("waits")
+                ours.debug("waits")
+                before = lines()
+                write("does not wait")
+                assert [line["event"] for line in lines()[len(before) :]] == ["waits", "waits", "does not wait"]
+
+
+def test_of_lines_that_are_written_together_those_that_are_not_whole_are_counted(loop: Loop) -> None:
+    """If only a part of several lines can be written, the lines that are not whole are lost."""
+    disk = Disk(len(b'{}\n{"n":0}\n{"n":'))
+    stream = Stream(disk)
+    with stream.collecting(loop):
         stream.write(b"{}\n")
         for number in range(4):
             stream.write(b'{"n":%d}\n' % number)
-    disk.room = 3
+    disk.room = len(b'\n{"')
     stream.write(b'{"m":1}\n')
     disk.room = 1000
     stream.write(b'{"m":2}\n')
-    found = disk.text.decode().splitlines()
-    assert [found[0], found[1], found[-1]] == ["{}", '{"n":0}', '{"lost":4,"m":2}']
+    assert disk.text.decode().splitlines() == ["{}", '{"n":0}', '{"n":', '{"', '{"lost":4,"m":2}']
+
+
+def test_lost_lines_are_reported_once(loop: Loop) -> None:
+    """Lost lines that a line has reported are not counted again if the line after it, in the same write, is lost."""
+    disk = Disk(0)
+    stream = Stream(disk)
+    with stream.collecting(loop):
+        for _ in range(3):
+            stream.write_now(b'{"n":1}\n')
+        stream.write(b'{"n":2}\n')
+        stream.write(b'{"n":3}\n')
+        disk.room = len(b'{"lost":3,"n":2}\n{"')
+    disk.room = 1000
+    stream.write(b'{"n":4}\n')
+    assert disk.text.decode().splitlines() == ['{"lost":3,"n":2}', '{"', '{"lost":1,"n":4}']
 
 
 def test_a_full_disk_breaks_neither_our_lines_nor_those_of_libraries(

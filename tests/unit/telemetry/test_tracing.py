@@ -1,6 +1,7 @@
 """Tests of the spans of a call. The export, and the spans of a whole gateway, are tested in `tests/e2e/test_traces.py`."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -186,3 +187,45 @@ def test_a_sampler_decides_by_attributes_and_adds_some() -> None:
         "rpc.response.status_code": "OK",
     }
     assert span.state == "s=1"
+
+
+async def test_spans_of_several_calls_are_handed_over_together() -> None:
+    """Spans of ended calls wait for each other for a moment, and only until there are those of 32 calls."""
+    traced = Traced()
+    traced.listener.start()
+    for number in range(1, 35):
+        call = Call(method="m")
+        traced.listener.started(call)
+        attempt(traced, call)
+        call.usage = Usage(number, 0, number)
+        traced.listener.ended(call, "OK", None)
+        assert len(traced.spans) == (64 if number >= 32 else 0)
+    async with asyncio.timeout(10):
+        while len(traced.spans) < 68:
+            await asyncio.sleep(0.01)
+    used = [span.attributes["gen_ai.usage.input_tokens"] for span in traced.spans if span.kind == "CLIENT"]
+    assert used == list(range(1, 35))
+
+
+async def test_a_span_ends_with_its_call_although_it_is_handed_over_later() -> None:
+    """The time that the spans of a call wait for others is no part of them."""
+    traced, call = Traced(), Call(method="m")
+    traced.listener.start()
+    traced.listener.started(call)
+    attempt(traced, call)
+    traced.listener.ended(call, "OK", None)
+    ended = time.time_ns()
+    traced.listener.stopped()
+    client, server = traced.spans
+    assert client.end <= server.end <= ended
+
+
+async def test_spans_that_wait_are_handed_over_at_the_end() -> None:
+    """A worker that stops exports the spans that still wait for others."""
+    traced, call = Traced(), Call(method="m")
+    traced.listener.start()
+    traced.listener.started(call)
+    traced.listener.ended(call, "OK", None)
+    assert not traced.spans
+    traced.listener.stopped()
+    assert len(traced.spans) == 1

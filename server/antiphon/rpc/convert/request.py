@@ -79,7 +79,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
 }
 
 _COLLECTIONS: Mapping[str, Callable[[Any], Any]] = {"stop": tuple, "logit_bias": dict}
-"""The parameters that have several values, and their types in the domain."""
+"""What makes the domain's value of a repeated field or a map of `Sampling`, by the name of the field."""
 
 
 def request_from_proto(request: chat_pb2.GenerateRequest, *, stream: bool) -> domain.ChatRequest:

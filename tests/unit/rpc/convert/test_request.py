@@ -3,6 +3,7 @@
 import base64
 import json
 
+import msgspec
 import pytest
 from google.protobuf import json_format
 
@@ -143,6 +144,17 @@ def test_every_field_of_a_request_reaches_the_domain() -> None:
         extra={"store": True, "top_a": 0.5, "n_probs": 3},
     )
     assert isinstance(request_from_proto(proto, stream=True).extra["n_probs"], int)
+
+
+def test_every_sampling_parameter_is_read() -> None:
+    """Each field of `Sampling` becomes the domain's field of the same name, and there are no others."""
+    given = domain.Sampling(0.5, 0.25, 3, 4, 5, ("x", "y"), 0.75, -0.5, 6, 2, True, 7, {"5": -1.0})
+    values = msgspec.structs.asdict(given)
+    assert None not in values.values()
+    assert set(chat_pb2.Sampling.DESCRIPTOR.fields_by_name) == set(values)
+    read = request_from_proto(chat_pb2.GenerateRequest(sampling=chat_pb2.Sampling(**values)), stream=False).sampling
+    assert read == given
+    assert (type(read.stop), type(read.logit_bias)) == (tuple, dict)
 
 
 def test_an_empty_request_is_all_defaults() -> None:
