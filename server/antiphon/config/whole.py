@@ -45,9 +45,8 @@ class StreamsConfig(Section):
     """Seconds of silence after which a stream sends its headers and, over SSE, a comment; and again after each such silence.
     gRPC and the engine paths send headers alone. 0: never."""
     coalesce: float = Field(default=0.02, ge=0, le=1)
-    """The time in seconds for which a busy worker collects tokens of a stream before it sends them together; at times it is up to
-    two thirds longer. The first token is sent at once, and a worker that is less busy collects for a shorter time, or nothing. 0:
-    never."""
+    """The longest time in seconds for which a busy worker collects tokens of a stream before it sends them together. The first
+    token is sent at once, and a worker that is not busy collects nothing. 0: never."""
 
 
 class Config(Section):

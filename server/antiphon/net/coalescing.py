@@ -3,9 +3,10 @@
 Most of the cost of a token is its own wake-up, its own message and its own write. So a connection is paused after a read: what
 arrives meanwhile is one read, one batch and one message. An idle process pauses nothing, so each token is sent as it arrives.
 
-One timer resumes the paused connections, in three groups: a third of them after each third of the pause. If all were resumed at
-once, this process, the edge and the callers would have to handle all of them at the same time, and a new call would wait for that.
-More groups would have fewer connections each, and the fewer are resumed together, the more a token costs.
+One timer resumes the paused connections, in three groups: after each third of the pause a third of them, and all that have been
+paused for three of these steps. If all were resumed at once, this process, the edge and the callers would have to handle all of them
+at the same time, and a new call would wait for that. More groups would have fewer connections each, and the fewer are resumed
+together, the more a token costs.
 
 Two connections of a group are resumed in each turn of the event loop. A new call needs several turns before its provider is called.
 If the whole group were resumed in one turn, the call could wait for all of them in each of its turns.
@@ -17,6 +18,7 @@ import time
 from asyncio import AbstractEventLoop, Handle
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import Final, Protocol
 
 ENOUGH: Final = 16 * 1024
@@ -71,13 +73,12 @@ class Coalescer:
         self._share = 0.0
         self._measured_at = 0.0
         self._cpu = 0.0
-        self._held: deque[Pausable] = deque()
+        self._held: deque[tuple[Pausable, int]] = deque()
+        """The paused connections, the oldest first, each with the step in which it was paused."""
+        self._step = 0
+        """The number of groups that have been resumed, with the present one."""
         self._due = 0
         """How many connections of the present group are still to be resumed. They are the oldest of `_held`."""
-        self._groups_left = 0
-        """How many groups are still to come before a new pause begins."""
-        self._grouped = 0
-        """How many connections those groups have together. What is paused later belongs to the next pause."""
         self._next: Handle | None = None
         """The scheduled `_resume`: in the next turn of the event loop, or when it is time for the next group."""
 
@@ -94,7 +95,7 @@ class Coalescer:
         if not self._pause or size >= ENOUGH:
             return
         connection.hold()
-        self._held.append(connection)
+        self._held.append((connection, self._step))
         if self._next is None:
             self._next = loop.call_later(self._pause / _GROUPS, self._resume, loop)
 
@@ -108,15 +109,17 @@ class Coalescer:
         self._pause = self._longest * min(max((self._share - _IDLE) / (_BUSY - _IDLE), 0.0), 1.0)
 
     def _resume(self, loop: AbstractEventLoop) -> None:
-        """Resume the next connections. Those that are paused meanwhile are in the groups of the next pause."""
+        """Resume the next connections. Those that are paused meanwhile are in later groups."""
         if not self._due:
-            if not self._groups_left:
-                self._groups_left, self._grouped = _GROUPS, len(self._held)
-            self._due = self._grouped // self._groups_left
-            self._grouped -= self._due
-            self._groups_left -= 1
+            self._step += 1
+            self._due = len(self._held) // _GROUPS
+            for _, step in islice(self._held, self._due, None):
+                if step + _GROUPS > self._step:
+                    break
+                self._due += 1
         for _ in range(min(self._due, _A_TURN)):
-            self._held.popleft().release()
+            connection, _ = self._held.popleft()
+            connection.release()
             self._due -= 1
         if self._due:
             self._next = loop.call_soon(self._resume, loop)

@@ -117,7 +117,8 @@ class Stream:
         try:
             yield
         finally:
-            self._loop = None
+            with self._lock:  # another thread may be writing
+                self._loop = None
             self._write_waiting()
 
     def write(self, line: bytes) -> None:

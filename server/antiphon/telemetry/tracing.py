@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Mapping
 from functools import lru_cache
 from random import getrandbits
@@ -101,7 +102,7 @@ class Tracing(Observer):
         self._usage = {**_USAGE, _CACHE_WRITE: "gen_ai.usage.cache_write.input_tokens"} if latest else _USAGE
         self._samples_roots = provider.sampler in (ALWAYS_ON, DEFAULT_ON)  # asking them takes longer than all else of a span
         self._open: dict[Call, _CallSpans] = {}
-        self._ended: list[_CallSpans] = []
+        self._ended: deque[_CallSpans] = deque()
         """The calls that have ended and whose spans are not encoded yet."""
         self._loop: asyncio.AbstractEventLoop | None = None
         """Set by `start`. Without it spans are handed over at the end of each call."""
@@ -196,9 +197,8 @@ class Tracing(Observer):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        ended, self._ended = self._ended, []
-        for state in ended:
-            self._provider.take(self._encode(state))
+        while self._ended:  # if the spans of one call cannot be encoded, those of others still are, later
+            self._provider.take(self._encode(self._ended.popleft()))
 
     def _encode(self, state: _CallSpans) -> bytes:
         """Return the spans of a call that has ended."""

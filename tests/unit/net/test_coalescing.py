@@ -1,6 +1,13 @@
 """Connections are paused while the process is busy, and only then."""
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
+from heapq import heappop, heappush
+from itertools import count
+from random import Random
+from statistics import fmean
+from typing import Any
 
 import pytest
 
@@ -52,7 +59,7 @@ async def test_the_busier_the_longer(share: float, pause: float) -> None:
 
 
 async def test_paused_connections_are_resumed_in_three_groups_and_two_in_each_turn_of_the_loop() -> None:
-    """The oldest come first: a third of all after a third of the pause, turn by turn, so that new calls come in between."""
+    """The oldest come first, turn by turn, so that new calls come in between: a third after a third of the pause, all at its end."""
     loop = asyncio.get_running_loop()
     began = loop.time()
     coalescer = await after_some_time(1.0)
@@ -61,24 +68,24 @@ async def test_paused_connections_are_resumed_in_three_groups_and_two_in_each_tu
         coalescer.after_read(connection, 100, loop)
         assert connection.paused
     left = 18
-    for group in (1, 2, 3):
+    for step, size in ((1, 6), (2, 4), (3, 8)):
         while sum(connection.paused for connection in connections) == min(left, 17):
             await asyncio.sleep(0)
-        assert loop.time() - began >= group * LONGEST / 3 - 0.002
-        for _ in range(3):
+        assert loop.time() - began >= step * LONGEST / 3 - 0.002
+        for _ in range(size // 2):
             left -= 2
             assert [connection.paused for connection in connections] == [False] * (17 - left) + [True] * left
             await asyncio.sleep(0)
 
 
 async def test_a_single_connection_is_paused_for_the_whole_time() -> None:
-    """The first two of three groups are empty if there is one connection, so it is in the last."""
+    """A third of one connection is none, so it is resumed at the end of its pause."""
     coalescer = await after_some_time(1.0)
     loop = asyncio.get_running_loop()
     connection = Connection()
-    while coalescer._held:
-        await asyncio.sleep(0)
     for _ in range(2):
+        while coalescer._next is not None:
+            await asyncio.sleep(0)
         began = loop.time()
         coalescer.after_read(connection, 100, loop)
         while connection.paused:
@@ -95,14 +102,67 @@ async def test_a_connection_that_is_read_while_others_are_resumed_waits_for_anot
         coalescer.after_read(connection, 100, loop)
     while connections[0].paused:
         await asyncio.sleep(0)
+    began = loop.time()
     coalescer.after_read(connections[0], 100, loop)
     while connections[-1].paused:
         await asyncio.sleep(0)
     assert connections[0].paused
-    began = loop.time()
     while connections[0].paused:
         await asyncio.sleep(0)
     assert loop.time() - began > LONGEST / 2
+
+
+class Simulation(asyncio.AbstractEventLoop):
+    """An event loop in which nothing takes time but what is scheduled."""
+
+    def __init__(self) -> None:
+        self.now = 1.0
+        self._order = count()
+        self._scheduled: list[tuple[float, int, Callable[[], object]]] = []
+
+    def time(self) -> float:
+        return self.now
+
+    def call_later(self, delay: float, callback: Any, *arguments: Any, **_: Any) -> Any:
+        heappush(self._scheduled, (self.now + delay, next(self._order), partial(callback, *arguments)))
+        return callback
+
+    def call_soon(self, callback: Any, *arguments: Any, **_: Any) -> Any:
+        return self.call_later(0.0, callback, *arguments)
+
+    def run(self, until: float) -> None:
+        while self._scheduled and self._scheduled[0][0] <= until:
+            self.now, _, callback = heappop(self._scheduled)
+            callback()
+
+
+@pytest.mark.parametrize("connections", [1, 2, 3, 8, 64, 500])
+def test_no_connection_is_paused_for_longer_than_the_pause(connections: int) -> None:
+    """However many there are, each is resumed within the pause, and mostly not long before its end."""
+    loop, random, waits = Simulation(), Random(connections), []
+    coalescer = Coalescer(LONGEST, cpu_time=loop.time, clock=loop.time)  # a process that is always busy
+
+    class Stream(Connection):
+        paused_at: float | None = None
+
+        def read(self) -> None:
+            coalescer.after_read(self, 100, loop)
+
+        def hold(self) -> None:
+            self.paused_at = loop.now
+
+        def release(self) -> None:
+            assert self.paused_at is not None
+            waits.append(loop.now - self.paused_at)
+            self.paused_at = None
+            loop.call_later(random.uniform(0.0, 0.03), self.read)
+
+    for _ in range(connections):
+        loop.call_later(random.uniform(0.0, 0.03), Stream().read)
+    loop.run(3.0)
+    assert len(waits) > 40 * connections
+    assert max(waits) < LONGEST + 1e-6
+    assert fmean(waits) > LONGEST * 0.6
 
 
 async def test_a_large_read_is_passed_on_and_reading_goes_on() -> None:
