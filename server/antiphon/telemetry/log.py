@@ -20,6 +20,7 @@ from asyncio import AbstractEventLoop, TimerHandle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from select import PIPE_BUF
 from typing import Any, Final, Protocol
 
 import orjson
@@ -86,12 +87,15 @@ class _RawFile(Protocol):
 class Stream:
     """A file of whole lines that counts the lines it cannot write, and never raises `OSError`.
 
-    It has no buffer of the library, which would try to write a failed line again with each later one.
+    It has no buffer of the library, which would try to write a failed line again with each later one. Lines written together
+    have at most `PIPE_BUF` bytes: a pipe takes those as a whole, and the workers of a server share one.
     """
 
     def __init__(self, raw: _RawFile) -> None:
         self._raw = raw
-        self._lock = threading.Lock()
+        # This thread may log while it has the lock: Python collects garbage at any time, and finalizers log.
+        self._lock = threading.RLock()
+        self._is_writing = False
         self._lost = 0
         self._mid_line = False
         """Whether what was written last is not the end of a line."""
@@ -105,12 +109,13 @@ class Stream:
 
     @contextmanager
     def collecting(self, loop: AbstractEventLoop) -> Iterator[None]:
-        """Write at most every `PAUSE` seconds what the thread of `loop`, this one, logs: the first line at once, others together."""
+        """Write at most every `PAUSE` seconds what the thread of `loop`, this one, logs: the first line at once, more together."""
         self._thread, self._loop = threading.get_ident(), loop
         try:
             yield
         finally:
-            self._loop = None
+            with self._lock:
+                self._loop = None
             self._write_waiting()
 
     def write(self, line: bytes) -> None:
@@ -132,21 +137,39 @@ class Stream:
         """Write a line, which must end with a newline, after those that wait."""
         with self._lock:
             self._waiting.append(line)
-            self._write_lines()
+            self._write_all()
 
     def _write_waiting(self) -> None:
         self._timer = None
         with self._lock:
-            if self._waiting:
-                self._write_lines()
+            self._write_all()
 
-    def _write_lines(self) -> None:
-        """Write what waits. If lines before it were lost, add their number to the first one as the field `lost`."""
-        lines, self._waiting = self._waiting, []
+    def _write_all(self) -> None:
+        """Write what waits. Does nothing if this thread is in the midst of it, as that takes the new line, too."""
+        if self._is_writing or not self._waiting:
+            return
+        self._is_writing = True
+        try:
+            while self._waiting:
+                self._write_lines(self._take())
+        finally:
+            self._is_writing = False
         if self._loop is not None:
             self._written_at = self._loop.time()
-        if self._lost and lines[0].startswith(b"{"):
-            lines[0] = b'{"lost":%d,' % self._lost + lines[0][1:]
+
+    def _take(self) -> list[bytes]:
+        """Return the next lines to write. If lines before them were lost, add their number to the first one as the field `lost`."""
+        waiting = self._waiting
+        if self._lost and waiting[0].startswith(b"{"):
+            waiting[0] = b'{"lost":%d,' % self._lost + waiting[0][1:]
+        count, size = 1, self._mid_line + len(waiting[0])
+        while count < len(waiting) and (size := size + len(waiting[count])) <= PIPE_BUF:
+            count += 1
+        lines = waiting[:count]
+        del waiting[:count]
+        return lines
+
+    def _write_lines(self, lines: list[bytes]) -> None:
         data = (b"\n" if self._mid_line else b"") + b"".join(lines)
         try:
             written = self._raw.write(data) or 0
@@ -157,7 +180,8 @@ class Stream:
         if written == len(data):
             self._lost, self._mid_line = 0, False
         elif written:
-            self._lost += len(lines) + self._mid_line - data.count(b"\n", 0, written)
+            whole = data.count(b"\n", 0, written) - self._mid_line
+            self._lost = len(lines) - whole + (0 if whole else self._lost)  # the first line says how many were lost before
             self._mid_line = not data[:written].endswith(b"\n")
         else:
             self._lost += len(lines)

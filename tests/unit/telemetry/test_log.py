@@ -6,8 +6,10 @@ import asyncio
 import errno
 import json
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from select import PIPE_BUF
 from typing import Any
 
 import pytest
@@ -174,6 +176,53 @@ async def test_lines_that_were_to_be_written_together_are_counted_if_they_cannot
     stream.write(b'{"m":2}\n')
     found = disk.text.decode().splitlines()
     assert [found[0], found[1], found[-1]] == ["{}", '{"n":0}', '{"lost":4,"m":2}']
+
+
+async def test_lost_lines_are_reported_once() -> None:
+    """Of lines that are written together only the first may be whole: it says what was lost before, and the next line does not."""
+    disk = Disk(3)
+    stream = Stream(disk)
+    with stream.collecting(asyncio.get_running_loop()):
+        stream.write(b"{}\n")
+        stream.write_now(b'{"n":1}\n')
+        stream.write(b'{"n":2}\n')
+        stream.write(b'{"n":3}\n')
+        disk.room = len(b'{"lost":1,"n":2}\n{"n"')
+    disk.room = 1000
+    stream.write(b'{"n":4}\n')
+    assert disk.text.decode().splitlines() == ["{}", '{"lost":1,"n":2}', '{"n"', '{"lost":1,"n":4}']
+
+
+async def test_lines_that_are_written_together_fit_into_one_write_to_a_pipe() -> None:
+    """The processes that share a pipe do not tear each other's lines, which the system guarantees up to `PIPE_BUF` bytes."""
+    disk = Disk(100_000)
+    stream = Stream(disk)
+    lines = [b'{"n":%d,"text":"%s"}\n' % (number, b"x" * (number * 37 % 500)) for number in range(100)]
+    with stream.collecting(asyncio.get_running_loop()):
+        for line in lines:
+            stream.write(line)
+    assert disk.text == b"".join(lines)
+    assert all(len(write) <= PIPE_BUF and write.endswith(b"\n") for write in disk.writes)
+    assert len(disk.writes) < 12
+
+
+def test_a_line_that_is_logged_while_another_is_written_comes_after_it() -> None:
+    """A finalizer may log whenever Python collects garbage: within a write, too."""
+
+    class LoggingDisk(Disk):
+        def write(self, data: bytes, /) -> int:
+            written = super().write(data)
+            if data == b"1\n":
+                stream.write_now(b"2\n")
+            return written
+
+    disk = LoggingDisk(1000)
+    stream = Stream(disk)
+    writer = threading.Thread(target=stream.write, args=(b"1\n",), daemon=True)
+    writer.start()
+    writer.join(10)
+    assert disk.text == b"1\n2\n"
+    assert not writer.is_alive()
 
 
 def test_a_full_disk_breaks_neither_our_lines_nor_those_of_libraries(
