@@ -3,9 +3,9 @@
 Most of the cost of a token is its own wake-up, its own message and its own write. So a connection is paused after a read: what
 arrives meanwhile is one read, one batch and one message. An idle process pauses nothing, so each token is sent as it arrives.
 
-One timer resumes the paused connections, in groups: a third of them after each third of the pause. A group costs less than as many
-connections one by one, as their messages leave together. But all of them at once would keep this process, the edge and their callers
-busy for half of the time, and new calls, many of which begin where a stream has just ended, would wait for that.
+One timer resumes the paused connections, in groups: a third of them, the oldest, after each third of the pause. A group costs less
+than as many connections one by one, as their messages leave together. But all of them at once would keep this process, the edge and
+their callers busy for half of the time, and new calls, many of which begin where a stream has just ended, would wait for that.
 
 Of a group two are resumed in each turn of the event loop. A new call needs several turns before its provider is called, and would
 wait in each of them for the whole group: so its first token comes before the next tokens of those that have begun.
@@ -74,10 +74,10 @@ class Coalescer:
         self._held: deque[Pausable] = deque()
         self._due = 0
         """How many of those, the oldest ones, are to be resumed now."""
-        self._groups = 0
-        """How many groups of the present pause are still to come,"""
-        self._left = 0
-        """and the number of connections in them."""
+        self._older = 0
+        """How many were paused already when the last group was resumed, and still are."""
+        self._oldest = 0
+        """How many of those already were when the group before was."""
         self._next: Handle | None = None
         """What resumes the next of them: in the next turn of the event loop, or when it is time for the next group."""
 
@@ -108,13 +108,16 @@ class Coalescer:
         self._pause = self._longest * min(max((self._share - _IDLE) / (_BUSY - _IDLE), 0.0), 1.0)
 
     def _resume(self, loop: AbstractEventLoop) -> None:
-        """Resume the next connections. Those that are paused again meanwhile wait for another pause."""
+        """Resume the next connections. Those that are paused again meanwhile wait for another pause.
+
+        A group is a third of all, and at least half of those for which one group has passed, and all for which two have: so none is
+        paused for longer than the pause.
+        """
         if not self._due:
-            if not self._groups:
-                self._groups, self._left = _GROUPS, len(self._held)
-            self._due = self._left // self._groups
-            self._left -= self._due
-            self._groups -= 1
+            held = len(self._held)
+            self._due = max(self._oldest, self._older // 2, held // _GROUPS)
+            self._oldest = max(self._older - self._due, 0)
+            self._older = held - self._due
         for _ in range(min(self._due, _A_TURN)):
             self._held.popleft().release()
             self._due -= 1
