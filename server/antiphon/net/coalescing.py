@@ -3,10 +3,9 @@
 Most of the cost of a token is its own wake-up, its own message and its own write. So a connection is paused after a read: what
 arrives meanwhile is one read, one batch and one message. An idle process pauses nothing, so each token is sent as it arrives.
 
-One timer resumes the paused connections, in three groups: after each third of the pause a third of them, and all that have been
-paused for three of these steps. If all were resumed at once, this process, the edge and the callers would have to handle all of them
-at the same time, and a new call would wait for that. More groups would have fewer connections each, and the fewer are resumed
-together, the more a token costs.
+One timer resumes the paused connections, in groups: a third of them, the oldest, after each third of the pause. If all were resumed
+at once, this process, the edge and the callers would have to handle all of them at the same time, and a new call would wait for
+that. More groups would have fewer connections each, and the fewer are resumed together, the more a token costs.
 
 Two connections of a group are resumed in each turn of the event loop. A new call needs several turns before its provider is called.
 If the whole group were resumed in one turn, the call could wait for all of them in each of its turns.
@@ -18,14 +17,13 @@ import time
 from asyncio import AbstractEventLoop, Handle
 from collections import deque
 from collections.abc import Callable
-from itertools import islice
 from typing import Final, Protocol
 
 ENOUGH: Final = 16 * 1024
 """The size of a read in bytes from which waiting for more saves nothing."""
 
 _GROUPS: Final = 3
-"""The number of groups that the paused connections are resumed in, one after each such part of the pause."""
+"""The number of groups that are resumed within one pause."""
 
 _A_TURN: Final = 2
 """The number of connections that are resumed in one turn of the event loop."""
@@ -73,12 +71,13 @@ class Coalescer:
         self._share = 0.0
         self._measured_at = 0.0
         self._cpu = 0.0
-        self._held: deque[tuple[Pausable, int]] = deque()
-        """The paused connections, the oldest first, each with the step in which it was paused."""
-        self._step = 0
-        """The number of groups that have been resumed, with the present one."""
+        self._held: deque[Pausable] = deque()
         self._due = 0
         """How many connections of the present group are still to be resumed. They are the oldest of `_held`."""
+        self._older = 0
+        """How many were paused already when the last group was resumed, and still are."""
+        self._oldest = 0
+        """How many of those already were when the group before was."""
         self._next: Handle | None = None
         """The scheduled `_resume`: in the next turn of the event loop, or when it is time for the next group."""
 
@@ -95,7 +94,7 @@ class Coalescer:
         if not self._pause or size >= ENOUGH:
             return
         connection.hold()
-        self._held.append((connection, self._step))
+        self._held.append(connection)
         if self._next is None:
             self._next = loop.call_later(self._pause / _GROUPS, self._resume, loop)
 
@@ -109,17 +108,18 @@ class Coalescer:
         self._pause = self._longest * min(max((self._share - _IDLE) / (_BUSY - _IDLE), 0.0), 1.0)
 
     def _resume(self, loop: AbstractEventLoop) -> None:
-        """Resume the next connections. Those that are paused meanwhile are in later groups."""
+        """Resume the next connections. Those that are paused again meanwhile wait for another pause.
+
+        A group is a third of all, and at least half of those for which one group has passed, and all for which two have: so none is
+        paused for longer than the pause.
+        """
         if not self._due:
-            self._step += 1
-            self._due = len(self._held) // _GROUPS
-            for _, step in islice(self._held, self._due, None):
-                if step + _GROUPS > self._step:
-                    break
-                self._due += 1
+            held = len(self._held)
+            self._due = max(self._oldest, self._older // 2, held // _GROUPS)
+            self._oldest = max(self._older - self._due, 0)
+            self._older = held - self._due
         for _ in range(min(self._due, _A_TURN)):
-            connection, _ = self._held.popleft()
-            connection.release()
+            self._held.popleft().release()
             self._due -= 1
         if self._due:
             self._next = loop.call_soon(self._resume, loop)

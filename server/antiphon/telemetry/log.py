@@ -5,8 +5,6 @@ libraries and exceptions go through `antiphon.telemetry.redaction` first.
 
 A line that cannot be written is lost, without any other effect. The next line that can be written has the number of lost lines in
 the field `lost`.
-
-A busy server writes the lines of several calls together, as each write is a system call (`Stream.collecting`).
 """
 
 from __future__ import annotations
@@ -15,12 +13,8 @@ import io
 import json
 import logging
 import re
-import threading
-from asyncio import AbstractEventLoop, TimerHandle
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import orjson
 import structlog
@@ -28,24 +22,22 @@ import structlog
 from antiphon.config import LogConfig
 from antiphon.domain.call import log_fields
 from antiphon.telemetry import log_file
+from antiphon.telemetry.log_stream import LogStream, RawFile
 from antiphon.telemetry.redaction import redact
 
 STREAMS: Final = {"stdout": 1, "stderr": 2}
-
-PAUSE: Final = 0.01
-"""The most seconds that a line waits for others. A warning or an error does not wait, nor does a line after a silence this long."""
 
 # A line of a traceback that names file and line. It is not redacted: a path looks like a key, but is needed.
 _FRAME: Final = re.compile(r'[ |]*File "[^"\n]*", line \d+, in \S+')
 
 
-def configure(config: LogConfig, **fields: Any) -> Stream:
+def configure(config: LogConfig, **fields: Any) -> LogStream:
     """Set up logging for this process, with `fields` on each line, and return where the lines go.
 
     Raises `ConfigError` if the log file cannot be written.
     """
     level = getattr(logging, config.level.upper())
-    stream = Stream(_open(config))
+    stream = LogStream(_open(config))
 
     def with_context(_logger: Any, level: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
         """Return the event with what every line says: of its call, and of this process."""
@@ -77,130 +69,18 @@ _LEVELS: Final = {"warn": "warning", "exception": "error"}
 """Methods of a logger that are not named as their level."""
 
 
-class _RawFile(Protocol):
-    """An unbuffered binary file, as `Stream` needs it."""
-
-    def write(self, data: bytes, /) -> int | None: ...
-
-
-class Stream:
-    """A file of whole lines that counts the lines it cannot write, and never raises `OSError`.
-
-    It does not use `io.BufferedWriter`, which would try to write a failed line again with each later one.
-    """
-
-    def __init__(self, raw: _RawFile) -> None:
-        self._raw = raw
-        self._lock = threading.Lock()
-        self._lost = 0
-        self._mid_line = False
-        """Whether what was written last is not the end of a line."""
-        self._waiting: list[bytes] = []
-        """Lines that are not written yet. Changed only with `_lock`."""
-        self._loop: AbstractEventLoop | None = None
-        """The event loop whose lines may wait; None outside `collecting`."""
-        self._thread = 0
-        """The id of the thread that it runs in. Lines of other threads do not wait, as they could not set its timer."""
-        self._timer: TimerHandle | None = None
-        """What writes the lines that wait."""
-        self._written_at = 0.0
-        """The time of the last write, by the clock of the event loop."""
-
-    @contextmanager
-    def collecting(self, loop: AbstractEventLoop) -> Iterator[None]:
-        """While the context is open, let lines of this thread wait for up to `PAUSE` seconds, and write them together.
-
-        `loop` is the event loop of this thread. A line that comes more than `PAUSE` after the last write is written at once. The
-        lines that wait at the end of the context are written then.
-        """
-        self._thread, self._loop = threading.get_ident(), loop
-        try:
-            yield
-        finally:
-            with self._lock:  # another thread may be writing
-                self._loop = None
-            self._write_waiting()
-
-    def write(self, line: bytes) -> None:
-        """Write a line, which must end with a newline. It may wait for up to `PAUSE` seconds; see `collecting`."""
-        loop = self._loop
-        if loop is None or threading.get_ident() != self._thread:
-            self.write_now(line)
-            return
-        left = self._written_at + PAUSE - loop.time()
-        if left <= 0:
-            self.write_now(line)
-            return
-        with self._lock:
-            self._waiting.append(line)
-        if self._timer is None:
-            self._timer = loop.call_later(left, self._write_waiting)
-
-    def write_now(self, line: bytes) -> None:
-        """Write the lines that wait and this one, which must end with a newline. Safe to call from any thread."""
-        with self._lock:
-            self._waiting.append(line)
-            self._write_lines()
-
-    def _write_waiting(self) -> None:
-        self._timer = None
-        with self._lock:
-            if self._waiting:
-                self._write_lines()
-
-    def _write_lines(self) -> None:
-        """Write the lines that wait. If lines before them were lost, the first one gets their number as the field `lost`.
-
-        The caller holds `_lock`.
-        """
-        lines, self._waiting = self._waiting, []
-        if self._loop is not None:
-            self._written_at = self._loop.time()
-        if self._lost and lines[0].startswith(b"{"):
-            lines[0] = b'{"lost":%d,' % self._lost + lines[0][1:]
-        data = (b"\n" if self._mid_line else b"") + b"".join(lines)
-        try:
-            written = self._raw.write(data) or 0
-            if 0 < written < len(data):
-                written = self._write_rest(data, written)
-        except (OSError, ValueError):  # ValueError: closed
-            written = 0
-        if written == len(data):
-            self._lost, self._mid_line = 0, False
-        elif written:
-            complete = data.count(b"\n", 0, written) - self._mid_line
-            if complete:
-                self._lost = 0  # the first line has the number of those before it
-            self._lost += len(lines) - complete
-            self._mid_line = not data[:written].endswith(b"\n")
-        else:
-            self._lost += len(lines)
-
-    def _write_rest(self, data: bytes, done: int) -> int:
-        """Write as much of `data` as possible from `done` on, and return the number of bytes written in all."""
-        try:
-            while done < len(data):
-                count = self._raw.write(data[done:])
-                if not count:  # the file would block
-                    break
-                done += count
-        except OSError:
-            pass
-        return done
-
-
 class _Lines:
     """The logger that structlog calls with each finished line, by the name of its level."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: LogStream) -> None:
         self.debug = self.info = stream.write
         self.warning = self.error = self.critical = stream.write_now
 
 
 class _TextStream:
-    """A text interface to a `Stream`, for the handler of the standard library."""
+    """A text interface to a `LogStream`, for the handler of the standard library."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: LogStream) -> None:
         self._stream = stream
 
     def write(self, text: str) -> None:
@@ -210,7 +90,7 @@ class _TextStream:
         pass
 
 
-def _open(config: LogConfig) -> _RawFile:
+def _open(config: LogConfig) -> RawFile:
     if config.file is None:
         return io.FileIO(STREAMS[config.stream], "wb", closefd=False)
     return log_file.open_(config.file)

@@ -59,7 +59,7 @@ async def test_the_busier_the_longer(share: float, pause: float) -> None:
 
 
 async def test_paused_connections_are_resumed_in_three_groups_and_two_in_each_turn_of_the_loop() -> None:
-    """The oldest come first, turn by turn, so that new calls come in between: a third after a third of the pause, all at its end."""
+    """The oldest come first, turn by turn, so that new calls come in between: a third after each third of the pause."""
     loop = asyncio.get_running_loop()
     began = loop.time()
     coalescer = await after_some_time(1.0)
@@ -68,7 +68,7 @@ async def test_paused_connections_are_resumed_in_three_groups_and_two_in_each_tu
         coalescer.after_read(connection, 100, loop)
         assert connection.paused
     left = 18
-    for step, size in ((1, 6), (2, 4), (3, 8)):
+    for step, size in ((1, 6), (2, 6), (3, 6)):
         while sum(connection.paused for connection in connections) == min(left, 17):
             await asyncio.sleep(0)
         assert loop.time() - began >= step * LONGEST / 3 - 0.002

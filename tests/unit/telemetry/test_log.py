@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import json
 import logging
-import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,65 +15,15 @@ import structlog
 
 from antiphon.config import ConfigError, LogConfig
 from antiphon.telemetry import log, log_file
-from antiphon.telemetry.log import PAUSE, Stream
 from tests.unit.rpc.test_server import running
 from tests.unit.scripted import ScriptedProvider
+from tests.unit.telemetry.test_log_stream import Disk, Loop
 
 Lines = Callable[[], list[dict[str, Any]]]
 KEY = "sk-caller-0123456789"
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-
-
-class Disk:
-    """A file on a disk with room for so many bytes."""
-
-    def __init__(self, room: int) -> None:
-        self.room = room
-        self.text = b""
-        self.writes: list[bytes] = []
-
-    def write(self, data: bytes, /) -> int:
-        if not self.room:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        written = data[: self.room]
-        self.room -= len(written)
-        self.text += written
-        self.writes.append(written)
-        return len(written)
-
-
-class Loop(asyncio.SelectorEventLoop):
-    """An event loop that is not run, with a clock and at most one timer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = 100.0
-        self.timer: tuple[float, Callable[[], object]] | None = None
-
-    def time(self) -> float:
-        return self.now
-
-    def call_later(self, delay: float, callback: Callable[..., object], *args: Any, context: Any = None) -> asyncio.TimerHandle:
-        assert self.timer is None
-        self.timer = self.now + delay, lambda: callback(*args)
-        return asyncio.TimerHandle(self.now + delay, callback, args, self, context)
-
-    def wait(self) -> float:
-        """Go on to the time of the timer, run it, and return how long that took."""
-        assert self.timer is not None
-        (at, run), self.timer = self.timer, None
-        waited, self.now = at - self.now, at
-        run()
-        return waited
-
-
-@pytest.fixture
-def loop() -> Iterator[Loop]:
-    loop = Loop()
-    yield loop
-    loop.close()
 
 
 @pytest.fixture
@@ -155,61 +104,9 @@ def test_a_line_with_any_value_is_written(lines: Lines) -> None:
     assert (line["text"], line["number"], line["path"]) == ("\ud800", 2**70, "x")
 
 
-def test_lines_that_cannot_be_written_are_counted() -> None:
-    """The next line that can be written has the number of lost lines and begins on a new line."""
-    disk = Disk(20)
-    stream = Stream(disk)
-    stream.write(b'{"n":1}\n')
-    for number in range(2, 5):
-        stream.write(b'{"n":%d,"long":true}\n' % number)
-    disk.room = 1000
-    stream.write(b'{"n":5}\n')
-    stream.write(b'{"n":6}\n')
-    first, _, *rest = disk.text.decode().splitlines()
-    assert [json.loads(line) for line in (first, *rest)] == [{"n": 1}, {"lost": 3, "n": 5}, {"n": 6}]
-
-
-def test_lines_of_a_busy_server_are_written_together(loop: Loop) -> None:
-    """The first line is written at once, and those that follow within the pause together, at its end."""
-    disk = Disk(1000)
-    stream = Stream(disk)
-    with stream.collecting(loop):
-        stream.write(b"1\n")
-        assert disk.writes == [b"1\n"]
-        loop.now += PAUSE / 4
-        stream.write(b"2\n")
-        stream.write(b"3\n")
-        assert disk.writes == [b"1\n"]
-        assert loop.wait() == pytest.approx(PAUSE * 3 / 4)
-        assert disk.writes == [b"1\n", b"2\n3\n"]
-        loop.now += 2 * PAUSE
-        stream.write(b"4\n")
-        assert disk.writes == [b"1\n", b"2\n3\n", b"4\n"]
-        stream.write(b"5\n")
-        assert disk.writes == [b"1\n", b"2\n3\n", b"4\n"]
-    assert disk.writes == [b"1\n", b"2\n3\n", b"4\n", b"5\n"]
-    stream.write(b"6\n")
-    assert disk.writes[-1] == b"6\n"
-
-
-def test_a_line_of_another_thread_is_written_at_once(loop: Loop) -> None:
-    """Another thread's line is written at once, after the lines that wait."""
-    disk = Disk(1000)
-    stream = Stream(disk)
-    with stream.collecting(loop):
-        stream.write(b"1\n")
-        stream.write(b"2\n")
-        other = threading.Thread(target=stream.write, args=(b"3\n",))
-        other.start()
-        other.join(10)
-        assert disk.writes == [b"1\n", b"2\n3\n"]
-
-
-def test_warnings_errors_and_lines_of_libraries_do_not_wait(
-    loop: Loop, lines: Lines, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_warnings_errors_and_lines_of_libraries_do_not_wait(lines: Lines, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Lines above the level info, and those of libraries, are written at once, after the lines that wait."""
-    with (tmp_path / "log").open("ab", buffering=0) as opened:
+    with (tmp_path / "log").open("ab", buffering=0) as opened, closing(Loop()) as loop:
         monkeypatch.setattr(log, "_open", lambda _config: opened)
         stream = log.configure(LogConfig(level="debug"))
         ours = structlog.get_logger()
@@ -221,36 +118,6 @@ def test_warnings_errors_and_lines_of_libraries_do_not_wait(
                 before = lines()
                 write("does not wait")
                 assert [line["event"] for line in lines()[len(before) :]] == ["waits", "waits", "does not wait"]
-
-
-def test_of_lines_that_are_written_together_those_that_are_not_whole_are_counted(loop: Loop) -> None:
-    """If only a part of several lines can be written, the lines that are not whole are lost."""
-    disk = Disk(len(b'{}\n{"n":0}\n{"n":'))
-    stream = Stream(disk)
-    with stream.collecting(loop):
-        stream.write(b"{}\n")
-        for number in range(4):
-            stream.write(b'{"n":%d}\n' % number)
-    disk.room = len(b'\n{"')
-    stream.write(b'{"m":1}\n')
-    disk.room = 1000
-    stream.write(b'{"m":2}\n')
-    assert disk.text.decode().splitlines() == ["{}", '{"n":0}', '{"n":', '{"', '{"lost":4,"m":2}']
-
-
-def test_lost_lines_are_reported_once(loop: Loop) -> None:
-    """Lost lines that a line has reported are not counted again if the line after it, in the same write, is lost."""
-    disk = Disk(0)
-    stream = Stream(disk)
-    with stream.collecting(loop):
-        for _ in range(3):
-            stream.write_now(b'{"n":1}\n')
-        stream.write(b'{"n":2}\n')
-        stream.write(b'{"n":3}\n')
-        disk.room = len(b'{"lost":3,"n":2}\n{"')
-    disk.room = 1000
-    stream.write(b'{"n":4}\n')
-    assert disk.text.decode().splitlines() == ['{"lost":3,"n":2}', '{"', '{"lost":1,"n":4}']
 
 
 def test_a_full_disk_breaks_neither_our_lines_nor_those_of_libraries(
@@ -268,13 +135,6 @@ def test_a_full_disk_breaks_neither_our_lines_nor_those_of_libraries(
     line = json.loads(disk.text)
     assert (line["lost"], line["event"]) == (2, "three")
     assert capfd.readouterr() == ("", "")
-
-
-def test_a_line_of_a_closed_file_is_lost(tmp_path: Path) -> None:
-    """Writing to a closed file, as at the end of a process, does not raise."""
-    file = (tmp_path / "log").open("ab", buffering=0)
-    file.close()
-    Stream(file).write(b"{}\n")
 
 
 @pytest.mark.parametrize("path", ["nowhere/log", ".", "file/log"])
