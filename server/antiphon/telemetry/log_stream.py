@@ -63,15 +63,13 @@ class LogStream:
     def write(self, line: bytes) -> None:
         """Write a line, which must end with a newline. It may wait for up to `PAUSE` seconds; see `collecting`."""
         loop = self._loop
-        if loop is not None and threading.get_ident() == self._thread:
-            left = self._written_at + PAUSE - loop.time()
-            if left > 0:
-                with self._lock:
-                    self._waiting.append(line)
-                if self._timer is None:
-                    self._timer = loop.call_later(left, self._write_waiting)
-                return
-        self.write_now(line)
+        left = 0.0 if loop is None or threading.get_ident() != self._thread else self._written_at + PAUSE - loop.time()
+        with self._lock:
+            self._waiting.append(line)
+            if loop is None or left <= 0:
+                self._write_lines()
+            elif self._timer is None:
+                self._timer = loop.call_later(left, self._write_waiting)
 
     def write_now(self, line: bytes) -> None:
         """Write the lines that wait and this one, which must end with a newline. Safe to call from any thread."""
