@@ -3,9 +3,9 @@
 Most of the cost of a token is its own wake-up, its own message and its own write. So a connection is paused after a read: what
 arrives meanwhile is one read, one batch and one message. An idle process pauses nothing, so each token is sent as it arrives.
 
-One timer resumes the paused connections, in groups: a third of them, the oldest, after each third of the pause. If all were resumed
-at once, this process, the edge and the callers would have to handle all of them at the same time, and a new call would wait for
-that. More groups would have fewer connections each, and the fewer are resumed together, the more a token costs.
+One timer resumes the paused connections, in two groups: after each half of the pause the older half of them. If all were resumed at
+once, this process, the edge and the callers would have to handle all of them at the same time, and a new call would wait for that.
+More groups would have fewer connections each, and the fewer are resumed together, the more a token costs.
 
 Two connections of a group are resumed in each turn of the event loop. A new call needs several turns before its provider is called.
 If the whole group were resumed in one turn, the call could wait for all of them in each of its turns.
@@ -21,9 +21,6 @@ from typing import Final, Protocol
 
 ENOUGH: Final = 16 * 1024
 """The size of a read in bytes from which waiting for more saves nothing."""
-
-_GROUPS: Final = 3
-"""The number of groups that are resumed within one pause."""
 
 _A_TURN: Final = 2
 """The number of connections that are resumed in one turn of the event loop."""
@@ -75,9 +72,7 @@ class Coalescer:
         self._due = 0
         """How many connections of the present group are still to be resumed. They are the oldest of `_held`."""
         self._older = 0
-        """How many were paused already when the last group was resumed, and still are."""
-        self._oldest = 0
-        """How many of those already were when the group before was."""
+        """How many of `_held` were paused already when the last group was resumed."""
         self._next: Handle | None = None
         """The scheduled `_resume`: in the next turn of the event loop, or when it is time for the next group."""
 
@@ -96,7 +91,7 @@ class Coalescer:
         connection.hold()
         self._held.append(connection)
         if self._next is None:
-            self._next = loop.call_later(self._pause / _GROUPS, self._resume, loop)
+            self._next = loop.call_later(self._pause / 2, self._resume, loop)
 
     def _measure(self, now: float) -> None:
         cpu = self._cpu_time()
@@ -110,13 +105,12 @@ class Coalescer:
     def _resume(self, loop: AbstractEventLoop) -> None:
         """Resume the next connections. Those that are paused again meanwhile wait for another pause.
 
-        A group is a third of all, and at least half of those for which one group has passed, and all for which two have: so none is
-        paused for longer than the pause.
+        A group is one half of all, and at least those that were left when the last group was resumed: so none is paused for longer
+        than the pause.
         """
         if not self._due:
             held = len(self._held)
-            self._due = max(self._oldest, self._older // 2, held // _GROUPS)
-            self._oldest = max(self._older - self._due, 0)
+            self._due = max(self._older, held // 2)
             self._older = held - self._due
         for _ in range(min(self._due, _A_TURN)):
             self._held.popleft().release()
@@ -124,4 +118,4 @@ class Coalescer:
         if self._due:
             self._next = loop.call_soon(self._resume, loop)
         else:
-            self._next = loop.call_later(self._pause / _GROUPS, self._resume, loop) if self._held else None
+            self._next = loop.call_later(self._pause / 2, self._resume, loop) if self._held else None
