@@ -10,7 +10,10 @@ from select import PIPE_BUF
 from typing import Final, Protocol
 
 PAUSE: Final = 0.01
-"""The most seconds that a line waits for others. A warning or an error does not wait, nor does a line after a silence this long."""
+"""The most seconds that a line of a busy server waits for others. Warnings and errors do not wait."""
+
+BUSY: Final = 8
+"""A server is busy if it has logged more lines than this within the last `PAUSE`: none that answers one call after the other."""
 
 
 class RawFile(Protocol):
@@ -42,34 +45,44 @@ class LogStream:
         """The id of the thread that it runs in. Lines of other threads do not wait, as they could not set its timer."""
         self._timer: TimerHandle | None = None
         """What writes the lines that wait."""
-        self._written_at = 0.0
-        """The time of the last write, by the clock of the event loop."""
+        self._began = 0.0
+        """When the present `PAUSE` began, by the clock of the event loop."""
+        self._count = 0
+        """How many lines have come in it."""
+        self._is_busy = False
+        """Whether more than `BUSY` lines came in the one before."""
 
     @contextmanager
     def collecting(self, loop: AbstractEventLoop) -> Iterator[None]:
-        """While the context is open, let lines of this thread wait for up to `PAUSE` seconds, and write them together.
+        """While the context is open, and many lines come, let them wait for up to `PAUSE` seconds, and write them together.
 
-        `loop` is the event loop of this thread. A line that comes more than `PAUSE` after the last write is written at once. The
-        lines that wait at the end of the context are written then.
+        `loop` is the event loop of this thread. The lines that wait at the end of the context are written then.
         """
         self._thread, self._loop = threading.get_ident(), loop
         try:
             yield
         finally:
-            with self._lock:  # another thread may be writing
-                self._loop = None
+            self._loop = None
             self._write_waiting()
 
     def write(self, line: bytes) -> None:
         """Write a line, which must end with a newline. It may wait for up to `PAUSE` seconds; see `collecting`."""
         loop = self._loop
-        left = 0.0 if loop is None or threading.get_ident() != self._thread else self._written_at + PAUSE - loop.time()
+        if loop is None or threading.get_ident() != self._thread:
+            self.write_now(line)
+            return
+        now = loop.time()
+        if now >= self._began + PAUSE:
+            self._is_busy = self._count > BUSY and now < self._began + 2 * PAUSE
+            self._began, self._count = now, 0
+        self._count += 1
+        if not self._is_busy:
+            self.write_now(line)
+            return
         with self._lock:
             self._waiting.append(line)
-            if loop is None or left <= 0:
-                self._write_lines()
-            elif self._timer is None:
-                self._timer = loop.call_later(left, self._write_waiting)
+        if self._timer is None:
+            self._timer = loop.call_later(self._began + PAUSE - now, self._write_waiting)
 
     def write_now(self, line: bytes) -> None:
         """Write the lines that wait and this one, which must end with a newline. Safe to call from any thread."""
@@ -95,8 +108,6 @@ class LogStream:
                 self._write_some(self._waiting)
         finally:
             self._is_writing = False
-        if self._loop is not None:
-            self._written_at = self._loop.time()
 
     def _write_some(self, waiting: list[bytes]) -> None:
         """Write the first lines. If lines before them were lost, the first one gets their number as the field `lost`."""

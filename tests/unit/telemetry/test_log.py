@@ -15,6 +15,7 @@ import structlog
 
 from antiphon.config import ConfigError, LogConfig
 from antiphon.telemetry import log, log_file
+from antiphon.telemetry.log_stream import BUSY, PAUSE
 from tests.unit.rpc.test_server import running
 from tests.unit.scripted import ScriptedProvider
 from tests.unit.telemetry.test_log_stream import Disk, Loop
@@ -111,7 +112,9 @@ def test_warnings_errors_and_lines_of_libraries_do_not_wait(lines: Lines, monkey
         stream = log.configure(LogConfig(level="debug"))
         ours = structlog.get_logger()
         with stream.collecting(loop):
-            ours.info("first")
+            for _ in range(BUSY + 1):
+                ours.info("first")
+            loop.now += PAUSE
             for write in (ours.warning, ours.error, ours.critical, logging.getLogger("library").warning):
                 ours.info("waits")
                 ours.debug("waits")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from antiphon.telemetry.log_stream import PAUSE, LogStream
+from antiphon.telemetry.log_stream import BUSY, PAUSE, LogStream
 
 
 class Disk:
@@ -80,46 +80,70 @@ def test_lines_that_cannot_be_written_are_counted() -> None:
     assert [json.loads(line) for line in (first, *rest)] == [{"n": 1}, {"lost": 3, "n": 5}, {"n": 6}]
 
 
+def busy(disk: Disk, loop: Loop) -> LogStream:
+    """Return a stream that has logged so much that its lines wait. The disk is empty."""
+    stream, room = LogStream(disk), disk.room
+    disk.room = 1000
+    stream._thread, stream._loop = threading.get_ident(), loop
+    for _ in range(BUSY + 1):
+        stream.write(b"\n")
+    loop.now += PAUSE
+    disk.text, disk.writes, disk.room = b"", [], room
+    return stream
+
+
 def test_lines_of_a_busy_server_are_written_together(loop: Loop) -> None:
-    """The first line is written at once, and those that follow within the pause together, at its end."""
+    """They wait until the end of the pause."""
     disk = Disk(1000)
-    stream = LogStream(disk)
+    stream = busy(disk, loop)
+    stream.write(b"1\n")
+    loop.now += PAUSE / 4
+    stream.write(b"2\n")
+    stream.write(b"3\n")
+    assert disk.writes == []
+    assert loop.wait() == pytest.approx(PAUSE * 3 / 4)
+    assert disk.writes == [b"1\n2\n3\n"]
+
+
+def test_lines_that_wait_are_written_at_the_end(loop: Loop) -> None:
+    """No line is lost when the server stops, and lines after that do not wait."""
+    disk = Disk(1000)
+    stream = busy(disk, loop)
     with stream.collecting(loop):
         stream.write(b"1\n")
-        assert disk.writes == [b"1\n"]
-        loop.now += PAUSE / 4
-        stream.write(b"2\n")
-        stream.write(b"3\n")
-        assert disk.writes == [b"1\n"]
-        assert loop.wait() == pytest.approx(PAUSE * 3 / 4)
-        assert disk.writes == [b"1\n", b"2\n3\n"]
+        assert disk.writes == []
+    stream.write(b"2\n")
+    assert disk.writes == [b"1\n", b"2\n"]
+
+
+def test_a_server_that_is_not_busy_writes_each_line_at_once(loop: Loop) -> None:
+    """Whoever has got the answer to a call finds its line in the log, unless there are hundreds of calls a second."""
+    disk = Disk(1000)
+    stream = busy(disk, loop)
+    with stream.collecting(loop):
         loop.now += 2 * PAUSE
-        stream.write(b"4\n")
-        assert disk.writes == [b"1\n", b"2\n3\n", b"4\n"]
-        stream.write(b"5\n")
-        assert disk.writes == [b"1\n", b"2\n3\n", b"4\n"]
-    assert disk.writes == [b"1\n", b"2\n3\n", b"4\n", b"5\n"]
-    stream.write(b"6\n")
-    assert disk.writes[-1] == b"6\n"
+        for number in range(100):
+            stream.write(b"1\n")
+            assert len(disk.writes) == number + 1
+            loop.now += 1.1 * PAUSE / BUSY
 
 
 def test_a_line_of_another_thread_is_written_at_once(loop: Loop) -> None:
     """Another thread's line is written at once, after the lines that wait."""
     disk = Disk(1000)
-    stream = LogStream(disk)
+    stream = busy(disk, loop)
     with stream.collecting(loop):
-        stream.write(b"1\n")
         stream.write(b"2\n")
         other = threading.Thread(target=stream.write, args=(b"3\n",))
         other.start()
         other.join(10)
-        assert disk.writes == [b"1\n", b"2\n3\n"]
+        assert disk.writes == [b"2\n3\n"]
 
 
 def test_of_lines_that_are_written_together_those_that_are_not_whole_are_counted(loop: Loop) -> None:
     """If only a part of several lines can be written, the lines that are not whole are lost."""
     disk = Disk(len(b'{}\n{"n":0}\n{"n":'))
-    stream = LogStream(disk)
+    stream = busy(disk, loop)
     with stream.collecting(loop):
         stream.write(b"{}\n")
         for number in range(4):
@@ -134,7 +158,7 @@ def test_of_lines_that_are_written_together_those_that_are_not_whole_are_counted
 def test_lost_lines_are_reported_once(loop: Loop) -> None:
     """Lost lines that a line has reported are not counted again if the line after it, in the same write, is lost."""
     disk = Disk(0)
-    stream = LogStream(disk)
+    stream = busy(disk, loop)
     with stream.collecting(loop):
         for _ in range(3):
             stream.write_now(b'{"n":1}\n')
@@ -146,12 +170,12 @@ def test_lost_lines_are_reported_once(loop: Loop) -> None:
     assert disk.text.decode().splitlines() == ['{"lost":3,"n":2}', '{"', '{"lost":1,"n":4}']
 
 
-async def test_lines_that_are_written_together_fit_into_one_write_to_a_pipe() -> None:
+def test_lines_that_are_written_together_fit_into_one_write_to_a_pipe(loop: Loop) -> None:
     """The processes that share a pipe do not tear each other's lines, which the system guarantees up to `PIPE_BUF` bytes."""
     disk = Disk(100_000)
-    stream = LogStream(disk)
+    stream = busy(disk, loop)
     lines = [b'{"n":%d,"text":"%s"}\n' % (number, b"x" * (number * 37 % 500)) for number in range(100)]
-    with stream.collecting(asyncio.get_running_loop()):
+    with stream.collecting(loop):
         for line in lines:
             stream.write(line)
     assert disk.text == b"".join(lines)
