@@ -17,9 +17,9 @@ from antiphon.config import Config
 from antiphon.telemetry import log
 from antiphon.telemetry.names import METRICS_SOCKET
 from antiphon.telemetry.report import Reporter
+from antiphon.up.addresses import unusable_addresses
 from antiphon.up.heap import give_back_large_blocks
 from antiphon.up.heartbeat import Heart
-from antiphon.up.launch import unusable_addresses
 from antiphon.up.responder import Responder
 
 _log = structlog.get_logger(__name__)

@@ -38,9 +38,10 @@ from antiphon.config import ConfigError
 from antiphon.config.file import load
 from antiphon.edge import files
 from antiphon.telemetry import log_file
+from antiphon.up.addresses import unusable_addresses
 from antiphon.up.banner import warnings_of
 from antiphon.up.child import STDOUT, log_line, write
-from antiphon.up.launch import become_supervisor, block_signals, plan, plan_server, unusable_addresses
+from antiphon.up.launch import become_supervisor, block_signals, plan, plan_server
 
 RUN: Final = "Run a gateway"
 USE: Final = "Use a running gateway"
