@@ -88,7 +88,7 @@ def provider(protocol: str, upstream: OddUpstream) -> Provider:
 
 
 def service(made: Provider) -> ChatService:
-    return ChatService(Router([(made, [MODELS[made.name]])]), Recorder(NO_STORE), Prices({}, {}), timeout=60)
+    return ChatService(Router([(made, [MODELS[made.name]])]), Recorder(NO_STORE), Prices({}, {made.name: None}), timeout=60)
 
 
 REQUEST = ChatRequest("", (Message(Role.USER, (Text("Hello"),)),), stream=True)

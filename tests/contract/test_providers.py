@@ -172,7 +172,7 @@ async def test_a_stream_costs_what_a_whole_reply_does(protocol: str, llmock: LLM
     for stream in (True, False):
         events = [event for batch in await read(made, replace(request, stream=stream)) for event in batch]
         used = [event for event in events if isinstance(event, Usage)][-1]
-        costs.append(Prices({}, {}).cost(name, request.model, used))
+        costs.append(Prices({}, {name: None}).cost(name, request.model, used))
     assert costs[0] == costs[1]
     assert costs[0]
     await made.close()

@@ -20,7 +20,7 @@ from antiphon.providers.responses.response import ResponsesReader
 
 FOLDER = os.environ.get("ANTIPHON_RECORDED")
 REQUEST = domain.ChatRequest("m", (), stream=False)
-PRICES = Prices({}, {})
+PRICES = Prices({}, dict.fromkeys(("anthropic", "google", "openai")))
 KINDS: dict[str, tuple[str, str, str, Callable[..., Reader]]] = {
     "anthropic": ("anthropic", "default", "claude-sonnet-4-5", AnthropicReader),
     "google": ("google", "default", "gemini-2.5-flash", GeminiReader),

@@ -215,7 +215,7 @@ async def test_prices_are_configured_listed_or_published() -> None:
     """A configured price comes first, then the provider's own, then the published one; so does the context without the first."""
     own = TokenPrices(input=7, output=8)
     host = Host("openai", ModelInfo(name="gpt-4o", context_tokens=5, prices=own), "gpt-4.1", "gpt-x", "gpt-4o-mini")
-    prices = Prices({"openai/gpt-4o-mini": PriceConfig(input=1, output=2)}, {})
+    prices = Prices({"openai/gpt-4o-mini": PriceConfig(input=1, output=2)}, {"openai": None})
     found = catalog((host, ["gpt-*"]), default="gpt-4o", prices=prices)
     entries: dict[str, CatalogEntry] = {entry.name: entry for entry in await found.models(ANYONE)}
     assert (entries["gpt-4o"].info.prices, entries["gpt-4o"].info.context_tokens) == (own, 5)
