@@ -8,21 +8,19 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache, lru_cache, partial
 from typing import Final
 
 from msgspec import Struct
-from prometheus_client import CollectorRegistry, Gauge, generate_latest
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
-from prometheus_client.metrics_core import Metric as Family
 
 from antiphon.domain.attempt_class import AttemptClass, classify
 from antiphon.domain.call import Attempt, Call, Observer
 from antiphon.domain.errors import AntiphonError, BudgetExceeded, RateLimited, Reason
 from antiphon.domain.events import Usage
 from antiphon.telemetry import names
-from antiphon.telemetry.children import Children, Counter, Histogram
+from antiphon.telemetry.children import Children, Counter, Histogram, Observable
+from antiphon.telemetry.exposition import render
 from antiphon.telemetry.names import OTHER, Kind, Metric
 
 _CHAT: Final = "chat"
@@ -93,7 +91,7 @@ class CallMetrics(Observer):
         """
         self._models = {provider: frozenset(listed) for provider, listed in models.items()}
         self._providers = frozenset({*models, *proxies})
-        self._registry = CollectorRegistry()
+        self._exported: list[Children[Counter] | Children[Histogram] | Observable] = []
         self._open: dict[Call, _OpenCall] = {}
         self._model = lru_cache(_MAX_CACHED)(self._find)
         self._by_labels = cache(self._make)
@@ -102,10 +100,10 @@ class CallMetrics(Observer):
         self._input, self._output = self._usage(latest=latest)
         self._first_token = self._histogram(names.FIRST_CHUNK if latest else names.FIRST_TOKEN)
         self._output_token = self._histogram(names.OUTPUT_TOKEN)
-        self._gauge(names.IN_FLIGHT).set_function(lambda: len(self._open))
-        self._gauge(names.STREAM_BUFFER).set_function(buffered)
-        self._gauge(names.COALESCING).set_function(coalescing)
-        self._registry.register(_Breakers(breakers))
+        self._observable(names.IN_FLIGHT, lambda: [((), len(self._open))])
+        self._observable(names.STREAM_BUFFER, lambda: [((), buffered())])
+        self._observable(names.COALESCING, lambda: [((), coalescing())])
+        self._observable(names.BREAKERS, lambda: breakers().items())
         self._queue = self._histogram(names.QUEUE)
         self._attempts = self._counter(names.ATTEMPTS)
         self._cancelled = self._counter(names.CANCELLED)
@@ -119,9 +117,10 @@ class CallMetrics(Observer):
         self._turns = self._counter(names.TURNS)
         self._refused = self._counter(names.REFUSED)
         self._failed = self._counter(names.FAILED)
-        self._gauge(names.WORKERS).set(1)
-        self._gauge(names.BUILD).labels(version, platform.python_version()).set(1)
-        self._registry.register(_Process())
+        self._observable(names.WORKERS, lambda: [((), 1)])
+        self._observable(names.BUILD, lambda: [((version, platform.python_version()), 1)])
+        self._observable(names.CPU, lambda: [((), sum(os.times()[:2]))])
+        self._observable(names.MEMORY, _memory)
         # Start these series at 0: Prometheus sees no increase in a series whose first value is its first failure.
         for provider in models:
             for end in AttemptClass:
@@ -131,7 +130,7 @@ class CallMetrics(Observer):
 
     def exposition(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
-        return generate_latest(self._registry)
+        return render([metric.collect() for metric in self._exported]).encode()
 
     def started(self, call: Call) -> None:
         """Count the call as in flight."""
@@ -235,17 +234,16 @@ class CallMetrics(Observer):
     def _counter(self, metric: Metric) -> Children[Counter]:
         assert metric.kind is Kind.COUNTER
         found = Children(metric, Counter)
-        self._registry.register(found)
+        self._exported.append(found)
         return found
 
-    def _gauge(self, metric: Metric) -> Gauge:
-        assert metric.kind is Kind.GAUGE
-        return Gauge(metric.name, metric.help, metric.labels, registry=self._registry)
+    def _observable(self, metric: Metric, read: Callable[[], Iterable[tuple[Sequence[str], float]]]) -> None:
+        self._exported.append(Observable(metric, read))
 
     def _histogram(self, metric: Metric) -> Children[Histogram]:
         assert metric.kind is Kind.HISTOGRAM
         found = Children(metric, partial(Histogram, metric.buckets))
-        self._registry.register(found)
+        self._exported.append(found)
         return found
 
 
@@ -255,30 +253,10 @@ def _count(usage: Usage, model: _Model) -> None:
             model.tokens(kind).inc(count)
 
 
-class _Breakers:
-    """The states of all breakers, counted at each scrape."""
-
-    def __init__(self, breakers: Callable[[], Mapping[tuple[str, str], int]]) -> None:
-        self._breakers = breakers
-
-    def collect(self) -> Iterable[Family]:
-        """Yield the number of breakers by deployment and state."""
-        family = GaugeMetricFamily(names.BREAKERS.name, names.BREAKERS.help, labels=names.BREAKERS.labels)
-        for labels, count in self._breakers().items():
-            family.add_metric(labels, count)
-        yield family
-
-
-class _Process:
-    """CPU time and memory of this process, read from the system at each scrape."""
-
-    def collect(self) -> Iterable[Family]:
-        """Yield CPU time in seconds and, on Linux, resident memory in bytes."""
-        used = os.times()
-        yield CounterMetricFamily(names.CPU.name, names.CPU.help, value=used.user + used.system)
-        try:
-            with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123  # no `Path` object for each scrape
-                pages = int(file.read().split()[1])
-        except OSError:
-            return  # not Linux
-        yield GaugeMetricFamily(names.MEMORY.name, names.MEMORY.help, value=pages * _PAGE)
+def _memory() -> list[tuple[Sequence[str], float]]:
+    """Return the resident memory of this process in bytes, as far as the system tells it as Linux does."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123  # no `Path` object for each scrape
+            return [((), int(file.read().split()[1]) * _PAGE)]
+    except OSError:
+        return []

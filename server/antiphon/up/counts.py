@@ -12,10 +12,11 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from antiphon.telemetry.exposition import Family, render
 from antiphon.telemetry.names import EXITS, RELOADED
 from antiphon.telemetry.report import LENGTH, LONGEST
 from antiphon.up.acceptor import Acceptor
-from antiphon.up.families import COUNTER, GAUGE, Families, Family, add, parse, render
+from antiphon.up.families import COUNTER, GAUGE, Families, add, parse
 
 ANSWER_TIMEOUT = 1.0
 """Seconds that workers have to answer. For one that does not, its last report is used."""

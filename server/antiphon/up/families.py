@@ -1,24 +1,16 @@
-"""Reads, sums and writes metrics of several processes, in the Prometheus text format.
+"""Reads and sums the metrics of several processes.
 
-https://prometheus.io/docs/instrumenting/exposition_formats, as prometheus-client writes it: the labels of a series always have the
-same order, so a series is identified by its text. Uses the standard library only. No I/O.
+The labels of a series always have the same order, so a series is identified by its text. Uses the standard library only. No I/O.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
+
+from antiphon.telemetry.exposition import Family
 
 GAUGE = "gauge"
 COUNTER = "counter"
-
-
-class Family(NamedTuple):
-    """A metric: its HELP and TYPE lines, its type, and the values of its series by their text."""
-
-    head: str
-    kind: str
-    series: dict[str, float]
 
 
 Families: TypeAlias = dict[str, Family]
@@ -53,8 +45,3 @@ def add(total: Families, counted: Families, *, gauges: bool = True) -> None:
         into = total.setdefault(name, Family(family.head, family.kind, {})).series
         for series, value in family.series.items():
             into[series] = value if name.endswith("_info") else into.get(series, 0.0) + value
-
-
-def render(families: Iterable[Family]) -> str:
-    """Return the metrics as Prometheus text."""
-    return "".join(family.head + "".join(f"{series} {value!r}\n" for series, value in family.series.items()) for family in families)

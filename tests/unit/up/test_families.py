@@ -4,7 +4,8 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from antiphon.up.families import Families, add, parse, render
+from antiphon.telemetry.exposition import render
+from antiphon.up.families import Families, add, parse
 
 ODD = 'a "quoted" \\ and\nbroken, {label} 1 2'
 
