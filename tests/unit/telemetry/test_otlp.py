@@ -4,11 +4,12 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+from opentelemetry.exporter.http.transport._urllib3 import Urllib3HTTPTransport
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from structlog.testing import capture_logs
 
 from antiphon.domain.trace import TraceContext
-from antiphon.telemetry.otlp import LIBRARY, SpanPipeline, export, flush, make_provider
+from antiphon.telemetry.otlp import LIBRARY, EncodedSpanExporter, SpanPipeline, export, flush, make_provider
 from antiphon.telemetry.span import SERVER, Span
 from tests.otlp import Receiver
 from tests.ports import free_port
@@ -93,3 +94,27 @@ def test_the_service_is_named_by_its_operator(monkeypatch: pytest.MonkeyPatch) -
     attributes = make_provider(None, "1.2.3").resource.attributes
     assert (attributes["service.name"], attributes["deployment.environment.name"]) == ("chat", "prod")
     assert attributes["service.version"] == "1.2.3"
+
+
+@pytest.mark.parametrize(
+    ("url", "variables", "is_lean"),
+    [
+        ("http://collector:4318/v1/traces", {}, True),
+        ("http://collector:4318/v1/traces", {"HTTPS_PROXY": "http://proxy:3128", "NO_PROXY": "*"}, True),
+        ("http://collector:4318/v1/traces", {"HTTP_PROXY": "http://proxy:3128"}, False),
+        ("http://collector:4318/v1/traces", {"all_proxy": "http://proxy:3128"}, False),
+        ("http://user:password@collector:4318/v1/traces", {}, False),
+        ("https://collector:4318/v1/traces", {}, False),
+    ],
+)
+def test_requests_is_loaded_where_it_is_needed(
+    monkeypatch: pytest.MonkeyPatch, url: str, variables: dict[str, str], is_lean: bool
+) -> None:
+    """The HTTP library that reads passwords, proxies and certificates is used for these alone."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    exporter = EncodedSpanExporter(url, make_provider(None, "1").resource, SCOPE)
+    assert isinstance(exporter._client._transport, Urllib3HTTPTransport) == is_lean
