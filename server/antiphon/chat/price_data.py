@@ -5,7 +5,7 @@ A model is looked up only at the provider that has it, by the provider's name or
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -88,7 +88,7 @@ class PriceData:
 
 
 @lru_cache(1)
-def _providers_of(addresses: Iterable[tuple[str, str | None]]) -> tuple[dict[str, list[types.Provider]], list[types.Provider]]:
+def _providers_of(addresses: tuple[tuple[str, str | None], ...]) -> tuple[dict[str, list[types.Provider]], list[types.Provider]]:
     """Return the package's providers by the configured name, and those whose models some of them have too.
 
     The package's module is loaded without being kept: all others of its 47 providers go, which take 3 MB.

@@ -44,7 +44,7 @@ def bound(value: float) -> str:
 
 def render(families: Iterable[Family]) -> str:
     """Return the metrics as Prometheus text."""
-    return "".join(family.head + "".join(f"{series} {value!r}\n" for series, value in family.series.items()) for family in families)
+    return "".join(each.head + "".join(f"{text} {value!r}\n" for text, value in each.series.items()) for each in families)
 
 
 def _escaped(value: str) -> str:
