@@ -119,7 +119,7 @@ class CallMetrics(Observer):
         self._failed = self._counter(names.FAILED)
         self._observable(names.WORKERS, lambda: [((), 1)])
         self._observable(names.BUILD, lambda: [((version, platform.python_version()), 1)])
-        self._observable(names.CPU, lambda: [((), sum(os.times()[:2]))])
+        self._observable(names.CPU, lambda: [((), time.process_time())])
         self._observable(names.MEMORY, _memory)
         # Start these series at 0: Prometheus sees no increase in a series whose first value is its first failure.
         for provider in models:

@@ -8,10 +8,10 @@ collector does not accept are lost. The log reports this once, and once more whe
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Sequence
 from typing import Final
-from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 import structlog
@@ -35,6 +35,9 @@ FLUSHING: Final = 3.0
 
 LIBRARY: Final = "opentelemetry"
 """The name of the library's root logger."""
+
+_PLAIN: Final = re.compile(r"http://[^@/?#]+(?:[/?#]|$)")
+"""The beginning of a URL without TLS and without a password."""
 
 _RESOURCE: Final = tag(ExportTraceServiceRequest.RESOURCE_SPANS_FIELD_NUMBER)
 _SCOPE: Final = tag(ResourceSpans.SCOPE_SPANS_FIELD_NUMBER)
@@ -118,10 +121,8 @@ def _lean_transport(url: str) -> Urllib3HTTPTransport | None:
 
     It is needed for what it reads by itself: a password in the URL, the variables of proxies, and those of certificates.
     """
-    parts = urlsplit(url)
-    if parts.scheme != "http" or parts.username is not None or getproxies().keys() & {"http", "all"}:
-        return None
-    return Urllib3HTTPTransport()
+    is_plain = _PLAIN.match(url) is not None and not getproxies().keys() & {"http", "all"}
+    return Urllib3HTTPTransport() if is_plain else None
 
 
 class LoggingExporter(SpanExporter):

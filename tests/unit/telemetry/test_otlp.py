@@ -104,6 +104,8 @@ def test_the_service_is_named_by_its_operator(monkeypatch: pytest.MonkeyPatch) -
         ("http://collector:4318/v1/traces", {"HTTP_PROXY": "http://proxy:3128"}, False),
         ("http://collector:4318/v1/traces", {"all_proxy": "http://proxy:3128"}, False),
         ("http://user:password@collector:4318/v1/traces", {}, False),
+        ("http://[::1/v1/traces", {}, True),  # no address: the log has why nothing is sent
+        ("collector:4318", {}, False),
         ("https://collector:4318/v1/traces", {}, False),
     ],
 )
