@@ -1,7 +1,7 @@
 """The composition root of a server process: the only module that knows all parts, and passes each its collaborators.
 
 Parts that only some configurations need, and that take megabytes in every worker, are imported where they are used: the Redis
-client (6.3 MB), the metrics, the traces (7 MB), and the cryptography of tokens (10 MB) and certificates (9 MB).
+client (6.3 MB), the metrics, the traces (3 MB), and the cryptography of tokens (10 MB) and certificates (9 MB).
 """
 
 from __future__ import annotations

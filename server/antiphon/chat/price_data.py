@@ -89,7 +89,7 @@ class PriceData:
 
 @lru_cache(1)
 def _providers_of(addresses: tuple[tuple[str, str | None], ...]) -> tuple[dict[str, list[types.Provider]], list[types.Provider]]:
-    """Return the package's providers by the configured name, and those whose models some of them have too.
+    """Return the package's providers by the configured name, and those that some of them fall back to.
 
     The package's module is loaded without being kept: all others of its 47 providers go, which take 3 MB.
     """

@@ -48,6 +48,6 @@ def open_database(
     parsed = parse(url)
     if parsed.drivername == "sqlite":
         return SqliteDatabase(sqlite_path(parsed), timeout)
-    from antiphon.database.postgres import PostgresDatabase  # imported here: it takes 10 MB, and a worker without it 87
+    from antiphon.database.postgres import PostgresDatabase  # imported here: it takes 10 MB
 
     return PostgresDatabase(url, timeout, connections=connections, pooler=pooler, statement_cache=statement_cache)

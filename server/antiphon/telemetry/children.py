@@ -51,11 +51,11 @@ class Histogram:
 
     def export(self, metric: Metric, values: Sequence[str]) -> Iterator[tuple[str, float]]:
         """Yield the series of each bucket, of the count and of the sum; `values` are those of the labels."""
-        counts = [*accumulate(self.counts)]
+        counts, total = [*accumulate(self.counts)], self.sum  # at once: the event loop may record more while the text is made
         for le, count in zip((*map(bound, self._bounds), "+Inf"), counts, strict=True):
             yield series(f"{metric.name}_bucket", (*metric.labels, "le"), (*values, le)), float(count)
         yield series(f"{metric.name}_count", metric.labels, values), float(counts[-1])
-        yield series(f"{metric.name}_sum", metric.labels, values), self.sum
+        yield series(f"{metric.name}_sum", metric.labels, values), total
 
 
 Child = TypeVar("Child", Counter, Histogram)

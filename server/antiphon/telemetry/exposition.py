@@ -1,7 +1,7 @@
 """Metrics in Prometheus' text format: https://prometheus.io/docs/instrumenting/exposition_formats, version 0.0.4.
 
 Written here, as prometheus-client would bring an HTTP server and a client into each worker: 2 MB. May import the standard library
-only.
+and `telemetry.names` only, as the supervisor uses it too.
 """
 
 from __future__ import annotations

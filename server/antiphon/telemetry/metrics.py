@@ -254,7 +254,7 @@ def _count(usage: Usage, model: _Model) -> None:
 
 
 def _memory() -> list[tuple[Sequence[str], float]]:
-    """Return the resident memory of this process in bytes, as far as the system tells it as Linux does."""
+    """Return the resident memory of this process in bytes; nothing where there is no /proc."""
     try:
         with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123  # no `Path` object for each scrape
             return [((), int(file.read().split()[1]) * _PAGE)]

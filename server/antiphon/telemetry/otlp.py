@@ -8,6 +8,7 @@ collector does not accept are lost. The log reports this once, and once more whe
 from __future__ import annotations
 
 import logging
+import os
 import re
 import threading
 from collections.abc import Sequence
@@ -117,12 +118,13 @@ class EncodedSpanExporter(OTLPSpanExporter):
 
 
 def _lean_transport(url: str) -> Urllib3HTTPTransport | None:
-    """Return a transport that does without `requests`, which takes 3.6 MB; None where that is needed.
+    """Return a transport that does without `requests`, which takes 3 MB; None where `requests` is needed.
 
-    It is needed for what it reads by itself: a password in the URL, the variables of proxies, and those of certificates.
+    It is needed for a password in the URL, proxies, certificates, and sessions of OpenTelemetry's credential providers.
     """
     is_plain = _PLAIN.match(url) is not None and not getproxies().keys() & {"http", "all"}
-    return Urllib3HTTPTransport() if is_plain else None
+    has_session = any(name.startswith("OTEL_PYTHON_") and name.endswith("_CREDENTIAL_PROVIDER") for name in os.environ)
+    return Urllib3HTTPTransport() if is_plain and not has_session else None
 
 
 class LoggingExporter(SpanExporter):

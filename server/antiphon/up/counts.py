@@ -12,11 +12,11 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from antiphon.telemetry.exposition import Family, render
+from antiphon.telemetry.exposition import family, render
 from antiphon.telemetry.names import EXITS, RELOADED
 from antiphon.telemetry.report import LENGTH, LONGEST
 from antiphon.up.acceptor import Acceptor
-from antiphon.up.families import COUNTER, GAUGE, Families, add, parse
+from antiphon.up.families import Families, add, parse
 
 ANSWER_TIMEOUT = 1.0
 """Seconds that workers have to answer. For one that does not, its last report is used."""
@@ -74,8 +74,9 @@ class Counts:
             add(total, self._ended_counters)
             for worker in self._workers:
                 add(total, worker.counted)
-            total[EXITS.name] = _family(EXITS.name, COUNTER, EXITS.help, self._exits)
-            total[RELOADED.name] = _family(RELOADED.name, GAUGE, RELOADED.help, self._is_newest())
+            for metric, value in ((EXITS, self._exits), (RELOADED, self._is_newest())):
+                total[metric.name] = own = family(metric)
+                own.series[metric.name] = float(value)
             return render(total.values()).encode()
 
     def _ask(self) -> None:
@@ -121,7 +122,3 @@ class Counts:
                 add(self._ended_counters, worker.counted, gauges=False)
                 self._exits += not worker.replaced
                 self._changed.notify_all()
-
-
-def _family(name: str, kind: str, description: str, value: float) -> Family:
-    return Family(f"# HELP {name} {description}\n# TYPE {name} {kind}\n", kind, {name: float(value)})

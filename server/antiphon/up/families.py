@@ -1,6 +1,6 @@
 """Reads and sums the metrics of several processes.
 
-The labels of a series always have the same order, so a series is identified by its text. Uses the standard library only. No I/O.
+The labels of a series always have the same order, so a series is identified by its text. No I/O.
 """
 
 from __future__ import annotations
@@ -8,10 +8,7 @@ from __future__ import annotations
 from typing import TypeAlias
 
 from antiphon.telemetry.exposition import Family
-
-GAUGE = "gauge"
-COUNTER = "counter"
-
+from antiphon.telemetry.names import Kind
 
 Families: TypeAlias = dict[str, Family]
 """Metrics by name."""
@@ -40,7 +37,7 @@ def add(total: Families, counted: Families, *, gauges: bool = True) -> None:
     Metrics whose name ends in `_info` describe a process, and are equal in all of them: they are copied, not added.
     """
     for name, family in counted.items():
-        if family.kind == GAUGE and not gauges:
+        if family.kind == Kind.GAUGE and not gauges:
             continue
         into = total.setdefault(name, Family(family.head, family.kind, {})).series
         for series, value in family.series.items():

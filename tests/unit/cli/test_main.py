@@ -18,13 +18,17 @@ _PROGRAM = "from antiphon.up.program import start_lean; start_lean()"
     [
         ("import antiphon.cli.main", {"antiphon.app", "antiphon.rest", "sqlalchemy", "aiohttp"}),
         (
-            f"{_PROGRAM}; import antiphon.serve",
+            f"{_PROGRAM}; import antiphon.serve, antiphon.telemetry.metrics, antiphon.telemetry.otlp",
             {
                 "aiohttp",
                 "alembic",
+                "antiphon.up.launch",
                 "cryptography",
+                "genai_prices.data",
                 "httpx2",
                 "phonenumbers",
+                "prometheus_client",
+                "requests",
                 "rich.console",
                 "sqlalchemy.dialects.postgresql",
                 "sqlalchemy.orm",

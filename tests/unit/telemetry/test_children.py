@@ -41,6 +41,17 @@ def test_the_output_equals_that_of_prometheus_client(observations: list[tuple[st
     assert families_of(ours) == families_of(generate_latest(theirs).decode())
 
 
+def test_sum_and_count_are_of_one_moment() -> None:
+    """What is recorded while a histogram is being exported is in its sum and its count, or in neither."""
+    took = Children(Metric("took_seconds", Kind.HISTOGRAM, "Time", (), BUCKETS), lambda: Histogram(BUCKETS))
+    took.labels().observe(1)
+    exported = {}
+    for name, value in took.labels().export(took.metric, ()):
+        took.labels().observe(1)
+        exported[name] = value
+    assert exported["took_seconds_sum"] == exported["took_seconds_count"] == 1
+
+
 def test_the_same_labels_give_the_same_child() -> None:
     """The same labels give the same object, which callers may keep."""
     calls = Children(Metric("calls_total", Kind.COUNTER, "Calls", ("a", "b")), Counter)

@@ -109,10 +109,10 @@ def test_the_service_is_named_by_its_operator(monkeypatch: pytest.MonkeyPatch) -
         ("https://collector:4318/v1/traces", {}, False),
     ],
 )
-def test_requests_is_loaded_where_it_is_needed(
+def test_requests_is_used_where_it_is_needed(
     monkeypatch: pytest.MonkeyPatch, url: str, variables: dict[str, str], is_lean: bool
 ) -> None:
-    """The HTTP library that reads passwords, proxies and certificates is used for these alone."""
+    """The larger HTTP library is used for passwords, proxies and certificates alone."""
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -120,3 +120,10 @@ def test_requests_is_loaded_where_it_is_needed(
         monkeypatch.setenv(name, value)
     exporter = EncodedSpanExporter(url, make_provider(None, "1").resource, SCOPE)
     assert isinstance(exporter._client._transport, Urllib3HTTPTransport) == is_lean
+
+
+def test_a_credential_provider_makes_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A credential provider is asked for the session; one that is not installed is an error and not ignored."""
+    monkeypatch.setenv("OTEL_PYTHON_EXPORTER_OTLP_HTTP_TRACES_CREDENTIAL_PROVIDER", "absent")
+    with pytest.raises(RuntimeError, match="absent"):
+        EncodedSpanExporter("http://collector:4318/v1/traces", make_provider(None, "1").resource, SCOPE)
