@@ -276,6 +276,24 @@ def test_a_program_that_is_not_there_is_given_up(stage: Stage, monkeypatch: pyte
     assert "No such file" in stage.printed[-1]
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the others have no such policies")
+@pytest.mark.parametrize(("own", "wanted"), [("OTHER", "BATCH"), ("IDLE", "IDLE")])
+def test_a_child_does_not_interrupt_others_when_it_wakes(tmp_path: Path, own: str, wanted: str) -> None:
+    """A child has the scheduling policy `SCHED_BATCH`, unless the operator has chosen another one."""
+    driver = f"""
+import os, subprocess, sys
+from pathlib import Path
+from antiphon.up.child import wrapped_command
+from antiphon.up.plan import Program
+
+os.sched_setscheduler(0, os.SCHED_{own}, os.sched_param(0))
+command = [sys.executable, "-c", "import os; print(os.sched_getscheduler(0))"]
+subprocess.run(wrapped_command(Program("w0", command, folder=Path({str(tmp_path)!r}), grace=1)), check=True)
+"""
+    done = subprocess.run([sys.executable, "-c", driver], check=True, capture_output=True, text=True)
+    assert int(done.stdout) == getattr(os, f"SCHED_{wanted}")
+
+
 def test_a_deaf_child_is_killed_after_its_grace(stage: Stage) -> None:
     """A child that ignores SIGTERM is killed after its grace period, and a line reports it."""
 
