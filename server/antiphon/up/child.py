@@ -64,8 +64,8 @@ _STOP_CODES = frozenset({0, -signal.SIGTERM, -signal.SIGINT})
 
 # Runs in the child's process before its own program. It asks the kernel for SIGKILL when the parent dies (1 is PR_SET_PDEATHSIG).
 # If another signal than SIGTERM stops the program, it blocks SIGTERM, and the program inherits that.
-# It asks for the policy of programs that do not interrupt others when they wake (sched(7)): else worker and Envoy interrupt each other
-# for each message, and on a busy machine each then finds one where it would have found several (docs/adr/0010).
+# It asks for the policy of programs that do not interrupt others when they wake (sched(7)). Else worker and Envoy interrupt each
+# other for each message, and on a busy machine each finds one where it would have found several (docs/adr/0010).
 # Not a preexec_fn, which would run Python in a fork of a process that may have threads.
 _WRAPPER = """
 import os, signal, sys
