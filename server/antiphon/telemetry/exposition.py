@@ -7,6 +7,7 @@ and `telemetry.names` only, as the supervisor uses it too.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import NamedTuple
 
 from antiphon.telemetry.names import Metric
@@ -34,6 +35,7 @@ def series(name: str, labels: Sequence[str], values: Sequence[str]) -> str:
     return f"{name}{{{','.join(pairs)}}}"
 
 
+@cache
 def bound(value: float) -> str:
     """Return the upper bound of a bucket as the label `le` has it: from a million on with an exponent, as in Go."""
     if value < 1e6:
