@@ -3,12 +3,14 @@
 Most of the cost of a token is its own wake-up, its own message and its own write. So a connection is paused after a read: what
 arrives meanwhile is one read, one batch and one message. An idle process pauses nothing, so each token is sent as it arrives.
 
-One timer resumes the paused connections, in two groups: after each half of the pause the older half of them. If all were resumed at
-once, this process, the edge and the callers would have to handle all of them at the same time, and a new call would wait for that.
-More groups would have fewer connections each, and the fewer are resumed together, the more a token costs.
+One timer resumes the paused connections: a few all together, many in two groups, after each half of the pause the older half of
+them. If all were resumed at once, this process, the edge and the callers would have to handle all of them at the same time, and a
+new call would wait for that. More groups would have fewer connections each, and the fewer are resumed together, the more a token
+costs.
 
-Two connections of a group are resumed in each turn of the event loop. A new call needs several turns before its provider is called.
-If the whole group were resumed in one turn, the call could wait for all of them in each of its turns.
+A small part of a group is resumed in each turn of the event loop. A new call needs several turns before its provider is called. If
+the whole group were resumed in one turn, the call could wait for all of them in each of its turns. So when the process is full, old
+streams wait and not new calls.
 """
 
 from __future__ import annotations
@@ -22,8 +24,11 @@ from typing import Final, Protocol
 ENOUGH: Final = 16 * 1024
 """The size of a read in bytes from which waiting for more saves nothing."""
 
-_A_TURN: Final = 2
-"""The number of connections that are resumed in one turn of the event loop."""
+_FEW: Final = 100
+"""The most paused connections that are one group."""
+
+_TURNS: Final = 32
+"""The number of turns of the event loop in which as many connections are resumed as are paused."""
 
 _WINDOW: Final = 0.05
 """The length in seconds of one measurement of how busy the process is."""
@@ -71,8 +76,10 @@ class Coalescer:
         self._held: deque[Pausable] = deque()
         self._due = 0
         """How many connections of the present group are still to be resumed. They are the oldest of `_held`."""
+        self._a_turn = 1
+        """How many of them are resumed in a turn of the event loop."""
         self._older = 0
-        """How many of `_held` were paused already when the last group was resumed."""
+        """How many of `_held` were paused already half a pause ago."""
         self._next: Handle | None = None
         """The scheduled `_resume`: in the next turn of the event loop, or when it is time for the next group."""
 
@@ -105,14 +112,18 @@ class Coalescer:
     def _resume(self, loop: AbstractEventLoop) -> None:
         """Resume the next connections. Those that are paused again meanwhile wait for another pause.
 
-        A group is one half of all, and at least those that were left when the last group was resumed: so none is paused for longer
-        than the pause.
+        A group of many is one half of all, and at least those that were left half a pause ago. A few are all resumed, once they
+        include such ones. So none is paused for longer than the pause.
         """
         if not self._due:
             held = len(self._held)
-            self._due = max(self._older, held // 2)
+            if held > _FEW:
+                self._due = max(self._older, held // 2)
+            elif self._older:
+                self._due = held
             self._older = held - self._due
-        for _ in range(min(self._due, _A_TURN)):
+            self._a_turn = held // _TURNS + 1
+        for _ in range(min(self._due, self._a_turn)):
             self._held.popleft().release()
             self._due -= 1
         if self._due:

@@ -25,11 +25,12 @@ import grpc
 import structlog
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # has no types
 
+from antiphon.rpc import wake_ups
 from antiphon.rpc.sender import DirectSender, MethodHandler, Serve
 
 log = structlog.get_logger(__name__)
 
-READY: Final = 8
+READY: Final = 32
 """How many calls of a method may be accepted at the same time."""
 
 PAUSE: Final = 0.01
@@ -149,14 +150,15 @@ def aio_server(
     handlers: Sequence[grpc.GenericRpcHandler], options: Sequence[tuple[str, Any]], methods: Iterable[str]
 ) -> grpc.aio.Server:
     """Return what `grpc.aio.server` does, with `_Acceptor` inside. `methods` are those of the handlers, as "/service/method"."""
-    if not _is_known():
-        log.warning("grpc_changed", version=grpc.__version__)
-        return grpc.aio.server(handlers=handlers, options=options)
-    server = grpc.aio.server()
-    acceptor = _Acceptor(handlers, options)
-    acceptor.add_registered_method_handlers(dict.fromkeys(methods))
-    cast(Any, server)._server = acceptor
-    return server
+    with wake_ups.unblocked():
+        if not _is_known():
+            log.warning("grpc_changed", version=grpc.__version__)
+            return grpc.aio.server(handlers=handlers, options=options)
+        server = grpc.aio.server()
+        acceptor = _Acceptor(handlers, options)
+        acceptor.add_registered_method_handlers(dict.fromkeys(methods))
+        cast(Any, server)._server = acceptor
+        return server
 
 
 def _is_known() -> bool:

@@ -58,28 +58,33 @@ async def test_the_busier_the_longer(share: float, pause: float) -> None:
     assert (await after_some_time(share)).pause == pytest.approx(pause, rel=0.01)
 
 
-async def test_paused_connections_are_resumed_in_two_groups_and_two_in_each_turn_of_the_loop() -> None:
-    """The oldest come first, turn by turn, so that new calls come in between: half of them after each half of the pause."""
-    loop = asyncio.get_running_loop()
-    began = loop.time()
+@pytest.mark.parametrize(("groups", "a_turn"), [([20], 1), ([100], 4), ([51, 51], 4), ([200, 200], 13)])
+async def test_a_few_are_resumed_together_and_many_in_two_groups(groups: list[int], a_turn: int) -> None:
+    """The oldest come first, turn by turn, so that new calls come in between. Of two groups one comes after half of the pause."""
     coalescer = await after_some_time(1.0)
-    connections = [Connection() for _ in range(19)]  # `after_some_time` has paused one, too
+    loop = asyncio.get_running_loop()
+    while coalescer._next is not None:  # `after_some_time` has paused one
+        await asyncio.sleep(0)
+    began = loop.time()
+    connections = [Connection() for _ in range(sum(groups))]
     for connection in connections:
         coalescer.after_read(connection, 100, loop)
         assert connection.paused
-    left = 20
-    for step, size in ((1, 10), (2, 10)):
-        while sum(connection.paused for connection in connections) == min(left, 19):
+    resumed = 0
+    for number, size in enumerate(groups, start=1):
+        while connections[resumed].paused:
             await asyncio.sleep(0)
-        assert loop.time() - began >= step * LONGEST / 2 - 0.002
-        for _ in range(size // 2):
-            left -= 2
-            assert [connection.paused for connection in connections] == [False] * (19 - left) + [True] * left
+        assert loop.time() - began >= number * LONGEST / len(groups) - 0.002
+        group_ends = resumed + size
+        while resumed < group_ends:
+            resumed = min(resumed + a_turn, group_ends)
+            assert [connection.paused for connection in connections] == [False] * resumed + [True] * (len(connections) - resumed)
             await asyncio.sleep(0)
+        a_turn = (len(connections) - resumed) // 32 + 1
 
 
 async def test_a_single_connection_is_paused_for_the_whole_time() -> None:
-    """Half of one connection is none, so it is resumed at the end of its pause."""
+    """Not for half of it, as one of many may be."""
     coalescer = await after_some_time(1.0)
     loop = asyncio.get_running_loop()
     connection = Connection()

@@ -12,7 +12,7 @@ from antiphon.rpc import acceptor
 from antiphon.rpc.acceptor import READY, aio_server
 from tests.waiting import until
 
-CALLS = 8 * READY
+CALLS = 2 * READY
 ECHO = "/test.Echo/Echo"
 
 
