@@ -46,7 +46,8 @@ class StreamsConfig(Section):
     gRPC and the engine paths send headers alone. 0: never."""
     coalesce: float = Field(default=0.02, ge=0, le=1)
     """The longest time in seconds for which a busy worker collects tokens of a stream before it sends them together. The first
-    token is sent at once, and a worker that is not busy collects nothing. 0: never."""
+    token is sent at once, and a worker that is not busy collects nothing. On a worker that is full tokens wait longer, as new
+    calls come first. 0: never."""
 
 
 class Config(Section):

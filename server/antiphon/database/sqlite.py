@@ -38,7 +38,7 @@ _READERS: Final = 4
 _BATCH: Final = 256
 """The most transactions that share a commit."""
 
-_GATHER: Final = 0.005
+_GATHER: Final = 0.008
 """Seconds for which a commit waits for more transactions, if several came at once just now."""
 
 _TRANSLATION: Final = Translation((OSError,), None)
