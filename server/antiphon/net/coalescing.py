@@ -28,7 +28,7 @@ _FEW: Final = 100
 """The most paused connections that are one group."""
 
 _TURNS: Final = 32
-"""The number of turns of the event loop in which as many connections are resumed as are paused."""
+"""The number of turns of the event loop in which all paused connections would be resumed, if they were one group."""
 
 _WINDOW: Final = 0.05
 """The length in seconds of one measurement of how busy the process is."""
