@@ -28,7 +28,7 @@ _FEW: Final = 100
 """The most paused connections that are one group."""
 
 _TURNS: Final = 32
-"""The number of turns of the event loop in which all paused connections would be resumed, if they were one group."""
+"""The most turns of the event loop in which all paused connections would be resumed, if they were one group."""
 
 _WINDOW: Final = 0.05
 """The length in seconds of one measurement of how busy the process is."""
@@ -79,7 +79,7 @@ class Coalescer:
         self._a_turn = 1
         """How many of them are resumed in a turn of the event loop."""
         self._older = 0
-        """How many of `_held` were paused already half a pause ago."""
+        """How many of `_held` were paused already when the timer last ran, or the last group began."""
         self._next: Handle | None = None
         """The scheduled `_resume`: in the next turn of the event loop, or when it is time for the next group."""
 
@@ -113,7 +113,7 @@ class Coalescer:
         """Resume the next connections. Those that are paused again meanwhile wait for another pause.
 
         A group of many is one half of all, and at least those that were left half a pause ago. A few are all resumed, once they
-        include such ones. So none is paused for longer than the pause.
+        include such ones. So none is paused for longer than the pause, unless the process is full.
         """
         if not self._due:
             held = len(self._held)

@@ -34,9 +34,12 @@ READY: Final = 32
 """How many calls of a method may be accepted at the same time."""
 
 PAUSE: Final = 0.01
-"""Seconds that a stop waits at a time, at most `MOST_PAUSES` times, while at least `READY` calls are accepted in it."""
+"""Seconds that a stop waits at a time, at most `MOST_PAUSES` times, while `MANY` calls are accepted in it."""
 
 MOST_PAUSES: Final = 10
+
+MANY: Final = 8
+"""The number of calls accepted in `PAUSE` from which more of them may be on their way through gRPC."""
 
 _KINDS: Final = {
     (False, False): "_handle_unary_unary_rpc",
@@ -118,7 +121,7 @@ class _Acceptor(cygrpc.AioServer):  # type: ignore[misc]  # has no types
         for _ in range(MOST_PAUSES):
             before = self._accepted
             await asyncio.sleep(PAUSE)
-            if self._accepted < before + READY:
+            if self._accepted < before + MANY:
                 break
         await super().shutdown(grace)
         self.is_stopped = True

@@ -141,7 +141,7 @@ class Simulation(asyncio.AbstractEventLoop):
             callback()
 
 
-@pytest.mark.parametrize("connections", [1, 2, 3, 8, 64, 500])
+@pytest.mark.parametrize("connections", [1, 2, 3, 8, 64, 150, 500])
 def test_no_connection_is_paused_for_longer_than_the_pause(connections: int) -> None:
     """However many there are, each is resumed within the pause, and mostly not long before its end."""
     loop, random, waits = Simulation(), Random(connections), []
@@ -168,6 +168,24 @@ def test_no_connection_is_paused_for_longer_than_the_pause(connections: int) -> 
     assert len(waits) > 40 * connections
     assert max(waits) < LONGEST + 1e-6
     assert fmean(waits) > LONGEST / 2
+
+
+def test_a_few_that_are_paused_later_are_resumed_with_the_others() -> None:
+    """Fewer resumptions make a token cheaper."""
+    loop = Simulation()
+    coalescer = Coalescer(LONGEST, cpu_time=loop.time, clock=loop.time)
+    connections = [Connection() for _ in range(20)]
+
+    def pause(some: list[Connection]) -> None:
+        for connection in some:
+            coalescer.after_read(connection, 100, loop)
+
+    loop.call_later(0.0, pause, connections[:10])
+    loop.call_later(0.7 * LONGEST, pause, connections[10:])
+    loop.run(1.0 + 0.99 * LONGEST)
+    assert all(connection.paused for connection in connections)
+    loop.run(1.0 + LONGEST + 1e-6)
+    assert not any(connection.paused for connection in connections)
 
 
 async def test_a_large_read_is_passed_on_and_reading_goes_on() -> None:

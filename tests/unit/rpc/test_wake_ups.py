@@ -1,6 +1,7 @@
-"""gRPC's thread serves connections while the event loop is busy, over real sockets."""
+"""gRPC's thread does not wait for a busy event loop."""
 
 import asyncio
+import contextlib
 import os
 import socket
 import sys
@@ -9,6 +10,7 @@ from typing import Any
 
 import grpc
 
+from antiphon.rpc import wake_ups
 from antiphon.rpc.acceptor import aio_server
 from tests.waiting import until
 
@@ -62,7 +64,8 @@ async def serve() -> None:
         done.wait()
         frame = await connecting
         assert frame[3:4] == b"\x04", f"no settings, but {frame!r}"
-        assert await asyncio.gather(*replies) == [b"%d" % number for number in range(CALLS)]
+        async with asyncio.timeout(30):
+            assert await asyncio.gather(*replies) == [b"%d" % number for number in range(CALLS)]
     await server.stop(None)
 
 
@@ -70,8 +73,32 @@ async def test_a_busy_event_loop_does_not_stop_the_thread_of_grpc() -> None:
     """In a process of its own, as gRPC makes its sockets once in a process, and without the help that its clients give each 5 s."""
     environment = {**os.environ, "GRPC_CLIENT_CHANNEL_BACKUP_POLL_INTERVAL_MS": "0"}
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", __name__, env=environment, stderr=asyncio.subprocess.PIPE)
-    _, errors = await process.communicate()
+    try:
+        async with asyncio.timeout(90):
+            _, errors = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
     assert process.returncode == 0, errors.decode()
+
+
+def test_a_socket_that_wakes_the_event_loop_takes_a_few_bytes_and_does_not_block() -> None:
+    """Each byte in it takes a turn of the event loop. Other sockets are as always."""
+    with wake_ups.unblocked():
+        pairs = [socket.socketpair()]
+    pairs.append(socket.socketpair())
+    taken = []
+    for reader, writer in pairs:
+        with reader, writer:
+            blocks = writer.gettimeout() is None
+            writer.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    writer.send(b"1")
+            taken.append((blocks, len(reader.recv(10_000))))
+    (few_block, few), (usual_block, usual) = taken
+    assert (few_block, usual_block) == (False, True)
+    assert 0 < few <= 16 < usual
 
 
 if __name__ == "__main__":
